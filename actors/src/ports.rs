@@ -1,0 +1,228 @@
+//! What the actors need from the outside, as traits: training, rows, guard, realignment, evaluation, storage.
+//!
+//! Every method here blocks and may take long; actors call them on blocking threads, under a compute permit where they
+//! compute. Each polls its [`CancelFlag`] and ends with `Cancelled` soon after it was raised. Expected failure is a value.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cancel::CancelFlag,
+    protocol::{Adapter, ChatRow, ClientId, RoundId, Verdict},
+    records::{ClientRecord, RoundRecord},
+};
+
+/// Why a port did not do what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// The cancel flag was raised.
+    #[error("cancelled")]
+    Cancelled,
+    /// The work could not be done; the text is for people.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What every port returns.
+pub type PortResult<T> = Result<T, PortError>;
+
+/// The rows that each client holds.
+pub trait ClientRows: Send + Sync + 'static {
+    /// The rows of one client. Called when the client trains, so that an idle client costs no rows.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Failed`] if the rows cannot be read.
+    fn rows(&self, client: ClientId) -> PortResult<Arc<[ChatRow]>>;
+}
+
+/// One client's local work in one round.
+#[derive(Clone, Debug)]
+pub struct TrainTask {
+    /// Who trains.
+    pub client: ClientId,
+    /// In which round.
+    pub round: RoundId,
+    /// The adapter to start from.
+    pub global: Adapter,
+}
+
+/// What local training gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalTraining {
+    /// The adapter after training.
+    pub adapter: Adapter,
+    /// Optimizer steps done.
+    pub steps: u32,
+    /// Tokens trained on (forward and backward; padding not counted).
+    pub tokens: u64,
+    /// Mean loss over the steps.
+    pub mean_loss: f64,
+    /// Seconds that the training itself took, on whatever clock the trainer has.
+    pub seconds: f64,
+}
+
+/// Local fine-tuning of an adapter on a client's rows.
+pub trait LocalTrainer: Send + Sync + 'static {
+    /// Trains from `task.global` on `rows`. The result depends on the arguments alone (invariant D-1).
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Cancelled`] soon after the flag is raised, [`PortError::Failed`] if training cannot be done.
+    fn train(&self, task: &TrainTask, rows: &[ChatRow], cancel: &CancelFlag) -> PortResult<LocalTraining>;
+}
+
+/// A safety classifier of rows.
+pub trait GuardModel: Send + Sync + 'static {
+    /// Names this guard's weights and policy; a verdict is computed once a version (invariant S-2).
+    fn version(&self) -> &str;
+
+    /// One verdict a row, in the order of the rows.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Cancelled`] or [`PortError::Failed`]; the caller then trains on none of the rows (invariant S-1).
+    fn assess(&self, rows: &[ChatRow], cancel: &CancelFlag) -> PortResult<Vec<Verdict>>;
+}
+
+/// What a client sends back: its adapter and what it says of its training.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientUpdate {
+    /// Who trained.
+    pub client: ClientId,
+    /// The adapter after local training.
+    pub adapter: Adapter,
+    /// Rows that it trained on: the aggregation weight of FedAvg.
+    pub n_examples: u64,
+}
+
+/// The server's algorithm.
+pub trait Strategy: Send + 'static {
+    /// Its name in scenarios and records.
+    fn name(&self) -> &'static str;
+
+    /// Combines the accepted updates, which come in [`ClientId`] order, into the next global adapter.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Failed`] if the updates cannot be combined; the global adapter then stays as it was.
+    fn aggregate(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter>;
+
+    /// What the strategy must remember between rounds; stored with each checkpoint. Empty for stateless strategies.
+    fn state(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Takes up a state that [`Strategy::state`] gave.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Failed`] if the bytes are not a state of this strategy.
+    fn restore(&mut self, state: &[u8]) -> PortResult<()> {
+        if state.is_empty() {
+            Ok(())
+        } else {
+            Err(PortError::Failed(format!("{} keeps no state, found {} bytes", self.name(), state.len())))
+        }
+    }
+}
+
+/// What a realignment gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Realignment {
+    /// The adapter after realignment.
+    pub adapter: Adapter,
+    /// What it did and cost.
+    pub report: RealignmentReport,
+}
+
+/// What a realignment did and cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RealignmentReport {
+    /// Red prompts asked.
+    pub red_prompts: u64,
+    /// Revisions trained on.
+    pub revisions: u64,
+    /// Revisions discarded, by reason.
+    pub discarded: BTreeMap<String, u64>,
+    /// Tokens generated in all turns.
+    pub generated_tokens: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Tokens trained on.
+    pub train_tokens: u64,
+    /// Mean loss over the steps.
+    pub mean_loss: f64,
+}
+
+/// Realigns the global adapter on the server: Constitutional AI.
+pub trait Realigner: Send + Sync + 'static {
+    /// Realigns `global`.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Cancelled`] or [`PortError::Failed`]; the round then keeps the aggregated adapter and says so.
+    fn realign(&self, round: RoundId, global: &Adapter, cancel: &CancelFlag) -> PortResult<Realignment>;
+}
+
+/// One benchmark's outcome: how many prompts it rests on, and named values, each within its own bounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BenchmarkScore {
+    /// Prompts or items evaluated: the denominator of every rate.
+    pub n: u64,
+    /// Values by name, for example `refusal_rate`, `ci_low`, `ci_high`.
+    #[serde(flatten)]
+    pub values: BTreeMap<String, f64>,
+}
+
+/// Benchmarks by name.
+pub type Evaluation = BTreeMap<String, BenchmarkScore>;
+
+/// How thorough an evaluation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EvaluationScope {
+    /// A seeded subset, between rounds.
+    Interim,
+    /// Everything, at the start and the end.
+    Full,
+}
+
+/// Measures a global adapter.
+pub trait Benchmarks: Send + Sync + 'static {
+    /// Runs the benchmarks on `adapter`.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Cancelled`] or [`PortError::Failed`]; the round is committed without an evaluation and says so.
+    fn evaluate(
+        &self,
+        round: RoundId,
+        adapter: &Adapter,
+        scope: EvaluationScope,
+        cancel: &CancelFlag,
+    ) -> PortResult<Evaluation>;
+}
+
+/// Keeps what rounds leave behind. A round counts as stored once its rows are appended (invariant C-1).
+pub trait RunStore: Send + 'static {
+    /// Stores the state after a round: first, so that rows are never ahead of their checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Failed`] if it cannot be stored; the run ends, and everything stored before stays readable.
+    fn checkpoint(&mut self, round: RoundId, global: &Adapter, strategy_state: &[u8]) -> PortResult<()>;
+
+    /// Appends the round's row and its clients' rows, as one.
+    ///
+    /// # Errors
+    ///
+    /// As [`RunStore::checkpoint`].
+    fn append(&mut self, record: &RoundRecord, clients: &[ClientRecord]) -> PortResult<()>;
+}
+
+/// Listens to what happens, as it happens: metrics, progress bars, logs. Must be quick.
+pub trait Observer: Send + Sync + 'static {
+    /// One thing has happened.
+    fn observe(&self, event: &crate::records::RoundEvent);
+}

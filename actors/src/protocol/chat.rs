@@ -1,0 +1,134 @@
+//! Chat rows and what a guard says of them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::adapter::hex;
+
+/// Who speaks in a chat turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions that frame the conversation.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// The name that chat templates use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ChatMessage {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+}
+
+impl ChatMessage {
+    /// A turn of `role`.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into() }
+    }
+}
+
+/// What is known about a row beforehand. Simulated clients never see it; measurements of the guard do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RowLabel {
+    /// Known to be harmless.
+    Safe,
+    /// Known to be harmful.
+    Unsafe,
+}
+
+/// One training conversation; its last turn is the assistant's response, which the loss is computed on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ChatRow {
+    /// The turns, oldest first.
+    pub messages: Vec<ChatMessage>,
+    /// What the row is about, where its source says so; partitions can be skewed by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// What the row is known to be, where its source says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<RowLabel>,
+}
+
+impl ChatRow {
+    /// A single-turn conversation.
+    pub fn single_turn(prompt: impl Into<String>, response: impl Into<String>) -> Self {
+        let messages = vec![ChatMessage::new(Role::User, prompt), ChatMessage::new(Role::Assistant, response)];
+        Self { messages, topic: None, label: None }
+    }
+
+    /// The turns before the response: all but a closing assistant turn.
+    pub fn prompt(&self) -> &[ChatMessage] {
+        match self.messages.split_last() {
+            Some((last, prompt)) if last.role == Role::Assistant => prompt,
+            _ => &self.messages,
+        }
+    }
+
+    /// The closing assistant turn, if there is one.
+    pub fn response(&self) -> Option<&str> {
+        self.messages.last().filter(|last| last.role == Role::Assistant).map(|last| last.content.as_str())
+    }
+
+    /// SHA-256 of the conversation (topic and label left out), which names a row without showing it.
+    pub fn digest(&self) -> RowDigest {
+        let mut hash = Sha256::new();
+        for message in &self.messages {
+            hash.update(message.role.as_str().as_bytes());
+            hash.update((message.content.len() as u64).to_le_bytes());
+            hash.update(message.content.as_bytes());
+        }
+        RowDigest(hash.finalize().into())
+    }
+}
+
+/// SHA-256 of a conversation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowDigest(pub [u8; 32]);
+
+impl fmt::Debug for RowDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0[..8]))
+    }
+}
+
+/// A hazard category of the MLCommons taxonomy as Llama Guard 3 numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hazard(pub u8);
+
+impl fmt::Display for Hazard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "S{}", self.0)
+    }
+}
+
+/// A guard's answer about one row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Probability that the row is unsafe, from 0 to 1.
+    pub unsafe_probability: f32,
+    /// Whether the guard's policy calls that unsafe.
+    pub is_unsafe: bool,
+    /// The categories that the guard names; empty where it names none.
+    pub hazards: Vec<Hazard>,
+}

@@ -1,0 +1,9 @@
+//! The vocabulary of the federation: what actors say to each other, without any behaviour.
+
+pub mod adapter;
+pub mod chat;
+pub mod ids;
+
+pub use adapter::{Adapter, AdapterDelta, AdapterError, AdapterLayout, AdapterTensor, hex};
+pub use chat::{ChatMessage, ChatRow, Hazard, Role, RowDigest, RowLabel, Verdict};
+pub use ids::{Attempt, ClientId, RoundId, Ticket};

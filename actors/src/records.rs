@@ -1,0 +1,255 @@
+//! What a round says of itself: outcomes, rows for the run's files, events for observers.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ports::{Evaluation, RealignmentReport},
+    protocol::{ClientId, RoundId},
+};
+
+/// Why a selected client's update was refused by the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectReason {
+    /// The adapter's layout is not the run's (invariant A-1); the text names the first difference.
+    LayoutMismatch(String),
+    /// A value is NaN or infinite (invariant A-2); the text names the tensor.
+    NotFinite(String),
+    /// The answer is for another round or attempt, or came twice (invariant R-2).
+    Stale,
+}
+
+/// Why a selected client sent no update.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// Its actor died and its attempts are used up.
+    Crashed,
+    /// It did not answer in time.
+    TimedOut,
+    /// The guard could not give verdicts, and nothing unscreened is trained on (invariant S-1).
+    GuardUnavailable(String),
+    /// The guard kept none of its rows, or it has none.
+    NoRows,
+    /// Its training failed; the text says why.
+    TrainingFailed(String),
+}
+
+/// What became of a selected client: exactly one a round (invariant R-1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientOutcome {
+    /// Its update entered the aggregation.
+    Accepted,
+    /// Its update was refused.
+    Rejected(RejectReason),
+    /// It sent none.
+    Dropped(DropReason),
+}
+
+/// What became of a round: exactly one outcome (invariant R-1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoundOutcome {
+    /// The global adapter moved on.
+    Committed,
+    /// Too few updates: the global adapter is as it was (invariant R-3).
+    Skipped(String),
+    /// Aggregation could not be done: the global adapter is as it was.
+    Failed(String),
+}
+
+/// How the guard's verdicts compare with what is known of the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardCounts {
+    /// Rows that the guard kept.
+    pub kept: u64,
+    /// Rows that it filtered out.
+    pub filtered: u64,
+    /// Kept though labelled unsafe.
+    pub kept_unsafe: u64,
+    /// Filtered though labelled safe.
+    pub filtered_safe: u64,
+}
+
+impl std::ops::AddAssign for GuardCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.kept += other.kept;
+        self.filtered += other.filtered;
+        self.kept_unsafe += other.kept_unsafe;
+        self.filtered_safe += other.filtered_safe;
+    }
+}
+
+/// One line of `clients.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientRecord {
+    /// The round.
+    pub round: RoundId,
+    /// The client.
+    pub client: ClientId,
+    /// What became of it.
+    pub outcome: ClientOutcome,
+    /// The last attempt that it was asked under.
+    pub attempt: u32,
+    /// What the guard did with its rows; all rows are kept without one.
+    pub guard: GuardCounts,
+    /// Optimizer steps.
+    pub steps: u32,
+    /// Tokens trained on.
+    pub train_tokens: u64,
+    /// Mean loss over the steps, if it trained.
+    pub train_loss: Option<f64>,
+    /// Seconds of training.
+    pub train_seconds: f64,
+    /// Euclidean norm of its delta, if it sent an update.
+    pub update_norm: Option<f64>,
+}
+
+/// Seconds that each step of a round took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseSeconds {
+    /// Choosing the cohort.
+    pub select: f64,
+    /// Handing out the global adapter.
+    pub broadcast: f64,
+    /// Waiting for the clients: guard and training included.
+    pub train: f64,
+    /// Checking updates.
+    pub screen: f64,
+    /// Combining updates.
+    pub aggregate: f64,
+    /// Constitutional AI.
+    pub align: f64,
+    /// Benchmarks.
+    pub evaluate: f64,
+    /// Writing checkpoint and rows.
+    pub commit: f64,
+}
+
+impl PhaseSeconds {
+    /// The phases by name, in the order of the round.
+    pub const fn by_name(&self) -> [(&'static str, f64); 8] {
+        [
+            ("select", self.select),
+            ("broadcast", self.broadcast),
+            ("train", self.train),
+            ("screen", self.screen),
+            ("aggregate", self.aggregate),
+            ("align", self.align),
+            ("evaluate", self.evaluate),
+            ("commit", self.commit),
+        ]
+    }
+
+    /// Seconds of the whole round.
+    pub fn total(&self) -> f64 {
+        self.by_name().iter().map(|(_, seconds)| seconds).sum()
+    }
+}
+
+/// One line of `rounds.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// The round.
+    pub round: RoundId,
+    /// What became of it.
+    pub outcome: RoundOutcome,
+    /// The clients selected, in order of id.
+    pub cohort: Vec<ClientId>,
+    /// How many updates entered the aggregation.
+    pub accepted: u32,
+    /// How many updates were refused.
+    pub rejected: u32,
+    /// How many clients sent none.
+    pub dropped: u32,
+    /// Rows kept by the guard over all clients (all rows without a guard).
+    pub rows_kept: u64,
+    /// Rows filtered by the guard.
+    pub rows_filtered: u64,
+    /// Rows kept though labelled unsafe.
+    pub rows_kept_unsafe: u64,
+    /// Rows filtered though labelled safe.
+    pub rows_filtered_safe: u64,
+    /// Mean of the accepted clients' losses, weighted by tokens.
+    pub train_loss: Option<f64>,
+    /// Tokens trained on by all clients.
+    pub train_tokens: u64,
+    /// Those tokens over the seconds of the train phase.
+    pub train_tokens_per_second: f64,
+    /// Euclidean norm of the global adapter's change in aggregation.
+    pub update_norm: Option<f64>,
+    /// Bytes of adapters that clients sent.
+    pub adapter_bytes_up: u64,
+    /// Bytes of adapters that the server sent.
+    pub adapter_bytes_down: u64,
+    /// Seconds of each phase.
+    pub seconds: PhaseSeconds,
+    /// What Constitutional AI did, in rounds that have it.
+    pub align: Option<RealignmentReport>,
+    /// Benchmarks, in rounds that have them.
+    pub eval: Evaluation,
+    /// What went wrong without ending the round, in words.
+    pub warnings: Vec<String>,
+    /// SHA-256 of the global adapter after the round.
+    pub adapter_sha256: String,
+}
+
+/// A step of the round, for progress display.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Clients filter and train.
+    Train,
+    /// Updates are combined.
+    Aggregate,
+    /// Constitutional AI.
+    Align,
+    /// Benchmarks.
+    Evaluate,
+    /// Storage.
+    Commit,
+}
+
+/// Something that happened in a round; observers turn it into metrics and progress.
+#[derive(Clone, Debug)]
+pub enum RoundEvent {
+    /// A round has begun.
+    RoundStarted {
+        /// Which.
+        round: RoundId,
+        /// The cohort's size.
+        cohort: u32,
+    },
+    /// A phase has begun.
+    PhaseStarted {
+        /// In which round.
+        round: RoundId,
+        /// Which.
+        phase: Phase,
+    },
+    /// A client's outcome is known.
+    ClientFinished(ClientRecord),
+    /// An actor died and was started again.
+    ActorRestarted {
+        /// Its kind: client, guard, ….
+        kind: &'static str,
+    },
+    /// A round has ended and is stored.
+    RoundFinished(Box<RoundRecord>),
+}
+
+/// Counts of outcomes by name, for tables.
+pub fn count_outcomes(records: &[ClientRecord]) -> BTreeMap<&'static str, u32> {
+    let mut counts = BTreeMap::new();
+    for record in records {
+        let name = match record.outcome {
+            ClientOutcome::Accepted => "accepted",
+            ClientOutcome::Rejected(_) => "rejected",
+            ClientOutcome::Dropped(_) => "dropped",
+        };
+        *counts.entry(name).or_insert(0) += 1;
+    }
+    counts
+}

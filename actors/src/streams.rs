@@ -1,0 +1,89 @@
+//! Random streams: each a pure function of (seed, purpose, round, client), never of draw order (invariant D-1).
+
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use sha2::{Digest, Sha256};
+
+use crate::protocol::{ClientId, RoundId};
+
+/// What a random stream is for. Two purposes never share a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Which clients take part in a round.
+    Selection,
+    /// Which rows a client holds.
+    Partition,
+    /// Which topics and words generated rows have.
+    Rows,
+    /// Starting values of an adapter or a head.
+    Initialization,
+    /// In which order local training sees its rows.
+    BatchOrder,
+    /// Which activations dropout zeroes.
+    Dropout,
+    /// Which red prompts and principles Constitutional AI draws.
+    RedPrompts,
+    /// Which tokens generation samples.
+    Sampling,
+    /// Which prompts an evaluation draws, and its bootstrap.
+    Evaluation,
+    /// Which rows a guard is trained and measured on.
+    Guard,
+}
+
+impl Purpose {
+    /// The name that enters the stream's key: renaming a variant must not change a run's bytes.
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Selection => "selection",
+            Self::Partition => "partition",
+            Self::Rows => "rows",
+            Self::Initialization => "initialization",
+            Self::BatchOrder => "batch-order",
+            Self::Dropout => "dropout",
+            Self::RedPrompts => "red-prompts",
+            Self::Sampling => "sampling",
+            Self::Evaluation => "evaluation",
+            Self::Guard => "guard",
+        }
+    }
+}
+
+/// The random stream of one purpose in one round, of one client or (with `None`) of the server.
+///
+/// The generator's key is the SHA-256 of the four arguments, so streams are independent of one another and of the order
+/// in which they are asked for.
+pub fn stream(seed: u64, purpose: Purpose, round: RoundId, client: Option<ClientId>) -> ChaCha8Rng {
+    let mut hash = Sha256::new();
+    hash.update(b"fedward stream 1");
+    hash.update(seed.to_le_bytes());
+    hash.update(purpose.key().as_bytes());
+    hash.update([0]);
+    hash.update(round.0.to_le_bytes());
+    match client {
+        None => hash.update([0]),
+        Some(ClientId(id)) => {
+            hash.update([1]);
+            hash.update(id.to_le_bytes());
+        }
+    }
+    ChaCha8Rng::from_seed(hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::rand_core::Rng;
+
+    use super::*;
+
+    #[test]
+    fn every_argument_changes_the_stream() {
+        let first = |seed, purpose, round, client| stream(seed, purpose, RoundId(round), client).next_u64();
+        let base = first(1, Purpose::Selection, 1, None);
+        assert_eq!(base, first(1, Purpose::Selection, 1, None));
+        assert_ne!(base, first(2, Purpose::Selection, 1, None));
+        assert_ne!(base, first(1, Purpose::Partition, 1, None));
+        assert_ne!(base, first(1, Purpose::Selection, 2, None));
+        assert_ne!(base, first(1, Purpose::Selection, 1, Some(ClientId(0))));
+        assert_ne!(first(1, Purpose::Selection, 1, Some(ClientId(0))), first(1, Purpose::Selection, 1, Some(ClientId(1))));
+    }
+}

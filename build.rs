@@ -1,0 +1,10 @@
+//! Tells the linker where libtorch is, so that binaries and tests find it at run time without `LD_LIBRARY_PATH`.
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    if let Ok(libtorch) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{libtorch}");
+    }
+    // A binary in target/<profile>/ also finds the libtorch of its own checkout after the checkout has moved.
+    println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../.libtorch/torch/lib");
+}

@@ -1,0 +1,54 @@
+//! The two operating-system calls of fedward that Rust cannot check.
+//!
+//! Every other crate forbids `unsafe`. What needs it is here, each with the reason why it is sound.
+
+use std::{fs::File, io, path::Path};
+
+/// Loads libtorch's CUDA backend into this process, if the machine has one.
+///
+/// The program links against the CPU library alone, so that one binary starts everywhere; CUDA kernels register
+/// themselves when `libtorch_cuda.so` is loaded. Call this before the first question to libtorch about CUDA: an earlier
+/// one switches CUDA off for the life of the process.
+///
+/// Returns whether the backend was found and loaded.
+pub fn load_cuda_backend() -> bool {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    // SAFETY: loading runs the library's initialisers. It is PyTorch's own backend, whose initialisers only register
+    // kernels; no Rust code of this process depends on state that they change.
+    let loaded = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
+    match loaded {
+        Ok(library) => {
+            // The kernels stay registered for the life of the process, so the library must stay loaded too.
+            std::mem::forget(library);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// A file mapped read-only into memory.
+#[derive(Debug)]
+pub struct MappedFile(memmap2::Mmap);
+
+impl MappedFile {
+    /// Maps the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the operating system's error if the file cannot be opened or mapped.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        // SAFETY: the map is read-only and private to the process. Model files are not rewritten in place while they
+        // are being read; a file that is truncated meanwhile ends the process with SIGBUS, as with any mapped file.
+        let map = unsafe { memmap2::Mmap::map(&file)? };
+        Ok(Self(map))
+    }
+}
+
+impl std::ops::Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}

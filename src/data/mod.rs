@@ -1,0 +1,1 @@
+//! Rows: the catalogue, formats, the benign generator, partitions.

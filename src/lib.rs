@@ -1,0 +1,34 @@
+//! fedward simulates the federated fine-tuning of language models when part of the clients' data is harmful, and
+//! measures what defences buy.
+//!
+//! The protocol and the round live in `fedward-actors`; this crate holds what the round asks for and the program.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`model`] | checkpoints, tokenizer, chat templates, the transformer, generation, scoring |
+//! | [`lora`] | LoRA configuration, adapter layout, PEFT directories |
+//! | [`train`] | supervised fine-tuning of an adapter |
+//! | [`data`] | the catalogue, row formats, the benign generator, partitions |
+//! | [`federated`] | aggregation strategies |
+//! | [`safety`] | guard and Constitutional AI |
+//! | [`eval`] | benchmarks |
+//! | [`scenario`] | scenario files, raw and resolved |
+//! | [`wiring`] | a resolved scenario becomes actors |
+//! | [`store`] | the run directory |
+//! | [`telemetry`] | every metric |
+//! | [`report`] | tables for people |
+//! | [`cli`] | the command line |
+
+pub mod cli;
+pub mod data;
+pub mod eval;
+pub mod federated;
+pub mod lora;
+pub mod model;
+pub mod report;
+pub mod safety;
+pub mod scenario;
+pub mod store;
+pub mod telemetry;
+pub mod train;
+pub mod wiring;

@@ -1,0 +1,5 @@
+//! LoRA (Hu et al., 2021): `y = W x + scaling · B A x`, with W frozen.
+
+mod config;
+
+pub use config::{LoraConfig, Target};

@@ -1,0 +1,2 @@
+//! fedward
+fn main(){}

@@ -1,0 +1,30 @@
+//! What can be wrong with a model.
+
+use std::path::PathBuf;
+
+/// Why a model cannot be loaded or used.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A file's content is not what it should be.
+    #[error("{}: {problem}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Key, found, expected, what to do.
+        problem: String,
+    },
+    /// A tensor operation failed.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+    /// The cancel flag was raised.
+    #[error("cancelled")]
+    Cancelled,
+}

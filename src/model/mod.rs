@@ -1,0 +1,34 @@
+//! Checkpoints, tokenizer, chat templates, the transformer, generation and scoring.
+
+pub mod config;
+mod error;
+
+pub use config::{Llama3RopeScaling, ModelConfig};
+pub use error::ModelError;
+
+/// Where a checkpoint's tensors come from: a GGUF file or safetensors files.
+pub trait WeightSource {
+    /// The tensor `name` (Hugging Face's Llama names, for example `model.layers.0.self_attn.q_proj.weight`) on the
+    /// CPU, in `f32` or `bf16`, rotate-half order for Q and K.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] if it is missing or its shape is not `shape`.
+    fn tensor(&self, name: &str, shape: &[i64]) -> Result<tch::Tensor, ModelError>;
+}
+
+/// A chat row as token ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenizedRow {
+    /// The whole conversation.
+    pub ids: Vec<u32>,
+    /// Where the response begins; the loss is computed on `ids[response_start..]`, closing token included.
+    pub response_start: usize,
+}
+
+impl TokenizedRow {
+    /// Tokens that the loss is computed on.
+    pub fn response_tokens(&self) -> usize {
+        self.ids.len() - self.response_start
+    }
+}

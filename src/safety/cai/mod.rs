@@ -1,0 +1,1 @@
+//! Constitutional AI on the server.

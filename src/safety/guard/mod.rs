@@ -1,0 +1,1 @@
+//! The guard: a safety classifier of rows.

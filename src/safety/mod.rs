@@ -1,0 +1,4 @@
+//! Guard and Constitutional AI.
+
+pub mod cai;
+pub mod guard;

@@ -1,0 +1,1 @@
+//! Scenario files: raw as written, resolved as run.

@@ -1,0 +1,1 @@
+//! Supervised fine-tuning of an adapter on a frozen base model.
