@@ -28,3 +28,12 @@ pub enum ModelError {
     #[error("cancelled")]
     Cancelled,
 }
+
+impl From<ModelError> for fedward_actors::ports::PortError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Cancelled => Self::Cancelled,
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
