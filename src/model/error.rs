@@ -21,6 +21,9 @@ pub enum ModelError {
         /// Key, found, expected, what to do.
         problem: String,
     },
+    /// The arguments cannot be used with this model.
+    #[error("{0}")]
+    Unusable(String),
     /// A tensor operation failed.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

@@ -296,3 +296,6 @@ pub fn headline(scenario: &Scenario) -> BTreeMap<&'static str, String> {
 fn as_debug<T: fmt::Debug, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format!("{value:?}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! Integration tests.
+
+mod engine_small;
+mod engine_support;
