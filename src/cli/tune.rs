@@ -17,9 +17,12 @@ use crate::{
     lora::{LoraConfig, Target, initial_adapter, save_peft},
     report::Console,
     telemetry::peak_memory_bytes,
-    train::{LrSchedule, SftSettings, StepReport, TrainStreams, train_sft},
+    train::{SftSettings, StepReport, TrainStreams, train_sft},
     wiring::Progress,
 };
+
+/// Parts of a batch that are computed side by side.
+const SHARDS: usize = 2;
 
 #[derive(Debug, Args)]
 pub(super) struct TuneArgs {
@@ -77,13 +80,9 @@ pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
         miette::bail!("{}: none of its {} rows has a response that fits", args.data.display(), rows.len());
     }
     let settings = SftSettings {
-        steps: args.steps,
-        batch_size: args.batch_size,
-        learning_rate: args.lr,
-        weight_decay: 0.0,
         max_grad_norm: Some(1.0),
-        schedule: LrSchedule::Constant,
-        threads: model.threads,
+        shards: SHARDS,
+        ..SftSettings::new(args.steps, args.batch_size, args.lr)
     };
     console.stage(&format!("fine-tuning on {} rows", tokenized.len()));
     let streams = TrainStreams::of(args.seed, RoundId::START, None);

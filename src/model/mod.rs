@@ -2,20 +2,23 @@
 
 mod attention;
 mod base_model;
+mod chat_model;
 pub mod config;
-mod device;
+pub mod device;
 mod error;
 mod features;
 mod generation;
 mod head;
 mod kv_cache;
 mod packing;
+mod parallel;
 mod rope;
 mod sampling;
 pub(crate) mod scoring;
 pub(crate) mod transformer;
 
 pub use base_model::BaseModel;
+pub use chat_model::{ChatModel, Decoding, Reply};
 pub use config::{Llama3RopeScaling, ModelConfig};
 pub use device::{DeviceChoice, Precision, init_backend};
 pub use error::ModelError;

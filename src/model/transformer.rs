@@ -90,25 +90,35 @@ impl<'a> Transformer<'a> {
     ///
     /// → `[tokens, hidden]`
     pub(crate) fn forward(&self, packed: &PackedRows, sink: Option<QkvSink>) -> Result<Tensor> {
-        self.run(packed, None, None, sink)
+        self.run(packed, self.weights.layers.len(), None, None, sink)
+    }
+
+    /// Hidden states after the first `layers` layers, all of them where there are fewer.
+    ///
+    /// # Shapes
+    ///
+    /// → `[tokens, hidden]`
+    pub(crate) fn forward_to(&self, packed: &PackedRows, layers: usize) -> Result<Tensor> {
+        self.run(packed, layers, None, None, None)
     }
 
     /// As [`Transformer::forward`], keeping what [`Transformer::backward`] needs.
     pub(crate) fn forward_taped(&self, packed: &PackedRows, dropout: Option<&mut Dropout>) -> Result<(Tensor, Tape)> {
         let mut tape = Tape::default();
-        let hidden = self.run(packed, Some(&mut tape), dropout, None)?;
+        let hidden = self.run(packed, self.weights.layers.len(), Some(&mut tape), dropout, None)?;
         Ok((hidden, tape))
     }
 
     fn run(
         &self,
         packed: &PackedRows,
+        layers: usize,
         mut tape: Option<&mut Tape>,
         mut dropout: Option<&mut Dropout>,
         mut sink: Option<QkvSink>,
     ) -> Result<Tensor> {
         let mut hidden = self.weights.embedding.f_index_select(0, &packed.ids)?;
-        for (index, layer) in self.weights.layers.iter().enumerate() {
+        for (index, layer) in self.weights.layers.iter().enumerate().take(layers) {
             self.check_cancelled()?;
             let lora = |group| self.lora_linear(index, group);
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     data::{PartitionScheme, RowFormat},
     lora::LoraConfig,
-    train::{LrSchedule, SftSettings},
+    train::SftSettings,
 };
 
 /// Checks every rule, then fills in what a run needs.
@@ -70,7 +70,7 @@ fn resolve_start(raw: &RawScenario, folder: &Path, complain: &mut dyn FnMut(&str
         (StartName::Fresh, None) => Some(StartSection::Fresh),
         (StartName::Aligned, None) => Some(StartSection::Aligned {
             refusal_share: raw.start.refusal_share,
-            training: sft(raw.start.steps, raw.start.batch_size, raw.start.learning_rate, raw),
+            training: server_sft(raw.start.steps, raw.start.batch_size, raw.start.learning_rate, raw),
         }),
         (StartName::Adapter, Some(path)) => Some(StartSection::Adapter { path: folder.join(path) }),
         (StartName::Adapter, None) => {
@@ -144,13 +144,17 @@ fn lora(raw: &RawScenario) -> LoraConfig {
 
 fn sft(steps: usize, batch_size: usize, learning_rate: f64, raw: &RawScenario) -> SftSettings {
     SftSettings {
-        steps,
-        batch_size,
-        learning_rate,
         weight_decay: raw.training.weight_decay,
         max_grad_norm: Some(raw.training.max_grad_norm),
-        schedule: LrSchedule::Constant,
+        ..SftSettings::new(steps, batch_size, learning_rate)
     }
+}
+
+/// Parts of a batch that the server computes side by side: it has the machine to itself.
+const SERVER_SHARDS: usize = 2;
+
+fn server_sft(steps: usize, batch_size: usize, learning_rate: f64, raw: &RawScenario) -> SftSettings {
+    SftSettings { shards: SERVER_SHARDS, ..sft(steps, batch_size, learning_rate, raw) }
 }
 
 fn federation(raw: &RawScenario) -> FederationSection {
@@ -195,7 +199,7 @@ fn cai(raw: &RawScenario) -> Option<CaiSection> {
         max_new_tokens: raw.cai.max_new_tokens,
         temperature: raw.cai.temperature,
         benign_share: raw.cai.benign_share,
-        training: sft(raw.cai.steps, raw.cai.batch_size, raw.cai.learning_rate, raw),
+        training: server_sft(raw.cai.steps, raw.cai.batch_size, raw.cai.learning_rate, raw),
     })
 }
 

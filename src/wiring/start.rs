@@ -84,7 +84,7 @@ fn aligned(
         &scenario.lora,
         &start,
         &tokenized,
-        &SftSettings { threads: model.threads, ..training.clone() },
+        training,
         streams,
         cancel,
         &mut on_step,
