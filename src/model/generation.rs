@@ -85,6 +85,27 @@ pub fn generate(
     Ok(results.into_iter().flatten().collect())
 }
 
+impl BaseModel {
+    /// Logits of the token after `ids`.
+    ///
+    /// # Shapes
+    ///
+    /// → `[vocab_size]`
+    ///
+    /// # Errors
+    ///
+    /// As [`generate`].
+    pub fn next_token_logits(&self, adapter: Option<LoraRef>, ids: &[u32], cancel: &CancelFlag) -> Result<Vec<f32>> {
+        let _no_grad = tch::no_grad_guard();
+        let model = Transformer::new(self, adapter, cancel)?;
+        model.check_rows([ids])?;
+        let packed = model.pack(&[ids], false)?;
+        let hidden = model.forward(&packed, None)?;
+        let last = hidden.f_narrow(0, ids.len() as i64 - 1, 1)?;
+        Ok(Vec::try_from(model.logits(&model.final_norm(&last)?.0)?.f_squeeze_dim(0)?)?)
+    }
+}
+
 /// Chooses next tokens.
 enum Picker {
     Greedy,
