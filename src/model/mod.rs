@@ -1,10 +1,17 @@
 //! Checkpoints, tokenizer, chat templates, the transformer, generation and scoring.
 
+mod chat_template;
+mod checkpoint;
 pub mod config;
 mod error;
+mod gguf;
+mod huggingface;
+mod tokenizer;
 
+pub use checkpoint::{Checkpoint, FileDigest};
 pub use config::{Llama3RopeScaling, ModelConfig};
 pub use error::ModelError;
+pub use tokenizer::ChatTokenizer;
 
 /// Where a checkpoint's tensors come from: a GGUF file or safetensors files.
 pub trait WeightSource {
