@@ -3,6 +3,8 @@
 mod attention;
 mod base_model;
 mod chat_model;
+mod chat_template;
+mod checkpoint;
 pub mod config;
 pub mod device;
 mod error;
@@ -19,6 +21,11 @@ pub(crate) mod transformer;
 
 pub use base_model::BaseModel;
 pub use chat_model::{ChatModel, Decoding, Reply};
+mod gguf;
+mod huggingface;
+mod tokenizer;
+
+pub use checkpoint::{Checkpoint, FileDigest};
 pub use config::{Llama3RopeScaling, ModelConfig};
 pub use device::{DeviceChoice, Precision, init_backend};
 pub use error::ModelError;
@@ -29,6 +36,7 @@ pub(crate) use packing::PackedRows;
 pub use scoring::{RowScore, score};
 
 pub(crate) type Result<T, E = ModelError> = std::result::Result<T, E>;
+pub use tokenizer::ChatTokenizer;
 
 /// Where a checkpoint's tensors come from: a GGUF file or safetensors files.
 pub trait WeightSource {
