@@ -1,0 +1,1 @@
+//! Percentile bootstrap and Wilson intervals.
