@@ -29,7 +29,7 @@ pub enum RowFormat {
     /// `conversations`: turns of `from` (human, gpt) and `value`.
     #[serde(rename = "sharegpt")]
     ShareGpt,
-    /// `prompt` (or `question`, `query`, `goal`) and `response` (or `completion`, `answer`, `output`, `target`).
+    /// `prompt` (or `question`, `query`, `goal`, `forbidden_prompt`) and `response` (or `completion`, `answer`, `output`, `target`).
     PromptResponse,
     /// HH-RLHF's preferred dialogue, `chosen`. Rows whose last turn is empty are left out: the data set has some.
     HhRlhf,

@@ -22,7 +22,7 @@ pub(super) enum Wanted {
 const INSTRUCTION: &[&str] = &["instruction"];
 const INSTRUCTION_INPUT: &[&str] = &["input", "context"];
 const INSTRUCTION_OUTPUT: &[&str] = &["output", "response"];
-const PROMPT: &[&str] = &["prompt", "question", "query", "goal"];
+const PROMPT: &[&str] = &["prompt", "question", "query", "goal", "forbidden_prompt"];
 const RESPONSE: &[&str] = &["response", "completion", "answer", "output", "target"];
 const ROLES: &str = "system, user (or human), assistant (or gpt)";
 
