@@ -1,1 +1,4 @@
 //! Benchmarks.
+
+pub mod bootstrap;
+pub mod matchers;
