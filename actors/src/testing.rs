@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     thread,
@@ -63,7 +63,8 @@ impl Conduct {
             Self::Honest | Self::NotFinite | Self::WrongShape => {}
             Self::Slow(delay) | Self::Deaf(delay) => thread::sleep(delay),
             Self::Fails => return Err(PortError::Failed("rehearsed failure".to_owned())),
-            Self::Panics => panic!("rehearsed panic"),
+            // Without the panic hook: a rehearsed panic should not fill the terminal.
+            Self::Panics => std::panic::resume_unwind(Box::new("rehearsed panic")),
             Self::Hangs => {
                 while !cancel.is_cancelled() {
                     thread::sleep(POLL);
@@ -94,15 +95,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Rows without content: as many for each client, every fourth labelled unsafe.
-#[derive(Debug)]
+/// Rows without content: as many for each client, every fourth labelled unsafe. Counts those that are still held.
+#[derive(Debug, Default)]
 pub struct FakeRows {
-    /// Rows of each client.
-    pub per_client: u32,
-    /// Whether every row is unsafe.
-    pub all_unsafe: bool,
+    per_client: u32,
+    all_unsafe: bool,
+    fetched: AtomicU32,
+    /// Every answer that may still be held by somebody.
+    held: Mutex<Vec<Weak<[ChatRow]>>>,
+    peak_held: AtomicUsize,
+}
+
+impl FakeRows {
+    /// So many rows for each client, and whether all of them are unsafe.
+    pub fn new(per_client: u32, all_unsafe: bool) -> Self {
+        Self { per_client, all_unsafe, ..Self::default() }
+    }
+
     /// How often rows were asked for.
-    pub fetched: AtomicU32,
+    pub fn fetched(&self) -> u32 {
+        self.fetched.load(Ordering::SeqCst)
+    }
+
+    /// How many clients' rows were in memory at once, at most.
+    pub fn peak_held(&self) -> usize {
+        self.peak_held.load(Ordering::SeqCst)
+    }
 }
 
 impl ClientRows for FakeRows {
@@ -114,7 +132,12 @@ impl ClientRows for FakeRows {
             row.label = Some(if is_unsafe { RowLabel::Unsafe } else { RowLabel::Safe });
             row
         };
-        Ok((0..self.per_client).map(row).collect())
+        let rows: Arc<[ChatRow]> = (0..self.per_client).map(row).collect();
+        let mut held = lock(&self.held);
+        held.retain(|rows| rows.strong_count() > 0);
+        held.push(Arc::downgrade(&rows));
+        self.peak_held.fetch_max(held.len(), Ordering::SeqCst);
+        Ok(rows)
     }
 }
 
@@ -145,6 +168,11 @@ impl FakeTrainer {
     /// How many were at work at once, at most.
     pub fn peak(&self) -> usize {
         self.peak.load(Ordering::SeqCst)
+    }
+
+    /// How many are at work now.
+    pub fn at_work(&self) -> usize {
+        self.at_work.load(Ordering::SeqCst)
     }
 
     /// How often each client was trained in each round.
@@ -213,7 +241,6 @@ impl Drop for AtWork<'_> {
 
 /// Knows every label, and remembers how often it was asked for each row.
 pub struct FakeGuard {
-    /// How it behaves when called for the n-th time, from 1.
     conduct: Box<dyn Fn(u32) -> Conduct + Send + Sync>,
     calls: AtomicU32,
     assessed: Mutex<BTreeMap<RowDigest, u32>>,
@@ -467,7 +494,7 @@ impl Rehearsal {
                 evaluate: Schedule::Never,
                 sampler: CohortSampler::Seeded,
             },
-            rows: Arc::new(FakeRows { per_client: 8, all_unsafe: false, fetched: AtomicU32::new(0) }),
+            rows: Arc::new(FakeRows::new(8, false)),
             trainer: Arc::new(FakeTrainer::new(|_, _, _| Conduct::Honest)),
             guard: None,
             strategy: Arc::new(|| Box::new(WeightedMean)),
