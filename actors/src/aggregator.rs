@@ -151,3 +151,111 @@ fn restored(factory: &StrategyFactory, state: &StrategyState) -> Result<Box<dyn 
     }
     Ok(strategy)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        cancel::CancelFlag,
+        ports::{PortError, PortResult},
+        protocol::{Attempt, ClientId, Ticket},
+        testing::{WeightedMean, layout_of_rank, tiny_layout},
+    };
+
+    fn update(client: u32, value: f32) -> ClientUpdate {
+        let adapter = Adapter::new(tiny_layout(), vec![value; 8]).unwrap();
+        ClientUpdate { client: ClientId(client), adapter, n_examples: 1 }
+    }
+
+    fn request(round: u32, updates: Vec<ClientUpdate>) -> AggregateRequest {
+        AggregateRequest {
+            ticket: Ticket { round: RoundId(round), attempt: Attempt::FIRST },
+            quorum: 2,
+            global: Adapter::zeros(tiny_layout()),
+            strategy: StrategyState { after: RoundId(round - 1), bytes: Arc::default() },
+            updates,
+        }
+    }
+
+    fn state(strategy: StrategyFactory) -> AggregatorState {
+        let compute = Compute::new(1, CancelFlag::new(), Duration::from_secs(1));
+        AggregatorState { args: AggregatorArgs { strategy, compute }, held: None }
+    }
+
+    #[test]
+    fn screening_refuses_layout_values_and_repetition_and_measures_the_rest() {
+        let mut other = update(2, 1.0);
+        other.adapter = Adapter::zeros(layout_of_rank(3));
+        let updates = [update(0, 2.0), update(1, f32::NEG_INFINITY), other, update(0, 9.0)];
+        let screened = screen_updates(&Adapter::zeros(tiny_layout()), &updates);
+        let verdicts: Vec<_> = screened.into_iter().map(|screened| screened.verdict).collect();
+        assert!((verdicts[0].as_ref().unwrap() - 32_f64.sqrt()).abs() < 1e-12);
+        assert!(matches!(&verdicts[1], Err(RejectReason::NotFinite(tensor)) if tensor.ends_with("lora_A.weight")));
+        assert!(matches!(&verdicts[2], Err(RejectReason::LayoutMismatch(text)) if text.contains("found [3, 4]")));
+        assert_eq!(verdicts[3], Err(RejectReason::Stale));
+    }
+
+    /// Remembers in which order it saw its clients.
+    struct Witness(Vec<u8>);
+
+    impl Strategy for Witness {
+        fn name(&self) -> &'static str {
+            "witness"
+        }
+
+        fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+            self.0 = updates.iter().map(|update| update.client.0 as u8).collect();
+            Ok(global.clone())
+        }
+
+        fn state(&self) -> Vec<u8> {
+            self.0.clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn d_1_the_strategy_sees_updates_in_order_of_client() {
+        let mut state = state(Arc::new(|| Box::new(Witness(Vec::new()))));
+        let updates = vec![update(5, 1.0), update(0, 1.0), update(3, 1.0)];
+        let Aggregation::Done { strategy, .. } = state.aggregate(request(1, updates)).await.unwrap() else { panic!() };
+        assert_eq!(strategy, StrategyState { after: RoundId(1), bytes: [0, 3, 5].into() });
+    }
+
+    #[tokio::test]
+    async fn r_3_too_few_updates_do_not_reach_the_strategy() {
+        let mut state = state(Arc::new(|| panic!("strategy made below quorum")));
+        let result = state.aggregate(request(1, vec![update(0, 1.0)])).await;
+        assert_eq!(result, Ok(Aggregation::BelowQuorum { accepted: 1, quorum: 2 }));
+    }
+
+    #[tokio::test]
+    async fn a_state_that_cannot_be_restored_fails_the_round_in_words() {
+        let mut state = state(Arc::new(|| Box::new(WeightedMean)));
+        let mut request = request(3, vec![update(0, 1.0), update(1, 1.0)]);
+        request.strategy.bytes = [1, 2].into();
+        let failed = "cannot restore weighted mean: weighted mean keeps no state, found 2 bytes";
+        assert_eq!(state.aggregate(request).await, Ok(Aggregation::Failed(failed.to_owned())));
+    }
+
+    #[test]
+    fn a_2_a_result_of_another_layout_is_no_result() {
+        struct Grows;
+        impl Strategy for Grows {
+            fn name(&self) -> &'static str {
+                "grows"
+            }
+
+            fn aggregate(&mut self, _: RoundId, _: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+                if updates.is_empty() {
+                    return Err(PortError::Failed("no updates".to_owned()));
+                }
+                Ok(Adapter::zeros(layout_of_rank(2)))
+            }
+        }
+        let factory: StrategyFactory = Arc::new(|| Box::new(Grows));
+        let failed = aggregate_updates(None, &factory, request(1, vec![update(0, 1.0)])).err().unwrap();
+        assert!(failed.starts_with("grows gave no usable adapter: adapter layouts differ"), "{failed}");
+    }
+}

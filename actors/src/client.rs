@@ -65,7 +65,7 @@ impl Actor for Client {
         match message {
             ClientMessage::TakeTurn(request, reply) => state.start_turn(&myself, request, reply),
             ClientMessage::Abandon(ticket) => state.abandon(ticket),
-            ClientMessage::TurnOver(ticket, result) => state.end_turn(ticket, result)?,
+            ClientMessage::TurnOver(ticket, result) => end_turn(&mut state.turn, state.id, ticket, result)?,
         }
         Ok(())
     }
@@ -91,19 +91,23 @@ impl ClientState {
     fn abandon(&mut self, ticket: Ticket) {
         self.turn.take_if(|turn| turn.ticket == ticket);
     }
+}
 
-    /// Reports a finished turn, once; a turn that is no longer at hand is over already (invariant R-2).
-    fn end_turn(&mut self, ticket: Ticket, result: Result<ClientReport, Panicked>) -> Result<(), Panicked> {
-        let Some(turn) = self.turn.take_if(|turn| turn.ticket == ticket) else {
-            tracing::debug!(client = %self.id, ?ticket, "late result of an abandoned turn ignored");
-            return Ok(());
-        };
-        let report = result?;
-        if turn.reply.send(report).is_err() {
-            tracing::debug!(client = %self.id, ?ticket, "report came too late and is not counted");
-        }
-        Ok(())
+/// Reports a finished turn, once; a turn that is no longer at hand is over already (invariant R-2).
+fn end_turn(
+    at_hand: &mut Option<Turn>,
+    client: ClientId,
+    ticket: Ticket,
+    result: Result<ClientReport, Panicked>,
+) -> Result<(), Panicked> {
+    let Some(turn) = at_hand.take_if(|turn| turn.ticket == ticket) else {
+        tracing::debug!(%client, ?ticket, "late result of an abandoned turn ignored");
+        return Ok(());
+    };
+    if turn.reply.send(result?).is_err() {
+        tracing::debug!(%client, ?ticket, "report came too late and is not counted");
     }
+    Ok(())
 }
 
 impl Site {
@@ -184,4 +188,58 @@ fn count_verdicts(rows: &[ChatRow], is_filtered: impl Fn(usize) -> bool) -> Guar
         }
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::protocol::{Attempt, RoundId};
+
+    fn row(label: Option<RowLabel>) -> ChatRow {
+        ChatRow { label, ..ChatRow::single_turn("question", "answer") }
+    }
+
+    fn verdict(is_unsafe: bool) -> Verdict {
+        Verdict { unsafe_probability: f32::from(u8::from(is_unsafe)), is_unsafe, hazards: Vec::new() }
+    }
+
+    #[test]
+    fn s_1_only_rows_with_a_verdict_of_safe_are_kept() {
+        use RowLabel::{Safe, Unsafe};
+        let rows: Arc<[ChatRow]> = [Some(Safe), Some(Unsafe), Some(Safe), Some(Unsafe), None].map(row).into();
+        let verdicts = [false, true, true, false, true].map(verdict);
+        let (kept, counts) = keep_safe_rows(Arc::clone(&rows), &verdicts).unwrap();
+        assert_eq!(*kept, [row(Some(Safe)), row(Some(Unsafe))]);
+        assert_eq!(counts, GuardCounts { kept: 2, filtered: 3, kept_unsafe: 1, filtered_safe: 1 });
+        assert!(keep_safe_rows(rows, &verdicts[1..]).is_err());
+    }
+
+    #[test]
+    fn without_a_guard_every_row_is_kept_and_the_unsafe_are_counted() {
+        let rows = [Some(RowLabel::Unsafe), None, Some(RowLabel::Safe)].map(row);
+        let counts = count_verdicts(&rows, |_| false);
+        assert_eq!(counts, GuardCounts { kept: 3, kept_unsafe: 1, ..GuardCounts::default() });
+    }
+
+    #[tokio::test]
+    async fn r_2_a_turn_is_reported_once_and_only_under_its_own_ticket() {
+        let ticket = |attempt| Ticket { round: RoundId(1), attempt: Attempt(attempt) };
+        let report = |attempt| ClientReport {
+            ticket: ticket(attempt),
+            client: ClientId(4),
+            guard: GuardCounts::default(),
+            work: LocalWork::Dropped(DropReason::NoRows),
+        };
+        let (reply, mut answer) = oneshot::channel();
+        let turn = Turn { ticket: ticket(2), reply: reply.into(), _work: AbortOnDrop::spawn(async {}) };
+        let mut turn = Some(turn);
+        end_turn(&mut turn, ClientId(4), ticket(1), Ok(report(1))).unwrap();
+        assert!(answer.try_recv().is_err(), "a late result was reported");
+        end_turn(&mut turn, ClientId(4), ticket(2), Ok(report(2))).unwrap();
+        assert_eq!(answer.try_recv().unwrap(), report(2));
+        end_turn(&mut turn, ClientId(4), ticket(2), Ok(report(2))).unwrap();
+        assert!(turn.is_none());
+    }
 }

@@ -156,7 +156,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_value_and_frees_its_slot() {
-        let compute = compute(1, Duration::from_secs(60));
+        let compute = compute(1, Duration::from_mins(1));
         let failed = compute.run(|_| panic!("no {}", "luck")).await;
         assert_eq!(failed, Err::<(), _>(Panicked("no luck".to_owned())));
         assert_eq!(compute.run(|_| 7).await, Ok(7));
@@ -164,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_is_cancelled_when_nobody_waits_for_it() {
-        let compute = compute(1, Duration::from_secs(60));
+        let compute = compute(1, Duration::from_mins(1));
         let (ended, end) = mpsc::channel();
         let work = compute.run(move |cancel| {
             while !cancel.is_cancelled() {

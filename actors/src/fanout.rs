@@ -139,9 +139,122 @@ where
                 each(&result);
                 results.push(result);
             }
-            // Nobody aborts these tasks, so this is a panic: a bug that belongs to whoever fans out.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            // A panic is a bug that belongs to whoever fans out. Nobody aborts these tasks but a runtime that shuts down.
+            Err(error) => {
+                if let Ok(panic) = error.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
         }
     }
     results
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use ractor::{Actor, ActorProcessingErr};
+
+    use super::*;
+
+    /// Doubles numbers; dies over 13, and never answers 99.
+    struct Doubler;
+
+    struct Double(u32, RpcReplyPort<u32>);
+
+    impl Actor for Doubler {
+        type Msg = Double;
+        type State = Vec<RpcReplyPort<u32>>;
+        type Arguments = ();
+
+        async fn pre_start(&self, _: ActorRef<Double>, (): ()) -> Result<Self::State, ActorProcessingErr> {
+            Ok(Vec::new())
+        }
+
+        async fn handle(
+            &self,
+            _: ActorRef<Double>,
+            Double(number, reply): Double,
+            unanswered: &mut Self::State,
+        ) -> Result<(), ActorProcessingErr> {
+            match number {
+                13 => Err("unlucky".into()),
+                99 => {
+                    unanswered.push(reply);
+                    Ok(())
+                }
+                number => Ok(reply.send(2 * number)?),
+            }
+        }
+    }
+
+    async fn doubler() -> ActorRef<Double> {
+        Doubler::spawn(None, Doubler, ()).await.unwrap().0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_a_reply_a_time_out_or_a_death() {
+        let actor = doubler().await;
+        let address = Address::new(watch::Sender::new(actor.clone()).subscribe());
+        let limit = Some(Duration::from_mins(1));
+        assert_eq!(address.ask(limit, |reply| Double(4, reply)).await, Answer::Reply(8));
+        assert_eq!(address.ask(limit, |reply| Double(99, reply)).await, Answer::TimedOut);
+        assert_eq!(address.ask(limit, |reply| Double(13, reply)).await, Answer::Died(Some(actor.get_id())));
+        // Nobody will ever succeed it: its supervisor's end of the address is gone.
+        actor.stop_and_wait(None, None).await.ok();
+        assert_eq!(address.ask(limit, |reply| Double(4, reply)).await, Answer::Died(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_no_actor_took_waits_for_the_successor() {
+        let dead = doubler().await;
+        dead.stop_and_wait(None, None).await.unwrap();
+        let post = watch::Sender::new(dead);
+        let address = Address::new(post.subscribe());
+        let asked = tokio::spawn(async move { address.ask(None, |reply| Double(21, reply)).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!asked.is_finished());
+        post.send_replace(doubler().await);
+        assert_eq!(asked.await.unwrap(), Answer::Reply(42));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn asking_ends_with_the_attempts() {
+        let post = Arc::new(watch::Sender::new(doubler().await));
+        let address = Address::new(post.subscribe());
+        let attempts = AtomicUsize::new(0);
+        let question = |_, reply| {
+            attempts.fetch_add(1, Ordering::SeqCst);
+            let post = Arc::clone(&post);
+            // Stands for a supervisor: the successor arrives after the death.
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                post.send_replace(doubler().await);
+            });
+            Double(13, reply)
+        };
+        let (attempt, answer) = address.ask_persistently(3, None, question).await;
+        assert!(matches!((attempt, answer), (Attempt(3), Answer::Died(Some(_)))));
+        assert_eq!(attempts.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fan_out_is_as_wide_as_told_and_loses_nothing() {
+        let (talking, widest) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let conversation = |number: u64| {
+            let (talking, widest) = (Arc::clone(&talking), Arc::clone(&widest));
+            async move {
+                widest.fetch_max(talking.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_secs(100 - number)).await;
+                talking.fetch_sub(1, Ordering::SeqCst);
+                number
+            }
+        };
+        let mut heard = 0;
+        let mut results = fan_out((0..50).map(conversation), 7, |_| heard += 1).await;
+        results.sort_unstable();
+        assert_eq!(results, (0..50).collect::<Vec<u64>>());
+        assert_eq!((heard, widest.load(Ordering::SeqCst)), (50, 7));
+    }
 }

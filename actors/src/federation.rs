@@ -179,6 +179,8 @@ pub async fn run_federation(
     cancel: CancelFlag,
 ) -> Result<FederationResult, FederationError> {
     config.check()?;
+    let finite = start.global.check_finite();
+    finite.map_err(|error| FederationError::Invalid(format!("the adapter to start from is unusable: {error}")))?;
     let rounds = (start.round.next().0..=config.rounds).map(RoundId).collect();
     let run = cancel.child();
     let _end_work = run.cancel_on_drop();
@@ -244,5 +246,20 @@ struct KillOnDrop(ActorRef<SupervisorMessage>);
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
         self.0.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_is_due_in_its_rounds_alone() {
+        let due =
+            |schedule: Schedule| (1..=7).filter(|&round| schedule.is_due(RoundId(round), 7)).collect::<Vec<u32>>();
+        assert_eq!(due(Schedule::Never), []);
+        assert_eq!(due(Schedule::Every(NonZeroU32::MIN)), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(due(Schedule::Every(NonZeroU32::new(3).unwrap())), [3, 6]);
+        assert_eq!(due(Schedule::LastRound), [7]);
     }
 }

@@ -23,7 +23,9 @@ pub(crate) struct Guard;
 
 /// Verdicts by guard version and row (invariant S-2). Outlives the actor, so that a restart computes nothing twice.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct VerdictCache(Arc<Mutex<HashMap<(Arc<str>, RowDigest), Verdict>>>);
+pub(crate) struct VerdictCache(Arc<Mutex<Verdicts>>);
+
+type Verdicts = HashMap<(Arc<str>, RowDigest), Verdict>;
 
 /// What a guard starts with.
 #[derive(Clone)]
@@ -171,7 +173,7 @@ impl GuardState {
         self.args.model.version().into()
     }
 
-    fn cache(&self) -> MutexGuard<'_, HashMap<(Arc<str>, RowDigest), Verdict>> {
+    fn cache(&self) -> MutexGuard<'_, Verdicts> {
         self.args.cache.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -184,5 +186,70 @@ fn checked(verdicts: Vec<Verdict>, rows: usize) -> Result<Vec<Verdict>, String> 
     match verdicts.iter().find(|verdict| !(0.0..=1.0).contains(&verdict.unsafe_probability)) {
         Some(verdict) => Err(format!("the guard gave {} as a probability", verdict.unsafe_probability)),
         None => Ok(verdicts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::{
+        cancel::CancelFlag,
+        testing::{Conduct, FakeGuard},
+    };
+
+    fn verdict(unsafe_probability: f32) -> Verdict {
+        Verdict { unsafe_probability, is_unsafe: unsafe_probability > 0.5, hazards: Vec::new() }
+    }
+
+    fn state() -> GuardState {
+        GuardState::new(GuardArgs {
+            model: Arc::new(FakeGuard::new(|_| Conduct::Honest)),
+            compute: Compute::new(1, CancelFlag::new(), Duration::from_secs(1)),
+            cache: VerdictCache::default(),
+            limit: Duration::from_secs(1),
+        })
+    }
+
+    fn rows(names: &[&str]) -> (Vec<ChatRow>, Vec<RowDigest>) {
+        let rows: Vec<ChatRow> = names.iter().map(|&name| ChatRow::single_turn(name, "answer")).collect();
+        let digests = rows.iter().map(ChatRow::digest).collect();
+        (rows, digests)
+    }
+
+    #[test]
+    fn s_1_an_answer_of_the_wrong_size_or_without_a_probability_is_none() {
+        assert!(checked(vec![verdict(0.0), verdict(1.0)], 2).is_ok());
+        assert!(checked(vec![verdict(0.0)], 2).is_err());
+        for no_probability in [f32::NAN, f32::INFINITY, -0.1, 1.1] {
+            assert!(checked(vec![verdict(no_probability)], 1).is_err(), "{no_probability}");
+        }
+    }
+
+    #[test]
+    fn s_2_rows_known_under_way_or_repeated_are_not_asked_for() {
+        let mut state = state();
+        let (rows, digests) = rows(&["known", "under way", "new", "new"]);
+        state.cache().insert(("fake-1".into(), digests[0]), verdict(0.0));
+        state.in_flight.insert(digests[1]);
+        let (batch, batch_rows) = state.missing(&digests, &rows);
+        assert_eq!((&*batch, batch_rows), (&digests[2..3], rows[2..3].to_vec()));
+    }
+
+    #[test]
+    fn s_1_a_failed_batch_fails_whoever_needs_it_and_nobody_else() {
+        let mut state = state();
+        let (_, digests) = rows(&["one", "two"]);
+        let (needs_both, mut both) = oneshot::channel();
+        let (needs_two, mut two) = oneshot::channel();
+        state.waiting.push(Waiting { digests: digests.clone(), reply: needs_both.into() });
+        state.waiting.push(Waiting { digests: digests[1..].to_vec(), reply: needs_two.into() });
+        state.end_batch(&digests[..1].into(), Err(PortError::Failed("out of memory".to_owned())));
+        assert_eq!(both.try_recv().unwrap(), Err("out of memory".to_owned()));
+        assert!(two.try_recv().is_err());
+        state.end_batch(&digests[1..].into(), Ok(vec![verdict(0.9)]));
+        assert_eq!(two.try_recv().unwrap(), Ok(vec![verdict(0.9)]));
+        assert!(state.waiting.is_empty());
     }
 }

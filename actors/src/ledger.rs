@@ -137,3 +137,59 @@ fn mean_loss(clients: &[ClientRecord]) -> Option<f64> {
         .fold((0.0, 0.0), |(sum, tokens), (loss, weight)| (sum + loss * weight, tokens + weight));
     (tokens > 0.0).then(|| sum / tokens)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ports::LocalTraining,
+        protocol::{Adapter, Attempt},
+        testing::tiny_layout,
+    };
+
+    fn ticket(round: u32, attempt: u32) -> Ticket {
+        Ticket { round: RoundId(round), attempt: Attempt(attempt) }
+    }
+
+    fn reported(client: u32, asked: Ticket, answered: Ticket, tokens: u64, mean_loss: f64) -> Reported {
+        let adapter = Adapter::zeros(tiny_layout());
+        let training = LocalTraining { adapter, steps: 3, tokens, mean_loss, seconds: 0.5 };
+        let guard = GuardCounts { kept: 5, filtered: 2, kept_unsafe: 1, filtered_safe: 1 };
+        let work = LocalWork::Trained { training, n_examples: 5 };
+        let report = ClientReport { ticket: answered, client: ClientId(client), guard, work };
+        Reported { client: ClientId(client), ticket: asked, answer: Ok(report) }
+    }
+
+    #[test]
+    fn r_2_a_report_for_another_round_attempt_or_client_is_stale() {
+        let asked = ticket(3, 2);
+        let (record, update) = reported(1, asked, asked, 10, 1.0).settle();
+        assert_eq!((record.outcome, record.attempt), (ClientOutcome::Accepted, 2));
+        assert_eq!(update.unwrap().n_examples, 5);
+        let mut other_client = reported(1, asked, asked, 10, 1.0);
+        other_client.client = ClientId(2);
+        for stale in
+            [reported(1, asked, ticket(2, 2), 10, 1.0), reported(1, asked, ticket(3, 1), 10, 1.0), other_client]
+        {
+            let (record, update) = stale.settle();
+            assert_eq!((record.outcome, update), (ClientOutcome::Rejected(RejectReason::Stale), None));
+        }
+    }
+
+    #[test]
+    fn a_summary_counts_outcomes_rows_bytes_and_weighs_losses_by_tokens() {
+        let asked = ticket(1, 1);
+        let silent = Reported { client: ClientId(3), ticket: ticket(1, 3), answer: Err(DropReason::Crashed) };
+        let reports = [reported(1, asked, asked, 300, 1.0), reported(2, asked, asked, 100, 2.0), silent];
+        let traffic = Traffic::of(&reports, 32);
+        assert_eq!(traffic, Traffic { up: 64, down: 5 * 32 });
+        let clients: Vec<ClientRecord> = reports.into_iter().map(|reported| reported.settle().0).collect();
+        let seconds = PhaseSeconds { train: 2.0, ..PhaseSeconds::default() };
+        let record = summary(RoundId(1), RoundOutcome::Committed, seconds, &clients, traffic);
+        assert_eq!((record.accepted, record.rejected, record.dropped), (2, 0, 1));
+        assert_eq!((record.rows_kept, record.rows_filtered), (10, 4));
+        assert_eq!(record.train_loss, Some(1.25));
+        assert!((record.train_tokens_per_second - 200.0).abs() < 1e-12);
+        assert_eq!(record.cohort, [ClientId(1), ClientId(2), ClientId(3)]);
+    }
+}

@@ -14,7 +14,7 @@ use crate::{
 pub enum CohortSampler {
     /// From the run's seed.
     Seeded,
-    /// As `OpenFedLLM` draws it, whatever the run's seed: Python's `random.seed(round)` with rounds from 0, then
+    /// As OpenFedLLM draws it, whatever the run's seed: Python's `random.seed(round)` with rounds from 0, then
     /// `sorted(random.sample(range(clients), cohort))`. For comparisons with its published runs alone.
     OpenFedLlm,
 }
@@ -46,7 +46,7 @@ impl Bits for SeededBits {
     }
 }
 
-/// `count` different numbers below `population`, in the order drawn: `random.sample` of `CPython` 3.
+/// `count` different numbers below `population`, in the order drawn: `random.sample` of CPython 3.
 fn sample(random: &mut impl Bits, population: u32, count: u32) -> Vec<u32> {
     if u64::from(population) <= pool_limit(count) {
         let mut pool: Vec<u32> = (0..population).collect();
@@ -60,7 +60,7 @@ fn sample(random: &mut impl Bits, population: u32, count: u32) -> Vec<u32> {
     }
 }
 
-/// The largest population that `CPython` copies into a list: 21, and with more than five draws 4^⌈log₄(3·count)⌉ more.
+/// The largest population that CPython copies into a list: 21, and with more than five draws 4^⌈log₄(3·count)⌉ more.
 fn pool_limit(count: u32) -> u64 {
     let set_of_draws = if count > 5 {
         std::iter::successors(Some(1_u64), |power| Some(power * 4)).find(|&power| power >= 3 * u64::from(count))
@@ -70,7 +70,7 @@ fn pool_limit(count: u32) -> u64 {
     21 + set_of_draws.unwrap_or(0)
 }
 
-/// A number below `bound`, by rejection: `_randbelow_with_getrandbits` of `CPython` 3.
+/// A number below `bound`, by rejection: `_randbelow_with_getrandbits` of CPython 3.
 fn below(random: &mut impl Bits, bound: u32) -> u32 {
     let k = u32::BITS - bound.leading_zeros();
     loop {
@@ -84,7 +84,7 @@ fn below(random: &mut impl Bits, bound: u32) -> u32 {
 const STATE_WORDS: usize = 624;
 const MIDDLE_WORD: usize = 397;
 
-/// The Mersenne Twister (Matsumoto and Nishimura, 1998), seeded as `CPython` seeds it from an int.
+/// The Mersenne Twister (Matsumoto and Nishimura, 1998), seeded as CPython seeds it from an int.
 struct Mt19937 {
     state: [u32; STATE_WORDS],
     next: usize,
@@ -162,7 +162,7 @@ mod tests {
         CohortSampler::OpenFedLlm.cohort(99, round, clients, cohort).into_iter().map(|client| client.0).collect()
     }
 
-    /// `random.seed(s); [random.getrandbits(32) for _ in range(4)]`, `CPython` 3.11.7.
+    /// `random.seed(s); [random.getrandbits(32) for _ in range(4)]`, CPython 3.11.7.
     #[test]
     fn the_twister_gives_cpythons_words() {
         for (seed, words) in [
@@ -187,7 +187,7 @@ mod tests {
     }
 
     /// `random.seed(r); s = sorted(random.sample(range(n), k)); s[:3], sum(i * x for i, x in enumerate(s))`,
-    /// `CPython` 3.11.7: both sides of the choice between list and set.
+    /// CPython 3.11.7: both sides of the choice between list and set.
     #[test]
     fn other_sizes_agree_with_cpython() {
         for (round, clients, cohort, first, checksum) in [

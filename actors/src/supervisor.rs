@@ -17,7 +17,7 @@ use crate::{
     ports::{Benchmarks, ClientRows, LocalTrainer, Observer, Realigner, RunStore},
     protocol::{
         ClientId,
-        messages::{ClientMessage, CommitRequest, Crew, SupervisorMessage},
+        messages::{Cohort, CommitRequest, Crew, SupervisorMessage},
     },
     records::RoundEvent,
 };
@@ -137,11 +137,7 @@ impl SupervisorState {
         })
     }
 
-    async fn muster(
-        &mut self,
-        supervisor: &ActorCell,
-        cohort: &[ClientId],
-    ) -> Result<Vec<(ClientId, Address<ClientMessage>)>, SpawnErr> {
+    async fn muster(&mut self, supervisor: &ActorCell, cohort: &[ClientId]) -> Result<Cohort, SpawnErr> {
         let mut last = std::mem::take(&mut self.clients);
         for &client in cohort {
             let post = match last.remove(&client) {

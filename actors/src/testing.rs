@@ -14,6 +14,7 @@ use std::{
 };
 
 use rand_chacha::rand_core::Rng;
+use rayon::prelude::*;
 
 use crate::{
     cancel::CancelFlag,
@@ -34,6 +35,9 @@ use crate::{
 
 /// How often a fake that waits looks at its cancel flag.
 const POLL: Duration = Duration::from_millis(1);
+
+/// Numbers that one thread combines at a time.
+const CHUNK: usize = 1 << 14;
 
 /// How a fake port behaves in one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,13 +189,7 @@ impl FakeTrainer {
         self.unsafe_rows.load(Ordering::SeqCst)
     }
 
-    fn train_as(
-        &self,
-        conduct: Conduct,
-        task: &TrainTask,
-        rows: usize,
-        cancel: &CancelFlag,
-    ) -> PortResult<LocalTraining> {
+    fn train_as(conduct: Conduct, task: &TrainTask, rows: usize, cancel: &CancelFlag) -> PortResult<LocalTraining> {
         conduct.act(cancel)?;
         let mut noise = stream(7, Purpose::BatchOrder, task.round, Some(task.client));
         let mut step = || (noise.next_u32() >> 8) as f32 / (1 << 24) as f32 - 0.5;
@@ -217,7 +215,7 @@ impl LocalTrainer for FakeTrainer {
         self.unsafe_rows.fetch_add(unsafe_rows, Ordering::SeqCst);
         let at_work = AtWork::begin(&self.at_work);
         self.peak.fetch_max(at_work.now, Ordering::SeqCst);
-        self.train_as((self.conduct)(task.client, task.round, call), task, rows.len(), cancel)
+        Self::train_as((self.conduct)(task.client, task.round, call), task, rows.len(), cancel)
     }
 }
 
@@ -279,7 +277,7 @@ impl GuardModel for FakeGuard {
     }
 }
 
-/// The mean of the updates weighted by their examples, as `FedAvg`.
+/// The mean of the updates weighted by their examples, as FedAvg.
 #[derive(Clone, Copy, Debug)]
 pub struct WeightedMean;
 
@@ -290,21 +288,26 @@ impl Strategy for WeightedMean {
 
     fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
         let total: f64 = updates.iter().map(|update| update.n_examples as f64).sum();
-        let mut mean = vec![0.0_f64; global.values().len()];
-        for update in updates {
-            let weight = update.n_examples as f64 / total;
-            for (mean, &value) in mean.iter_mut().zip(update.adapter.values()) {
-                *mean += weight * f64::from(value);
+        let mut mean = vec![0.0_f32; global.values().len()];
+        mean.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, mean)| {
+            let mut sums = vec![0.0_f64; mean.len()];
+            for update in updates {
+                let weight = update.n_examples as f64 / total;
+                for (sum, &value) in sums.iter_mut().zip(&update.adapter.values()[chunk * CHUNK..]) {
+                    *sum += weight * f64::from(value);
+                }
             }
-        }
-        let mean = mean.into_iter().map(|value| value as f32).collect();
+            for (mean, sum) in mean.iter_mut().zip(sums) {
+                *mean = sum as f32;
+            }
+        });
         Adapter::new(Arc::clone(global.layout()), mean).map_err(|error| PortError::Failed(error.to_string()))
     }
 }
 
 /// The weighted mean with momentum .9 on its delta: a strategy that remembers, and misbehaves in given rounds.
 pub struct Momentum {
-    momentum: Vec<f32>,
+    memory: Vec<f32>,
     conduct: Arc<dyn Fn(RoundId, u32) -> Conduct + Send + Sync>,
     calls: Arc<AtomicU32>,
 }
@@ -317,20 +320,20 @@ impl Strategy for Momentum {
     fn aggregate(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
         let conduct = (self.conduct)(round, self.calls.fetch_add(1, Ordering::SeqCst) + 1);
         let mean = WeightedMean.aggregate(round, global, updates)?;
-        self.momentum.resize(mean.values().len(), 0.0);
-        for ((momentum, &mean), &global) in self.momentum.iter_mut().zip(mean.values()).zip(global.values()) {
+        self.memory.resize(mean.values().len(), 0.0);
+        for ((momentum, &mean), &global) in self.memory.iter_mut().zip(mean.values()).zip(global.values()) {
             *momentum = 0.9 * *momentum + (mean - global);
         }
         // Misbehaves only now, with its memory already changed.
         conduct.act(&CancelFlag::new())?;
         Ok(adapter(global.layout(), |index| match conduct {
             Conduct::NotFinite => f32::INFINITY,
-            _ => global.values()[index] + self.momentum[index],
+            _ => global.values()[index] + self.memory[index],
         }))
     }
 
     fn state(&self) -> Vec<u8> {
-        self.momentum.iter().flat_map(|value| value.to_le_bytes()).collect()
+        self.memory.iter().flat_map(|value| value.to_le_bytes()).collect()
     }
 
     fn restore(&mut self, state: &[u8]) -> PortResult<()> {
@@ -338,7 +341,7 @@ impl Strategy for Momentum {
         if !rest.is_empty() {
             return Err(PortError::Failed(format!("expected a multiple of 4 bytes, found {}", state.len())));
         }
-        self.momentum = values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        self.memory = values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
         Ok(())
     }
 }
@@ -489,7 +492,7 @@ impl Rehearsal {
                 quorum: 1,
                 slots: 2,
                 max_attempts: 3,
-                client_timeout: Duration::from_secs(60),
+                client_timeout: Duration::from_mins(1),
                 align: Schedule::Never,
                 evaluate: Schedule::Never,
                 sampler: CohortSampler::Seeded,
@@ -528,7 +531,7 @@ impl Rehearsal {
         let (conduct, calls) = (Arc::new(conduct), Arc::new(AtomicU32::new(0)));
         self.strategy = Arc::new(move || {
             let (conduct, calls) = (Arc::clone(&conduct), Arc::clone(&calls));
-            Box::new(Momentum { momentum: Vec::new(), conduct, calls })
+            Box::new(Momentum { memory: Vec::new(), conduct, calls })
         });
         self
     }

@@ -169,8 +169,11 @@ pub(crate) enum SupervisorMessage {
     /// Where can the server's actors be reached?
     Crew(RpcReplyPort<Crew>),
     /// Start the actors of this cohort, stop those of the last, and say where they can be reached.
-    Muster(Vec<ClientId>, RpcReplyPort<Vec<(ClientId, Address<ClientMessage>)>>),
+    Muster(Vec<ClientId>, RpcReplyPort<Cohort>),
 }
+
+/// A round's clients in order of id, and where they can be reached.
+pub(crate) type Cohort = Vec<(ClientId, Address<ClientMessage>)>;
 
 /// Where the actors of the server can be reached.
 #[derive(Clone)]
