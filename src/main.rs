@@ -1,2 +1,2 @@
 //! fedward
-fn main(){}
+fn main() {}
