@@ -24,6 +24,7 @@ use crate::{
     lora::{LoraConfig, Target, initial_adapter},
     model::Decoding,
     report::Console,
+    wiring::Progress,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -78,7 +79,7 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
         seed: args.seed,
     };
     if args.bench.contains(&Bench::Advbench) {
-        let path = catalogue::path_of_named("advbench").into_diagnostic()?;
+        let path = catalogue::fetched("advbench").into_diagnostic()?;
         let mut goals = AdvBench::load(&path).into_diagnostic()?.goals(AdvBenchPart::Evaluation);
         goals.shuffle(&mut stream(args.seed, Purpose::Evaluation, RoundId::START, None));
         suite.harmful_prompts = goals.into_iter().take(args.limit).map(|goal| goal.text).collect();

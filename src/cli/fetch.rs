@@ -20,9 +20,9 @@ pub(super) fn fetch(args: &FetchArgs) -> miette::Result<Ending> {
         }
         return Ok(Ending::Done);
     }
-    let entries: Result<Vec<_>, _> = args.names.iter().map(|name| catalogue::find_or_error(name)).collect();
+    let entries: Result<Vec<_>, _> = args.names.iter().map(|name| catalogue::named(name)).collect();
     for entry in entries.into_diagnostic()? {
-        let path = catalogue::fetch(entry, &|line: &str| eprintln!("{line}")).into_diagnostic()?;
+        let path = catalogue::fetch(entry, &|step| eprintln!("{}: {step}", entry.name)).into_diagnostic()?;
         eprintln!("{} is in {}", entry.name, path.display());
     }
     Ok(Ending::Done)

@@ -49,10 +49,8 @@ pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let model = args.model.load(&console)?;
     let adapter = args.adapter.load(&model)?;
     let decoding = Decoding { max_new_tokens: args.max_new_tokens, temperature: args.temperature };
-    let rng_of =
-        |index: usize| stream(args.seed, Purpose::Sampling, RoundId::START, Some(ClientId(index as u32)));
-    let replies =
-        model.reply(adapter.as_ref(), &prompts, decoding, &rng_of, &CancelFlag::new()).into_diagnostic()?;
+    let rng_of = |index: usize| stream(args.seed, Purpose::Sampling, RoundId::START, Some(ClientId(index as u32)));
+    let replies = model.reply(adapter.as_ref(), &prompts, decoding, &rng_of, &CancelFlag::new()).into_diagnostic()?;
     for (messages, reply) in prompts.iter().zip(replies) {
         let finish_reason = match reply.finish_reason {
             FinishReason::Stop => "stop",

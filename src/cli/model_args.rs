@@ -7,7 +7,7 @@ use fedward_actors::protocol::Adapter;
 use miette::IntoDiagnostic;
 
 use crate::{
-    lora::{LoraConfig, LoraRef, load_peft},
+    lora::{LoraConfig, LoraRef, peft},
     model::ChatModel,
     report::Console,
     scenario::{DeviceName, ModelSection, PrecisionName},
@@ -79,7 +79,7 @@ pub(super) struct LoadedAdapter(Option<(LoraConfig, Adapter)>);
 
 impl AdapterArgs {
     pub(super) fn load(&self, model: &ChatModel) -> miette::Result<LoadedAdapter> {
-        let loaded = self.adapter.as_ref().map(|path| load_peft(path, model.base.config())).transpose();
+        let loaded = self.adapter.as_ref().map(|path| peft::load(path, model.base.config())).transpose();
         Ok(LoadedAdapter(loaded.into_diagnostic()?))
     }
 }

@@ -10,22 +10,23 @@ use std::{
 
 use clap::Args;
 use fedward_actors::{
+    FederationError, StartState,
     cancel::CancelFlag,
-    coordinator::{FederationError, StartState, run_federation},
     ports::{Benchmarks, Evaluation, EvaluationScope, PortError},
     protocol::{Adapter, RoundId},
+    run_federation,
 };
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
 
 use super::Ending;
 use crate::{
-    lora::save_peft,
+    lora::peft,
     model::ModelError,
     report::{Console, Observers, RunStatus, Summary, Totals, comparison},
     scenario::{self, Scenario, ScenarioFile},
     store::{RunDirectory, write_atomically, write_json},
-    telemetry::{Telemetry, peak_memory_bytes},
+    telemetry::{Exposure, ProcessMemory, RunInfo, Telemetry},
     wiring::{Prepared, Progress, SetupError, Workshop, federation_config, ports},
 };
 
@@ -57,13 +58,23 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
     let file = scenario::load(&args.scenario, &args.sets).into_diagnostic()?;
     let console = Arc::new(Console::new());
-    let telemetry = Arc::new(install_telemetry(args.metrics.as_deref(), &console)?);
-    let out = args.out.clone().unwrap_or_else(|| {
-        Path::new("runs").join(args.scenario.file_stem().unwrap_or_else(|| "scenario".as_ref()))
-    });
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().into_diagnostic()?;
+    let (telemetry, metrics) = install_telemetry(args.metrics.as_deref(), &console)?;
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| Path::new("runs").join(args.scenario.file_stem().unwrap_or_else(|| "scenario".as_ref())));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().into_diagnostic()?;
     let cancel = CancelFlag::new();
-    let job = Job { file, out, resume: args.resume, console: Arc::clone(&console), telemetry, cancel: cancel.clone() };
+    let job = Job {
+        file,
+        out,
+        resume: args.resume,
+        console: Arc::clone(&console),
+        telemetry,
+        metrics,
+        cancel: cancel.clone(),
+    };
     let ending = runtime.block_on(async move {
         let mut work = tokio::spawn(job.run());
         tokio::select! {
@@ -88,18 +99,29 @@ pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
     ending
 }
 
-fn install_telemetry(address: Option<&str>, console: &Console) -> miette::Result<Telemetry> {
+/// Metrics, and where they are served.
+fn install_telemetry(address: Option<&str>, console: &Console) -> miette::Result<(Telemetry, Option<SocketAddr>)> {
     let parse = |text: &str| {
-        text.parse::<SocketAddr>()
-            .map_err(|_| miette!("--metrics: found {text:?}; expected an address such as {DEFAULT_METRICS}, or \"off\""))
+        text.parse::<SocketAddr>().map_err(|_| {
+            miette!("--metrics: found {text:?}; expected an address such as {DEFAULT_METRICS}, or \"off\"")
+        })
     };
     match address {
-        Some("off") => Telemetry::without_listener().into_diagnostic(),
-        Some(address) => Telemetry::install(parse(address)?).into_diagnostic(),
-        None => Telemetry::install(parse(DEFAULT_METRICS)?).or_else(|error| {
-            console.line(&format!("metrics are not served: {error}; --metrics takes another address"));
-            Telemetry::without_listener().into_diagnostic()
-        }),
+        Some("off") => Ok((Telemetry::new().into_diagnostic()?, None)),
+        Some(address) => {
+            let address = parse(address)?;
+            Ok((Telemetry::install(address, Exposure::Loopback).into_diagnostic()?, Some(address)))
+        }
+        None => {
+            let address = parse(DEFAULT_METRICS)?;
+            match Telemetry::install(address, Exposure::Loopback) {
+                Ok(telemetry) => Ok((telemetry, Some(address))),
+                Err(error) => {
+                    console.line(&format!("metrics are not served: {error} --metrics takes another address"));
+                    Ok((Telemetry::new().into_diagnostic()?, None))
+                }
+            }
+        }
     }
 }
 
@@ -109,7 +131,8 @@ struct Job {
     out: PathBuf,
     resume: bool,
     console: Arc<Console>,
-    telemetry: Arc<Telemetry>,
+    telemetry: Telemetry,
+    metrics: Option<SocketAddr>,
     cancel: CancelFlag,
 }
 
@@ -147,7 +170,7 @@ impl Job {
         let headline: Vec<_> =
             scenario::headline(scenario).into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
         self.console.line(&headline.join(" · "));
-        if let Some(address) = self.telemetry.address() {
+        if let Some(address) = self.metrics {
             self.console.line(&format!("metrics: http://{address}/metrics"));
         }
         let mut assumptions: Vec<_> = self.file.scenarios.iter().flat_map(|scenario| &scenario.assumptions).collect();
@@ -182,7 +205,11 @@ impl SingleRun<'_> {
         let (workshop, prepared) = self.prepare(workshop).await?;
         let Some(prepared) = prepared else { return Ok((workshop, start_evaluations, None)) };
         let (directory, start) = self.open(&prepared)?;
-        let key = format!("{} {}", prepared.start.sha256(), prepared.guard.as_ref().map_or("", |guard| guard.model.version()));
+        let key = format!(
+            "{} {}",
+            prepared.start.sha256(),
+            prepared.guard.as_ref().map_or("", |guard| guard.model.version())
+        );
         let start_eval = match start_evaluations.get(&key) {
             Some(evaluation) => evaluation.clone(),
             None => match self.evaluate(&prepared, RoundId::START, &prepared.start).await? {
@@ -192,10 +219,10 @@ impl SingleRun<'_> {
         };
         start_evaluations.insert(key, start_eval.clone());
 
-        self.job.telemetry.begin_run(&self.scenario.name, &self.scenario.variant, self.scenario);
-        self.job.telemetry.record_evaluation(RoundId::START, &start_eval);
+        let metrics = Arc::new(self.job.telemetry.observer(&self.run_info(&prepared)));
+        metrics.evaluated(RoundId::START, &start_eval);
         let slots = self.scenario.federation.slots.unwrap_or(prepared.model.threads);
-        let observer = Observers(vec![Arc::clone(&self.job.telemetry) as _, Arc::clone(&self.job.console) as _]);
+        let observer = Observers(vec![Arc::clone(&metrics) as _, Arc::clone(&self.job.console) as _]);
         let ports = ports(self.scenario, &prepared, &workshop, &directory, Arc::new(observer)).into_diagnostic()?;
         let config = federation_config(self.scenario, slots);
         let ended = run_federation(config, ports, start, self.job.cancel.clone()).await;
@@ -205,13 +232,27 @@ impl SingleRun<'_> {
             Err(error) => return Err(error).into_diagnostic(),
         };
         let summary = self.sum_up(&directory, &prepared, &global, start_eval, status).await?;
+        metrics.evaluated(RoundId(summary.totals.rounds), &summary.eval);
         let summary = (status == RunStatus::Completed).then_some(summary);
         Ok((workshop, start_evaluations, summary))
     }
 
+    fn run_info(&self, prepared: &Prepared) -> RunInfo {
+        RunInfo {
+            scenario: self.scenario.name.clone(),
+            variant: self.scenario.variant.clone(),
+            strategy: self.scenario.federation.strategy.clone(),
+            guard: prepared.guard.as_ref().map_or("none", |guard| guard.model.version()).to_owned(),
+            model: prepared.model.name.clone(),
+            clients: self.scenario.federation.clients,
+            rounds: self.scenario.federation.rounds,
+        }
+    }
+
     /// Makes what the run needs, on a blocking thread; `None` if it was interrupted.
     async fn prepare(&self, mut workshop: Workshop) -> miette::Result<(Workshop, Option<Prepared>)> {
-        let (scenario, console, cancel) = (self.scenario.clone(), Arc::clone(&self.job.console), self.job.cancel.clone());
+        let (scenario, console, cancel) =
+            (self.scenario.clone(), Arc::clone(&self.job.console), self.job.cancel.clone());
         let prepare = move || {
             let prepared = workshop.prepare(&scenario, console.as_ref(), &cancel);
             (workshop, prepared)
@@ -241,8 +282,7 @@ impl SingleRun<'_> {
         }
         let directory = RunDirectory::create(self.out).into_diagnostic()?;
         directory.write_manifest(&self.manifest(prepared, scenario)).into_diagnostic()?;
-        let state =
-            StartState { round: RoundId::START, global: prepared.start.clone(), strategy_state: Vec::new() };
+        let state = StartState { round: RoundId::START, global: prepared.start.clone(), strategy_state: Vec::new() };
         Ok((directory, state))
     }
 
@@ -277,8 +317,7 @@ impl SingleRun<'_> {
         adapter: &Adapter,
     ) -> miette::Result<Option<Evaluation>> {
         self.job.console.stage("evaluating the starting adapter");
-        let (suite, adapter, cancel) =
-            (Arc::clone(&prepared.benchmarks), adapter.clone(), self.job.cancel.clone());
+        let (suite, adapter, cancel) = (Arc::clone(&prepared.benchmarks), adapter.clone(), self.job.cancel.clone());
         let evaluate = move || suite.evaluate(round, &adapter, EvaluationScope::Full, &cancel);
         match tokio::task::spawn_blocking(evaluate).await.into_diagnostic()? {
             Ok(evaluation) => Ok(Some(evaluation)),
@@ -316,11 +355,11 @@ impl SingleRun<'_> {
             status,
             start_eval,
             eval,
-            totals: Totals::of(&rounds, peak_memory_bytes()),
+            totals: Totals::of(&rounds, ProcessMemory::read().map_or(0, |memory| memory.peak_bytes)),
             adapter_sha256: global.sha256(),
             assumptions: self.scenario.assumptions.clone(),
         };
-        save_peft(&directory.path().join("adapter"), &self.scenario.lora, global, &prepared.model.name)
+        peft::save(&directory.path().join("adapter"), &self.scenario.lora, global, &prepared.model.name)
             .into_diagnostic()?;
         write_atomically(&directory.path().join("metrics.prom"), self.job.telemetry.render().as_bytes())
             .into_diagnostic()?;

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     data::{RowFormat, load_rows},
-    lora::{LoraConfig, Target, initial_adapter, save_peft},
+    lora::{LoraConfig, Target, initial_adapter, peft},
     report::Console,
-    telemetry::peak_memory_bytes,
+    telemetry::ProcessMemory,
     train::{SftSettings, StepReport, TrainStreams, train_sft},
     wiring::Progress,
 };
@@ -92,13 +92,13 @@ pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
     let outcome = train_sft(&model.base, &lora, &start, &tokenized, &settings, streams, &cancel, &mut on_step)
         .into_diagnostic()?;
     let seconds = started.elapsed().as_secs_f64();
-    save_peft(&args.out, &lora, &outcome.adapter, &model.name).into_diagnostic()?;
+    peft::save(&args.out, &lora, &outcome.adapter, &model.name).into_diagnostic()?;
     console.finish();
     print_json(&json!({
         "steps": outcome.steps,
         "train_tokens": outcome.tokens,
         "train_tokens_per_second": outcome.tokens as f64 / seconds,
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": ProcessMemory::read().map(|memory| memory.peak_bytes),
         "final_loss": outcome.losses.last(),
         "mean_loss": outcome.mean_loss(),
         "adapter": args.out,

@@ -81,6 +81,53 @@ pub fn find(name: &str) -> Option<&'static CatalogueEntry> {
     ENTRIES.iter().find(|entry| entry.name == name)
 }
 
+/// The entry of a name.
+///
+/// # Errors
+///
+/// [`DataError::BadSetting`] lists the names that there are.
+pub fn named(name: &str) -> Result<&'static CatalogueEntry, DataError> {
+    find(name).ok_or_else(|| {
+        let names: Vec<_> = ENTRIES.iter().map(|entry| entry.name).collect();
+        DataError::BadSetting(format!("the catalogue has no {name:?}; allowed: {}", names.join(", ")))
+    })
+}
+
+/// Where an entry that has been fetched lies.
+///
+/// # Errors
+///
+/// [`DataError::Fetch`] says how to fetch what is not there.
+pub fn fetched(name: &str) -> Result<PathBuf, DataError> {
+    let entry = named(name)?;
+    if is_present(entry) {
+        return Ok(path_of(entry));
+    }
+    let problem = format!("it is not in {}; fetch it with: fedward fetch {name}", home().display());
+    Err(DataError::Fetch { name: name.to_owned(), problem })
+}
+
+/// The model that a name of the catalogue, a `.gguf` file or a Hugging Face directory means.
+///
+/// # Errors
+///
+/// [`DataError`] if it is neither, or has not been fetched.
+pub fn model(name_or_path: &str) -> Result<PathBuf, DataError> {
+    if find(name_or_path).is_some_and(|entry| entry.kind == EntryKind::Model) {
+        return fetched(name_or_path);
+    }
+    let path = Path::new(name_or_path);
+    if path.exists() {
+        return Ok(path.to_owned());
+    }
+    let models: Vec<_> =
+        ENTRIES.iter().filter(|entry| entry.kind == EntryKind::Model).map(|entry| entry.name).collect();
+    Err(DataError::BadSetting(format!(
+        "model {name_or_path:?} does not exist; allowed: a .gguf file, a Hugging Face directory, or {}",
+        models.join(", ")
+    )))
+}
+
 /// Where an entry lies once fetched: its file, or the folder of its files.
 pub fn path_of(entry: &CatalogueEntry) -> PathBuf {
     home().join(entry.path)

@@ -7,11 +7,12 @@ use std::{
 
 use fedward_actors::{
     ports::{ClientRows, PortError, PortResult},
-    protocol::{ChatRow, ClientId, RoundId},
+    protocol::{ChatRow, ClientId, RoundId, hex},
     streams::{Purpose, stream},
 };
 use rand::{Rng, RngExt, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::DataError;
 
@@ -323,6 +324,19 @@ impl FederatedRows {
     pub fn new(benign: Vec<ChatRow>, harmful: Vec<ChatRow>, plan: &ClientPlan) -> Result<Self, DataError> {
         let sources = mix(&benign, &harmful, plan)?.into();
         Ok(Self { benign: benign.into(), harmful: harmful.into(), sources })
+    }
+
+    /// SHA-256 of what every client holds, in order of client.
+    pub fn sha256(&self) -> String {
+        let digests: Vec<_> = self.benign.iter().chain(self.harmful.iter()).map(ChatRow::digest).collect();
+        let mut hash = Sha256::new();
+        for source in self.sources.iter() {
+            hash.update((source.rows.len() as u64).to_le_bytes());
+            for &row in &source.rows {
+                hash.update(digests[row as usize].0);
+            }
+        }
+        hex(&hash.finalize())
     }
 
     /// Who holds what.

@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use fedward_actors::{
     cancel::CancelFlag,
-    ports::{BenchmarkScore, Benchmarks, Evaluation, EvaluationScope, GuardModel, PortResult},
+    ports::{BenchmarkScore, Benchmarks, Evaluation, EvaluationScope, GuardModel, PortError, PortResult},
     protocol::{Adapter, ChatMessage, ChatRow, ClientId, Role, RoundId},
     streams::{Purpose, stream},
 };
 
-use super::{RefusalMatcher, wilson_interval};
+use super::{RateInterval, RefusalMatcher};
 use crate::{
     lora::{LoraConfig, LoraRef},
     model::{ChatModel, Decoding, ModelError},
@@ -78,7 +78,8 @@ impl BenchmarkSuite {
         let replies = self.model.reply(Some(adapter), &talks, self.decoding, &rng_of, cancel)?;
         let refused = replies.iter().filter(|reply| self.matcher.is_refusal(&reply.text)).count() as u64;
         let n = prompts.len() as u64;
-        let interval = wilson_interval(refused, n, 0.95);
+        let interval =
+            RateInterval::wilson(refused, n).ok_or_else(|| PortError::Failed("no harmful prompts".into()))?;
         let mut values = BTreeMap::from([
             ("refusal_rate".to_owned(), interval.rate),
             ("ci_low".to_owned(), interval.low),

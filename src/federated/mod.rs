@@ -20,7 +20,12 @@ pub fn strategy_names() -> impl Iterator<Item = &'static str> {
 
 /// A strategy by the name that scenarios use, in its starting state.
 pub fn strategy_by_name(name: &str) -> Option<Box<dyn Strategy>> {
-    STRATEGIES.iter().find(|(known, _)| *known == name).map(|(_, make)| make())
+    strategy_factory(name).map(|make| make())
+}
+
+/// Makes the strategy of a name, each time in its starting state.
+pub fn strategy_factory(name: &str) -> Option<fn() -> Box<dyn Strategy>> {
+    STRATEGIES.iter().find(|(known, _)| *known == name).map(|(_, make)| *make)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use fedward_actors::{
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    BaseModel, Checkpoint, ChatTokenizer, ModelError, Precision, TokenizedRow,
+    BaseModel, ChatTokenizer, Checkpoint, ModelError, Precision, TokenizedRow,
     generation::{FinishReason, GenerationSettings, generate},
     parallel,
     scoring::{RowScore, score},

@@ -80,7 +80,8 @@ impl ChatTemplate {
     /// Renders a conversation, with the opening of an assistant turn behind it if `add_generation_prompt`.
     pub(super) fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<Rendered, String> {
         let escaped = messages.iter().map(|message| escape(&message.content));
-        let marked = self.render_source(&self.marked_source, &self.variables, messages, escaped, add_generation_prompt)?;
+        let marked =
+            self.render_source(&self.marked_source, &self.variables, messages, escaped, add_generation_prompt)?;
         Ok(unmark(&marked, &self.specials))
     }
 
@@ -264,7 +265,8 @@ fn unmark(marked: &str, specials: &[SpecialToken]) -> Rendered {
     let mut rendered = Rendered { text: String::with_capacity(marked.len()), specials: Vec::new() };
     let mut characters = marked.chars().peekable();
     while let Some(character) = characters.next() {
-        let special = |next: &char| (*next as u32).checked_sub(FIRST_MARKED).and_then(|index| specials.get(index as usize));
+        let special =
+            |next: &char| (*next as u32).checked_sub(FIRST_MARKED).and_then(|index| specials.get(index as usize));
         match characters.peek() {
             Some(&MARK) if character == MARK => {
                 characters.next();
@@ -333,7 +335,8 @@ mod tests {
 
     #[test]
     fn a_template_can_refuse_a_conversation() {
-        let source = "{% if messages[0]['role'] == 'user' %}{{ raise_exception('no ' ~ messages | length) }}{% endif %}";
+        let source =
+            "{% if messages[0]['role'] == 'user' %}{{ raise_exception('no ' ~ messages | length) }}{% endif %}";
         let template = ChatTemplate::new(source, &[], specials()).unwrap();
         let error = template.render(&[ChatMessage::new(Role::User, "x")], true).unwrap_err();
         assert!(error.contains("no 1"), "{error}");

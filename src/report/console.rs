@@ -116,16 +116,18 @@ impl Observer for Console {
                 };
                 self.stage(&format!("{round}: {what}"));
             }
-            RoundEvent::ClientFinished(record) => {
+            RoundEvent::ClientReported { .. } => {
                 let (done, total) = {
                     let mut state = self.state();
                     state.finished_clients += 1;
                     (state.finished_clients, state.cohort)
                 };
+                self.step(u64::from(done), u64::from(total));
+            }
+            RoundEvent::ClientFinished(record) => {
                 if let ClientOutcome::Rejected(_) | ClientOutcome::Dropped(_) = record.outcome {
                     self.line(&format!("{}: {} {:?}", record.round, record.client, record.outcome));
                 }
-                self.step(u64::from(done), u64::from(total));
             }
             RoundEvent::ActorRestarted { kind } => self.line(&format!("a {kind} actor died and was started again")),
             RoundEvent::RoundFinished(record) => self.line(&round_line(record)),

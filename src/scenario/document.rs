@@ -142,7 +142,11 @@ impl Document {
                 let message = format!("found {name:?}; allowed: letters, digits, - _ + (it names a folder)");
                 problems.push(self.problem(variant, "name", message));
             } else if variants[..position].iter().any(|earlier| earlier.name == *name) {
-                problems.push(self.problem(variant, "name", format!("found {name:?} twice; each variant needs its own")));
+                problems.push(self.problem(
+                    variant,
+                    "name",
+                    format!("found {name:?} twice; each variant needs its own"),
+                ));
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(ScenarioError { problems }) }

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fedward_actors::coordinator::{CohortSampler, Schedule};
+use fedward_actors::{CohortSampler, Schedule};
 use serde::Serialize;
 
 pub use raw::{DeviceName, HarmfulClients, MatcherName, PartitionName, PrecisionName};

@@ -166,14 +166,7 @@ pub(super) struct RawStart {
 
 impl Default for RawStart {
     fn default() -> Self {
-        Self {
-            kind: StartName::Fresh,
-            path: None,
-            refusal_share: 0.5,
-            steps: 60,
-            batch_size: 16,
-            learning_rate: 5e-4,
-        }
+        Self { kind: StartName::Fresh, path: None, refusal_share: 0.5, steps: 60, batch_size: 16, learning_rate: 5e-4 }
     }
 }
 

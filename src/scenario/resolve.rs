@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, path::Path};
 
-use fedward_actors::coordinator::{CohortSampler, Schedule};
+use fedward_actors::{CohortSampler, Schedule};
 
 use super::{
     CaiSection, DataSection, EvaluationSection, FederationSection, GuardSection, ModelSection, Problem, RowSource,
@@ -19,10 +19,8 @@ use crate::{
 
 /// Checks every rule, then fills in what a run needs.
 pub(super) fn resolve(raw: &RawScenario, document: &Document, variant: &Variant) -> Result<Scenario, ScenarioError> {
-    let mut problems: Vec<Problem> = rules::broken(raw)
-        .into_iter()
-        .map(|(key, message)| document.problem(variant, key, message))
-        .collect();
+    let mut problems: Vec<Problem> =
+        rules::broken(raw).into_iter().map(|(key, message)| document.problem(variant, key, message)).collect();
     let mut complain = |key: &str, message: String| problems.push(document.problem(variant, key, message));
     let start = resolve_start(raw, document.folder(), &mut complain);
     let benign = resolve_source(&raw.data.benign, "data.benign", document.folder(), &mut complain);
@@ -245,9 +243,8 @@ fn assumptions(scenario: &Scenario) -> Vec<String> {
         evaluation.max_new_tokens, evaluation.matcher
     ));
     if scenario.guard.is_some() {
-        assumptions.push(
-            "the guard is a linear head on the frozen base model's hidden states, not Llama Guard 3".to_owned(),
-        );
+        assumptions
+            .push("the guard is a linear head on the frozen base model's hidden states, not Llama Guard 3".to_owned());
     }
     if let Some(cai) = &scenario.cai {
         assumptions.push(format!(

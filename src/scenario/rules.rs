@@ -1,8 +1,6 @@
 //! The rules that a resolved scenario obeys, each with the key that it complains about.
 
-use super::{
-    raw::{HarmfulClients, RawScenario, ScheduleName},
-};
+use super::raw::{HarmfulClients, RawScenario, ScheduleName};
 use crate::federated;
 
 /// A broken rule: the key and what is wrong with it.
@@ -109,8 +107,9 @@ fn federation(raw: &RawScenario, rules: &mut Rules) {
         format!("found {quorum}; allowed: 1 to {cohort} (federation.cohort)")
     });
     rules.check(federation.slots != Some(0), "federation.slots", || "found 0; allowed: 1 or more".into());
-    rules.check(federated::STRATEGIES.contains(&federation.strategy.as_str()), "federation.strategy", || {
-        format!("found {:?}; allowed: {}", federation.strategy, federated::STRATEGIES.join(", "))
+    let known: Vec<_> = federated::strategy_names().collect();
+    rules.check(known.contains(&federation.strategy.as_str()), "federation.strategy", || {
+        format!("found {:?}; allowed: {}", federation.strategy, known.join(", "))
     });
     if let HarmfulClients::Count(count) = raw.data.harmful_clients {
         rules.check(count <= federation.clients, "data.harmful_clients", || {

@@ -82,12 +82,7 @@ impl Checkpoint {
         if body.len() != values_bytes + header.strategy_state_bytes {
             return Err(invalid(format!("holds {} bytes, its header says otherwise", body.len())));
         }
-        let values = body[..values_bytes]
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|bytes| f32::from_le_bytes(*bytes))
-            .collect();
+        let values = body[..values_bytes].as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let global = Adapter::new(Arc::new(header.layout), values).map_err(|error| invalid(error.to_string()))?;
         Ok(Self { round, global, strategy_state: body[values_bytes..].to_vec() })
     }

@@ -56,7 +56,9 @@ impl<'a> Shards<'a> {
                 .collect();
             let mut sums = vec![accumulate(&mut self.first, own, weight, pass_tokens)];
             // A panic in a part is a bug, and goes on as one.
-            sums.extend(running.into_iter().map(|part| part.join().unwrap_or_else(|bug| std::panic::resume_unwind(bug))));
+            sums.extend(
+                running.into_iter().map(|part| part.join().unwrap_or_else(|bug| std::panic::resume_unwind(bug))),
+            );
             sums
         });
         for other in &mut self.others {

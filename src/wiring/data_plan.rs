@@ -3,17 +3,14 @@
 use std::sync::Arc;
 
 use fedward_actors::{
-    protocol::{ChatMessage, ChatRow, RoundId},
+    protocol::{ChatRow, RoundId},
     streams::{Purpose, stream},
 };
 use rand::seq::SliceRandom;
 
 use super::SetupError;
 use crate::{
-    data::{
-        self, AdvBench, AdvBenchPart, FederatedRows, Goal, RowFormat,
-        partition::{MixSettings, mix},
-    },
+    data::{self, AdvBench, AdvBenchPart, ClientPlan, FederatedRows, Goal, HarmfulShare},
     scenario::{HarmfulClients, RowSource, Scenario},
 };
 
@@ -41,7 +38,7 @@ impl DataPlan {
     ///
     /// [`SetupError`] if a file cannot be read or there are too few rows.
     pub fn of(scenario: &Scenario) -> Result<Self, SetupError> {
-        let advbench = AdvBench::load(&data::catalogue::path_of_named("advbench")?)?;
+        let advbench = AdvBench::load(&data::catalogue::fetched("advbench")?)?;
         let needed = scenario.federation.clients as usize * scenario.data.rows_per_client;
         let utility = scenario.evaluation.utility_rows;
         let (benign, server_benign, utility_rows) = match &scenario.data.benign {
@@ -67,19 +64,19 @@ impl DataPlan {
                 return Err(SetupError::Other("data.harmful.source cannot be \"everyday\": it is benign".into()));
             }
         };
-        let settings = MixSettings {
+        let share = scenario.data.harmful_share;
+        let plan = ClientPlan {
             clients: scenario.federation.clients,
             rows_per_client: scenario.data.rows_per_client,
-            harmful_share: scenario.data.harmful_share,
-            harmful_clients: match scenario.data.harmful_clients {
-                HarmfulClients::All => None,
-                HarmfulClients::Count(count) => Some(count),
+            harmful: match scenario.data.harmful_clients {
+                HarmfulClients::All => HarmfulShare::Every { share },
+                HarmfulClients::Count(count) => HarmfulShare::Malicious { count, share },
             },
-            scheme: scenario.data.partition.clone(),
+            scheme: scenario.data.partition,
             seed: scenario.seed,
         };
         Ok(Self {
-            clients: Arc::new(mix(benign, harmful, &settings)?),
+            clients: Arc::new(FederatedRows::new(benign, harmful, &plan)?),
             server_goals: advbench.goals(AdvBenchPart::Server),
             server_benign,
             evaluation_prompts: evaluation_prompts(&advbench, scenario),
@@ -96,30 +93,13 @@ impl DataPlan {
     pub fn alignment_rows(&self, refusal_share: f64, seed: u64) -> Vec<ChatRow> {
         let refusals = data::refusal_rows(&self.server_goals, seed);
         let benign = &self.server_benign;
-        let total = (refusals.len() as f64 / refusal_share.max(1e-9)).min(benign.len() as f64 / (1.0 - refusal_share).max(1e-9));
+        let total = (refusals.len() as f64 / refusal_share.max(1e-9))
+            .min(benign.len() as f64 / (1.0 - refusal_share).max(1e-9));
         let (wanted_refusals, wanted_benign) = (total * refusal_share, total * (1.0 - refusal_share));
         let mut rows: Vec<_> = refusals.into_iter().take(wanted_refusals.round() as usize).collect();
         rows.extend(benign.iter().take(wanted_benign.round() as usize).cloned());
         shuffled(rows, seed)
     }
-}
-
-/// Prompts of `fedward generate`, from a file of any row format.
-///
-/// # Errors
-///
-/// [`SetupError`] if the file cannot be read.
-pub fn prompts_of(path: &std::path::Path) -> Result<Vec<Vec<ChatMessage>>, SetupError> {
-    Ok(data::load_prompts(path)?)
-}
-
-/// Rows of a file in whatever form.
-///
-/// # Errors
-///
-/// [`SetupError`] if the file cannot be read.
-pub fn rows_of(path: &std::path::Path) -> Result<Vec<ChatRow>, SetupError> {
-    Ok(data::load_rows(path, RowFormat::Auto)?)
 }
 
 fn evaluation_prompts(advbench: &AdvBench, scenario: &Scenario) -> Vec<String> {

@@ -1,10 +1,6 @@
 //! The guard of a scenario: fitted once on the server's rows, kept for later runs.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use fedward_actors::{
     cancel::CancelFlag,
@@ -78,7 +74,7 @@ fn training_rows(limit: usize, seed: u64, data: &DataPlan) -> Result<BTreeMap<St
     sources.insert("advbench openings".to_owned(), data::unsafe_rows(goals));
     sources.insert("refusals".to_owned(), data::refusal_rows(goals, seed));
     sources.insert("everyday rows".to_owned(), data.server_benign.clone());
-    let scored = data::scored_rows(&catalogue::path_of_named("scored-responses")?)?;
+    let scored = data::scored_rows(&catalogue::fetched("scored-responses")?)?;
     let scored = scored.into_iter().map(|scored| scored.row).collect();
     sources.insert("judged responses".to_owned(), scored);
     let each = limit / sources.len();

@@ -10,7 +10,7 @@ mod workshop;
 use std::sync::Arc;
 
 use fedward_actors::{
-    coordinator::{FederationConfig, Ports},
+    FederationConfig, Ports, Schedule,
     ports::{Benchmarks, GuardModel, Observer},
     protocol::Adapter,
 };
@@ -23,7 +23,6 @@ use crate::{
     data::DataError,
     eval::{BenchmarkSuite, RefusalMatcher},
     federated,
-    lora::PeftError,
     model::{ChatModel, Decoding, ModelError},
     safety::cai::{CaiGenerator, CaiSettings, Constitution},
     scenario::{MatcherName, Scenario},
@@ -40,9 +39,6 @@ pub enum SetupError {
     /// Rows.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// An adapter on disk.
-    #[error(transparent)]
-    Peft(#[from] PeftError),
     /// The run directory.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -77,7 +73,7 @@ pub fn federation_config(scenario: &Scenario, slots: usize) -> FederationConfig 
         slots,
         max_attempts: federation.max_attempts,
         client_timeout: std::time::Duration::from_secs(federation.client_timeout_seconds),
-        align: scenario.cai.as_ref().map_or(fedward_actors::coordinator::Schedule::Never, |cai| cai.schedule),
+        align: scenario.cai.as_ref().map_or(Schedule::Never, |cai| cai.schedule),
         evaluate: scenario.evaluation.schedule,
         sampler: federation.sampler,
     }
@@ -95,8 +91,8 @@ pub fn ports(
     directory: &RunDirectory,
     observer: Arc<dyn Observer>,
 ) -> Result<Ports, SetupError> {
-    let strategy = federated::strategy_by_name(&scenario.federation.strategy)
-        .ok_or_else(|| SetupError::Other(format!("unknown strategy {:?}", scenario.federation.strategy)))?;
+    let unknown = || SetupError::Other(format!("unknown strategy {:?}", scenario.federation.strategy));
+    let strategy = federated::strategy_factory(&scenario.federation.strategy).ok_or_else(unknown)?;
     let trainer = SftTrainer {
         model: Arc::clone(&prepared.model),
         lora: scenario.lora.clone(),
@@ -110,7 +106,7 @@ pub fn ports(
         trainer: Arc::new(RememberingTrainer { inner: trainer, shared: workshop.shared_trainings() }),
         realigner: cai_generator(scenario, prepared, guard.clone()).map(|cai| Arc::new(cai) as _),
         guard,
-        strategy,
+        strategy: Arc::new(strategy),
         benchmarks: Some(Arc::clone(&prepared.benchmarks) as Arc<dyn Benchmarks>),
         store: Box::new(directory.share()),
         observer,
@@ -142,11 +138,7 @@ pub(crate) fn benchmark_suite(
     }
 }
 
-fn cai_generator(
-    scenario: &Scenario,
-    prepared: &Prepared,
-    guard: Option<Arc<dyn GuardModel>>,
-) -> Option<CaiGenerator> {
+fn cai_generator(scenario: &Scenario, prepared: &Prepared, guard: Option<Arc<dyn GuardModel>>) -> Option<CaiGenerator> {
     let cai = scenario.cai.as_ref()?;
     Some(CaiGenerator {
         model: Arc::clone(&prepared.model),

@@ -9,7 +9,7 @@ use super::{
     workshop::{cache_key, rows_key},
 };
 use crate::{
-    lora::{initial_adapter, load_peft, save_peft},
+    lora::{initial_adapter, peft},
     model::{ChatModel, ModelError},
     scenario::{Scenario, StartSection},
     train::{SftSettings, TrainStreams, train_sft},
@@ -27,7 +27,7 @@ pub(super) fn adapter(
     match &scenario.start {
         StartSection::Fresh => Ok(initial_adapter(&scenario.lora, model.base.config(), scenario.seed)),
         StartSection::Adapter { path } => {
-            let (config, adapter) = load_peft(path, model.base.config())?;
+            let (config, adapter) = peft::load(path, model.base.config())?;
             let (found, wanted) = (&config, &scenario.lora);
             let same = found.rank == wanted.rank
                 && found.targets == wanted.targets
@@ -70,7 +70,7 @@ fn aligned(
     let depends_on = (&model.sha256, precision, &scenario.lora, training, scenario.seed, rows_key(&rows));
     let folder = cache.join("starts").join(cache_key(&depends_on)?);
     if folder.join("adapter_model.safetensors").exists() {
-        let (_, adapter) = load_peft(&folder, model.base.config())?;
+        let (_, adapter) = peft::load(&folder, model.base.config())?;
         return Ok(adapter);
     }
     progress.stage("aligning the starting adapter on refusals (kept for later runs)");
@@ -79,17 +79,8 @@ fn aligned(
     let streams = TrainStreams::of(scenario.seed, RoundId::START, None);
     let total = training.steps as u64;
     let mut on_step = |report: &crate::train::StepReport| progress.step(report.step as u64, total);
-    let outcome = train_sft(
-        &model.base,
-        &scenario.lora,
-        &start,
-        &tokenized,
-        training,
-        streams,
-        cancel,
-        &mut on_step,
-    )?;
-    save_peft(&folder, &scenario.lora, &outcome.adapter, &model.name)?;
+    let outcome = train_sft(&model.base, &scenario.lora, &start, &tokenized, training, streams, cancel, &mut on_step)?;
+    peft::save(&folder, &scenario.lora, &outcome.adapter, &model.name)?;
     if cancel.is_cancelled() {
         return Err(ModelError::Cancelled.into());
     }

@@ -91,7 +91,7 @@ impl Workshop {
             return Ok(Arc::clone(model));
         }
         progress.stage(&format!("loading {}", section.base));
-        let path = catalogue::resolve_model(&section.base)?;
+        let path = catalogue::model(&section.base)?;
         let device = device_of(section.device)?;
         let precision = precision_of(section.precision, device);
         let threads = device::compute_threads(device);
@@ -111,7 +111,7 @@ impl Workshop {
 /// # Errors
 ///
 /// [`SetupError::Other`] if CUDA is asked for and there is none.
-pub fn device_of(name: DeviceName) -> Result<tch::Device, SetupError> {
+fn device_of(name: DeviceName) -> Result<tch::Device, SetupError> {
     let cuda = tch::Cuda::is_available();
     match name {
         DeviceName::Cuda if !cuda => Err(SetupError::Other(
@@ -124,7 +124,7 @@ pub fn device_of(name: DeviceName) -> Result<tch::Device, SetupError> {
 }
 
 /// The precision that a name means on a device.
-pub fn precision_of(name: PrecisionName, device: tch::Device) -> Precision {
+fn precision_of(name: PrecisionName, device: tch::Device) -> Precision {
     match (name, device) {
         (PrecisionName::F32, _) | (PrecisionName::Auto, tch::Device::Cpu) => Precision::F32,
         (PrecisionName::Bf16, _) | (PrecisionName::Auto, _) => Precision::Bf16,

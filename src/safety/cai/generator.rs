@@ -114,10 +114,8 @@ impl CaiGenerator {
 
     /// Revisions as answers to their red prompts, with benign rows mixed in.
     fn training_rows(&self, round: RoundId, dialogues: &[Dialogue]) -> Vec<ChatRow> {
-        let mut rows: Vec<_> = dialogues
-            .iter()
-            .map(|dialogue| ChatRow::single_turn(&dialogue.prompt, &dialogue.revision))
-            .collect();
+        let mut rows: Vec<_> =
+            dialogues.iter().map(|dialogue| ChatRow::single_turn(&dialogue.prompt, &dialogue.revision)).collect();
         let share = self.settings.benign_share;
         let benign = (rows.len() as f64 * share / (1.0 - share)).round() as usize;
         let mut rng = stream(self.settings.seed, Purpose::Rows, round, None);

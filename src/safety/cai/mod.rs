@@ -7,4 +7,4 @@ mod revisions;
 
 pub use constitution::{Constitution, Principle};
 pub use generator::{CaiGenerator, CaiSettings};
-pub use revisions::{Discard, Dialogue, Revisions};
+pub use revisions::{Dialogue, Discard, Revisions};

@@ -87,13 +87,7 @@ pub fn fit(
     Ok((head, report))
 }
 
-fn report(
-    fitted: usize,
-    rows: &[(String, ChatRow)],
-    scores: &[f64],
-    labels: &[bool],
-    threshold: f64,
-) -> GuardReport {
+fn report(fitted: usize, rows: &[(String, ChatRow)], scores: &[f64], labels: &[bool], threshold: f64) -> GuardReport {
     let mut by_source: BTreeMap<String, (Vec<f64>, Vec<bool>)> = BTreeMap::new();
     for ((source, _), (&score, &label)) in rows.iter().zip(scores.iter().zip(labels)) {
         let (scores, labels) = by_source.entry(source.clone()).or_default();

@@ -125,7 +125,8 @@ mod tests {
         let features: Vec<Vec<f32>> = (0..40).map(|i| vec![i as f32, (i * 7 % 5) as f32]).collect();
         let labels: Vec<bool> = (0..40).map(|i| i >= 20).collect();
         let head = LogisticHead::fit(&features, &labels).unwrap();
-        let right = features.iter().zip(&labels).filter(|(row, label)| (head.probability(row) >= 0.5) == **label).count();
+        let right =
+            features.iter().zip(&labels).filter(|(row, label)| (head.probability(row) >= 0.5) == **label).count();
         assert!(right >= 38, "{right} of 40");
     }
 

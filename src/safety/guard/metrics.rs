@@ -25,7 +25,11 @@ impl BinaryMetrics {
     /// Measures `scores` (probability of unsafe) against `labels` (true = unsafe) at `threshold`.
     pub fn measure(scores: &[f64], labels: &[bool], threshold: f64) -> Self {
         let count = |called: bool, actual: bool| {
-            scores.iter().zip(labels).filter(|&(&score, &label)| (score >= threshold) == called && label == actual).count()
+            scores
+                .iter()
+                .zip(labels)
+                .filter(|&(&score, &label)| (score >= threshold) == called && label == actual)
+                .count()
         };
         let (hits, false_alarms, misses) = (count(true, true), count(true, false), count(false, true));
         let ratio = |part: usize, whole: usize| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
