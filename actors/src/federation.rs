@@ -3,9 +3,11 @@
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorRef, SpawnErr};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     aggregator::AggregatorArgs,
+    archivist::CommitGate,
     cancel::CancelFlag,
     compute::Compute,
     coordinator::{Coordinator, Server},
@@ -22,6 +24,9 @@ use crate::{
 
 /// The longest that cancelled work may keep its compute slot, whatever the client timeout.
 const LONGEST_GRACE: Duration = Duration::from_secs(10);
+
+/// How long a run that was cancelled waits for a commit under way.
+const COMMIT_GRACE: Duration = Duration::from_millis(250);
 
 /// How a federation runs.
 #[derive(Clone, Debug)]
@@ -51,7 +56,8 @@ pub struct FederationConfig {
 }
 
 /// In which rounds something is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Schedule {
     /// In none.
     Never,
@@ -166,7 +172,8 @@ impl FederationConfig {
 
 /// Runs a federation from `start` to its last round.
 ///
-/// Ends within milliseconds of `cancel` being raised: work on blocking threads is told to stop and not waited for.
+/// Ends within milliseconds of `cancel` being raised: work on blocking threads is told to stop and not waited for. Only a
+/// commit under way is given a moment to end, so that the store is at rest afterwards.
 ///
 /// # Errors
 ///
@@ -184,13 +191,17 @@ pub async fn run_federation(
     let rounds = (start.round.next().0..=config.rounds).map(RoundId).collect();
     let run = cancel.child();
     let _end_work = run.cancel_on_drop();
-    let supervisor = start_supervisor(&config, ports, &run);
+    let commits = CommitGate::default();
+    let supervisor = start_supervisor(&config, ports, &run, commits.clone());
     let (supervisor, observer) = supervisor.await.map_err(|_| FederationError::ActorLost("supervisor"))?;
     let _end_actors = KillOnDrop(supervisor.clone());
     let coordinator = start_coordinator(config, start, run, supervisor, observer).await?;
     tokio::select! {
         biased;
-        () = cancel.cancelled() => Err(FederationError::Cancelled),
+        () = cancel.cancelled() => {
+            let _ = tokio::time::timeout(COMMIT_GRACE, commits.close()).await;
+            Err(FederationError::Cancelled)
+        }
         answer = ask(&coordinator, |reply| RunRounds { rounds, reply }) => {
             answer.unwrap_or(Err(FederationError::ActorLost("coordinator")))
         }
@@ -201,6 +212,7 @@ async fn start_supervisor(
     config: &FederationConfig,
     ports: Ports,
     run: &CancelFlag,
+    commits: CommitGate,
 ) -> Result<(ActorRef<SupervisorMessage>, Arc<dyn Observer>), SpawnErr> {
     let grace = LONGEST_GRACE.min(config.client_timeout / 4);
     let compute = Compute::new(config.slots, run.clone(), grace);
@@ -218,6 +230,7 @@ async fn start_supervisor(
         realigner: ports.realigner,
         benchmarks: ports.benchmarks,
         store: ports.store,
+        commits,
         observer: Arc::clone(&ports.observer),
         compute,
     };
