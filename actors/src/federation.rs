@@ -195,7 +195,9 @@ pub async fn run_federation(
     let supervisor = start_supervisor(&config, ports, &run, commits.clone());
     let (supervisor, observer) = supervisor.await.map_err(|_| FederationError::ActorLost("supervisor"))?;
     let _end_actors = KillOnDrop(supervisor.clone());
-    let coordinator = start_coordinator(config, start, run, supervisor, observer).await?;
+    let server = gather_server(config, start, run, supervisor.clone(), observer).await?;
+    let coordinator = Actor::spawn_linked(None, Coordinator, server, supervisor.get_cell()).await;
+    let (coordinator, _) = coordinator.map_err(|_| FederationError::ActorLost("coordinator"))?;
     tokio::select! {
         biased;
         () = cancel.cancelled() => {
@@ -238,19 +240,16 @@ async fn start_supervisor(
     Ok((supervisor, ports.observer))
 }
 
-async fn start_coordinator(
+async fn gather_server(
     config: FederationConfig,
     start: StartState,
     run: CancelFlag,
     supervisor: ActorRef<SupervisorMessage>,
     observer: Arc<dyn Observer>,
-) -> Result<ActorRef<RunRounds>, FederationError> {
+) -> Result<Server, FederationError> {
     let crew = ask(&supervisor, SupervisorMessage::Crew).await.ok_or(FederationError::ActorLost("supervisor"))?;
     let strategy = StrategyState { after: start.round, bytes: start.strategy_state.into() };
-    let cell = supervisor.get_cell();
-    let server = Server { config, global: start.global, strategy, crew, supervisor, observer, run };
-    let spawned = Actor::spawn_linked(None, Coordinator, server, cell).await;
-    Ok(spawned.map_err(|_| FederationError::ActorLost("coordinator"))?.0)
+    Ok(Server { config, global: start.global, strategy, crew, supervisor, observer, run })
 }
 
 /// Kills a run's actors when the run's future ends or is dropped.
@@ -265,6 +264,24 @@ impl Drop for KillOnDrop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Conduct, Rehearsal};
+
+    /// The coordinator may learn what cancelled work left undone before it is stopped: that must not become a round.
+    #[tokio::test]
+    async fn c_1_what_cancelled_work_left_undone_is_not_stored() {
+        let run = CancelFlag::new();
+        let raise = run.clone();
+        let rehearsal = Rehearsal::new(3, 3, 1).with_trainer(move |_, _, _| {
+            raise.cancel();
+            Conduct::Honest
+        });
+        let config = rehearsal.config.clone();
+        let (supervisor, observer) =
+            start_supervisor(&config, rehearsal.ports(), &run, CommitGate::default()).await.unwrap();
+        let mut server = gather_server(config, rehearsal.start(), run, supervisor, observer).await.unwrap();
+        assert_eq!(server.run_rounds(&[RoundId(1)]).await, Err(FederationError::Cancelled));
+        assert_eq!(rehearsal.store.stored().checkpoints, []);
+    }
 
     #[test]
     fn a_schedule_is_due_in_its_rounds_alone() {

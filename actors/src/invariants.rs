@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use crate::{
     federation::{FederationConfig, FederationError, Schedule},
     protocol::RoundId,
-    records::{ClientOutcome, ClientRecord, DropReason, RejectReason, RoundOutcome},
+    records::{ClientOutcome, ClientRecord, DropReason, Phase, RejectReason, RoundEvent, RoundOutcome},
     sampler::CohortSampler,
     testing::{Conduct, FakeBenchmarks, FakeRealigner, FakeRows, Rehearsal},
 };
@@ -278,6 +278,27 @@ async fn c_1_a_run_cancelled_at_any_moment_resumes_to_the_same_end() {
         let rest = Rehearsal::new(9, 4, 6).with_guard(|_| Conduct::Honest).with_trainer(slow);
         assert_eq!(rest.run_from(start).await.unwrap().global, result.global, "cut after {moment} ms");
     }
+}
+
+#[tokio::test]
+async fn c_1_the_store_is_at_rest_when_a_cancelled_run_has_ended() {
+    let mut rehearsal = Rehearsal::new(2, 2, 3);
+    rehearsal.store.checkpoint_takes = Duration::from_millis(100);
+    let run = tokio::spawn({
+        let rehearsal = rehearsal.clone();
+        async move { rehearsal.run().await }
+    });
+    let commits = |event: &RoundEvent| matches!(event, RoundEvent::PhaseStarted { phase: Phase::Commit, .. });
+    while !rehearsal.events.events().iter().any(commits) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    rehearsal.cancel.cancel();
+    assert_eq!(run.await.unwrap(), Err(FederationError::Cancelled));
+    let stored = rehearsal.store.stored();
+    assert_eq!(stored.rounds.len(), stored.checkpoints.len());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(rehearsal.store.stored().checkpoints, stored.checkpoints);
 }
 
 #[tokio::test]
