@@ -51,7 +51,7 @@ lint: setup ## Formatting, clippy and the shell scripts
 doc: setup ## API documentation in target/doc
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(PROFILE) --workspace --no-deps
 
-reference: ## Write the reference numbers of transformers and peft (2 GB into .venv-reference)
+reference: ## Write the reference numbers of transformers and peft (5 GB into .venv-reference)
 	@tools/reference.sh
 
 grafana-check: build ## Check dashboards and alerts on a synthetic run (needs Debian's prometheus)
