@@ -224,6 +224,7 @@ impl Observer for RunObserver {
     fn observe(&self, event: &RoundEvent) {
         match event {
             RoundEvent::RoundStarted { round, cohort } => self.round_started(*round, *cohort),
+            RoundEvent::ClientReported { .. } => {}
             RoundEvent::PhaseStarted { phase, .. } => self.phase_started(Some(*phase)),
             RoundEvent::ClientFinished(record) => self.client_finished(record),
             RoundEvent::ActorRestarted { kind } => self.actor_restarted(kind),

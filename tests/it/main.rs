@@ -1,0 +1,6 @@
+//! Integration tests.
+
+mod engine_default;
+mod engine_small;
+mod engine_speed;
+mod engine_support;
