@@ -58,7 +58,7 @@ dashboard-check: ## Type-check the dashboards against Grafana's schema (needs np
 doc: setup ## API documentation in target/doc
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(PROFILE) --workspace --no-deps
 
-reference: ## Write the reference numbers of transformers and peft (5 GB into .venv-reference)
+reference: fetch ## Compute the reference numbers anew with transformers and peft (5 GB into .venv-reference)
 	@tools/reference.sh
 
 grafana-check: build ## Check dashboards and alerts on a synthetic run (needs Debian's prometheus)
