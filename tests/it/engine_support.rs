@@ -183,3 +183,9 @@ pub(crate) fn default_model(precision: fedward::model::Precision) -> fedward::mo
     let dump = Dump(std::fs::read("/tmp/smol.safetensors").unwrap());
     fedward::model::BaseModel::load(default_config(), &dump, tch::Device::Cpu, precision).unwrap()
 }
+
+/// Seconds that this thread has computed so far: what other processes do on the machine does not count.
+pub(crate) fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+}
