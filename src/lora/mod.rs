@@ -3,6 +3,7 @@
 mod config;
 mod init;
 mod parameters;
+pub mod peft;
 
 pub use config::{LoraConfig, Target};
 pub use init::initial_adapter;

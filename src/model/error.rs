@@ -1,6 +1,6 @@
 //! What can be wrong with a model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a model cannot be loaded or used.
 #[derive(Debug, thiserror::Error)]
@@ -30,4 +30,17 @@ pub enum ModelError {
     /// The cancel flag was raised.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl ModelError {
+    /// The content of `path` is not what it should be.
+    pub(crate) fn invalid(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Invalid { path: path.to_path_buf(), problem: problem.into() }
+    }
+
+    /// Turns the operating system's error about `path` into this type.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        |source| Self::Io { path, source }
+    }
 }

@@ -2,20 +2,26 @@
 
 mod attention;
 mod base_model;
+mod chat_template;
+mod checkpoint;
 pub mod config;
 mod device;
 mod error;
 mod features;
 mod generation;
+mod gguf;
 mod head;
+mod huggingface;
 mod kv_cache;
 mod packing;
 mod rope;
 mod sampling;
 pub(crate) mod scoring;
+mod tokenizer;
 pub(crate) mod transformer;
 
 pub use base_model::BaseModel;
+pub use checkpoint::{Checkpoint, FileDigest};
 pub use config::{Llama3RopeScaling, ModelConfig};
 pub use device::{DeviceChoice, Precision, init_backend};
 pub use error::ModelError;
@@ -24,6 +30,7 @@ pub use generation::{FinishReason, Generated, GenerationSettings, generate};
 pub(crate) use head::{Predictions, ResponseLoss};
 pub(crate) use packing::PackedRows;
 pub use scoring::{RowScore, score};
+pub use tokenizer::ChatTokenizer;
 
 pub(crate) type Result<T, E = ModelError> = std::result::Result<T, E>;
 

@@ -72,10 +72,10 @@ fn speed_of_training() {
     eprintln!("ceiling side by side {side:.0?} GFLOP/s");
     for (name, targets) in [("q,v", &[Target::QProj, Target::VProj][..]), ("all", &Target::ALL[..])] {
         for share in [false, true] {
-            eprintln!("{name} share {share}: {:.0} tok/s", train(&model, targets, share, 4));
+            eprintln!("{name} share {share}: {:.0} tok/s", train(&model, targets, share, 2));
         }
         let side = std::thread::scope(|scope| {
-            let handles = [0, 1].map(|_| scope.spawn(|| train(&model, targets, true, 4)));
+            let handles = [0, 1].map(|_| scope.spawn(|| train(&model, targets, true, 2)));
             handles.map(|handle| handle.join().unwrap())
         });
         eprintln!("{name} side by side: {side:.0?} tok/s");

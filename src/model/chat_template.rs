@@ -1,0 +1,355 @@
+//! Chat templates (Jinja), rendered so that no message can pass for a special token.
+//!
+//! The usual way (render to text, then look for special tokens in it) lets a row that contains `<|im_end|>` end its own
+//! turn. Here the special tokens of the *template* are replaced by marks before rendering, and only marks become
+//! special tokens; messages go through the template as they are, so that trimming or searching templates see real text,
+//! and whatever looks like a special token in them stays text.
+
+use std::ops::Range;
+
+use fedward_actors::protocol::ChatMessage;
+use minijinja::{
+    Environment, Error, ErrorKind, Value, context,
+    syntax::SyntaxConfig,
+    value::{Kwargs, ValueKind},
+};
+
+/// Opens a mark; doubled, it stands for itself. From the last private-use plane, which no text should use.
+const MARK: char = '\u{10FFFD}';
+/// The character that follows [`MARK`] for special token 0.
+const FIRST_MARKED: u32 = 0x10_0000;
+/// How many special tokens can be marked.
+const MOST_MARKED: usize = 0xFF00;
+
+/// A special token of the tokenizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SpecialToken {
+    pub(super) content: String,
+    pub(super) id: u32,
+}
+
+/// A conversation as text, and which parts of the text are special tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rendered {
+    pub(super) text: String,
+    /// Byte ranges and token ids, in order.
+    pub(super) specials: Vec<(Range<usize>, u32)>,
+}
+
+/// A chat template with the special tokens that it may write.
+#[derive(Debug)]
+pub(super) struct ChatTemplate {
+    environment: Environment<'static>,
+    marked_source: String,
+    /// `bos_token` and the like, marked.
+    variables: Vec<(String, String)>,
+    specials: Vec<SpecialToken>,
+}
+
+impl ChatTemplate {
+    /// Compiles `source` with the variables (`bos_token`, `eos_token`, …) that it may use.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with the template, or which special token it composes of parts: such a token could not be told
+    /// from a look-alike in a message.
+    pub(super) fn new(
+        source: &str,
+        variables: &[(String, String)],
+        mut specials: Vec<SpecialToken>,
+    ) -> Result<Self, String> {
+        if specials.len() > MOST_MARKED {
+            return Err(format!("found {} special tokens, at most {MOST_MARKED} are supported", specials.len()));
+        }
+        // Longest first, so that the first match at a place is the longest.
+        specials.sort_by(|a, b| b.content.len().cmp(&a.content.len()).then(a.id.cmp(&b.id)));
+        let environment = environment()?;
+        let template = Self {
+            marked_source: mark(source, &specials),
+            variables: variables.iter().map(|(name, text)| (name.clone(), mark(text, &specials))).collect(),
+            environment,
+            specials,
+        };
+        if let Err(error) = template.environment.template_from_named_str("chat_template", &template.marked_source) {
+            return Err(format!("chat template: {error}"));
+        }
+        template.check_nothing_composed(source, variables)?;
+        Ok(template)
+    }
+
+    /// Renders a conversation, with the opening of an assistant turn behind it if `add_generation_prompt`.
+    pub(super) fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<Rendered, String> {
+        let escaped = messages.iter().map(|message| escape(&message.content));
+        let marked =
+            self.render_source(&self.marked_source, &self.variables, messages, escaped, add_generation_prompt)?;
+        Ok(unmark(&marked, &self.specials))
+    }
+
+    fn render_source(
+        &self,
+        source: &str,
+        variables: &[(String, String)],
+        messages: &[ChatMessage],
+        contents: impl Iterator<Item = String>,
+        add_generation_prompt: bool,
+    ) -> Result<String, String> {
+        let messages: Vec<_> = messages
+            .iter()
+            .zip(contents)
+            .map(|(message, content)| context! { role => message.role.as_str(), content })
+            .collect();
+        let fixed = context! { messages, add_generation_prompt, tools => (), documents => () };
+        let variables: Value = variables.iter().map(|(name, text)| (name.clone(), text.clone())).collect();
+        let context = minijinja::value::merge_maps([fixed, variables]);
+        self.environment
+            .render_named_str("chat_template", source, context)
+            .map_err(|error| format!("chat template: {error}"))
+    }
+
+    /// Renders sample conversations the usual way too, and compares: a special token that the template puts together
+    /// from parts (`'<|' + role + '|>'`) escapes marking.
+    fn check_nothing_composed(&self, source: &str, variables: &[(String, String)]) -> Result<(), String> {
+        use fedward_actors::protocol::Role::{Assistant, System, User};
+        let turns = |roles: &[_]| roles.iter().map(|&role| ChatMessage::new(role, "text")).collect::<Vec<_>>();
+        for messages in [turns(&[User]), turns(&[User, Assistant]), turns(&[System, User, Assistant, User])] {
+            for add_generation_prompt in [true, false] {
+                let contents = messages.iter().map(|message| message.content.clone());
+                let usual = self.render_source(source, variables, &messages, contents, add_generation_prompt);
+                // Some templates refuse some sequences of roles; that is for whoever renders them to hear.
+                let Ok(usual) = usual else { continue };
+                let expected = unmark(&mark(&usual, &self.specials), &self.specials);
+                let found = self.render(&messages, add_generation_prompt)?;
+                if found == expected {
+                    continue;
+                }
+                let composed = expected.specials.iter().find(|special| !found.specials.contains(special));
+                let token = composed.map_or("?", |(range, _)| &expected.text[range.clone()]);
+                return Err(format!(
+                    "chat template: composes the special token {token} of parts, so that it cannot be told from the \
+                     same text in a message; write it out in the template"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The environment in which `transformers` renders chat templates.
+fn environment() -> Result<Environment<'static>, String> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.map_err(|error| format!("chat template: {error}"))?);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message))
+    });
+    environment.add_function("strftime_now", |format: &str| strftime(format));
+    environment.add_filter("tojson", to_json);
+    Ok(environment)
+}
+
+/// Python's `json.dumps`, which `transformers` puts in place of Jinja's escaping `tojson`.
+fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let _: Option<bool> = options.get("ensure_ascii")?;
+    options.assert_all_used()?;
+    let mut text = String::new();
+    write_json(&mut text, value, indent, 0)?;
+    Ok(text)
+}
+
+/// With an indent every element has a line of its own; without one a space follows each comma.
+fn write_json(text: &mut String, value: &Value, indent: Option<usize>, depth: usize) -> Result<(), Error> {
+    let line = |text: &mut String, depth: usize| {
+        if let Some(width) = indent {
+            text.push('\n');
+            text.extend(std::iter::repeat_n(' ', width * depth));
+        }
+    };
+    let kind = value.kind();
+    let (open, close) = match kind {
+        ValueKind::Map => ('{', '}'),
+        ValueKind::Seq | ValueKind::Iterable => ('[', ']'),
+        ValueKind::None => {
+            text.push_str("null");
+            return Ok(());
+        }
+        ValueKind::Bool | ValueKind::Number => {
+            text.push_str(&value.to_string().to_lowercase());
+            return Ok(());
+        }
+        ValueKind::String => {
+            text.push_str(&serde_json::Value::from(value.as_str().unwrap_or_default()).to_string());
+            return Ok(());
+        }
+        _ => return Err(Error::new(ErrorKind::BadSerialization, format!("tojson: {kind} has no JSON form"))),
+    };
+    text.push(open);
+    let mut empty = true;
+    for element in value.try_iter()? {
+        if !empty {
+            text.push_str(if indent.is_some() { "," } else { ", " });
+        }
+        empty = false;
+        line(text, depth + 1);
+        if kind == ValueKind::Map {
+            text.push_str(&serde_json::Value::from(element.to_string()).to_string());
+            text.push_str(": ");
+            write_json(text, &value.get_item(&element)?, indent, depth + 1)?;
+        } else {
+            write_json(text, &element, indent, depth + 1)?;
+        }
+    }
+    if !empty {
+        line(text, depth);
+    }
+    text.push(close);
+    Ok(())
+}
+
+/// Formats the one day that templates get to see. The date of the run would change its tokens from day to day; this is
+/// the date that Llama 3's templates fall back to.
+fn strftime(format: &str) -> String {
+    let mut text = String::new();
+    let mut characters = format.chars();
+    while let Some(character) = characters.next() {
+        if character != '%' {
+            text.push(character);
+            continue;
+        }
+        match characters.next() {
+            Some('d') => text.push_str("26"),
+            Some('m') => text.push_str("07"),
+            Some('b') => text.push_str("Jul"),
+            Some('B') => text.push_str("July"),
+            Some('y') => text.push_str("24"),
+            Some('Y') => text.push_str("2024"),
+            Some('a') => text.push_str("Fri"),
+            Some('A') => text.push_str("Friday"),
+            Some('H' | 'M' | 'S') => text.push_str("00"),
+            Some('%') => text.push('%'),
+            other => {
+                text.push('%');
+                text.extend(other);
+            }
+        }
+    }
+    text
+}
+
+/// Replaces each special token in `text` by its mark; `specials` come longest first.
+fn mark(text: &str, specials: &[SpecialToken]) -> String {
+    let mut marked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        let special = specials.iter().position(|special| rest.starts_with(&special.content));
+        let mark_of = |index: usize| char::from_u32(FIRST_MARKED + index as u32);
+        if let Some((index, second)) = special.and_then(|index| Some((index, mark_of(index)?))) {
+            marked.extend([MARK, second]);
+            rest = &rest[specials[index].content.len()..];
+        } else {
+            marked.push(character);
+            rest = &rest[character.len_utf8()..];
+        }
+    }
+    marked
+}
+
+/// Doubles marks in a message, so that they stand for themselves.
+fn escape(content: &str) -> String {
+    content.replace(MARK, &[MARK, MARK].iter().collect::<String>())
+}
+
+/// Puts special tokens back where their marks are, and remembers where that was.
+fn unmark(marked: &str, specials: &[SpecialToken]) -> Rendered {
+    let mut rendered = Rendered { text: String::with_capacity(marked.len()), specials: Vec::new() };
+    let mut characters = marked.chars().peekable();
+    while let Some(character) = characters.next() {
+        let special =
+            |next: &char| (*next as u32).checked_sub(FIRST_MARKED).and_then(|index| specials.get(index as usize));
+        match characters.peek() {
+            Some(&MARK) if character == MARK => {
+                characters.next();
+                rendered.text.push(MARK);
+            }
+            Some(next) if character == MARK && special(next).is_some() => {
+                if let Some(special) = special(next) {
+                    let start = rendered.text.len();
+                    rendered.text.push_str(&special.content);
+                    rendered.specials.push((start..rendered.text.len(), special.id));
+                }
+                characters.next();
+            }
+            _ => rendered.text.push(character),
+        }
+    }
+    rendered
+}
+
+#[cfg(test)]
+mod tests {
+    use fedward_actors::protocol::Role;
+
+    use super::*;
+
+    const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] \
+                          + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' \
+                          }}{% endif %}";
+
+    fn specials() -> Vec<SpecialToken> {
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+            .iter()
+            .zip(0..)
+            .map(|(content, id)| SpecialToken { content: (*content).to_owned(), id })
+            .collect()
+    }
+
+    fn render(source: &str, content: &str) -> Rendered {
+        let template = ChatTemplate::new(source, &[], specials()).unwrap();
+        template.render(&[ChatMessage::new(Role::User, content)], true).unwrap()
+    }
+
+    #[test]
+    fn only_the_template_writes_special_tokens() {
+        let ids = |content| render(CHATML, content).specials.iter().map(|(_, id)| *id).collect::<Vec<_>>();
+        for content in
+            ["plain", "<|im_end|>", "<|im_end|><|im_start|>", "\u{10FFFD}\u{100001}", "\u{10FFFD}", "\u{100000}"]
+        {
+            assert_eq!(ids(content), [1, 2, 1], "{content:?}");
+            assert!(render(CHATML, content).text.contains(content), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn templates_see_the_real_content() {
+        let source = CHATML.replace("message['content']", "(message['content'].strip() | trim | upper)");
+        assert_eq!(render(&source, "  hi \n").text, "<|im_start|>user\nHI<|im_end|>\n<|im_start|>assistant\n");
+    }
+
+    #[test]
+    fn tokens_composed_of_parts_are_refused() {
+        let source = CHATML.replace("'<|im_end|>'", "'<|im' + '_end|>'");
+        let error = ChatTemplate::new(&source, &[], specials()).unwrap_err();
+        assert!(error.contains("composes the special token <|im_end|>"), "{error}");
+    }
+
+    #[test]
+    fn a_template_can_refuse_a_conversation() {
+        let source =
+            "{% if messages[0]['role'] == 'user' %}{{ raise_exception('no ' ~ messages | length) }}{% endif %}";
+        let template = ChatTemplate::new(source, &[], specials()).unwrap();
+        let error = template.render(&[ChatMessage::new(Role::User, "x")], true).unwrap_err();
+        assert!(error.contains("no 1"), "{error}");
+    }
+
+    #[test]
+    fn helpers_answer_as_in_transformers() {
+        let text = |source| render(source, "x").text;
+        assert_eq!(text("{{ {'a': [1, '<é>'], 'b': none} | tojson }}"), "{\"a\": [1, \"<é>\"], \"b\": null}");
+        assert_eq!(text("{{ [1] | tojson(indent=4) }}"), "[\n    1\n]");
+        assert_eq!(text("{{ strftime_now('%d %b %Y') }}"), "26 Jul 2024");
+        assert_eq!(text("{% for i in [1, 2, 3] %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}"), "1");
+        assert_eq!(text("a\n  {% if true %}\nb\n{% endif %}\n"), "a\nb\n");
+        assert_eq!(text("{% if tools is none and not documents %}none{% endif %}"), "none");
+    }
+}

@@ -1,0 +1,267 @@
+//! Text to token ids and back, and conversations to token ids.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use fedward_actors::protocol::{ChatMessage, ChatRow, Role};
+use tokenizers::{
+    AddedToken, Model, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, Token, Tokenizer,
+    normalizer,
+};
+
+use super::{
+    ModelError, TokenizedRow,
+    chat_template::{ChatTemplate, Rendered, SpecialToken},
+};
+
+/// What a checkpoint says of its tokenizer, before it is checked.
+pub(super) struct TokenizerParts {
+    pub(super) tokenizer: Tokenizer,
+    /// Jinja source of the chat template.
+    pub(super) template: Option<String>,
+    /// `bos_token`, `eos_token` and the like, as templates use them.
+    pub(super) variables: Vec<(String, String)>,
+    /// Tokens that end generation.
+    pub(super) stop_ids: Vec<u32>,
+}
+
+/// A checkpoint's tokenizer and chat template.
+///
+/// Special tokens come from the chat template alone: text never yields one, whatever it looks like.
+#[derive(Debug)]
+pub struct ChatTokenizer {
+    tokenizer: Tokenizer,
+    /// Tokens that are matched in any text before it is split, longest first.
+    added: Vec<Added>,
+    special: Vec<Added>,
+    template: Option<ChatTemplate>,
+    stop_ids: Vec<u32>,
+    path: PathBuf,
+}
+
+/// A token that is matched as a whole.
+#[derive(Clone, Debug)]
+struct Added {
+    token: AddedToken,
+    id: u32,
+}
+
+/// A part of a text that is one token.
+type Fixed = (Range<usize>, u32);
+
+impl ChatTokenizer {
+    /// Puts a tokenizer together; `path` is the file that errors name.
+    pub(super) fn new(parts: TokenizerParts, path: &Path, vocab_size: i64) -> Result<Self, ModelError> {
+        let invalid = |problem: String| ModelError::invalid(path, problem);
+        let TokenizerParts { tokenizer, template, variables, mut stop_ids } = parts;
+        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        if i64::from(largest) >= vocab_size {
+            return Err(invalid(format!(
+                "the tokenizer has token {largest}, but the model's vocab_size is {vocab_size}"
+            )));
+        }
+        stop_ids.sort_unstable();
+        stop_ids.dedup();
+        if stop_ids.is_empty() {
+            return Err(invalid("no end-of-sequence token: eos_token_id is missing".to_owned()));
+        }
+        if let Some(id) = stop_ids.iter().find(|&&id| tokenizer.id_to_token(id).is_none()) {
+            return Err(invalid(format!("eos_token_id: found {id}, which the tokenizer does not have")));
+        }
+        let mut added: Vec<_> =
+            tokenizer.get_added_tokens_decoder().into_iter().map(|(id, token)| Added { token, id }).collect();
+        added.sort_by(|a, b| b.token.content.len().cmp(&a.token.content.len()).then(a.id.cmp(&b.id)));
+        added.retain(|added| !added.token.content.is_empty());
+        if let Some(whole_word) = added.iter().find(|added| added.token.single_word) {
+            let content = &whole_word.token.content;
+            return Err(invalid(format!("added token {content:?}: single_word is not supported")));
+        }
+        // Tokens with a part in the protocol are never text, even where a checkpoint forgot to call them special.
+        let (special, added): (Vec<_>, Vec<_>) = added.into_iter().partition(|added| {
+            let named = variables.iter().any(|(_, content)| *content == added.token.content);
+            added.token.special || named || stop_ids.contains(&added.id)
+        });
+        let specials = special
+            .iter()
+            .map(|Added { token, id }| SpecialToken { content: token.content.clone(), id: *id })
+            .collect();
+        let template = match template {
+            Some(source) => Some(ChatTemplate::new(&source, &variables, specials).map_err(invalid)?),
+            None => None,
+        };
+        Ok(Self { tokenizer, added, special, template, stop_ids, path: path.to_path_buf() })
+    }
+
+    /// Tokens of plain text: none of them special, none put in front.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Invalid`] if the tokenizer fails on the text.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let tokens = self.encode(text, &[])?;
+        Ok(tokens.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// The text of tokens, special ones left out.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Invalid`] if the tokenizer fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
+        self.tokenizer.decode(ids, true).map_err(|error| self.invalid(format!("decoding: {error}")))
+    }
+
+    /// Tokens of a conversation up to and including the opening of the assistant's next turn.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Invalid`] if there is no chat template, or it refuses the conversation.
+    pub fn prompt_ids(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, ModelError> {
+        let rendered = self.render(messages, true)?;
+        let tokens = self.encode(&rendered.text, &rendered.specials)?;
+        Ok(tokens.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// Tokens of a conversation with its response and the token that closes it, cut after `max_length` tokens; `None` if
+    /// the row has no response, or none of it fits.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Invalid`] if there is no chat template, or it refuses the conversation.
+    pub fn row_ids(&self, row: &ChatRow, max_length: usize) -> Result<Option<TokenizedRow>, ModelError> {
+        if row.response().is_none() {
+            return Ok(None);
+        }
+        let prompt = self.render(row.prompt(), true)?;
+        let whole = self.render(&row.messages, false)?;
+        let begins_alike = whole.text.starts_with(&prompt.text) && whole.specials.starts_with(&prompt.specials);
+        if !begins_alike {
+            let problem =
+                "chat template: a conversation with a response does not begin as the prompt for that response";
+            return Err(self.invalid(problem.to_owned()));
+        }
+        let tokens = self.encode(&whole.text, &whole.specials)?;
+        // A token across the border belongs to the response: part of it has to be predicted.
+        let response_start = tokens.partition_point(|(_, end)| *end <= prompt.text.len());
+        let mut ids: Vec<_> = tokens.into_iter().map(|(id, _)| id).collect();
+        match ids[response_start..].iter().position(|id| self.stop_ids.contains(id)) {
+            Some(closing) => ids.truncate(response_start + closing + 1),
+            // A template that leaves the turn open would never teach the model to stop.
+            None => ids.push(self.stop_ids[0]),
+        }
+        ids.truncate(max_length);
+        Ok((response_start < ids.len()).then_some(TokenizedRow { ids, response_start }))
+    }
+
+    /// Tokens that end a response.
+    pub fn stop_ids(&self) -> &[u32] {
+        &self.stop_ids
+    }
+
+    fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<Rendered, ModelError> {
+        let Some(template) = &self.template else {
+            let problem = "no chat template: use an instruction-tuned model, or put a chat_template.jinja beside it";
+            return Err(self.invalid(problem.to_owned()));
+        };
+        template.render(messages, add_generation_prompt).map_err(|problem| {
+            let roles: Vec<_> = messages.iter().map(|message: &ChatMessage| Role::as_str(message.role)).collect();
+            self.invalid(format!("{problem} (turns: {})", roles.join(", ")))
+        })
+    }
+
+    /// Tokens of `text`, each with the byte at which its text ends; `specials` are parts that are one token.
+    ///
+    /// What the library's own `encode` does, except that special tokens are told rather than searched for.
+    fn encode(&self, text: &str, specials: &[Fixed]) -> Result<Vec<(u32, usize)>, ModelError> {
+        let encode = || {
+            let fixed = self.fixed_parts(text, specials);
+            let mut pieces = PreTokenizedString::from(text);
+            pieces.split(|_, whole| Ok(split_at(&whole, &fixed)))?;
+            if let Some(normalizer) = self.tokenizer.get_normalizer() {
+                pieces.normalize(|piece| normalizer.normalize(piece))?;
+            }
+            if let Some(pre_tokenizer) = self.tokenizer.get_pre_tokenizer() {
+                pre_tokenizer.pre_tokenize(&mut pieces)?;
+            }
+            pieces.tokenize(|piece| self.tokenizer.get_model().tokenize(piece.get()))?;
+            pieces.into_encoding(None, 0, OffsetType::Byte)
+        };
+        let encoding = encode().map_err(|error: tokenizers::Error| self.invalid(format!("encoding: {error}")))?;
+        let ends = encoding.get_offsets().iter().map(|(_, end)| *end);
+        Ok(encoding.get_ids().iter().copied().zip(ends).collect())
+    }
+
+    /// The parts of `text` that are one token each: the given special ones, and added ones wherever they occur between.
+    fn fixed_parts(&self, text: &str, specials: &[Fixed]) -> Vec<Fixed> {
+        let mut fixed = Vec::new();
+        let mut position = 0;
+        for (range, id) in specials {
+            self.find_added(text, position..range.start, &mut fixed);
+            fixed.push((range.clone(), *id));
+            position = range.end;
+        }
+        self.find_added(text, position..text.len(), &mut fixed);
+        for index in 0..fixed.len() {
+            let before = index.checked_sub(1).map_or(0, |before| fixed[before].0.end);
+            let after = fixed.get(index + 1).map_or(text.len(), |(range, _)| range.start);
+            let (range, id) = &mut fixed[index];
+            self.strip_around(text, before..after, range, *id);
+        }
+        fixed
+    }
+
+    fn find_added(&self, text: &str, within: Range<usize>, fixed: &mut Vec<Fixed>) {
+        if self.added.is_empty() {
+            return;
+        }
+        let mut position = within.start;
+        while position < within.end {
+            let rest = &text[position..within.end];
+            if let Some(Added { token, id }) = self.added.iter().find(|added| rest.starts_with(&added.token.content)) {
+                let end = position + token.content.len();
+                fixed.push((position..end, *id));
+                position = end;
+            } else {
+                position += rest.chars().next().map_or(1, char::len_utf8);
+            }
+        }
+    }
+
+    /// Some tokens swallow the white space before or behind them.
+    fn strip_around(&self, text: &str, bounds: Range<usize>, range: &mut Range<usize>, id: u32) {
+        let Some(Added { token, .. }) = self.special.iter().chain(&self.added).find(|added| added.id == id) else {
+            return;
+        };
+        if token.lstrip {
+            range.start = bounds.start + text[bounds.start..range.start].trim_end().len();
+        }
+        if token.rstrip {
+            let behind = &text[range.end..bounds.end];
+            range.end += behind.len() - behind.trim_start().len();
+        }
+    }
+
+    fn invalid(&self, problem: String) -> ModelError {
+        ModelError::invalid(&self.path, problem)
+    }
+}
+
+/// Splits a text at the parts that are one token each, which are then not tokenized any further.
+fn split_at(whole: &NormalizedString, fixed: &[Fixed]) -> Vec<(NormalizedString, Option<Vec<Token>>)> {
+    let length = whole.len_original();
+    let slice = |range: Range<usize>| whole.slice(normalizer::Range::Original(range));
+    let mut pieces = Vec::with_capacity(2 * fixed.len() + 1);
+    let mut position = 0;
+    for (range, id) in fixed {
+        pieces.extend(slice(position..range.start).map(|text| (text, None)));
+        pieces.extend(slice(range.clone()).map(|text| {
+            let token = Token::new(*id, text.get().to_owned(), (0, text.len()));
+            (text, Some(vec![token]))
+        }));
+        position = range.end;
+    }
+    pieces.extend(slice(position..length).map(|text| (text, None)));
+    pieces
+}
