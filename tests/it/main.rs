@@ -1,5 +1,6 @@
 //! Integration tests.
 
+mod engine_behaviour;
 mod engine_default;
 mod engine_small;
 mod engine_speed;
