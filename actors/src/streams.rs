@@ -84,6 +84,9 @@ mod tests {
         assert_ne!(base, first(1, Purpose::Partition, 1, None));
         assert_ne!(base, first(1, Purpose::Selection, 2, None));
         assert_ne!(base, first(1, Purpose::Selection, 1, Some(ClientId(0))));
-        assert_ne!(first(1, Purpose::Selection, 1, Some(ClientId(0))), first(1, Purpose::Selection, 1, Some(ClientId(1))));
+        assert_ne!(
+            first(1, Purpose::Selection, 1, Some(ClientId(0))),
+            first(1, Purpose::Selection, 1, Some(ClientId(1)))
+        );
     }
 }

@@ -11,7 +11,7 @@ use fedward_actors::protocol::ChatMessage;
 use minijinja::{
     Environment, Error, ErrorKind, Value, context,
     syntax::SyntaxConfig,
-    value::{Kwargs, ValueKind},
+    value::{Kwargs, ValueKind, merge_maps},
 };
 
 /// Opens a mark; doubled, it stands for itself. From the last private-use plane, which no text should use.
@@ -80,7 +80,8 @@ impl ChatTemplate {
     /// Renders a conversation, with the opening of an assistant turn behind it if `add_generation_prompt`.
     pub(super) fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<Rendered, String> {
         let escaped = messages.iter().map(|message| escape(&message.content));
-        let marked = self.render_source(&self.marked_source, &self.variables, messages, escaped, add_generation_prompt)?;
+        let marked =
+            self.render_source(&self.marked_source, &self.variables, messages, escaped, add_generation_prompt)?;
         Ok(unmark(&marked, &self.specials))
     }
 
@@ -98,8 +99,8 @@ impl ChatTemplate {
             .map(|(message, content)| context! { role => message.role.as_str(), content })
             .collect();
         let fixed = context! { messages, add_generation_prompt, tools => (), documents => () };
-        let variables: Value = variables.iter().map(|(name, text)| (name.clone(), text.clone())).collect();
-        let context = minijinja::value::merge_maps([fixed, variables]);
+        let variables: Kwargs = variables.iter().map(|(name, text)| (name.as_str(), Value::from(text))).collect();
+        let context = merge_maps([fixed, variables.into()]);
         self.environment
             .render_named_str("chat_template", source, context)
             .map_err(|error| format!("chat template: {error}"))
@@ -264,7 +265,8 @@ fn unmark(marked: &str, specials: &[SpecialToken]) -> Rendered {
     let mut rendered = Rendered { text: String::with_capacity(marked.len()), specials: Vec::new() };
     let mut characters = marked.chars().peekable();
     while let Some(character) = characters.next() {
-        let special = |next: &char| (*next as u32).checked_sub(FIRST_MARKED).and_then(|index| specials.get(index as usize));
+        let special =
+            |next: &char| (*next as u32).checked_sub(FIRST_MARKED).and_then(|index| specials.get(index as usize));
         match characters.peek() {
             Some(&MARK) if character == MARK => {
                 characters.next();
@@ -333,10 +335,20 @@ mod tests {
 
     #[test]
     fn a_template_can_refuse_a_conversation() {
-        let source = "{% if messages[0]['role'] == 'user' %}{{ raise_exception('no ' ~ messages | length) }}{% endif %}";
+        let source =
+            "{% if messages[0]['role'] == 'user' %}{{ raise_exception('no ' ~ messages | length) }}{% endif %}";
         let template = ChatTemplate::new(source, &[], specials()).unwrap();
         let error = template.render(&[ChatMessage::new(Role::User, "x")], true).unwrap_err();
         assert!(error.contains("no 1"), "{error}");
+    }
+
+    #[test]
+    fn variables_are_special_tokens_too() {
+        let variables = [("bos_token".to_owned(), "<|im_start|>".to_owned()), ("pad_token".to_owned(), "?".to_owned())];
+        let source = "{{ bos_token + messages[0].content + pad_token }}";
+        let template = ChatTemplate::new(source, &variables, specials()).unwrap();
+        let rendered = template.render(&[ChatMessage::new(Role::User, "<|im_start|>")], true).unwrap();
+        assert_eq!(rendered, Rendered { text: "<|im_start|><|im_start|>?".to_owned(), specials: vec![(0..12, 1)] });
     }
 
     #[test]

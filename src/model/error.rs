@@ -21,6 +21,9 @@ pub enum ModelError {
         /// Key, found, expected, what to do.
         problem: String,
     },
+    /// The arguments cannot be used with this model.
+    #[error("{0}")]
+    Unusable(String),
     /// A tensor operation failed.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -39,5 +42,14 @@ impl ModelError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         |source| Self::Io { path, source }
+    }
+}
+
+impl From<ModelError> for fedward_actors::ports::PortError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Cancelled => Self::Cancelled,
+            other => Self::Failed(other.to_string()),
+        }
     }
 }

@@ -1,16 +1,41 @@
 //! Checkpoints, tokenizer, chat templates, the transformer, generation and scoring.
 
+mod attention;
+mod base_model;
+mod chat_model;
 mod chat_template;
 mod checkpoint;
 pub mod config;
+pub mod device;
 mod error;
+mod features;
+mod generation;
+mod head;
+mod kv_cache;
+mod packing;
+mod parallel;
+mod rope;
+mod sampling;
+pub(crate) mod scoring;
+pub(crate) mod transformer;
+
+pub use base_model::BaseModel;
+pub use chat_model::{ChatModel, Decoding, Reply};
 mod gguf;
 mod huggingface;
 mod tokenizer;
 
 pub use checkpoint::{Checkpoint, FileDigest};
 pub use config::{Llama3RopeScaling, ModelConfig};
+pub use device::{DeviceChoice, Precision, init_backend};
 pub use error::ModelError;
+pub use features::mean_hidden;
+pub use generation::{FinishReason, Generated, GenerationSettings, generate};
+pub(crate) use head::{Predictions, ResponseLoss};
+pub(crate) use packing::PackedRows;
+pub use scoring::{RowScore, score};
+
+pub(crate) type Result<T, E = ModelError> = std::result::Result<T, E>;
 pub use tokenizer::ChatTokenizer;
 
 /// Where a checkpoint's tensors come from: a GGUF file or safetensors files.

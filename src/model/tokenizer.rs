@@ -58,7 +58,9 @@ impl ChatTokenizer {
         let TokenizerParts { tokenizer, template, variables, mut stop_ids } = parts;
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         if i64::from(largest) >= vocab_size {
-            return Err(invalid(format!("the tokenizer has token {largest}, but the model's vocab_size is {vocab_size}")));
+            return Err(invalid(format!(
+                "the tokenizer has token {largest}, but the model's vocab_size is {vocab_size}"
+            )));
         }
         stop_ids.sort_unstable();
         stop_ids.dedup();
@@ -81,8 +83,10 @@ impl ChatTokenizer {
             let named = variables.iter().any(|(_, content)| *content == added.token.content);
             added.token.special || named || stop_ids.contains(&added.id)
         });
-        let specials =
-            special.iter().map(|Added { token, id }| SpecialToken { content: token.content.clone(), id: *id }).collect();
+        let specials = special
+            .iter()
+            .map(|Added { token, id }| SpecialToken { content: token.content.clone(), id: *id })
+            .collect();
         let template = match template {
             Some(source) => Some(ChatTemplate::new(&source, &variables, specials).map_err(invalid)?),
             None => None,
@@ -120,6 +124,17 @@ impl ChatTokenizer {
         Ok(tokens.into_iter().map(|(id, _)| id).collect())
     }
 
+    /// Tokens of a conversation as it stands.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Invalid`] if there is no chat template, or it refuses the conversation.
+    pub fn conversation_ids(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, ModelError> {
+        let rendered = self.render(messages, false)?;
+        let tokens = self.encode(&rendered.text, &rendered.specials)?;
+        Ok(tokens.into_iter().map(|(id, _)| id).collect())
+    }
+
     /// Tokens of a conversation with its response and the token that closes it, cut after `max_length` tokens; `None` if
     /// the row has no response, or none of it fits.
     ///
@@ -134,7 +149,8 @@ impl ChatTokenizer {
         let whole = self.render(&row.messages, false)?;
         let begins_alike = whole.text.starts_with(&prompt.text) && whole.specials.starts_with(&prompt.specials);
         if !begins_alike {
-            let problem = "chat template: a conversation with a response does not begin as the prompt for that response";
+            let problem =
+                "chat template: a conversation with a response does not begin as the prompt for that response";
             return Err(self.invalid(problem.to_owned()));
         }
         let tokens = self.encode(&whole.text, &whole.specials)?;

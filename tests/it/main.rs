@@ -1,5 +1,9 @@
 //! Integration tests, in one binary so that libtorch is linked once.
 
+mod engine_default;
+mod engine_small;
+mod engine_speed;
+mod engine_support;
 mod loading;
 mod peft;
 mod tokenizer;

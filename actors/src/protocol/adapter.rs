@@ -81,7 +81,10 @@ impl AdapterLayout {
                 return Some(format!("expected tensor {}, found {}", ours.name, theirs.name));
             }
             if ours.shape != theirs.shape {
-                return Some(format!("tensor {}: expected shape {:?}, found {:?}", ours.name, ours.shape, theirs.shape));
+                return Some(format!(
+                    "tensor {}: expected shape {:?}, found {:?}",
+                    ours.name, ours.shape, theirs.shape
+                ));
             }
         }
         let (ours, theirs) = (self.tensors.len(), other.tensors.len());

@@ -110,11 +110,11 @@ impl BlockKind {
     /// Widens a row: `bytes` holds as many whole blocks as `out` has numbers for.
     pub(super) fn dequantize(self, bytes: &[u8], out: &mut [f32]) {
         let widen = match self {
-            Self::F32 => |block: &[u8], out: &mut [f32]| out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]),
-            Self::F16 => |block: &[u8], out: &mut [f32]| out[0] = half_at(block, 0),
-            Self::Bf16 => {
-                |block: &[u8], out: &mut [f32]| out[0] = bf16::from_le_bytes([block[0], block[1]]).to_f32()
+            Self::F32 => {
+                |block: &[u8], out: &mut [f32]| out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]])
             }
+            Self::F16 => |block: &[u8], out: &mut [f32]| out[0] = half_at(block, 0),
+            Self::Bf16 => |block: &[u8], out: &mut [f32]| out[0] = bf16::from_le_bytes([block[0], block[1]]).to_f32(),
             Self::Q4_0 => q4_0,
             Self::Q4_1 => q4_1,
             Self::Q5_0 => q5_0,

@@ -81,7 +81,8 @@ fn rope_scaling(header: &Header, file: &[u8], config: &ModelConfig) -> Result<Op
         original_max_position_embeddings: 8192.0,
     };
     let expected = llama3_factors(&scaling, config);
-    let agree = factors.iter().zip(&expected).all(|(found, expected)| (f64::from(*found) / expected - 1.0).abs() < 1e-4);
+    let agree =
+        factors.iter().zip(&expected).all(|(found, expected)| (f64::from(*found) / expected - 1.0).abs() < 1e-4);
     if agree { Ok(Some(scaling)) } else { Err(format!("tensor {ROPE_FACTORS}: not the frequency factors of Llama 3")) }
 }
 
@@ -92,8 +93,7 @@ fn llama3_factors(scaling: &Llama3RopeScaling, config: &ModelConfig) -> Vec<f64>
         .map(|index| {
             let frequency = config.rope_theta.powf(-2.0 * index as f64 / config.head_dim as f64);
             let turns = context * frequency / (2.0 * PI);
-            let smooth =
-                (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+            let smooth = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
             let smooth = smooth.clamp(0.0, 1.0);
             1.0 / ((1.0 - smooth) / scaling.factor + smooth)
         })

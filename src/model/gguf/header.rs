@@ -159,7 +159,11 @@ impl<'a> Reader<'a> {
 
     fn take(&mut self, length: u64) -> Result<&'a [u8], String> {
         let length = usize::try_from(length).ok().filter(|length| *length <= self.remaining()).ok_or_else(|| {
-            format!("the header wants {length} bytes at byte {}, but the file ends at {}", self.position, self.bytes.len())
+            format!(
+                "the header wants {length} bytes at byte {}, but the file ends at {}",
+                self.position,
+                self.bytes.len()
+            )
         })?;
         let taken = &self.bytes[self.position..self.position + length];
         self.position += length;
@@ -245,8 +249,7 @@ impl<'a> Reader<'a> {
         let mut infos = Vec::new();
         for _ in 0..count {
             let name = self.text()?;
-            let (shape, kind, offset) =
-                self.tensor_info().map_err(|problem| format!("tensor {name}: {problem}"))?;
+            let (shape, kind, offset) = self.tensor_info().map_err(|problem| format!("tensor {name}: {problem}"))?;
             infos.push((name, shape, kind, offset));
         }
         let data_start = self.position.next_multiple_of(alignment);

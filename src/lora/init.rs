@@ -1,0 +1,34 @@
+//! Where an adapter starts.
+
+use fedward_actors::protocol::{Adapter, RoundId};
+use fedward_actors::streams::{Purpose, stream};
+use rand_chacha::{ChaCha8Rng, rand_core::Rng};
+
+use super::LoraConfig;
+use crate::model::ModelConfig;
+
+/// An adapter that changes nothing yet, as `peft` makes it: A uniform in ±1/√inputs (Kaiming's bound with a = √5), B
+/// zero.
+///
+/// # Panics
+///
+/// Never: the values are made for the layout.
+pub fn initial_adapter(config: &LoraConfig, model: &ModelConfig, seed: u64) -> Adapter {
+    let layout = config.layout(model);
+    let mut rng = stream(seed, Purpose::Initialization, RoundId(0), None);
+    let mut values = Vec::with_capacity(layout.len());
+    for tensor in layout.tensors() {
+        if tensor.name.contains(".lora_A.") {
+            let bound = 1.0 / (tensor.shape[1] as f64).sqrt();
+            values.extend((0..tensor.len()).map(|_| ((2.0 * unit(&mut rng) - 1.0) * bound) as f32));
+        } else {
+            values.resize(values.len() + tensor.len(), 0.0);
+        }
+    }
+    Adapter::new(layout, values).expect("one value was made for each number of the layout")
+}
+
+/// A number in 0..1 with 53 random bits.
+pub(crate) fn unit(rng: &mut ChaCha8Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+}

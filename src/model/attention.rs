@@ -1,0 +1,249 @@
+//! Causal grouped-query attention over packed rows, forward and backward.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    ModelConfig, Result,
+    packing::{AttentionGroup, PackedRows},
+};
+
+/// Widths of queries, keys and values inside one packed projection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heads {
+    queries: i64,
+    key_values: i64,
+    width: i64,
+}
+
+impl Heads {
+    pub(crate) const fn new(config: &ModelConfig) -> Self {
+        Self { queries: config.num_attention_heads, key_values: config.num_key_value_heads, width: config.head_dim }
+    }
+
+    /// Columns of the queries.
+    pub(crate) const fn query_columns(self) -> i64 {
+        self.queries * self.width
+    }
+
+    /// Columns of the keys, and as many of the values.
+    pub(crate) const fn key_columns(self) -> i64 {
+        self.key_values * self.width
+    }
+
+    /// Heads that are rotated: queries and keys.
+    pub(crate) const fn rotated(self) -> i64 {
+        self.queries + self.key_values
+    }
+
+    /// An empty cache of keys and values.
+    ///
+    /// # Shapes
+    ///
+    /// → `[rows, key_values, capacity, head_dim]` each
+    pub(crate) fn empty_cache(self, rows: i64, capacity: i64, options: (Kind, Device)) -> Result<[Tensor; 2]> {
+        let shape = [rows, self.key_values, capacity, self.width];
+        Ok([Tensor::f_empty(shape, options)?, Tensor::f_empty(shape, options)?])
+    }
+
+    /// The keys (`half` 0) or values (`half` 1) of a fused projection.
+    ///
+    /// # Shapes
+    ///
+    /// `qkv`: `[tokens, columns]` → `[tokens, key_values, head_dim]`.
+    pub(crate) fn cached(self, qkv: &Tensor, half: usize) -> Result<Tensor> {
+        let column = self.query_columns() + half as i64 * self.key_columns();
+        Ok(qkv.f_narrow(1, column, self.key_columns())?.f_view([-1, self.key_values, self.width])?)
+    }
+
+    /// Attention of one new token a row over a cache.
+    ///
+    /// # Shapes
+    ///
+    /// `qkv`: `[rows, columns]`; `keys`, `values`: as in [`Heads::empty_cache`]; `mask`: `[rows, 1, capacity]` →
+    /// `[rows, query_columns]`.
+    pub(crate) fn attend_cached(
+        self,
+        qkv: &Tensor,
+        keys: &Tensor,
+        values: &Tensor,
+        mask: &Tensor,
+        length: i64,
+    ) -> Result<Tensor> {
+        let rows = qkv.size()[0];
+        let batch = rows * self.key_values;
+        let query = qkv.f_narrow(1, 0, self.query_columns())?.f_reshape([batch, self.repeats(), self.width])?;
+        let filled = |cache: &Tensor| -> Result<Tensor> {
+            Ok(cache.f_narrow(2, 0, length)?.f_view([batch, length, self.width])?)
+        };
+        let mask = mask.f_narrow(2, 0, length)?.f_expand([rows, self.key_values, length], false)?;
+        let mask = mask.f_reshape([batch, 1, length])?;
+        let scores = mask.f_baddbmm(&query, &filled(keys)?.f_transpose(1, 2)?, 1.0, self.scale())?;
+        let attended = scores.f_softmax(-1, None::<Kind>)?.f_bmm(&filled(values)?)?;
+        Ok(attended.f_view([rows, self.query_columns()])?)
+    }
+
+    const fn repeats(self) -> i64 {
+        self.queries / self.key_values
+    }
+
+    fn scale(self) -> f64 {
+        1.0 / (self.width as f64).sqrt()
+    }
+}
+
+/// Softmax of the scores of each group, kept for the backward pass.
+pub(crate) type Probabilities = Vec<Tensor>;
+
+/// Attends within each row.
+///
+/// # Shapes
+///
+/// `qkv`: `[tokens, columns]`, rotated → `[tokens, query_columns]`.
+pub(crate) fn attend(heads: Heads, qkv: &Tensor, packed: &PackedRows) -> Result<(Tensor, Probabilities)> {
+    let output = Tensor::f_empty([qkv.size()[0], heads.query_columns()], (qkv.kind(), qkv.device()))?;
+    let mut kept = Vec::with_capacity(packed.groups.len());
+    for group in &packed.groups {
+        let Operands { query, key, value } = Operands::gather(heads, qkv, group)?;
+        let probabilities = probabilities(heads, &query, &key, group)?;
+        let attended = probabilities.f_bmm(&value)?;
+        output.f_narrow(0, group.start, group.tokens)?.f_copy_(&unpad(heads, group, &attended)?)?;
+        kept.push(probabilities);
+    }
+    Ok((output, kept))
+}
+
+/// Gradient of [`attend`] with respect to `qkv`.
+///
+/// # Shapes
+///
+/// `grad`: `[tokens, query_columns]`, `qkv`: as in [`attend`] → `[tokens, columns]`.
+pub(crate) fn attend_backward(
+    heads: Heads,
+    grad: &Tensor,
+    qkv: &Tensor,
+    kept: &Probabilities,
+    packed: &PackedRows,
+) -> Result<Tensor> {
+    let output = Tensor::f_empty(qkv.size(), (qkv.kind(), qkv.device()))?;
+    for (group, probabilities) in packed.groups.iter().zip(kept) {
+        let Operands { query, key, value } = Operands::gather(heads, qkv, group)?;
+        let grad = pad_grad(heads, group, grad)?;
+        let grad_value = probabilities.f_transpose(1, 2)?.f_bmm(&grad)?;
+        let grad_probabilities = grad.f_bmm(&value.f_transpose(1, 2)?)?;
+        let grad_scores = Tensor::f_internal_softmax_backward_data(&grad_probabilities, probabilities, -1, qkv.kind())?
+            .f_mul_scalar_(heads.scale())?;
+        let grad_query = grad_scores.f_bmm(&key)?;
+        let grad_key = grad_scores.f_transpose(1, 2)?.f_bmm(&query)?;
+        let own = output.f_narrow(0, group.start, group.tokens)?;
+        own.f_narrow(1, 0, heads.query_columns())?.f_copy_(&unpad(heads, group, &grad_query)?)?;
+        let mut column = heads.query_columns();
+        for grad in [grad_key, grad_value] {
+            let grad = grad.f_view([group.rows, heads.key_values, group.prefix + group.width, heads.width])?;
+            own.f_narrow(1, column, heads.key_columns())?.f_copy_(&own_keys(heads, group, &grad)?)?;
+            if group.prefix > 0 {
+                let shared = grad.f_narrow(2, 0, group.prefix)?.f_sum_dim_intlist([0_i64].as_slice(), false, None)?;
+                let shared = shared.f_transpose(0, 1)?.f_reshape([group.prefix, heads.key_columns()])?;
+                let _ =
+                    output.f_narrow(0, 0, group.prefix)?.f_narrow(1, column, heads.key_columns())?.f_add_(&shared)?;
+            }
+            column += heads.key_columns();
+        }
+    }
+    Ok(output)
+}
+
+/// Queries, keys and values of one group.
+///
+/// # Shapes
+///
+/// `query`: `[rows × key_values, repeats × width, head_dim]`; `key`, `value`: `[rows × key_values, prefix + width,
+/// head_dim]`.
+struct Operands {
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+}
+
+impl Operands {
+    fn gather(heads: Heads, qkv: &Tensor, group: &AttentionGroup) -> Result<Self> {
+        let own = qkv.f_narrow(0, group.start, group.tokens)?;
+        let own = match &group.padding {
+            Some(padding) => own.f_index_select(0, &padding.gather)?,
+            None => own,
+        };
+        let keys = |column: i64| -> Result<Tensor> {
+            let own = own
+                .f_narrow(1, column, heads.key_columns())?
+                .f_view([group.rows, group.width, heads.key_values, heads.width])?
+                .f_transpose(1, 2)?;
+            let all = if group.prefix > 0 {
+                let shared = qkv
+                    .f_narrow(0, 0, group.prefix)?
+                    .f_narrow(1, column, heads.key_columns())?
+                    .f_view([1, group.prefix, heads.key_values, heads.width])?
+                    .f_transpose(1, 2)?
+                    .f_expand([group.rows, heads.key_values, group.prefix, heads.width], false)?;
+                Tensor::f_cat(&[shared, own], 2)?
+            } else {
+                own
+            };
+            Ok(all.f_reshape([group.rows * heads.key_values, group.prefix + group.width, heads.width])?)
+        };
+        let query = split_queries(heads, group, &own.f_narrow(1, 0, heads.query_columns())?)?;
+        let key = keys(heads.query_columns())?;
+        let value = keys(heads.query_columns() + heads.key_columns())?;
+        Ok(Self { query, key, value })
+    }
+}
+
+fn probabilities(heads: Heads, query: &Tensor, key: &Tensor, group: &AttentionGroup) -> Result<Tensor> {
+    let scores = group.mask.f_baddbmm(query, &key.f_transpose(1, 2)?, 1.0, heads.scale())?;
+    Ok(scores.f_softmax(-1, None::<Kind>)?)
+}
+
+/// `[rows × width, query_columns]` → `[rows × key_values, repeats × width, head_dim]`.
+fn split_queries(heads: Heads, group: &AttentionGroup, padded: &Tensor) -> Result<Tensor> {
+    Ok(padded
+        .f_view([group.rows, group.width, heads.key_values, heads.repeats(), heads.width])?
+        .f_permute([0, 2, 3, 1, 4])?
+        .f_reshape([group.rows * heads.key_values, heads.repeats() * group.width, heads.width])?)
+}
+
+/// Takes the padding out again: `[rows × key_values, repeats × width, head_dim]` → `[tokens, query_columns]`.
+fn unpad(heads: Heads, group: &AttentionGroup, split: &Tensor) -> Result<Tensor> {
+    let padded = split
+        .f_view([group.rows, heads.key_values, heads.repeats(), group.width, heads.width])?
+        .f_permute([0, 3, 1, 2, 4])?
+        .f_reshape([group.rows * group.width, heads.query_columns()])?;
+    take_own(group, padded)
+}
+
+/// `[rows, key_values, prefix + width, head_dim]` → `[tokens, key_columns]`, own tokens alone.
+fn own_keys(heads: Heads, group: &AttentionGroup, keys: &Tensor) -> Result<Tensor> {
+    let padded = keys
+        .f_narrow(2, group.prefix, group.width)?
+        .f_transpose(1, 2)?
+        .f_reshape([group.rows * group.width, heads.key_columns()])?;
+    take_own(group, padded)
+}
+
+fn take_own(group: &AttentionGroup, padded: Tensor) -> Result<Tensor> {
+    match &group.padding {
+        Some(padding) => Ok(padded.f_index_select(0, &padding.slots)?),
+        None => Ok(padded),
+    }
+}
+
+/// The group's part of a gradient, zero in padding.
+fn pad_grad(heads: Heads, group: &AttentionGroup, grad: &Tensor) -> Result<Tensor> {
+    let own = grad.f_narrow(0, group.start, group.tokens)?;
+    let padded = match &group.padding {
+        Some(padding) => {
+            let mut zeros =
+                Tensor::f_zeros([group.rows * group.width, heads.query_columns()], (grad.kind(), grad.device()))?;
+            zeros.f_index_copy_(0, &padding.slots, &own)?
+        }
+        None => own,
+    };
+    split_queries(heads, group, &padded)
+}

@@ -1,0 +1,82 @@
+//! Where tensors live and how they are stored.
+
+use serde::{Deserialize, Serialize};
+use tch::{Cuda, Device, Kind};
+
+use super::ModelError;
+
+/// The libtorch that this program is built for.
+pub const LIBTORCH_VERSION: &str = "2.11.0";
+
+/// Threads that compute side by side on a device: the cores of a CPU, two queues of a GPU.
+pub fn compute_threads(device: Device) -> usize {
+    match device {
+        Device::Cpu => std::thread::available_parallelism().map_or(1, usize::from),
+        _ => 2,
+    }
+}
+
+/// Prepares libtorch for this process. Call it first thing in `main`, before any other question to libtorch.
+///
+/// Loads the CUDA backend if the machine has one, and gives every computing thread one intra-op thread: clients train
+/// side by side on threads of their own, and one intra-op thread adds numbers in one order, so the same seed gives the
+/// same bytes. Calling it again changes nothing.
+pub fn init_backend() {
+    fedward_native::load_cuda_backend();
+    tch::set_num_threads(1);
+}
+
+/// Which device a user asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first CUDA device if there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA device of this index.
+    Cuda(usize),
+}
+
+impl DeviceChoice {
+    /// The device that the choice stands for on this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Unusable`] if a CUDA device is asked for that this machine does not have.
+    pub fn resolve(self) -> Result<Device, ModelError> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Auto => Ok(Device::cuda_if_available()),
+            Self::Cuda(index) => {
+                let count = if Cuda::is_available() { Cuda::device_count() } else { 0 };
+                if (index as i64) < count {
+                    Ok(Device::Cuda(index))
+                } else {
+                    Err(ModelError::Unusable(format!(
+                        "device cuda:{index} was asked for, but libtorch sees {count} CUDA devices here; use cpu or auto"
+                    )))
+                }
+            }
+        }
+    }
+}
+
+/// How weights and activations are stored. Adapters, losses and optimizer state are `f32` either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit brain floats: half the memory, and faster where the processor multiplies them natively.
+    Bf16,
+}
+
+impl Precision {
+    /// libtorch's name for it.
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+}

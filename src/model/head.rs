@@ -1,0 +1,118 @@
+//! The output head and the loss, on response tokens alone and a few at a time.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    PackedRows, Result, TokenizedRow,
+    transformer::{NormTape, Transformer, norm_backward},
+};
+
+/// Logits computed at a time: at most this many tokens × vocabulary.
+const CHUNK_TOKENS: i64 = 128;
+
+/// Which hidden states predict which tokens.
+pub(crate) struct Predictions {
+    /// Where each predicting hidden state lies on the packed axis.
+    ///
+    /// # Shapes
+    ///
+    /// `[predictions]`
+    indices: Tensor,
+    /// # Shapes
+    ///
+    /// `[predictions]`
+    targets: Tensor,
+    /// How many predictions each row has.
+    counts: Vec<usize>,
+}
+
+impl Predictions {
+    /// The response tokens of rows packed in this order. Nothing predicts a row's first token.
+    pub(crate) fn new(packed: &PackedRows, rows: &[&TokenizedRow]) -> Result<Self> {
+        let (mut indices, mut targets, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, row) in rows.iter().enumerate() {
+            let first = row.response_start.max(1);
+            for (position, &id) in row.ids.iter().enumerate().skip(first) {
+                indices.push(packed.index(number, position - 1));
+                targets.push(i64::from(id));
+            }
+            counts.push(row.ids.len().saturating_sub(first));
+        }
+        let device = packed.ids.device();
+        Ok(Self {
+            indices: Tensor::f_from_slice(&indices)?.f_to_device(device)?,
+            targets: Tensor::f_from_slice(&targets)?.f_to_device(device)?,
+            counts,
+        })
+    }
+
+    /// How many predictions each row has.
+    pub(crate) fn counts(&self) -> &[usize] {
+        &self.counts
+    }
+}
+
+/// Negative log-likelihoods of predicted tokens, and on demand what their gradient needs.
+pub(crate) struct ResponseLoss {
+    /// In nats, in the order of the predictions.
+    pub(crate) losses: Vec<f32>,
+    gradient: Option<(Tensor, NormTape)>,
+}
+
+impl ResponseLoss {
+    /// # Shapes
+    ///
+    /// `hidden`: `[tokens, hidden]`, before the final norm.
+    pub(crate) fn new(
+        model: &Transformer,
+        hidden: &Tensor,
+        predictions: &Predictions,
+        with_gradient: bool,
+    ) -> Result<Self> {
+        let (normed, tape) = model.final_norm(&hidden.f_index_select(0, &predictions.indices)?)?;
+        let count = normed.size()[0];
+        let mut losses = Vec::with_capacity(count as usize);
+        let gradient = with_gradient.then(|| normed.f_empty_like()).transpose()?;
+        let mut start = 0;
+        while start < count {
+            model.check_cancelled()?;
+            let length = CHUNK_TOKENS.min(count - start);
+            let targets = predictions.targets.f_narrow(0, start, length)?.f_unsqueeze(1)?;
+            let mut log_probabilities =
+                model.logits(&normed.f_narrow(0, start, length)?)?.f_log_softmax(-1, None::<Kind>)?;
+            let chosen = log_probabilities.f_gather(1, &targets, false)?.f_squeeze_dim(1)?.f_neg()?;
+            losses.extend(Vec::<f32>::try_from(chosen)?);
+            if let Some(gradient) = &gradient {
+                // The gradient of −log softmax is the distribution minus the target's one-hot vector.
+                let mut grad_logits = log_probabilities.f_exp_()?;
+                let ones = Tensor::f_full([length, 1], -1.0, (grad_logits.kind(), grad_logits.device()))?;
+                let grad_logits = grad_logits.f_scatter_add_(1, &targets, &ones)?.f_to_kind(model.kind)?;
+                gradient.f_narrow(0, start, length)?.f_copy_(&grad_logits.f_mm(&model.weights.head)?)?;
+            }
+            start += length;
+        }
+        Ok(Self { losses, gradient: gradient.map(|gradient| (gradient, tape)) })
+    }
+
+    /// Gradient of the weighted sum of losses with respect to the hidden states before the final norm.
+    ///
+    /// # Shapes
+    ///
+    /// `weights`: one a prediction; → like `hidden`, which is `[tokens, hidden]`.
+    pub(crate) fn backward(
+        self,
+        model: &Transformer,
+        hidden: &Tensor,
+        predictions: &Predictions,
+        weights: &[f32],
+    ) -> Result<Tensor> {
+        let mut grad = hidden.f_zeros_like()?;
+        let Some((grad_normed, tape)) = self.gradient else { return Ok(grad) };
+        let weights =
+            Tensor::f_from_slice(weights)?.f_unsqueeze(1)?.f_to_device(model.device)?.f_to_kind(model.kind)?;
+        let grad_normed = grad_normed.f_mul(&weights)?;
+        let mut selected = grad_normed.f_zeros_like()?;
+        norm_backward(&mut selected, grad_normed, &tape, &model.weights.norm)?;
+        Ok(grad.f_index_add_(0, &predictions.indices, &selected)?)
+    }
+}

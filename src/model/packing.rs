@@ -1,0 +1,245 @@
+//! Rows of different lengths on one axis: no padding in any linear layer, and a prefix that all rows share only once.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{ModelConfig, ModelError, Result, rope::Rotation};
+
+/// A prefix shorter than this is not worth an attention group of its own.
+const SHORTEST_SHARED_PREFIX: usize = 4;
+
+/// Most attention scores of one group (heads × queries × keys), which bounds its memory to 64 MiB in `f32`.
+const MAX_GROUP_SCORES: i64 = 1 << 24;
+
+/// Rows laid out one after another: first the tokens that all rows begin with, then each row's own tokens.
+///
+/// Every layer but attention treats tokens alone, so it sees them packed. Attention works on [`AttentionGroup`]s.
+pub(crate) struct PackedRows {
+    /// Token ids.
+    ///
+    /// # Shapes
+    ///
+    /// `[tokens]`
+    pub(crate) ids: Tensor,
+    /// Rotation of each token.
+    pub(crate) rotation: Rotation,
+    /// Which tokens attend to which.
+    pub(crate) groups: Vec<AttentionGroup>,
+    /// Tokens that all rows share.
+    prefix: usize,
+    /// Where each row's own tokens begin on the packed axis.
+    starts: Vec<usize>,
+    /// Tokens of each row, the shared ones included.
+    lengths: Vec<usize>,
+}
+
+/// Rows of similar length, whose attention is computed together.
+///
+/// Own tokens are padded on the right to `width`; under the causal mask no real token sees padding.
+pub(crate) struct AttentionGroup {
+    /// First own token on the packed axis.
+    pub(crate) start: i64,
+    /// Own tokens, padding not counted.
+    pub(crate) tokens: i64,
+    /// Rows.
+    pub(crate) rows: i64,
+    /// Own tokens of the longest row.
+    pub(crate) width: i64,
+    /// Shared tokens in front of the own ones, at the begin of the packed axis.
+    pub(crate) prefix: i64,
+    /// How own tokens are padded; `None` where all rows have the same length.
+    pub(crate) padding: Option<Padding>,
+    /// Zero where a query may look, minus infinity elsewhere.
+    ///
+    /// # Shapes
+    ///
+    /// `[1, heads per key-value head × width, prefix + width]`
+    pub(crate) mask: Tensor,
+}
+
+/// Indices between packed and padded tokens.
+pub(crate) struct Padding {
+    /// For each padded slot the own token in it (any token in padding).
+    ///
+    /// # Shapes
+    ///
+    /// `[rows × width]`
+    pub(crate) gather: Tensor,
+    /// For each own token its padded slot.
+    ///
+    /// # Shapes
+    ///
+    /// `[tokens]`
+    pub(crate) slots: Tensor,
+}
+
+impl PackedRows {
+    /// Packs `rows`, which [`check_rows`] has accepted, sharing their common prefix if `share_prefix`.
+    pub(crate) fn new(
+        rows: &[&[u32]],
+        share_prefix: bool,
+        config: &ModelConfig,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self> {
+        let prefix = if share_prefix { shared_prefix(rows) } else { 0 };
+        let mut ids: Vec<i64> = rows.iter().take(1).flat_map(|row| &row[..prefix]).map(|&id| i64::from(id)).collect();
+        let mut positions: Vec<usize> = (0..prefix).collect();
+        let mut groups = Vec::new();
+        if prefix > 0 {
+            groups.push(AttentionGroup::new(0, &[prefix], 0, config, device, kind)?);
+        }
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|&row| std::cmp::Reverse(rows[row].len()));
+        let mut starts = vec![0; rows.len()];
+        for members in group_by_length(&order, rows, prefix, config.num_attention_heads) {
+            let start = ids.len();
+            for &row in members {
+                starts[row] = ids.len();
+                ids.extend(rows[row][prefix..].iter().map(|&id| i64::from(id)));
+                positions.extend(prefix..rows[row].len());
+            }
+            let own: Vec<usize> = members.iter().map(|&row| rows[row].len() - prefix).collect();
+            groups.push(AttentionGroup::new(start, &own, prefix, config, device, kind)?);
+        }
+        Ok(Self {
+            ids: Tensor::f_from_slice(&ids)?.f_to_device(device)?,
+            rotation: Rotation::new(config, &positions, device, kind)?,
+            groups,
+            prefix,
+            starts,
+            lengths: rows.iter().map(|row| row.len()).collect(),
+        })
+    }
+
+    /// Tokens that all rows share.
+    pub(crate) const fn prefix(&self) -> usize {
+        self.prefix
+    }
+
+    /// Where a row's own tokens lie on the packed axis.
+    pub(crate) fn own(&self, row: usize) -> std::ops::Range<usize> {
+        let start = self.starts[row];
+        start..start + self.lengths[row] - self.prefix
+    }
+
+    /// Where the token at `position` of a row lies on the packed axis.
+    pub(crate) fn index(&self, row: usize, position: usize) -> i64 {
+        let index = if position < self.prefix { position } else { self.starts[row] + position - self.prefix };
+        index as i64
+    }
+}
+
+impl AttentionGroup {
+    fn new(
+        start: usize,
+        own: &[usize],
+        prefix: usize,
+        config: &ModelConfig,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self> {
+        let width = own.iter().copied().max().unwrap_or(0);
+        let tokens: usize = own.iter().sum();
+        let padding = if tokens == width * own.len() { None } else { Some(Padding::new(own, width, device)?) };
+        let repeats = config.num_attention_heads / config.num_key_value_heads;
+        Ok(Self {
+            start: start as i64,
+            tokens: tokens as i64,
+            rows: own.len() as i64,
+            width: width as i64,
+            prefix: prefix as i64,
+            padding,
+            mask: causal_mask(width, prefix)?.f_repeat([1, repeats, 1])?.f_to_device(device)?.f_to_kind(kind)?,
+        })
+    }
+}
+
+impl Padding {
+    fn new(own: &[usize], width: usize, device: Device) -> Result<Self> {
+        let mut gather = vec![0_i64; own.len() * width];
+        let mut slots = Vec::new();
+        for (row, &length) in own.iter().enumerate() {
+            for position in 0..length {
+                let slot = row * width + position;
+                gather[slot] = slots.len() as i64;
+                slots.push(slot as i64);
+            }
+        }
+        let place = |values: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(values)?.f_to_device(device)?) };
+        Ok(Self { gather: place(&gather)?, slots: place(&slots)? })
+    }
+}
+
+/// `[1, width, prefix + width]`: own token `i` sees the prefix and own tokens up to itself.
+fn causal_mask(width: usize, prefix: usize) -> Result<Tensor> {
+    let keys = prefix + width;
+    let mut mask = vec![0.0_f32; width * keys];
+    for (query, line) in mask.chunks_mut(keys).enumerate() {
+        line[prefix + query + 1..].fill(f32::NEG_INFINITY);
+    }
+    Ok(Tensor::f_from_slice(&mask)?.f_view([1, width as i64, keys as i64])?)
+}
+
+/// Checks that a model can take rows.
+///
+/// # Errors
+///
+/// [`ModelError::Unusable`] if a row is empty, too long or holds an unknown token id.
+pub(crate) fn check_rows<'r>(rows: impl IntoIterator<Item = &'r [u32]>, config: &ModelConfig) -> Result<()> {
+    for (number, row) in rows.into_iter().enumerate() {
+        if row.is_empty() {
+            return Err(ModelError::Unusable(format!("row {number} has no tokens")));
+        }
+        if row.len() > config.max_position_embeddings {
+            return Err(ModelError::Unusable(format!(
+                "row {number} has {} tokens, more than the model's context of {}; truncate it",
+                row.len(),
+                config.max_position_embeddings
+            )));
+        }
+        if let Some(id) = row.iter().find(|&&id| i64::from(id) >= config.vocab_size) {
+            return Err(ModelError::Unusable(format!(
+                "row {number} holds token id {id}, but the vocabulary has {} tokens; is the tokenizer another model's?",
+                config.vocab_size
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// How many tokens all rows begin with, leaving each row at least one of its own.
+fn shared_prefix(rows: &[&[u32]]) -> usize {
+    let [first, others @ ..] = rows else { return 0 };
+    if others.is_empty() {
+        return 0;
+    }
+    let shortest = rows.iter().map(|row| row.len()).min().unwrap_or(0);
+    let shared = (0..shortest.saturating_sub(1))
+        .take_while(|&position| others.iter().all(|row| row[position] == first[position]))
+        .count();
+    if shared < SHORTEST_SHARED_PREFIX { 0 } else { shared }
+}
+
+/// Cuts rows, sorted from long to short, where padding would exceed a third or scores their bound.
+fn group_by_length<'a>(order: &'a [usize], rows: &[&[u32]], prefix: usize, heads: i64) -> Vec<&'a [usize]> {
+    let own = |row: usize| rows[row].len() - prefix;
+    let mut groups = Vec::new();
+    if order.is_empty() {
+        return groups;
+    }
+    let mut begin = 0;
+    let mut tokens = 0;
+    for (place, &row) in order.iter().enumerate() {
+        let width = own(order[begin]);
+        let members = place - begin + 1;
+        let scores = (members * width * (width + prefix)) as i64 * heads;
+        let padded_too_much = 3 * members * width > 4 * (tokens + own(row)) + 64;
+        if place > begin && (scores > MAX_GROUP_SCORES || padded_too_much) {
+            groups.push(&order[begin..place]);
+            (begin, tokens) = (place, 0);
+        }
+        tokens += own(row);
+    }
+    groups.push(&order[begin..]);
+    groups
+}

@@ -1,0 +1,363 @@
+//! The transformer: token ids to hidden states, and the gradient of an adapter, layer by layer.
+//!
+//! The backward pass is written out instead of recorded: only an adapter is trained, so most of what automatic
+//! differentiation would keep and compute is not needed. No operation here records gradients.
+
+use fedward_actors::CancelFlag;
+use tch::{Kind, Tensor};
+
+use super::{
+    BaseModel, ModelConfig, ModelError, Result,
+    attention::{Heads, Probabilities, attend, attend_backward},
+    base_model::{LayerWeights, Weights},
+    packing::{PackedRows, check_rows},
+};
+use crate::lora::{Dropout, LinearGroup, LoraLinear, LoraRef, LoraTape, LoraTensors};
+
+/// A model with an adapter, ready to compute in one thread.
+pub(crate) struct Transformer<'a> {
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) weights: Weights,
+    pub(crate) lora: Option<LoraTensors>,
+    pub(crate) heads: Heads,
+    pub(crate) kind: Kind,
+    pub(crate) device: tch::Device,
+    cancel: &'a CancelFlag,
+}
+
+/// What a forward pass keeps for the backward pass.
+#[derive(Default)]
+pub(crate) struct Tape {
+    layers: Vec<LayerTape>,
+}
+
+struct LayerTape {
+    attention_norm: NormTape,
+    qkv_lora: Option<LoraTape>,
+    /// Rotated.
+    qkv: Tensor,
+    probabilities: Probabilities,
+    output_lora: Option<LoraTape>,
+    mlp_norm: NormTape,
+    gate_up_lora: Option<LoraTape>,
+    gate_up: Tensor,
+    down_lora: Option<LoraTape>,
+}
+
+/// What the backward pass of an RMS norm needs.
+pub(crate) struct NormTape {
+    /// The input divided by its root mean square.
+    ///
+    /// # Shapes
+    ///
+    /// `[tokens, hidden]`
+    normed: Tensor,
+    /// # Shapes
+    ///
+    /// `[tokens, 1]`
+    inverse_rms: Tensor,
+}
+
+/// Sees the rotated queries, keys and values of each layer (`[tokens, columns]`) as they are computed.
+pub(crate) type QkvSink<'s> = &'s mut dyn FnMut(usize, &Tensor) -> Result<()>;
+
+impl<'a> Transformer<'a> {
+    /// `model` with `lora` on top.
+    pub(crate) fn new(model: &'a BaseModel, lora: Option<LoraRef>, cancel: &'a CancelFlag) -> Result<Self> {
+        let (config, kind, device) = (model.config(), model.kind(), model.device());
+        let lora = lora.map(|lora| LoraTensors::from_adapter(lora, config, device, kind)).transpose()?;
+        Ok(Self { config, weights: model.weights(), lora, heads: Heads::new(config), kind, device, cancel })
+    }
+
+    /// Packs rows for this model.
+    pub(crate) fn pack(&self, rows: &[&[u32]], share_prefix: bool) -> Result<PackedRows> {
+        PackedRows::new(rows, share_prefix, self.config, self.device, self.kind)
+    }
+
+    /// Checks that this model can take rows.
+    pub(crate) fn check_rows<'r>(&self, rows: impl IntoIterator<Item = &'r [u32]>) -> Result<()> {
+        check_rows(rows, self.config)
+    }
+
+    /// [`ModelError::Cancelled`] if the flag is raised.
+    pub(crate) fn check_cancelled(&self) -> Result<()> {
+        if self.cancel.is_cancelled() { Err(ModelError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Hidden states before the final norm.
+    ///
+    /// # Shapes
+    ///
+    /// → `[tokens, hidden]`
+    pub(crate) fn forward(&self, packed: &PackedRows, sink: Option<QkvSink>) -> Result<Tensor> {
+        self.run(packed, self.weights.layers.len(), None, None, sink)
+    }
+
+    /// Hidden states after the first `layers` layers, all of them where there are fewer.
+    ///
+    /// # Shapes
+    ///
+    /// → `[tokens, hidden]`
+    pub(crate) fn forward_to(&self, packed: &PackedRows, layers: usize) -> Result<Tensor> {
+        self.run(packed, layers, None, None, None)
+    }
+
+    /// As [`Transformer::forward`], keeping what [`Transformer::backward`] needs.
+    pub(crate) fn forward_taped(&self, packed: &PackedRows, dropout: Option<&mut Dropout>) -> Result<(Tensor, Tape)> {
+        let mut tape = Tape::default();
+        let hidden = self.run(packed, self.weights.layers.len(), Some(&mut tape), dropout, None)?;
+        Ok((hidden, tape))
+    }
+
+    fn run(
+        &self,
+        packed: &PackedRows,
+        layers: usize,
+        mut tape: Option<&mut Tape>,
+        mut dropout: Option<&mut Dropout>,
+        mut sink: Option<QkvSink>,
+    ) -> Result<Tensor> {
+        let mut hidden = self.weights.embedding.f_index_select(0, &packed.ids)?;
+        for (index, layer) in self.weights.layers.iter().enumerate().take(layers) {
+            self.check_cancelled()?;
+            let lora = |group| self.lora_linear(index, group);
+
+            let (normed, attention_norm) = self.norm(&hidden, &layer.attention_norm)?;
+            let (qkv, qkv_lora) = linear(&normed, &layer.qkv, lora(LinearGroup::Qkv), dropout.as_deref_mut())?;
+            packed.rotation.apply(&qkv, self.heads.rotated())?;
+            if let Some(sink) = sink.as_mut() {
+                sink(index, &qkv)?;
+            }
+            let (attended, probabilities) = attend(self.heads, &qkv, packed)?;
+            let (after_attention, output_lora) =
+                linear_onto(&hidden, &attended, &layer.output, lora(LinearGroup::Output), dropout.as_deref_mut())?;
+
+            let (normed, mlp_norm) = self.norm(&after_attention, &layer.mlp_norm)?;
+            let (gate_up, gate_up_lora) =
+                linear(&normed, &layer.gate_up, lora(LinearGroup::GateUp), dropout.as_deref_mut())?;
+            let gated = gated(&gate_up)?;
+            let (after_mlp, down_lora) =
+                linear_onto(&after_attention, &gated, &layer.down, lora(LinearGroup::Down), dropout.as_deref_mut())?;
+            hidden = after_mlp;
+
+            if let Some(tape) = tape.as_mut() {
+                tape.layers.push(LayerTape {
+                    attention_norm,
+                    qkv_lora,
+                    qkv,
+                    probabilities,
+                    output_lora,
+                    mlp_norm,
+                    gate_up_lora,
+                    gate_up,
+                    down_lora,
+                });
+            }
+        }
+        Ok(hidden)
+    }
+
+    /// Adds the adapter's gradient to the flat `grads`, given that of the hidden states before the final norm.
+    ///
+    /// # Shapes
+    ///
+    /// `grad`: `[tokens, hidden]`, `grads`: `[layout.len()]` in `f32`.
+    pub(crate) fn backward(&self, packed: &PackedRows, mut tape: Tape, mut grad: Tensor, grads: &Tensor) -> Result<()> {
+        let Some(lora) = &self.lora else { return Ok(()) };
+        while let Some(kept) = tape.layers.pop() {
+            self.check_cancelled()?;
+            let index = tape.layers.len();
+            let layer = &self.weights.layers[index];
+            let adapted = |group| lora.linear(index, group);
+            // Nothing below the first adapted layer has a gradient that anybody needs.
+            let attention_matters = index > 0 || lora.adapts_attention(0);
+
+            let grad_gated = linear_backward(&grad, &layer.down, adapted(LinearGroup::Down), &kept.down_lora, grads)?;
+            let grad_gate_up = gated_backward(&kept.gate_up, grad_gated)?;
+            if !attention_matters {
+                return lora_backward(&grad_gate_up, adapted(LinearGroup::GateUp), &kept.gate_up_lora, None, grads);
+            }
+            let grad_normed = linear_backward(
+                &grad_gate_up,
+                &layer.gate_up,
+                adapted(LinearGroup::GateUp),
+                &kept.gate_up_lora,
+                grads,
+            )?;
+            norm_backward(&mut grad, grad_normed, &kept.mlp_norm, &layer.mlp_norm)?;
+
+            let grad_attended =
+                linear_backward(&grad, &layer.output, adapted(LinearGroup::Output), &kept.output_lora, grads)?;
+            let grad_qkv = attend_backward(self.heads, &grad_attended, &kept.qkv, &kept.probabilities, packed)?;
+            packed.rotation.apply_backward(&grad_qkv, self.heads.rotated())?;
+            if index == 0 {
+                return lora_backward(&grad_qkv, adapted(LinearGroup::Qkv), &kept.qkv_lora, None, grads);
+            }
+            let grad_normed = linear_backward(&grad_qkv, &layer.qkv, adapted(LinearGroup::Qkv), &kept.qkv_lora, grads)?;
+            norm_backward(&mut grad, grad_normed, &kept.attention_norm, &layer.attention_norm)?;
+        }
+        Ok(())
+    }
+
+    /// The adapter of one group of linear layers.
+    pub(crate) fn lora_linear(&self, layer: usize, group: LinearGroup) -> Option<&LoraLinear> {
+        self.lora.as_ref().and_then(|lora| lora.linear(layer, group))
+    }
+
+    /// Root-mean-square norm (Zhang & Sennrich, 2019), computed in `f32` whatever the kind.
+    ///
+    /// # Shapes
+    ///
+    /// `states`: `[tokens, hidden]`, `weight`: `[hidden]` → `[tokens, hidden]`.
+    pub(crate) fn norm(&self, states: &Tensor, weight: &Tensor) -> Result<(Tensor, NormTape)> {
+        let mut length = states.f_norm_scalaropt_dim_dtype(2.0, [-1_i64].as_slice(), true, Kind::Float)?;
+        let inverse_rms = length
+            .f_square_()?
+            .f_mul_scalar_(1.0 / self.config.hidden_size as f64)?
+            .f_add_scalar_(self.config.rms_norm_eps)?
+            .f_rsqrt_()?;
+        let normed = states.f_mul(&inverse_rms)?.f_to_kind(self.kind)?;
+        let output = normed.f_mul(weight)?;
+        Ok((output, NormTape { normed, inverse_rms: inverse_rms.f_to_kind(self.kind)? }))
+    }
+
+    /// The final norm.
+    ///
+    /// # Shapes
+    ///
+    /// `hidden`: `[tokens, hidden]` → `[tokens, hidden]`.
+    pub(crate) fn final_norm(&self, hidden: &Tensor) -> Result<(Tensor, NormTape)> {
+        self.norm(hidden, &self.weights.norm)
+    }
+
+    /// Logits in `f32`.
+    ///
+    /// # Shapes
+    ///
+    /// `normed`: `[tokens, hidden]`, after the final norm → `[tokens, vocab_size]`.
+    pub(crate) fn logits(&self, normed: &Tensor) -> Result<Tensor> {
+        Ok(normed.f_mm(&self.weights.head.f_tr()?)?.f_to_kind(Kind::Float)?)
+    }
+
+    /// One layer over single new tokens: everything but attention is as in [`Transformer::forward`].
+    ///
+    /// # Shapes
+    ///
+    /// `hidden`: `[rows, hidden]` → the same; `attend` maps `[rows, columns]`, not yet rotated, to `[rows,
+    /// query_columns]`.
+    pub(crate) fn decode_layer(
+        &self,
+        index: usize,
+        hidden: &Tensor,
+        attend: &mut dyn FnMut(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let layer: &LayerWeights = &self.weights.layers[index];
+        let lora = |group| self.lora_linear(index, group);
+        let (normed, _) = self.norm(hidden, &layer.attention_norm)?;
+        let (qkv, _) = linear(&normed, &layer.qkv, lora(LinearGroup::Qkv), None)?;
+        let (hidden, _) = linear_onto(hidden, &attend(&qkv)?, &layer.output, lora(LinearGroup::Output), None)?;
+        let (normed, _) = self.norm(&hidden, &layer.mlp_norm)?;
+        let (gate_up, _) = linear(&normed, &layer.gate_up, lora(LinearGroup::GateUp), None)?;
+        let (hidden, _) = linear_onto(&hidden, &gated(&gate_up)?, &layer.down, lora(LinearGroup::Down), None)?;
+        Ok(hidden)
+    }
+}
+
+/// `x Wᵀ`, plus the adapter's share.
+fn linear(
+    input: &Tensor,
+    weight: &Tensor,
+    lora: Option<&LoraLinear>,
+    dropout: Option<&mut Dropout>,
+) -> Result<(Tensor, Option<LoraTape>)> {
+    let output = input.f_mm(&weight.f_tr()?)?;
+    let tape = lora.map(|lora| lora.add_to(input, &output, dropout)).transpose()?;
+    Ok((output, tape))
+}
+
+/// `residual + x Wᵀ`, plus the adapter's share.
+fn linear_onto(
+    residual: &Tensor,
+    input: &Tensor,
+    weight: &Tensor,
+    lora: Option<&LoraLinear>,
+    dropout: Option<&mut Dropout>,
+) -> Result<(Tensor, Option<LoraTape>)> {
+    let output = residual.f_addmm(input, &weight.f_tr()?)?;
+    let tape = lora.map(|lora| lora.add_to(input, &output, dropout)).transpose()?;
+    Ok((output, tape))
+}
+
+/// Gradient of the input of a linear layer; that of its adapter goes to `grads`.
+fn linear_backward(
+    grad: &Tensor,
+    weight: &Tensor,
+    lora: Option<&LoraLinear>,
+    tape: &Option<LoraTape>,
+    grads: &Tensor,
+) -> Result<Tensor> {
+    let mut grad_input = grad.f_mm(weight)?;
+    lora_backward(grad, lora, tape, Some(&mut grad_input), grads)?;
+    Ok(grad_input)
+}
+
+fn lora_backward(
+    grad: &Tensor,
+    lora: Option<&LoraLinear>,
+    tape: &Option<LoraTape>,
+    grad_input: Option<&mut Tensor>,
+    grads: &Tensor,
+) -> Result<()> {
+    match (lora, tape) {
+        (Some(lora), Some(tape)) => lora.backward(tape, grad, grad_input, grads),
+        _ => Ok(()),
+    }
+}
+
+/// Adds the gradient of a norm's input to `grad`.
+///
+/// # Shapes
+///
+/// `grad`, `grad_output`: `[tokens, hidden]`, `weight`: `[hidden]`.
+pub(crate) fn norm_backward(
+    grad: &mut Tensor,
+    mut grad_output: Tensor,
+    tape: &NormTape,
+    weight: &Tensor,
+) -> Result<()> {
+    let mut grad_normed = grad_output.f_mul_(weight)?;
+    let along = grad_normed.f_mul(&tape.normed)?.f_mean_dim([-1_i64].as_slice(), true, None::<Kind>)?.f_neg_()?;
+    let across = grad_normed.f_addcmul_(&tape.normed, &along)?;
+    let _ = grad.f_addcmul_(&across, &tape.inverse_rms)?;
+    Ok(())
+}
+
+/// `silu(gate) · up`.
+///
+/// # Shapes
+///
+/// `[tokens, 2 × intermediate]` → `[tokens, intermediate]`
+fn gated(gate_up: &Tensor) -> Result<Tensor> {
+    let [gate, up] = halves(gate_up)?;
+    Ok(gate.f_silu()?.f_mul_(&up)?)
+}
+
+/// Gradient of [`gated`].
+///
+/// # Shapes
+///
+/// `gate_up`: `[tokens, 2 × intermediate]`, `grad`: `[tokens, intermediate]` → `[tokens, 2 × intermediate]`.
+fn gated_backward(gate_up: &Tensor, mut grad: Tensor) -> Result<Tensor> {
+    let output = Tensor::f_empty(gate_up.size(), (gate_up.kind(), gate_up.device()))?;
+    let [gate, up] = halves(gate_up)?;
+    let [grad_gate, grad_up] = halves(&output)?;
+    let _ = grad.f_mul_out(&grad_up, &gate.f_silu()?)?;
+    let grad = grad.f_mul_(&up)?;
+    let _ = gate.f_silu_backward_grad_input(&grad_gate, &grad)?;
+    Ok(output)
+}
+
+fn halves(fused: &Tensor) -> Result<[Tensor; 2]> {
+    let width = fused.size()[1] / 2;
+    Ok([fused.f_narrow(1, 0, width)?, fused.f_narrow(1, width, width)?])
+}

@@ -1,0 +1,294 @@
+//! Supervised fine-tuning on the responses of chat rows.
+
+use fedward_actors::{
+    CancelFlag,
+    protocol::{Adapter, ClientId, RoundId},
+    streams::{Purpose, stream},
+};
+use rand_chacha::{ChaCha8Rng, rand_core::Rng};
+use serde::Serialize;
+
+use super::{
+    optimizer::AdamSettings,
+    schedule::LrSchedule,
+    shards::Shards,
+    trainer::{AdapterTrainer, TrainerSettings},
+};
+use crate::{
+    lora::LoraConfig,
+    model::{BaseModel, ModelError, Result, TokenizedRow},
+};
+
+/// How an adapter is fine-tuned.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SftSettings {
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Rows a step; all rows where there are fewer.
+    pub batch_size: usize,
+    /// Highest learning rate of the schedule.
+    pub learning_rate: f64,
+    /// AdamW's decoupled weight decay.
+    pub weight_decay: f64,
+    /// Longest gradient; longer ones are scaled down to it.
+    pub max_grad_norm: Option<f64>,
+    /// How the learning rate moves.
+    pub schedule: LrSchedule,
+    /// Strength μ of FedProx's pull to the start (Li et al., 2020): the loss gains μ/2 · ‖w − start‖².
+    pub proximal_mu: f64,
+    /// SCAFFOLD's `c − c_i` (Karimireddy et al., 2020), subtracted times the learning rate after each step; one number
+    /// for each of the adapter's.
+    #[serde(skip)]
+    pub drift_correction: Option<std::sync::Arc<Vec<f32>>>,
+    /// Compute the tokens that a batch's rows all begin with once.
+    pub share_prefix: bool,
+    /// Most tokens computed in one pass; a larger batch is split, and its gradient stays the same but for rounding.
+    pub pass_tokens: usize,
+    /// Parts that a batch is cut into and that are computed side by side; a property of the result, which differs by
+    /// rounding from one number to another.
+    pub shards: usize,
+}
+
+impl SftSettings {
+    /// `steps` steps at a constant learning rate, without decay, clipping or corrections.
+    pub fn new(steps: usize, batch_size: usize, learning_rate: f64) -> Self {
+        Self {
+            steps,
+            batch_size,
+            learning_rate,
+            weight_decay: 0.0,
+            max_grad_norm: None,
+            schedule: LrSchedule::Constant,
+            proximal_mu: 0.0,
+            drift_correction: None,
+            share_prefix: true,
+            pass_tokens: 2048,
+            shards: 1,
+        }
+    }
+}
+
+/// The random streams of one training.
+#[derive(Clone, Debug)]
+pub struct TrainStreams {
+    /// Decides the order of the rows.
+    pub order: ChaCha8Rng,
+    /// Decides what dropout zeroes.
+    pub dropout: ChaCha8Rng,
+}
+
+impl TrainStreams {
+    /// The streams of a client's training in a round, or with `None` of the server's.
+    pub fn of(seed: u64, round: RoundId, client: Option<ClientId>) -> Self {
+        Self {
+            order: stream(seed, Purpose::BatchOrder, round, client),
+            dropout: stream(seed, Purpose::Dropout, round, client),
+        }
+    }
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Counted from 1.
+    pub step: usize,
+    /// Mean over the batch's response tokens, before the step.
+    pub loss: f64,
+    /// Tokens of the batch's rows.
+    pub tokens: usize,
+    /// Before clipping.
+    pub grad_norm: f64,
+    /// Of this step.
+    pub learning_rate: f64,
+}
+
+/// What fine-tuning gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SftOutcome {
+    /// The adapter after the last step.
+    pub adapter: Adapter,
+    /// Optimizer steps done.
+    pub steps: usize,
+    /// Tokens of all rows of all batches, shared prefixes counted for each row.
+    pub tokens: u64,
+    /// The loss of each step.
+    pub losses: Vec<f64>,
+}
+
+impl SftOutcome {
+    /// Mean loss over the steps; 0 without any.
+    pub fn mean_loss(&self) -> f64 {
+        self.losses.iter().sum::<f64>() / self.losses.len().max(1) as f64
+    }
+}
+
+/// Fine-tunes `start` on the responses of `rows`.
+///
+/// Each step takes the next `batch_size` rows of a shuffle, which is drawn anew whenever it runs out. The same arguments
+/// give the same bytes on the CPU.
+///
+/// # Errors
+///
+/// [`ModelError::Unusable`] if rows, adapter or settings cannot be used; [`ModelError::Cancelled`] soon after the flag
+/// was raised.
+#[allow(clippy::too_many_arguments)]
+pub fn train_sft(
+    model: &BaseModel,
+    lora: &LoraConfig,
+    start: &Adapter,
+    rows: &[TokenizedRow],
+    settings: &SftSettings,
+    streams: TrainStreams,
+    cancel: &CancelFlag,
+    on_step: &mut dyn FnMut(&StepReport),
+) -> Result<SftOutcome> {
+    check(rows, settings, start)?;
+    let trainer_settings = TrainerSettings {
+        adam: AdamSettings { weight_decay: settings.weight_decay, ..AdamSettings::default() },
+        max_grad_norm: settings.max_grad_norm,
+        share_prefix: settings.share_prefix,
+    };
+    let shards = settings.shards.clamp(1, settings.batch_size);
+    let mut shards = Shards::new(shards, model, lora, start, trainer_settings, &streams.dropout, cancel)?;
+    let corrections = Corrections::new(&mut shards.first, settings)?;
+    let mut batches = Batches::new(rows.len(), settings.batch_size, streams.order);
+    let mut tokens = 0;
+    let mut losses = Vec::with_capacity(settings.steps);
+    for step in 0..settings.steps {
+        if cancel.is_cancelled() {
+            return Err(ModelError::Cancelled);
+        }
+        let batch: Vec<&TokenizedRow> = batches.next().iter().map(|&row| &rows[row]).collect();
+        let loss = shards.accumulate_mean_loss(&batch, settings.pass_tokens)?;
+        let learning_rate = settings.learning_rate * settings.schedule.factor(step, settings.steps);
+        corrections.before_step(&mut shards.first)?;
+        let grad_norm = shards.first.step(learning_rate)?;
+        corrections.after_step(&mut shards.first, learning_rate)?;
+        shards.share_values()?;
+        let batch_tokens = batch.iter().map(|row| row.ids.len()).sum();
+        tokens += batch_tokens as u64;
+        losses.push(loss);
+        on_step(&StepReport { step: step + 1, loss, tokens: batch_tokens, grad_norm, learning_rate });
+    }
+    Ok(SftOutcome { adapter: shards.first.adapter()?, steps: settings.steps, tokens, losses })
+}
+
+fn check(rows: &[TokenizedRow], settings: &SftSettings, start: &Adapter) -> Result<()> {
+    let problem = if rows.is_empty() {
+        "there are no rows to train on".into()
+    } else if settings.batch_size == 0 {
+        "batch_size is 0; it must be at least 1".into()
+    } else if !(settings.learning_rate.is_finite() && settings.learning_rate >= 0.0) {
+        format!("learning_rate is {}; it must be 0 or above", settings.learning_rate)
+    } else if settings.drift_correction.as_ref().is_some_and(|drift| drift.len() != start.values().len()) {
+        "the drift correction and the adapter differ in length".into()
+    } else {
+        return Ok(());
+    };
+    Err(ModelError::Unusable(problem))
+}
+
+/// What federated algorithms add to plain fine-tuning.
+struct Corrections {
+    /// FedProx: strength and start.
+    proximal: Option<(f64, tch::Tensor)>,
+    /// SCAFFOLD: `c − c_i`.
+    drift: Option<tch::Tensor>,
+}
+
+impl Corrections {
+    fn new(trainer: &mut AdapterTrainer, settings: &SftSettings) -> Result<Self> {
+        let values = trainer.values_mut();
+        let proximal = (settings.proximal_mu != 0.0)
+            .then(|| Ok::<_, ModelError>((settings.proximal_mu, values.f_mul_scalar(1.0)?)))
+            .transpose()?;
+        let drift = settings
+            .drift_correction
+            .as_ref()
+            .map(|drift| Ok::<_, ModelError>(tch::Tensor::f_from_slice(drift)?.f_to_device(values.device())?))
+            .transpose()?;
+        Ok(Self { proximal, drift })
+    }
+
+    fn before_step(&self, trainer: &mut AdapterTrainer) -> Result<()> {
+        if let Some((mu, start)) = &self.proximal {
+            let pull = trainer.values_mut().f_sub(start)?.f_mul_scalar_(*mu)?;
+            let _ = trainer.grads_mut().f_add_(&pull)?;
+        }
+        Ok(())
+    }
+
+    fn after_step(&self, trainer: &mut AdapterTrainer, learning_rate: f64) -> Result<()> {
+        if let Some(drift) = &self.drift {
+            let _ = trainer.values_mut().f_sub_(&drift.f_mul_scalar(learning_rate)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// An endless walk through shuffled rows.
+struct Batches {
+    order: Vec<usize>,
+    next: usize,
+    size: usize,
+    rng: ChaCha8Rng,
+}
+
+impl Batches {
+    fn new(rows: usize, size: usize, rng: ChaCha8Rng) -> Self {
+        Self { order: (0..rows).collect(), next: rows, size: size.min(rows), rng }
+    }
+
+    fn next(&mut self) -> Vec<usize> {
+        let mut batch = Vec::with_capacity(self.size);
+        while batch.len() < self.size {
+            if self.next == self.order.len() {
+                self.shuffle();
+            }
+            let wanted = self.size - batch.len();
+            let taken = wanted.min(self.order.len() - self.next);
+            batch.extend_from_slice(&self.order[self.next..self.next + taken]);
+            self.next += taken;
+        }
+        batch
+    }
+
+    /// Fisher and Yates.
+    fn shuffle(&mut self) {
+        for last in (1..self.order.len()).rev() {
+            let other = below(&mut self.rng, last as u64 + 1) as usize;
+            self.order.swap(last, other);
+        }
+        self.next = 0;
+    }
+}
+
+/// A number below `bound` (Lemire's multiplication, whose bias is below 2⁻⁴⁰ for row counts).
+fn below(rng: &mut ChaCha8Rng, bound: u64) -> u64 {
+    ((u128::from(rng.next_u64()) * u128::from(bound)) >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::rand_core::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn every_epoch_sees_every_row_once() {
+        let mut batches = Batches::new(10, 4, ChaCha8Rng::seed_from_u64(1));
+        let seen: Vec<usize> = (0..10).flat_map(|_| batches.next()).collect();
+        for epoch in seen.chunks(10) {
+            let mut sorted = epoch.to_vec();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..10).collect::<Vec<_>>());
+        }
+        assert_ne!(seen[..10], seen[10..20]);
+    }
+
+    #[test]
+    fn few_rows_make_a_smaller_batch() {
+        let mut batches = Batches::new(3, 16, ChaCha8Rng::seed_from_u64(1));
+        assert_eq!(batches.next().len(), 3);
+    }
+}

@@ -1,0 +1,189 @@
+//! An adapter in training: gradients of any loss of row likelihoods, clipping, AdamW.
+
+use std::sync::Arc;
+
+use fedward_actors::{
+    CancelFlag,
+    protocol::{Adapter, AdapterLayout},
+};
+use rand_chacha::ChaCha8Rng;
+use tch::{Kind, Tensor};
+
+use super::optimizer::{AdamSettings, AdamW};
+use crate::{
+    lora::{Dropout, LoraConfig, LoraTensors, check_layout},
+    model::{
+        BaseModel, ModelError, Predictions, ResponseLoss, Result, RowScore, TokenizedRow, scoring::row_scores,
+        transformer::Transformer,
+    },
+};
+
+/// How steps are made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrainerSettings {
+    /// AdamW's constants.
+    pub adam: AdamSettings,
+    /// Longest gradient; longer ones are scaled down to it.
+    pub max_grad_norm: Option<f64>,
+    /// Compute the tokens that all rows of a pass begin with only once. The gradient stays the same but for rounding;
+    /// with dropout the option has no effect, since each row then draws its own.
+    pub share_prefix: bool,
+}
+
+impl Default for TrainerSettings {
+    fn default() -> Self {
+        Self { adam: AdamSettings::default(), max_grad_norm: None, share_prefix: true }
+    }
+}
+
+/// An adapter in training on one thread.
+pub struct AdapterTrainer<'a> {
+    transformer: Transformer<'a>,
+    lora: &'a LoraConfig,
+    settings: TrainerSettings,
+    layout: Arc<AdapterLayout>,
+    /// # Shapes
+    ///
+    /// `[layout.len()]`, as all flat buffers here.
+    values: Tensor,
+    grads: Tensor,
+    optimizer: AdamW,
+    dropout: Option<Dropout>,
+}
+
+impl<'a> AdapterTrainer<'a> {
+    /// Starts from `start`; dropout draws from `dropout`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Unusable`] if the adapter does not fit the model and its LoRA settings.
+    pub fn new(
+        model: &'a BaseModel,
+        lora: &'a LoraConfig,
+        start: &Adapter,
+        settings: TrainerSettings,
+        dropout: ChaCha8Rng,
+        cancel: &'a CancelFlag,
+    ) -> Result<Self> {
+        let _no_grad = tch::no_grad_guard();
+        check_layout(lora, start, model.config())?;
+        if !(0.0..1.0).contains(&lora.dropout) {
+            return Err(ModelError::Unusable(format!("dropout is {}; it must lie in 0..1", lora.dropout)));
+        }
+        let values = Tensor::f_from_slice(start.values())?.f_to_device(model.device())?;
+        Ok(Self {
+            transformer: Transformer::new(model, None, cancel)?,
+            lora,
+            settings,
+            layout: Arc::clone(start.layout()),
+            grads: values.f_zeros_like()?,
+            optimizer: AdamW::new(&values, settings.adam)?,
+            values,
+            dropout: (lora.dropout > 0.0).then(|| Dropout::new(dropout, lora.dropout)),
+        })
+    }
+
+    /// Adds the gradient of a loss of these rows to what [`AdapterTrainer::step`] will use.
+    ///
+    /// The loss is any function of the rows' log-likelihoods: `weights_of` is shown them and answers, for each row, the
+    /// derivative of the loss with respect to the *negative* log-likelihood. Rows of one call are computed in one pass;
+    /// memory grows with their tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Unusable`] for rows that the model cannot take; [`ModelError::Cancelled`] soon after the flag was
+    /// raised.
+    pub fn accumulate(
+        &mut self,
+        rows: &[&TokenizedRow],
+        weights_of: &mut dyn FnMut(&[RowScore]) -> Vec<f64>,
+    ) -> Result<Vec<RowScore>> {
+        let _no_grad = tch::no_grad_guard();
+        let model = &mut self.transformer;
+        model.check_rows(rows.iter().map(|row| row.ids.as_slice()))?;
+        if model.lora.is_none() {
+            model.lora = Some(LoraTensors::from_flat(&self.values, self.lora, model.config, model.kind)?);
+        }
+        let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
+        let packed = model.pack(&ids, self.settings.share_prefix && self.dropout.is_none())?;
+        let predictions = Predictions::new(&packed, rows)?;
+        let (hidden, tape) = model.forward_taped(&packed, self.dropout.as_mut())?;
+        let loss = ResponseLoss::new(model, &hidden, &predictions, true)?;
+        let scores = row_scores(&loss.losses, predictions.counts());
+        let mut weights = Vec::with_capacity(loss.losses.len());
+        for (weight, score) in weights_of(&scores).into_iter().zip(&scores) {
+            weights.resize(weights.len() + score.response_tokens, weight as f32);
+        }
+        let grad = loss.backward(model, &hidden, &predictions, &weights)?;
+        model.backward(&packed, tape, grad, &self.grads)?;
+        Ok(scores)
+    }
+
+    /// The gradient so far, for algorithms that correct it in place.
+    ///
+    /// # Shapes
+    ///
+    /// `[layout.len()]`
+    pub fn grads_mut(&mut self) -> &mut Tensor {
+        &mut self.grads
+    }
+
+    /// The adapter's values, for algorithms that correct them in place between steps.
+    ///
+    /// # Shapes
+    ///
+    /// `[layout.len()]`
+    pub fn values_mut(&mut self) -> &mut Tensor {
+        self.transformer.lora = None;
+        &mut self.values
+    }
+
+    /// Takes one step along the accumulated gradient and forgets it. Returns its norm before clipping.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Unusable`] if the gradient is not finite.
+    pub fn step(&mut self, learning_rate: f64) -> Result<f64> {
+        let _no_grad = tch::no_grad_guard();
+        let norm = self.grads.f_norm()?.f_to_kind(Kind::Double)?.f_double_value(&[])?;
+        if !norm.is_finite() {
+            return Err(ModelError::Unusable(
+                "the gradient is not finite; lower the learning rate or check the adapter and the rows".into(),
+            ));
+        }
+        if let Some(longest) = self.settings.max_grad_norm {
+            // torch.nn.utils.clip_grad_norm_ adds the same small number.
+            let factor = longest / (norm + 1e-6);
+            if factor < 1.0 {
+                let _ = self.grads.f_mul_scalar_(factor)?;
+            }
+        }
+        self.transformer.lora = None;
+        self.optimizer.step(&mut self.values, &self.grads, learning_rate)?;
+        let _ = self.grads.f_zero_()?;
+        Ok(norm)
+    }
+
+    /// The gradient so far, on the CPU, in the adapter's layout.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Torch`] if the device fails.
+    pub fn gradient(&self) -> Result<Adapter> {
+        self.to_adapter(&self.grads)
+    }
+
+    /// The adapter as it stands.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Torch`] if the device fails.
+    pub fn adapter(&self) -> Result<Adapter> {
+        self.to_adapter(&self.values)
+    }
+
+    fn to_adapter(&self, flat: &Tensor) -> Result<Adapter> {
+        let values = Vec::<f32>::try_from(flat)?;
+        Adapter::new(Arc::clone(&self.layout), values).map_err(|error| ModelError::Unusable(error.to_string()))
+    }
+}

@@ -1,0 +1,185 @@
+//! What the engine's tests share: weights by formula, the reference numbers, the default model.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::LazyLock};
+
+use fedward::{
+    lora::{LoraConfig, Target},
+    model::{Llama3RopeScaling, ModelConfig, ModelError, TokenizedRow, WeightSource},
+};
+use fedward_actors::protocol::Adapter;
+use serde_json::Value;
+use tch::Tensor;
+
+/// Numbers in -1..1 from a name and an index, as `formula` in tests/reference/engine_numbers.py.
+pub(crate) fn formula(name: &str, count: usize) -> Vec<f32> {
+    let key = name
+        .bytes()
+        .fold(1_469_598_103_934_665_603_u64, |key, byte| (key ^ u64::from(byte)).wrapping_mul(1_099_511_628_211));
+    (0..count as u64)
+        .map(|index| {
+            let mut z = index.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(key);
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^= z >> 31;
+            (2.0 * ((z >> 40) as f64 / f64::from(1 << 24)) - 1.0) as f32
+        })
+        .collect()
+}
+
+/// The small models' weights, as `small_weight` in tests/reference/engine_numbers.py.
+pub(crate) struct FormulaWeights;
+
+impl WeightSource for FormulaWeights {
+    fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+        let values: Vec<f32> = formula(name, shape.iter().product::<i64>() as usize)
+            .into_iter()
+            .map(|value| {
+                let value = f64::from(value);
+                if name.contains("norm") {
+                    (1.0 + 0.2 * value) as f32
+                } else if name.contains("embed_tokens") {
+                    value as f32
+                } else {
+                    (value * (3.0 / shape[1] as f64).sqrt()) as f32
+                }
+            })
+            .collect();
+        Ok(Tensor::from_slice(&values).view(shape))
+    }
+}
+
+/// The reference numbers.
+pub(crate) fn reference() -> &'static Value {
+    static REFERENCE: LazyLock<Value> = LazyLock::new(|| {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/fixtures/engine.json");
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    });
+    &REFERENCE
+}
+
+/// A small model's configuration as its reference has it.
+pub(crate) fn config_of(value: &Value) -> ModelConfig {
+    let integer = |key: &str| value[key].as_i64().unwrap();
+    let rope = &value["rope_parameters"];
+    let real = |key: &str| rope[key].as_f64().unwrap();
+    ModelConfig {
+        vocab_size: integer("vocab_size"),
+        hidden_size: integer("hidden_size"),
+        intermediate_size: integer("intermediate_size"),
+        num_hidden_layers: integer("num_hidden_layers") as usize,
+        num_attention_heads: integer("num_attention_heads"),
+        num_key_value_heads: integer("num_key_value_heads"),
+        head_dim: integer("head_dim"),
+        rms_norm_eps: value["rms_norm_eps"].as_f64().unwrap(),
+        rope_theta: real("rope_theta"),
+        rope_scaling: (rope["rope_type"] == "llama3").then(|| Llama3RopeScaling {
+            factor: real("factor"),
+            low_freq_factor: real("low_freq_factor"),
+            high_freq_factor: real("high_freq_factor"),
+            original_max_position_embeddings: real("original_max_position_embeddings"),
+        }),
+        max_position_embeddings: integer("max_position_embeddings") as usize,
+        tie_word_embeddings: value["tie_word_embeddings"].as_bool().unwrap(),
+    }
+}
+
+/// LoRA settings as a reference has them.
+pub(crate) fn lora_of(value: &Value) -> LoraConfig {
+    LoraConfig {
+        rank: value["rank"].as_u64().unwrap() as usize,
+        alpha: value["alpha"].as_f64().unwrap(),
+        dropout: 0.0,
+        targets: value["targets"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|name| name.as_str().unwrap().parse::<Target>().unwrap())
+            .collect(),
+        use_rslora: value["use_rslora"].as_bool().unwrap(),
+    }
+}
+
+/// The adapter by formula, as `adapted` in tests/reference/engine_numbers.py.
+pub(crate) fn formula_adapter(lora: &LoraConfig, model: &ModelConfig, b_scale: f64) -> Adapter {
+    let layout = lora.layout(model);
+    let values = layout
+        .tensors()
+        .iter()
+        .flat_map(|tensor| {
+            let scale = if tensor.name.contains("lora_A") { 1.0 / (tensor.shape[1] as f64).sqrt() } else { b_scale };
+            formula(&tensor.name, tensor.len()).into_iter().map(move |value| (f64::from(value) * scale) as f32)
+        })
+        .collect();
+    Adapter::new(layout, values).unwrap()
+}
+
+/// Rows as a reference has them.
+pub(crate) fn rows_of(value: &Value) -> Vec<TokenizedRow> {
+    let row = |value: &Value| TokenizedRow {
+        ids: ids_of(&value["ids"]),
+        response_start: value["response_start"].as_u64().unwrap() as usize,
+    };
+    value.as_array().unwrap().iter().map(row).collect()
+}
+
+/// Token ids.
+pub(crate) fn ids_of(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+/// Numbers.
+pub(crate) fn reals_of(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+/// Length of the difference over the length of the expected vector.
+pub(crate) fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let difference: f64 = found.iter().zip(expected).map(|(found, expected)| (found - expected).powi(2)).sum();
+    let length: f64 = expected.iter().map(|expected| expected.powi(2)).sum();
+    (difference / length.max(f64::MIN_POSITIVE)).sqrt()
+}
+
+/// Eight elements spread over a tensor, as `samples` in tests/reference/engine_numbers.py.
+pub(crate) fn samples(values: &[f32]) -> Vec<f64> {
+    (0..8).map(|k| f64::from(values[k * (values.len() - 1) / 7])).collect()
+}
+
+/// The tensors of an adapter by name.
+pub(crate) fn by_name(adapter: &Adapter) -> BTreeMap<&str, &[f32]> {
+    adapter.layout().tensors().iter().map(|tensor| (tensor.name.as_str(), adapter.tensor(tensor))).collect()
+}
+
+struct Dump(Vec<u8>);
+
+impl WeightSource for Dump {
+    fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+        let file = safetensors::SafeTensors::deserialize(&self.0).unwrap();
+        let view = file.tensor(name).unwrap();
+        Ok(Tensor::from_data_size(view.data(), shape, tch::Kind::Float))
+    }
+}
+
+pub(crate) fn default_config() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 49152,
+        hidden_size: 576,
+        intermediate_size: 1536,
+        num_hidden_layers: 30,
+        num_attention_heads: 9,
+        num_key_value_heads: 3,
+        head_dim: 64,
+        rms_norm_eps: 1e-5,
+        rope_theta: 1e5,
+        rope_scaling: None,
+        max_position_embeddings: 8192,
+        tie_word_embeddings: true,
+    }
+}
+
+/// The default model.
+pub(crate) fn default_model(precision: fedward::model::Precision) -> fedward::model::BaseModel {
+    fedward::model::init_backend();
+    let dump = Dump(std::fs::read("/tmp/smol.safetensors").unwrap());
+    fedward::model::BaseModel::load(default_config(), &dump, tch::Device::Cpu, precision).unwrap()
+}
