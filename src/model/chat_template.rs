@@ -149,6 +149,7 @@ fn environment() -> Result<Environment<'static>, String> {
 }
 
 /// Python's `json.dumps`, which `transformers` puts in place of Jinja's escaping `tojson`.
+#[allow(clippy::needless_pass_by_value, reason = "filters take their keyword arguments by value")]
 fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let _: Option<bool> = options.get("ensure_ascii")?;

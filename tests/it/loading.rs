@@ -1,9 +1,14 @@
 //! GGUF files and Hugging Face directories: values against references, damage against errors.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use fedward::model::{Checkpoint, ModelError};
-use fedward_actors::protocol::hex;
+use fedward_actors::protocol::{ChatRow, hex};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
@@ -39,7 +44,8 @@ fn the_default_model_dequantizes_bit_for_bit() {
         ("model.embed_tokens", "token_embd"),
         ("model.norm", "output_norm"),
     ];
-    let expected: BTreeMap<String, String> = serde_json::from_value(fixture("gguf_tensors.json")["tensors"].clone()).unwrap();
+    let expected: BTreeMap<String, String> =
+        serde_json::from_value(fixture("gguf_tensors.json")["tensors"].clone()).unwrap();
     let tensors = config.tensors();
     assert_eq!((tensors.len(), expected.len()), (272, 272));
     tensors.par_iter().for_each(|(name, shape)| {
@@ -50,6 +56,31 @@ fn the_default_model_dequantizes_bit_for_bit() {
     let wrong = checkpoint.weights.tensor("model.norm.weight", &[577]).unwrap_err().to_string();
     assert!(wrong.contains("output_norm.weight") && wrong.contains("[576]") && wrong.contains("[577]"), "{wrong}");
     assert!(checkpoint.weights.tensor("lm_head.weight", &[49_152, 576]).is_err());
+}
+
+/// Run with `--nocapture` to see how long opening and tokenizing take.
+#[test]
+fn opening_the_default_model_is_quick() {
+    let Some(path) = default_model() else { return };
+    let start = Instant::now();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let opened = start.elapsed();
+    let start = Instant::now();
+    let numbers: usize = checkpoint
+        .config
+        .tensors()
+        .iter()
+        .map(|(name, shape)| checkpoint.weights.tensor(name, shape).unwrap().numel())
+        .sum();
+    let dequantized = start.elapsed();
+    assert_eq!(numbers, 134_515_008);
+    let row = ChatRow::single_turn("How do tides work? ".repeat(10), "The Moon pulls at the sea. ".repeat(20));
+    let start = Instant::now();
+    let tokens: usize = (0..1000).map(|_| checkpoint.tokenizer.row_ids(&row, 4096).unwrap().unwrap().ids.len()).sum();
+    let tokenized = start.elapsed();
+    eprintln!("open {opened:?}, dequantize {dequantized:?}, 1000 rows of {} tokens {tokenized:?}", tokens / 1000);
+    // Far above what an idle machine needs, so that only a change of order of magnitude fails.
+    assert!(opened + dequantized < Duration::from_secs(30) && tokenized < Duration::from_secs(30));
 }
 
 /// A GGUF file of a tiny llama, written by hand.
@@ -211,7 +242,7 @@ fn damaged_files_are_errors() {
     }
     // Any flipped bit of the header must end in a checkpoint or an error, and tensors of a checkpoint must be readable.
     let mut opened = 0;
-    for bit in (0..whole.len().min(1800) * 8).step_by(5) {
+    for bit in (0..whole.len().min(1800) * 8).step_by(9) {
         let mut damaged = whole.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         if let Ok(checkpoint) = open_bytes(dir.path(), &damaged) {
@@ -231,7 +262,11 @@ fn what_is_wrong_is_named() {
         ("general.architecture", Some(typed(8, &text("qwen2"))), "found \"qwen2\", allowed is \"llama\""),
         ("llama.block_count", None, "metadata llama.block_count is missing"),
         ("llama.block_count", Some(typed(8, &text("two"))), "found a string, expected an integer"),
-        ("llama.block_count", Some(typed(4, &2_u32.to_le_bytes())), "model.layers.1.input_layernorm.weight of shape [32]"),
+        (
+            "llama.block_count",
+            Some(typed(4, &2_u32.to_le_bytes())),
+            "model.layers.1.input_layernorm.weight of shape [32]",
+        ),
         ("llama.feed_forward_length", Some(typed(4, &64_u32.to_le_bytes())), "found shape [32, 32], expected [64, 32]"),
         ("llama.attention.head_count", Some(typed(4, &0_u32.to_le_bytes())), "found 0"),
         ("llama.rope.scaling.type", Some(typed(8, &text("yarn"))), "found \"yarn\""),

@@ -4,6 +4,7 @@ mod engine_default;
 mod engine_small;
 mod engine_speed;
 mod engine_support;
+mod hugging_face;
 mod loading;
 mod peft;
 mod tokenizer;

@@ -65,9 +65,15 @@ fn check_adapters_of_peft(directory: &Path) {
     let expected: Value = serde_json::from_slice(&fs::read(directory.join("expected.json")).unwrap()).unwrap();
     let attention = [Target::QProj, Target::VProj];
     let cases = [
-        ("all_linear", LoraConfig { rank: 2, alpha: 8.0, dropout: 0.05, targets: Target::ALL.into(), use_rslora: false }),
+        (
+            "all_linear",
+            LoraConfig { rank: 2, alpha: 8.0, dropout: 0.05, targets: Target::ALL.into(), use_rslora: false },
+        ),
         ("bf16", LoraConfig { rank: 3, alpha: 3.0, dropout: 0.0, targets: attention.into(), use_rslora: true }),
-        ("f16", LoraConfig { rank: 1, alpha: 2.0, dropout: 0.0, targets: [Target::DownProj].into(), use_rslora: false }),
+        (
+            "f16",
+            LoraConfig { rank: 1, alpha: 2.0, dropout: 0.0, targets: [Target::DownProj].into(), use_rslora: false },
+        ),
     ];
     for (name, config) in cases {
         let (found, adapter) = peft::load(&directory.join(name), &tiny_llama()).unwrap();
@@ -116,7 +122,11 @@ fn a_directory_saved_by_an_installed_transformers_opens() {
     let expected: Value = serde_json::from_slice(&fs::read(dir.path().join("expected.json")).unwrap()).unwrap();
     for (name, shape) in checkpoint.config.tensors() {
         let tensor = checkpoint.weights.tensor(&name, &shape).unwrap().to_kind(Kind::Float).reshape([-1]);
-        assert_eq!(sha256(&Vec::<f32>::try_from(tensor).unwrap()), expected["tensors"][&name].as_str().unwrap(), "{name}");
+        assert_eq!(
+            sha256(&Vec::<f32>::try_from(tensor).unwrap()),
+            expected["tensors"][&name].as_str().unwrap(),
+            "{name}"
+        );
     }
     let messages = serde_json::from_value(expected["messages"].clone()).unwrap();
     let row = fedward_actors::protocol::ChatRow { messages, topic: None, label: None };

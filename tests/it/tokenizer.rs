@@ -1,6 +1,6 @@
 //! The default model's tokenizer and chat template against `transformers` (`tests/reference/tokenizer_and_templates.py`).
 
-use fedward::model::{Checkpoint, ChatTokenizer};
+use fedward::model::{ChatTokenizer, Checkpoint};
 use fedward_actors::protocol::{ChatMessage, ChatRow, Role};
 use serde_json::Value;
 
