@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     lora::LoraConfig,
-    model::{BaseModel, ModelError, Result, RowScore, TokenizedRow},
+    model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, shared_prefix},
 };
 
 /// How an adapter is fine-tuned.
@@ -36,6 +36,7 @@ pub struct SftSettings {
     /// Compute the tokens that a batch's rows all begin with once.
     pub share_prefix: bool,
     /// Most tokens computed in one pass; a larger batch is split, and its gradient stays the same but for rounding.
+    /// Bounds memory: the default model keeps about 0.8 MB a token with adapters on q and v, 1.1 MB with all.
     pub pass_tokens: usize,
 }
 
@@ -52,7 +53,7 @@ impl SftSettings {
             proximal_mu: 0.0,
             drift_correction: None,
             share_prefix: true,
-            pass_tokens: 2048,
+            pass_tokens: 1536,
         }
     }
 }
@@ -152,12 +153,14 @@ fn accumulate_mean_loss(trainer: &mut AdapterTrainer, batch: &[&TokenizedRow], p
         ));
     }
     let weight = 1.0 / total as f64;
+    let ids: Vec<&[u32]> = batch.iter().map(|row| row.ids.as_slice()).collect();
+    let prefix = if trainer.shares_prefix() { shared_prefix(&ids) } else { 0 };
     let mut sum = 0.0;
     let mut rest = batch;
     while !rest.is_empty() {
-        let mut tokens = 0;
+        let mut tokens = prefix;
         let fitting = rest.iter().take_while(|row| {
-            tokens += row.ids.len();
+            tokens += row.ids.len() - prefix;
             tokens <= pass_tokens
         });
         let (pass, later) = rest.split_at(fitting.count().max(1));
