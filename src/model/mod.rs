@@ -31,7 +31,7 @@ pub use error::ModelError;
 pub use features::mean_hidden;
 pub use generation::{FinishReason, Generated, GenerationSettings, generate};
 pub(crate) use head::{Predictions, ResponseLoss};
-pub(crate) use packing::PackedRows;
+pub(crate) use packing::{PackedRows, shared_prefix};
 pub use scoring::{RowScore, score};
 pub use tokenizer::ChatTokenizer;
 

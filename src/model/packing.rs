@@ -207,8 +207,8 @@ pub(crate) fn check_rows<'r>(rows: impl IntoIterator<Item = &'r [u32]>, config: 
     Ok(())
 }
 
-/// How many tokens all rows begin with, leaving each row at least one of its own.
-fn shared_prefix(rows: &[&[u32]]) -> usize {
+/// How many tokens all rows begin with, leaving each row at least one of its own; 0 where sharing is not worth it.
+pub(crate) fn shared_prefix(rows: &[&[u32]]) -> usize {
     let [first, others @ ..] = rows else { return 0 };
     if others.is_empty() {
         return 0;

@@ -4,7 +4,7 @@
 //! differentiation would keep and compute is not needed. No operation here records gradients.
 
 use fedward_actors::CancelFlag;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     BaseModel, ModelConfig, ModelError, Result,
@@ -21,7 +21,7 @@ pub(crate) struct Transformer<'a> {
     pub(crate) lora: Option<LoraTensors>,
     pub(crate) heads: Heads,
     pub(crate) kind: Kind,
-    pub(crate) device: tch::Device,
+    pub(crate) device: Device,
     cancel: &'a CancelFlag,
 }
 
@@ -172,28 +172,28 @@ impl<'a> Transformer<'a> {
             // Nothing below the first adapted layer has a gradient that anybody needs.
             let attention_matters = index > 0 || lora.adapts_attention(0);
 
-            let grad_gated = linear_backward(&grad, &layer.down, adapted(LinearGroup::Down), &kept.down_lora, grads)?;
+            let grad_gated = linear_backward(&grad, &layer.down, adapted(LinearGroup::Down), kept.down_lora.as_ref(), grads)?;
             let grad_gate_up = gated_backward(&kept.gate_up, grad_gated)?;
             if !attention_matters {
-                return lora_backward(&grad_gate_up, adapted(LinearGroup::GateUp), &kept.gate_up_lora, None, grads);
+                return lora_backward(&grad_gate_up, adapted(LinearGroup::GateUp), kept.gate_up_lora.as_ref(), None, grads);
             }
             let grad_normed = linear_backward(
                 &grad_gate_up,
                 &layer.gate_up,
                 adapted(LinearGroup::GateUp),
-                &kept.gate_up_lora,
+                kept.gate_up_lora.as_ref(),
                 grads,
             )?;
             norm_backward(&mut grad, grad_normed, &kept.mlp_norm, &layer.mlp_norm)?;
 
             let grad_attended =
-                linear_backward(&grad, &layer.output, adapted(LinearGroup::Output), &kept.output_lora, grads)?;
+                linear_backward(&grad, &layer.output, adapted(LinearGroup::Output), kept.output_lora.as_ref(), grads)?;
             let grad_qkv = attend_backward(self.heads, &grad_attended, &kept.qkv, &kept.probabilities, packed)?;
             packed.rotation.apply_backward(&grad_qkv, self.heads.rotated())?;
             if index == 0 {
-                return lora_backward(&grad_qkv, adapted(LinearGroup::Qkv), &kept.qkv_lora, None, grads);
+                return lora_backward(&grad_qkv, adapted(LinearGroup::Qkv), kept.qkv_lora.as_ref(), None, grads);
             }
-            let grad_normed = linear_backward(&grad_qkv, &layer.qkv, adapted(LinearGroup::Qkv), &kept.qkv_lora, grads)?;
+            let grad_normed = linear_backward(&grad_qkv, &layer.qkv, adapted(LinearGroup::Qkv), kept.qkv_lora.as_ref(), grads)?;
             norm_backward(&mut grad, grad_normed, &kept.attention_norm, &layer.attention_norm)?;
         }
         Ok(())
@@ -236,7 +236,7 @@ impl<'a> Transformer<'a> {
     ///
     /// `normed`: `[tokens, hidden]`, after the final norm → `[tokens, vocab_size]`.
     pub(crate) fn logits(&self, normed: &Tensor) -> Result<Tensor> {
-        Ok(normed.f_mm(&self.weights.head.f_tr()?)?.f_to_kind(Kind::Float)?)
+        Ok(product(normed, &self.weights.head)?.f_to_kind(Kind::Float)?)
     }
 
     /// One layer over single new tokens: everything but attention is as in [`Transformer::forward`].
@@ -263,6 +263,27 @@ impl<'a> Transformer<'a> {
     }
 }
 
+/// Up to this many tokens, `W xᵀ` is faster on a CPU than `x Wᵀ`: the library copies the right-hand matrix into its own
+/// order first, and with few tokens that copy of the weights costs as much as half of the product.
+const FEW_TOKENS: i64 = 64;
+
+fn few_tokens(input: &Tensor) -> bool {
+    input.device() == Device::Cpu && input.size()[0] <= FEW_TOKENS
+}
+
+/// `x Wᵀ`.
+///
+/// # Shapes
+///
+/// `input`: `[tokens, inputs]`, `weight`: `[outputs, inputs]` → `[tokens, outputs]`, contiguous.
+fn product(input: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if few_tokens(input) {
+        Ok(weight.f_mm(&input.f_tr()?)?.f_tr()?.f_contiguous()?)
+    } else {
+        Ok(input.f_mm(&weight.f_tr()?)?)
+    }
+}
+
 /// `x Wᵀ`, plus the adapter's share.
 fn linear(
     input: &Tensor,
@@ -270,7 +291,7 @@ fn linear(
     lora: Option<&LoraLinear>,
     dropout: Option<&mut Dropout>,
 ) -> Result<(Tensor, Option<LoraTape>)> {
-    let output = input.f_mm(&weight.f_tr()?)?;
+    let output = product(input, weight)?;
     let tape = lora.map(|lora| lora.add_to(input, &output, dropout)).transpose()?;
     Ok((output, tape))
 }
@@ -283,7 +304,11 @@ fn linear_onto(
     lora: Option<&LoraLinear>,
     dropout: Option<&mut Dropout>,
 ) -> Result<(Tensor, Option<LoraTape>)> {
-    let output = residual.f_addmm(input, &weight.f_tr()?)?;
+    let output = if few_tokens(input) {
+        product(input, weight)?.f_add_(residual)?
+    } else {
+        residual.f_addmm(input, &weight.f_tr()?)?
+    };
     let tape = lora.map(|lora| lora.add_to(input, &output, dropout)).transpose()?;
     Ok((output, tape))
 }
@@ -293,7 +318,7 @@ fn linear_backward(
     grad: &Tensor,
     weight: &Tensor,
     lora: Option<&LoraLinear>,
-    tape: &Option<LoraTape>,
+    tape: Option<&LoraTape>,
     grads: &Tensor,
 ) -> Result<Tensor> {
     let mut grad_input = grad.f_mm(weight)?;
@@ -304,7 +329,7 @@ fn linear_backward(
 fn lora_backward(
     grad: &Tensor,
     lora: Option<&LoraLinear>,
-    tape: &Option<LoraTape>,
+    tape: Option<&LoraTape>,
     grad_input: Option<&mut Tensor>,
     grads: &Tensor,
 ) -> Result<()> {

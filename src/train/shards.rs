@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::trainer::{AdapterTrainer, TrainerSettings};
 use crate::{
     lora::LoraConfig,
-    model::{BaseModel, ModelError, Result, RowScore, TokenizedRow},
+    model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, shared_prefix},
 };
 
 /// One trainer a part. The number of parts belongs to the computation and not to the machine: gradients are added in
@@ -90,11 +90,13 @@ fn accumulate(
     weight: f64,
     pass_tokens: usize,
 ) -> Result<f64> {
+    let ids: Vec<&[u32]> = rest.iter().map(|row| row.ids.as_slice()).collect();
+    let prefix = if trainer.shares_prefix() { shared_prefix(&ids) } else { 0 };
     let mut sum = 0.0;
     while !rest.is_empty() {
-        let mut tokens = 0;
+        let mut tokens = prefix;
         let fitting = rest.iter().take_while(|row| {
-            tokens += row.ids.len();
+            tokens += row.ids.len() - prefix;
             tokens <= pass_tokens
         });
         let (pass, later) = rest.split_at(fitting.count().max(1));

@@ -99,13 +99,14 @@ impl<'a> AdapterTrainer<'a> {
         weights_of: &mut dyn FnMut(&[RowScore]) -> Vec<f64>,
     ) -> Result<Vec<RowScore>> {
         let _no_grad = tch::no_grad_guard();
+        let shares_prefix = self.shares_prefix();
         let model = &mut self.transformer;
         model.check_rows(rows.iter().map(|row| row.ids.as_slice()))?;
         if model.lora.is_none() {
             model.lora = Some(LoraTensors::from_flat(&self.values, self.lora, model.config, model.kind)?);
         }
         let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
-        let packed = model.pack(&ids, self.settings.share_prefix && self.dropout.is_none())?;
+        let packed = model.pack(&ids, shares_prefix)?;
         let predictions = Predictions::new(&packed, rows)?;
         let (hidden, tape) = model.forward_taped(&packed, self.dropout.as_mut())?;
         let loss = ResponseLoss::new(model, &hidden, &predictions, true)?;
@@ -117,6 +118,11 @@ impl<'a> AdapterTrainer<'a> {
         let grad = loss.backward(model, &hidden, &predictions, &weights)?;
         model.backward(&packed, tape, grad, &self.grads)?;
         Ok(scores)
+    }
+
+    /// Whether passes compute a common prefix once.
+    pub(crate) const fn shares_prefix(&self) -> bool {
+        self.settings.share_prefix && self.dropout.is_none()
     }
 
     /// The gradient so far, for algorithms that correct it in place.

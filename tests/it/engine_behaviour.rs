@@ -290,7 +290,7 @@ fn cancelling_ends_work_within_a_step() {
     let rng_of = |prompt: usize| ChaCha8Rng::seed_from_u64(prompt as u64);
     let ids: Vec<Vec<u32>> = rows.iter().map(|row| row.ids[..100].to_vec()).collect();
     let endless = GenerationSettings { max_new_tokens: 3000, stop_ids: vec![], ..settings_of_generation() };
-    let works: [&(dyn Fn(&CancelFlag) -> Option<ModelError> + Sync); 4] = [
+    let works: [&Work; 4] = [
         &|cancel| train_sft(&model, &lora, &start, &rows, &settings, streams(1), cancel, &mut |_| {}).err(),
         &|cancel| score(&model, Some(lora_ref), &vec![rows[0].clone(); 200], cancel).err(),
         &|cancel| mean_hidden(&model, None, &vec![rows[0].ids.clone(); 200], cancel).err(),
@@ -311,6 +311,8 @@ fn cancelling_ends_work_within_a_step() {
         assert!(took < Duration::from_secs(5), "work {index} took {took:?}");
     }
 }
+
+type Work<'a> = dyn Fn(&CancelFlag) -> Option<ModelError> + Sync + 'a;
 
 fn settings_of_generation() -> GenerationSettings {
     settings(0.0, 4)

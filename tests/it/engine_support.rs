@@ -10,7 +10,7 @@ use fedward_actors::protocol::Adapter;
 use serde_json::Value;
 use tch::Tensor;
 
-/// Numbers in -1..1 from a name and an index, as `formula` in tests/reference/engine_numbers.py.
+/// Numbers in -1..1 from a name and an index, as `formula` in `tests/reference/engine_numbers.py`.
 pub(crate) fn formula(name: &str, count: usize) -> Vec<f32> {
     let key = name
         .bytes()
@@ -26,7 +26,7 @@ pub(crate) fn formula(name: &str, count: usize) -> Vec<f32> {
         .collect()
 }
 
-/// The small models' weights, as `small_weight` in tests/reference/engine_numbers.py.
+/// The small models' weights, as `small_weight` in `tests/reference/engine_numbers.py`.
 pub(crate) struct FormulaWeights;
 
 impl WeightSource for FormulaWeights {
@@ -99,7 +99,7 @@ pub(crate) fn lora_of(value: &Value) -> LoraConfig {
     }
 }
 
-/// The adapter by formula, as `adapted` in tests/reference/engine_numbers.py.
+/// The adapter by formula, as `adapted` in `tests/reference/engine_numbers.py`.
 pub(crate) fn formula_adapter(lora: &LoraConfig, model: &ModelConfig, b_scale: f64) -> Adapter {
     let layout = lora.layout(model);
     let values = layout
@@ -140,7 +140,7 @@ pub(crate) fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
     (difference / length.max(f64::MIN_POSITIVE)).sqrt()
 }
 
-/// Eight elements spread over a tensor, as `samples` in tests/reference/engine_numbers.py.
+/// Eight elements spread over a tensor, as `samples` in `tests/reference/engine_numbers.py`.
 pub(crate) fn samples(values: &[f32]) -> Vec<f64> {
     (0..8).map(|k| f64::from(values[k * (values.len() - 1) / 7])).collect()
 }
