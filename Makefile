@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-short test build setup libtorch fetch lint doc reference grafana-check clean distclean
+.PHONY: help demo demo-short test build setup libtorch fetch lint doc reference grafana-check dashboard-check clean distclean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,7 +28,10 @@ demo: fetch ## Set up everything and run the quickstart scenario
 demo-short: fetch ## The quickstart scenario with one round
 	$(FEDWARD) run $(SCENARIO) $(SHORT_ARGS) $(RUN_ARGS)
 
-test: fetch ## Set up everything and run all tests
+# The tests' build also makes the binary; a build of its own would compile a dozen crates twice, with other features.
+test: setup ## Set up everything and run all tests
+	$(CARGO) build $(PROFILE) --workspace --bins --tests
+	$(FEDWARD) fetch $(DEMO_CATALOGUE)
 	@tools/test.sh $(PROFILE)
 
 build: setup ## Compile target/release/fedward
@@ -48,10 +51,14 @@ lint: setup ## Formatting, clippy and the shell scripts
 	$(CARGO) clippy $(PROFILE) --workspace --all-targets -- -D warnings
 	@if command -v shellcheck >/dev/null; then shellcheck tools/*.sh .ci/run; fi
 
+dashboard-check: ## Type-check the dashboards against Grafana's schema (needs npm)
+	@tools/require.sh npm
+	cd tools/dashboard-check && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent check
+
 doc: setup ## API documentation in target/doc
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(PROFILE) --workspace --no-deps
 
-reference: ## Write the reference numbers of transformers and peft (2 GB into .venv-reference)
+reference: fetch ## Compute the reference numbers anew with transformers and peft (5 GB into .venv-reference)
 	@tools/reference.sh
 
 grafana-check: build ## Check dashboards and alerts on a synthetic run (needs Debian's prometheus)

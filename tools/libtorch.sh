@@ -29,7 +29,7 @@ is_installed() {
     is_libtorch .libtorch/torch && [ "$(cat .libtorch/stamp 2>/dev/null)" = "$stamp" ]
 }
 
-is_installed && exit 0
+is_installed && [ ! -e .libtorch.tmp ] && exit 0
 if [ -L .libtorch ]; then
     is_libtorch .libtorch/torch || fail ".libtorch is a link to something that holds no libtorch: remove it"
     exit 0
@@ -37,17 +37,19 @@ fi
 
 [ "$(uname -s) $(uname -m)" = "Linux x86_64" ] ||
     fail "libtorch is installed on x86_64 Linux only, this is $(uname -s) $(uname -m): set LIBTORCH to a libtorch $version of your own"
-tools/require.sh python3 pip
-free_kib=$(df -Pk . | awk 'NR == 2 { print $4 }')
-[ "$free_kib" -gt 3500000 ] || fail "installing libtorch needs 3.5 GB of disk for a moment (0.6 GB stay), found $((free_kib / 1000)) MB: free some space"
 
 # Two installations at once would remove each other's temporary files.
 if command -v flock >/dev/null; then
     exec 9>.libtorch.lock
     flock 9
-    is_installed && exit 0
 fi
 rm -rf .libtorch.tmp .libtorch.old
+is_installed && exit 0
+
+tools/require.sh python3 pip
+free_kib=$(df -Pk . | awk 'NR == 2 { print $4 }')
+[ "$free_kib" -gt 3500000 ] || fail "installing libtorch needs 3.5 GB of disk for a moment (0.6 GB stay), found $((free_kib / 1000)) MB: free some space"
+
 trap 'rm -rf .libtorch.tmp' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP

@@ -5,12 +5,19 @@
 //!
 //! Prints a row of numbers for each size, each measured in a process of its own, so that peaks of memory do not mix.
 
-use std::{env, error::Error, fs, process::Command, sync::Arc};
+use std::{
+    env,
+    error::Error,
+    fs,
+    process::Command,
+    sync::{Arc, Mutex},
+};
 
 use fedward_actors::{
     CancelFlag, FederationConfig, StartState,
-    ports::{LocalTrainer, LocalTraining, PortResult, TrainTask},
+    ports::{LocalTrainer, LocalTraining, PortError, PortResult, RunStore, TrainTask},
     protocol::{Adapter, AdapterLayout, ChatRow, RoundId},
+    records::{ClientRecord, RoundRecord},
     run_federation,
     testing::{Rehearsal, WeightedMean},
 };
@@ -27,6 +34,26 @@ const SIZES: [(u32, u32, usize, bool); 7] = [
     (10_000, 100, 921_600, true),
     (10_000, 10_000, 8, true),
 ];
+
+/// Keeps the last state and every row: what is measured is not the store.
+#[derive(Clone, Default)]
+struct LastState {
+    state: Option<Adapter>,
+    rounds: Arc<Mutex<Vec<RoundRecord>>>,
+}
+
+impl RunStore for LastState {
+    fn checkpoint(&mut self, _: RoundId, global: &Adapter, _: &[u8]) -> PortResult<()> {
+        self.state = Some(global.clone());
+        Ok(())
+    }
+
+    fn append(&mut self, record: &RoundRecord, _: &[ClientRecord]) -> PortResult<()> {
+        let mut rounds = self.rounds.lock().map_err(|error| PortError::Failed(error.to_string()))?;
+        rounds.push(record.clone());
+        Ok(())
+    }
+}
 
 /// Gives back the adapter that it was sent.
 struct Untouched {
@@ -68,14 +95,17 @@ async fn measure(clients: u32, cohort: u32, numbers: usize, copies: bool) -> Res
     let config = FederationConfig { slots, ..rehearsal.config.clone() };
     let mut ports = rehearsal.ports();
     ports.trainer = Arc::new(Untouched { copies });
+    let store = LastState::default();
+    ports.store = Box::new(store.clone());
     ports.strategy = Arc::new(|| Box::new(WeightedMean));
     let layout = Arc::new(AdapterLayout::new([("adapter".to_owned(), [1, numbers])]));
     let global = Adapter::zeros(layout);
     let adapter_bytes = global.size_bytes();
     let start = StartState { round: RoundId::START, global, strategy_state: Vec::new() };
     run_federation(config, ports, start, CancelFlag::new()).await?;
-    let rounds = rehearsal.store.stored().rounds;
-    let seconds = rounds.iter().map(|round| round.seconds.total()).sum::<f64>() / f64::from(ROUNDS);
+    let total: f64 =
+        store.rounds.lock().map_err(|error| error.to_string())?.iter().map(|round| round.seconds.total()).sum();
+    let seconds = total / f64::from(ROUNDS);
     let peak = peak_memory_kilobytes()? / 1024;
     println!("{clients:>7}  {cohort:>6}  {adapter_bytes:>13}  {copies:>6}  {seconds:>15.4}  {peak:>21}");
     Ok(())

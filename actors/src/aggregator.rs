@@ -161,7 +161,7 @@ mod tests {
         cancel::CancelFlag,
         ports::{PortError, PortResult},
         protocol::{Attempt, ClientId, Ticket},
-        testing::{WeightedMean, layout_of_rank, tiny_layout},
+        testing::{Rehearsal, WeightedMean, layout_of_rank, tiny_layout},
     };
 
     fn update(client: u32, value: f32) -> ClientUpdate {
@@ -228,6 +228,18 @@ mod tests {
         let mut state = state(Arc::new(|| panic!("strategy made below quorum")));
         let result = state.aggregate(request(1, vec![update(0, 1.0)])).await;
         assert_eq!(result, Ok(Aggregation::BelowQuorum { accepted: 1, quorum: 2 }));
+    }
+
+    #[tokio::test]
+    async fn r_2_a_round_asked_for_again_is_not_aggregated_on_top_of_itself() {
+        let mut state = state(Rehearsal::new(2, 2, 1).strategy);
+        let updates = || vec![update(0, 1.0), update(1, 3.0)];
+        let first = state.aggregate(request(1, updates())).await.unwrap();
+        assert_eq!(state.aggregate(request(1, updates())).await.unwrap(), first);
+        let mut second = request(2, updates());
+        let Aggregation::Done { strategy, .. } = first.clone() else { panic!("{first:?}") };
+        second.strategy = strategy;
+        assert_ne!(state.aggregate(second).await.unwrap(), first, "the strategy has no memory to test");
     }
 
     #[tokio::test]

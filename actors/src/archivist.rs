@@ -1,11 +1,14 @@
 //! The archivist: keeps what rounds leave behind.
 
+use std::sync::Arc;
+
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
+    cancel::CancelFlag,
     compute::{Compute, Panicked},
-    ports::{PortResult, RunStore},
+    ports::{PortError, PortResult, RunStore},
     protocol::{
         Adapter,
         messages::{CommitRequest, StrategyState},
@@ -19,7 +22,19 @@ pub(crate) struct Archivist;
 pub(crate) struct ArchivistState {
     /// Lent to a blocking thread during a commit; gone if the store panicked.
     pub(crate) store: Option<Box<dyn RunStore>>,
+    pub(crate) commits: CommitGate,
     pub(crate) compute: Compute,
+}
+
+/// Lets commits through one at a time, until a run that was cancelled closes it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CommitGate(Arc<Mutex<()>>);
+
+impl CommitGate {
+    /// Waits until no commit is under way. None begins afterwards, for the run's flag is raised by then.
+    pub(crate) async fn close(&self) {
+        let _no_commit = self.0.lock().await;
+    }
 }
 
 impl Actor for Archivist {
@@ -57,7 +72,12 @@ impl ArchivistState {
         clients: Vec<ClientRecord>,
     ) -> Result<PortResult<Box<RoundRecord>>, Panicked> {
         let mut store = self.store.take().ok_or_else(|| Panicked("the run store is lost".to_owned()))?;
-        let work = move |_: &_| {
+        let gate = Arc::clone(&self.commits.0);
+        let work = move |cancel: &CancelFlag| {
+            let _commit = gate.blocking_lock();
+            if cancel.is_cancelled() {
+                return (store, Err(PortError::Cancelled));
+            }
             let stored = store_round(store.as_mut(), &global, &strategy, record, &clients);
             (store, stored)
         };

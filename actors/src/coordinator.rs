@@ -55,7 +55,8 @@ impl Actor for Coordinator {
 }
 
 impl Server {
-    async fn run_rounds(&mut self, rounds: &[RoundId]) -> Result<FederationResult, FederationError> {
+    /// Runs these rounds, first to last.
+    pub(crate) async fn run_rounds(&mut self, rounds: &[RoundId]) -> Result<FederationResult, FederationError> {
         for &round in rounds {
             run_round(self, round).await?;
         }

@@ -3,9 +3,11 @@
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorRef, SpawnErr};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     aggregator::AggregatorArgs,
+    archivist::CommitGate,
     cancel::CancelFlag,
     compute::Compute,
     coordinator::{Coordinator, Server},
@@ -22,6 +24,9 @@ use crate::{
 
 /// The longest that cancelled work may keep its compute slot, whatever the client timeout.
 const LONGEST_GRACE: Duration = Duration::from_secs(10);
+
+/// How long a run that was cancelled waits for a commit under way.
+const COMMIT_GRACE: Duration = Duration::from_millis(250);
 
 /// How a federation runs.
 #[derive(Clone, Debug)]
@@ -51,7 +56,8 @@ pub struct FederationConfig {
 }
 
 /// In which rounds something is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Schedule {
     /// In none.
     Never,
@@ -166,7 +172,8 @@ impl FederationConfig {
 
 /// Runs a federation from `start` to its last round.
 ///
-/// Ends within milliseconds of `cancel` being raised: work on blocking threads is told to stop and not waited for.
+/// Ends within milliseconds of `cancel` being raised: work on blocking threads is told to stop and not waited for. Only a
+/// commit under way is given a moment to end, so that the store is at rest afterwards.
 ///
 /// # Errors
 ///
@@ -184,13 +191,19 @@ pub async fn run_federation(
     let rounds = (start.round.next().0..=config.rounds).map(RoundId).collect();
     let run = cancel.child();
     let _end_work = run.cancel_on_drop();
-    let supervisor = start_supervisor(&config, ports, &run);
+    let commits = CommitGate::default();
+    let supervisor = start_supervisor(&config, ports, &run, commits.clone());
     let (supervisor, observer) = supervisor.await.map_err(|_| FederationError::ActorLost("supervisor"))?;
     let _end_actors = KillOnDrop(supervisor.clone());
-    let coordinator = start_coordinator(config, start, run, supervisor, observer).await?;
+    let server = gather_server(config, start, run, supervisor.clone(), observer).await?;
+    let coordinator = Actor::spawn_linked(None, Coordinator, server, supervisor.get_cell()).await;
+    let (coordinator, _) = coordinator.map_err(|_| FederationError::ActorLost("coordinator"))?;
     tokio::select! {
         biased;
-        () = cancel.cancelled() => Err(FederationError::Cancelled),
+        () = cancel.cancelled() => {
+            let _ = tokio::time::timeout(COMMIT_GRACE, commits.close()).await;
+            Err(FederationError::Cancelled)
+        }
         answer = ask(&coordinator, |reply| RunRounds { rounds, reply }) => {
             answer.unwrap_or(Err(FederationError::ActorLost("coordinator")))
         }
@@ -201,6 +214,7 @@ async fn start_supervisor(
     config: &FederationConfig,
     ports: Ports,
     run: &CancelFlag,
+    commits: CommitGate,
 ) -> Result<(ActorRef<SupervisorMessage>, Arc<dyn Observer>), SpawnErr> {
     let grace = LONGEST_GRACE.min(config.client_timeout / 4);
     let compute = Compute::new(config.slots, run.clone(), grace);
@@ -218,6 +232,7 @@ async fn start_supervisor(
         realigner: ports.realigner,
         benchmarks: ports.benchmarks,
         store: ports.store,
+        commits,
         observer: Arc::clone(&ports.observer),
         compute,
     };
@@ -225,19 +240,16 @@ async fn start_supervisor(
     Ok((supervisor, ports.observer))
 }
 
-async fn start_coordinator(
+async fn gather_server(
     config: FederationConfig,
     start: StartState,
     run: CancelFlag,
     supervisor: ActorRef<SupervisorMessage>,
     observer: Arc<dyn Observer>,
-) -> Result<ActorRef<RunRounds>, FederationError> {
+) -> Result<Server, FederationError> {
     let crew = ask(&supervisor, SupervisorMessage::Crew).await.ok_or(FederationError::ActorLost("supervisor"))?;
     let strategy = StrategyState { after: start.round, bytes: start.strategy_state.into() };
-    let cell = supervisor.get_cell();
-    let server = Server { config, global: start.global, strategy, crew, supervisor, observer, run };
-    let spawned = Actor::spawn_linked(None, Coordinator, server, cell).await;
-    Ok(spawned.map_err(|_| FederationError::ActorLost("coordinator"))?.0)
+    Ok(Server { config, global: start.global, strategy, crew, supervisor, observer, run })
 }
 
 /// Kills a run's actors when the run's future ends or is dropped.
@@ -252,6 +264,24 @@ impl Drop for KillOnDrop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Conduct, Rehearsal};
+
+    /// The coordinator may learn what cancelled work left undone before it is stopped: that must not become a round.
+    #[tokio::test]
+    async fn c_1_what_cancelled_work_left_undone_is_not_stored() {
+        let run = CancelFlag::new();
+        let raise = run.clone();
+        let rehearsal = Rehearsal::new(3, 3, 1).with_trainer(move |_, _, _| {
+            raise.cancel();
+            Conduct::Honest
+        });
+        let config = rehearsal.config.clone();
+        let (supervisor, observer) =
+            start_supervisor(&config, rehearsal.ports(), &run, CommitGate::default()).await.unwrap();
+        let mut server = gather_server(config, rehearsal.start(), run, supervisor, observer).await.unwrap();
+        assert_eq!(server.run_rounds(&[RoundId(1)]).await, Err(FederationError::Cancelled));
+        assert_eq!(rehearsal.store.stored().checkpoints, []);
+    }
 
     #[test]
     fn a_schedule_is_due_in_its_rounds_alone() {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use crate::{
     federation::{FederationConfig, FederationError, Schedule},
     protocol::RoundId,
-    records::{ClientOutcome, ClientRecord, DropReason, RejectReason, RoundOutcome},
+    records::{ClientOutcome, ClientRecord, DropReason, Phase, RejectReason, RoundEvent, RoundOutcome},
     sampler::CohortSampler,
     testing::{Conduct, FakeBenchmarks, FakeRealigner, FakeRows, Rehearsal},
 };
@@ -261,21 +261,44 @@ async fn c_1_a_run_cancelled_at_any_moment_resumes_to_the_same_end() {
     let slow = |_, _, _| Conduct::Slow(Duration::from_millis(2));
     let whole = Rehearsal::new(9, 4, 6).with_guard(|_| Conduct::Honest).with_trainer(slow);
     let result = whole.run().await.unwrap();
-    for moment in 1..25 {
-        let cut = Rehearsal::new(9, 4, 6).with_guard(|_| Conduct::Honest).with_trainer(slow);
+    for moment in 1..40 {
+        let mut cut = Rehearsal::new(9, 4, 6).with_guard(|_| Conduct::Honest).with_trainer(slow);
+        cut.store.checkpoint_takes = Duration::from_millis(2);
         let cancel = cut.cancel.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(moment)).await;
             cancel.cancel();
         });
         let ended = cut.run().await;
-        // A commit that was under way when the run ended may still come to its end.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        let start = cut.store.stored().checkpoints.last().cloned().unwrap_or_else(|| cut.start());
+        // The store is at rest, with as many rows as checkpoints.
+        let stored = cut.store.stored();
+        assert_eq!(stored.rounds.len(), stored.checkpoints.len());
+        let start = stored.checkpoints.last().cloned().unwrap_or_else(|| cut.start());
         assert!(ended.is_ok() || ended == Err(FederationError::Cancelled), "{ended:?}");
         let rest = Rehearsal::new(9, 4, 6).with_guard(|_| Conduct::Honest).with_trainer(slow);
         assert_eq!(rest.run_from(start).await.unwrap().global, result.global, "cut after {moment} ms");
     }
+}
+
+#[tokio::test]
+async fn c_1_the_store_is_at_rest_when_a_cancelled_run_has_ended() {
+    let mut rehearsal = Rehearsal::new(2, 2, 3);
+    rehearsal.store.checkpoint_takes = Duration::from_millis(100);
+    let run = tokio::spawn({
+        let rehearsal = rehearsal.clone();
+        async move { rehearsal.run().await }
+    });
+    let commits = |event: &RoundEvent| matches!(event, RoundEvent::PhaseStarted { phase: Phase::Commit, .. });
+    while !rehearsal.events.events().iter().any(commits) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    rehearsal.cancel.cancel();
+    assert_eq!(run.await.unwrap(), Err(FederationError::Cancelled));
+    let stored = rehearsal.store.stored();
+    assert_eq!(stored.rounds.len(), stored.checkpoints.len());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(rehearsal.store.stored().checkpoints, stored.checkpoints);
 }
 
 #[tokio::test]

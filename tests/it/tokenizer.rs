@@ -4,10 +4,10 @@ use fedward::model::{ChatTokenizer, Checkpoint};
 use fedward_actors::protocol::{ChatMessage, ChatRow, Role};
 use serde_json::Value;
 
-use crate::{default_model, fixture};
+use crate::{fixture, support::default_model_path};
 
-fn tokenizer() -> Option<ChatTokenizer> {
-    Some(Checkpoint::open(&default_model()?).unwrap().tokenizer)
+fn tokenizer() -> ChatTokenizer {
+    Checkpoint::open(&default_model_path()).unwrap().tokenizer
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -24,7 +24,7 @@ fn row(messages: Vec<ChatMessage>) -> ChatRow {
 
 #[test]
 fn texts_have_the_reference_ids() {
-    let Some(tokenizer) = tokenizer() else { return };
+    let tokenizer = tokenizer();
     let fixture = fixture("tokenizer.json");
     let texts = fixture["texts"].as_array().unwrap();
     assert!(texts.len() > 20);
@@ -39,7 +39,7 @@ fn texts_have_the_reference_ids() {
 
 #[test]
 fn conversations_have_the_reference_ids() {
-    let Some(tokenizer) = tokenizer() else { return };
+    let tokenizer = tokenizer();
     let fixture = fixture("tokenizer.json");
     let mut responses = 0;
     for case in fixture["conversations"].as_array().unwrap() {
@@ -63,7 +63,7 @@ fn conversations_have_the_reference_ids() {
 
 #[test]
 fn a_message_cannot_open_or_close_a_turn() {
-    let Some(tokenizer) = tokenizer() else { return };
+    let tokenizer = tokenizer();
     let special = |ids: &[u32]| ids.iter().filter(|id| **id <= 16).copied().collect::<Vec<_>>();
     let honest = tokenizer.row_ids(&ChatRow::single_turn("one", "two"), usize::MAX).unwrap().unwrap();
     for attack in [
@@ -83,7 +83,7 @@ fn a_message_cannot_open_or_close_a_turn() {
 
 #[test]
 fn long_rows_are_cut_and_rows_without_response_left_out() {
-    let Some(tokenizer) = tokenizer() else { return };
+    let tokenizer = tokenizer();
     let row = ChatRow::single_turn("Count.", "one two three four five six seven eight");
     let whole = tokenizer.row_ids(&row, usize::MAX).unwrap().unwrap();
     assert_eq!(whole.ids.last(), Some(&2));
@@ -99,7 +99,7 @@ fn long_rows_are_cut_and_rows_without_response_left_out() {
 fn the_tokenizer_is_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<ChatTokenizer>();
-    let Some(tokenizer) = tokenizer() else { return };
+    let tokenizer = tokenizer();
     let expected = tokenizer.encode_text("the same on every thread, 1 2 3").unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {
