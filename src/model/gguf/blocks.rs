@@ -109,24 +109,27 @@ impl BlockKind {
 
     /// Widens a row: `bytes` holds as many whole blocks as `out` has numbers for.
     pub(super) fn dequantize(self, bytes: &[u8], out: &mut [f32]) {
-        let widen = match self {
-            Self::F32 => {
-                |block: &[u8], out: &mut [f32]| out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]])
-            }
-            Self::F16 => |block: &[u8], out: &mut [f32]| out[0] = half_at(block, 0),
-            Self::Bf16 => |block: &[u8], out: &mut [f32]| out[0] = bf16::from_le_bytes([block[0], block[1]]).to_f32(),
-            Self::Q4_0 => q4_0,
-            Self::Q4_1 => q4_1,
-            Self::Q5_0 => q5_0,
-            Self::Q5_1 => q5_1,
-            Self::Q8_0 => q8_0,
-            Self::Q4K => q4_k,
-            Self::Q5K => q5_k,
-            Self::Q6K => q6_k,
-        };
-        for (block, out) in bytes.chunks_exact(self.block_bytes()).zip(out.chunks_exact_mut(self.block_len())) {
-            widen(block, out);
+        let sizes = (self.block_bytes(), self.block_len());
+        match self {
+            Self::F32 => widen(bytes, out, sizes, |b, out| out[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            Self::F16 => widen(bytes, out, sizes, |b, out| out[0] = half_at(b, 0)),
+            Self::Bf16 => widen(bytes, out, sizes, |b, out| out[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+            Self::Q4_0 => widen(bytes, out, sizes, q4_0),
+            Self::Q4_1 => widen(bytes, out, sizes, q4_1),
+            Self::Q5_0 => widen(bytes, out, sizes, q5_0),
+            Self::Q5_1 => widen(bytes, out, sizes, q5_1),
+            Self::Q8_0 => widen(bytes, out, sizes, q8_0),
+            Self::Q4K => widen(bytes, out, sizes, q4_k),
+            Self::Q5K => widen(bytes, out, sizes, q5_k),
+            Self::Q6K => widen(bytes, out, sizes, q6_k),
         }
+    }
+}
+
+/// Widens block after block; generic, so that a block's code is compiled into the loop.
+fn widen(bytes: &[u8], out: &mut [f32], (block_bytes, block_len): (usize, usize), block: impl Fn(&[u8], &mut [f32])) {
+    for (bytes, out) in bytes.chunks_exact(block_bytes).zip(out.chunks_exact_mut(block_len)) {
+        block(bytes, out);
     }
 }
 
@@ -134,47 +137,50 @@ fn half_at(block: &[u8], offset: usize) -> f32 {
     f16::from_le_bytes([block[offset], block[offset + 1]]).to_f32()
 }
 
-/// The low nibbles of `bytes`, then the high ones.
-fn nibbles(bytes: &[u8]) -> impl Iterator<Item = u8> {
-    bytes.iter().map(|byte| byte & 15).chain(bytes.iter().map(|byte| byte >> 4))
+/// Low nibbles are the first half of a block, high ones the second.
+#[inline]
+fn nibbles(bytes: &[u8], out: &mut [f32], number: impl Fn(f32) -> f32) {
+    let (low, high) = out.split_at_mut(bytes.len());
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+        *low = number(f32::from(byte & 15));
+        *high = number(f32::from(byte >> 4));
+    }
+}
+
+/// As [`nibbles`], with the fifth bit of each number in the word `fifth`.
+#[inline]
+fn five_bits(fifth: &[u8], bytes: &[u8], out: &mut [f32], number: impl Fn(f32) -> f32) {
+    let fifth = u32::from_le_bytes([fifth[0], fifth[1], fifth[2], fifth[3]]);
+    let bit = |index: usize| (((fifth >> index) & 1) as u8) << 4;
+    let (low, high) = out.split_at_mut(16);
+    for (index, ((low, high), byte)) in low.iter_mut().zip(high).zip(bytes).enumerate() {
+        *low = number(f32::from(byte & 15 | bit(index)));
+        *high = number(f32::from(byte >> 4 | bit(index + 16)));
+    }
 }
 
 /// `d: f16, 16 × nibble pair`; `w = d (q − 8)`.
 fn q4_0(block: &[u8], out: &mut [f32]) {
     let scale = half_at(block, 0);
-    for (out, q) in out.iter_mut().zip(nibbles(&block[2..18])) {
-        *out = scale * (f32::from(q) - 8.0);
-    }
+    nibbles(&block[2..18], out, |q| scale * (q - 8.0));
 }
 
 /// `d: f16, m: f16, 16 × nibble pair`; `w = d q + m`.
 fn q4_1(block: &[u8], out: &mut [f32]) {
     let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
-    for (out, q) in out.iter_mut().zip(nibbles(&block[4..20])) {
-        *out = scale * f32::from(q) + minimum;
-    }
-}
-
-/// Five-bit numbers: nibbles, and a word with the fifth bit of each.
-fn five_bits(high: &[u8], low: &[u8]) -> impl Iterator<Item = u8> {
-    let high = u32::from_le_bytes([high[0], high[1], high[2], high[3]]);
-    nibbles(low).enumerate().map(move |(index, q)| q | (((high >> index) & 1) as u8) << 4)
+    nibbles(&block[4..20], out, |q| scale * q + minimum);
 }
 
 /// `d: f16, 32 × fifth bit, 16 × nibble pair`; `w = d (q − 16)`.
 fn q5_0(block: &[u8], out: &mut [f32]) {
     let scale = half_at(block, 0);
-    for (out, q) in out.iter_mut().zip(five_bits(&block[2..6], &block[6..22])) {
-        *out = scale * (f32::from(q) - 16.0);
-    }
+    five_bits(&block[2..6], &block[6..22], out, |q| scale * (q - 16.0));
 }
 
 /// `d: f16, m: f16, 32 × fifth bit, 16 × nibble pair`; `w = d q + m`.
 fn q5_1(block: &[u8], out: &mut [f32]) {
     let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
-    for (out, q) in out.iter_mut().zip(five_bits(&block[4..8], &block[8..24])) {
-        *out = scale * f32::from(q) + minimum;
-    }
+    five_bits(&block[4..8], &block[8..24], out, |q| scale * q + minimum);
 }
 
 /// `d: f16, 32 × i8`; `w = d q`.
