@@ -54,6 +54,7 @@ enum Ending {
 /// The program: parses the command line, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    restart_with_passive_waiting();
     let filter = tracing_subscriber::EnvFilter::try_from_env("FEDWARD_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
@@ -78,6 +79,24 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Starts the program anew with `OMP_WAIT_POLICY=passive`, unless the variable is set.
+///
+/// libtorch's OpenMP threads otherwise spin while they wait, and take the cores of clients that train side by side. The
+/// variable is read when the library is loaded, before `main`, so setting it here comes too late for this process.
+fn restart_with_passive_waiting() {
+    use std::os::unix::process::CommandExt;
+    if std::env::var_os("OMP_WAIT_POLICY").is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    // Returns only if it fails, and then waiting threads spin: slower, but not wrong.
+    let error = std::process::Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env("OMP_WAIT_POLICY", "passive")
+        .exec();
+    tracing::debug!(%error, "could not start anew with OMP_WAIT_POLICY=passive");
 }
 
 /// Prints one line of JSON on stdout.

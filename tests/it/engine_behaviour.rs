@@ -71,13 +71,13 @@ fn company_changes_no_score_and_no_feature() {
     let (small, rows, cancel) = (small(), many_rows(), CancelFlag::new());
     let together = score(&small.model, Some(small.lora_ref()), &rows, &cancel).unwrap();
     let ids: Vec<Vec<u32>> = rows.iter().map(|row| row.ids.clone()).collect();
-    let features = mean_hidden(&small.model, None, &ids, &cancel).unwrap();
+    let features = mean_hidden(&small.model, None, &ids, usize::MAX, &cancel).unwrap();
     for (index, row) in rows.iter().enumerate() {
         let alone = score(&small.model, Some(small.lora_ref()), std::slice::from_ref(row), &cancel).unwrap()[0];
         assert_eq!(alone.response_tokens, together[index].response_tokens);
         let difference = (alone.log_likelihood - together[index].log_likelihood).abs();
         assert!(difference < 1e-5 * alone.log_likelihood.abs(), "row {index}: {difference:e}");
-        let alone = &mean_hidden(&small.model, None, &ids[index..=index], &cancel).unwrap()[0];
+        let alone = &mean_hidden(&small.model, None, &ids[index..=index], usize::MAX, &cancel).unwrap()[0];
         let far = alone.iter().zip(&features[index]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(far < 1e-5, "row {index}: {far:e}");
     }
@@ -293,7 +293,7 @@ fn cancelling_ends_work_within_a_step() {
     let works: [&Work; 4] = [
         &|cancel| train_sft(&model, &lora, &start, &rows, &settings, streams(1), cancel, &mut |_| {}).err(),
         &|cancel| score(&model, Some(lora_ref), &vec![rows[0].clone(); 200], cancel).err(),
-        &|cancel| mean_hidden(&model, None, &vec![rows[0].ids.clone(); 200], cancel).err(),
+        &|cancel| mean_hidden(&model, None, &vec![rows[0].ids.clone(); 200], usize::MAX, cancel).err(),
         &|cancel| generate(&model, None, &ids, &endless, &rng_of, cancel, &mut |_| {}).err(),
     ];
     for (index, work) in works.into_iter().enumerate() {

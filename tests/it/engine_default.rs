@@ -77,7 +77,7 @@ fn likelihoods_and_features_are_those_of_transformers() {
         let tokens: Vec<usize> = scores.iter().map(|score| score.response_tokens).collect();
         assert_eq!(tokens, rows.iter().map(TokenizedRow::response_tokens).collect::<Vec<_>>());
     }
-    let features = mean_hidden(&model, None, &[rows[0].ids.clone()], &cancel).unwrap();
+    let features = mean_hidden(&model, None, &[rows[0].ids.clone()], usize::MAX, &cancel).unwrap();
     let theirs = reals_of(&expected()["features"]);
     let ours: Vec<f64> = features[0][..theirs.len()].iter().map(|&value| f64::from(value)).collect();
     let error = relative_error(&ours, &theirs);
