@@ -1,2 +1,7 @@
-//! fedward
-fn main() {}
+//! The `fedward` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fedward::cli::main()
+}

@@ -1,1 +1,214 @@
-//! Every metric, declared once.
+//! Every metric, declared once, and what turns the events of a run into them.
+//!
+//! [`table`] lists the metrics; [`RunObserver`] records them, one function for one event; [`Telemetry`] serves them to
+//! Prometheus while the program runs and renders them for the run's directory. Nothing else in the program records metrics.
+
+mod events;
+mod metric;
+pub mod table;
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+pub use events::{RunInfo, RunObserver};
+pub use metric::{Counter, Declaration, Gauge, Histogram, Kind, Unit};
+use metrics::{KeyName, Recorder};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio::sync::oneshot;
+
+/// Who may reach the metrics' address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposure {
+    /// Programs on this machine: other addresses are refused.
+    Loopback,
+    /// Whoever reaches the address. The metrics have no password, so somebody must have asked for it.
+    Any,
+}
+
+/// Why metrics cannot be collected or served.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The address can be reached from elsewhere.
+    #[error(
+        "metrics address {0} can be reached from other machines, and the metrics have no password: use 127.0.0.1:{port}, or allow it explicitly",
+        port = .0.port()
+    )]
+    NotLoopback(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot serve metrics on {address}: {reason}; is another run using it?")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system or the exporter says.
+        reason: String,
+    },
+    /// The thread that serves the metrics cannot be started.
+    #[error("cannot start the thread that serves metrics")]
+    Thread(#[source] io::Error),
+    /// A declaration in [`table`] is wrong: a histogram without buckets.
+    #[error("a metric is declared wrongly: {0}")]
+    Declaration(#[source] BuildError),
+}
+
+/// The metrics of this process. A clone is another handle to the same metrics.
+#[derive(Clone)]
+pub struct Telemetry {
+    recorder: Arc<PrometheusRecorder>,
+    handle: PrometheusHandle,
+    /// Ends the serving thread when the last clone goes; `None` if nothing is served.
+    _server: Option<Arc<oneshot::Sender<()>>>,
+}
+
+impl Telemetry {
+    /// Collects metrics without serving them: for [`Telemetry::render`] at the end of a run.
+    ///
+    /// # Errors
+    ///
+    /// [`TelemetryError::Declaration`] only.
+    pub fn new() -> Result<Self, TelemetryError> {
+        Ok(Self::over(builder()?.build_recorder(), None))
+    }
+
+    /// Collects metrics and serves them over HTTP at `address`, from a thread of its own: work in the rest of the program
+    /// delays no scrape.
+    ///
+    /// # Errors
+    ///
+    /// [`TelemetryError::NotLoopback`] unless `exposure` allows it, [`TelemetryError::Listen`] if the address is taken.
+    pub fn install(address: SocketAddr, exposure: Exposure) -> Result<Self, TelemetryError> {
+        if exposure == Exposure::Loopback && !address.ip().is_loopback() {
+            return Err(TelemetryError::NotLoopback(address));
+        }
+        let builder = builder()?.with_http_listener(address);
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(TelemetryError::Thread)?;
+        let (stop, stopped) = oneshot::channel();
+        let (started, start) = mpsc::channel();
+        thread::Builder::new()
+            .name("fedward-metrics".to_owned())
+            .spawn(move || {
+                runtime.block_on(async move {
+                    let (recorder, exporter) = match builder.build() {
+                        Ok(built) => built,
+                        Err(error) => {
+                            let _ = started.send(Err(error));
+                            return;
+                        }
+                    };
+                    let telemetry = Self::over(recorder, None);
+                    if started.send(Ok(telemetry.clone())).is_err() {
+                        return;
+                    }
+                    tokio::select! {
+                        _ = exporter => {}
+                        () = telemetry.watch_memory() => {}
+                        _ = stopped => {}
+                    }
+                });
+            })
+            .map_err(TelemetryError::Thread)?;
+        let listen = |reason: String| TelemetryError::Listen { address, reason };
+        let built = start.recv().map_err(|error| listen(error.to_string()))?;
+        let telemetry = built.map_err(|error| listen(error.to_string()))?;
+        Ok(Self { _server: Some(Arc::new(stop)), ..telemetry })
+    }
+
+    /// What listens to one run.
+    pub fn observer(&self, info: &RunInfo) -> RunObserver {
+        RunObserver::new(self.clone(), info)
+    }
+
+    /// All metrics in Prometheus's text format.
+    pub fn render(&self) -> String {
+        self.update_memory();
+        self.handle.render()
+    }
+
+    fn over(recorder: PrometheusRecorder, server: Option<Arc<oneshot::Sender<()>>>) -> Self {
+        for metric in table::ALL {
+            describe(&recorder, metric);
+        }
+        let handle = recorder.handle();
+        let telemetry = Self { recorder: Arc::new(recorder), handle, _server: server };
+        telemetry.update_memory();
+        telemetry
+    }
+
+    fn recorder(&self) -> &PrometheusRecorder {
+        &self.recorder
+    }
+
+    /// Counts the values that histograms have gathered, which they otherwise keep until somebody scrapes.
+    fn settle(&self) {
+        self.handle.run_upkeep();
+        self.update_memory();
+    }
+
+    async fn watch_memory(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.update_memory();
+        }
+    }
+
+    fn update_memory(&self) {
+        if let Some(memory) = ProcessMemory::read() {
+            table::PROCESS_RESIDENT.set(self.recorder(), [], memory.resident_bytes as f64);
+            table::PROCESS_PEAK.set(self.recorder(), [], memory.peak_bytes as f64);
+        }
+    }
+}
+
+/// The memory of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessMemory {
+    /// Bytes held now.
+    pub resident_bytes: u64,
+    /// Most bytes ever held.
+    pub peak_bytes: u64,
+}
+
+impl ProcessMemory {
+    /// Asks the system; `None` where there is no `/proc/self/status`.
+    pub fn read() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/self/status").ok()?)
+    }
+
+    fn parse(status: &str) -> Option<Self> {
+        let bytes = |field: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+            Some(kibibytes * 1024)
+        };
+        Some(Self { resident_bytes: bytes("VmRSS:")?, peak_bytes: bytes("VmHWM:")? })
+    }
+}
+
+fn builder() -> Result<PrometheusBuilder, TelemetryError> {
+    let mut builder = PrometheusBuilder::new();
+    for metric in table::ALL {
+        if let Kind::Histogram(buckets) = metric.kind {
+            builder = builder
+                .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
+                .map_err(TelemetryError::Declaration)?;
+        }
+    }
+    Ok(builder)
+}
+
+fn describe(recorder: &impl Recorder, metric: &Declaration) {
+    let name = KeyName::from_const_str(metric.name);
+    match metric.kind {
+        Kind::Counter => recorder.describe_counter(name, None, metric.help.into()),
+        Kind::Gauge => recorder.describe_gauge(name, None, metric.help.into()),
+        Kind::Histogram(_) => recorder.describe_histogram(name, None, metric.help.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

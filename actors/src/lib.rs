@@ -1,12 +1,86 @@
 //! The protocol and the round of fedward: actors that exchange LoRA adapters.
 //!
 //! This crate knows nothing of tensors, files, clocks on the wall or HTTP: what it needs of them it asks for through
-//! the traits in [`ports`].
+//! the traits in [`ports`]. [`run_federation`] is its one entry point.
+//!
+//! # Map
+//!
+//! Read `round.rs` first: a round is one function of eight steps, each a method below it.
+//!
+//! ```text
+//! run_federation ─► Supervisor ─┬─ Coordinator    round.rs, ledger.rs   runs rounds, owns the global adapter
+//!   federation.rs               ├─ Client × cohort           client.rs  rows ▸ guard ▸ training, one report a ticket
+//!                               ├─ Guard                      guard.rs  a verdict a row, cached
+//!                               ├─ Aggregator            aggregator.rs  screens updates, applies the strategy
+//!                               ├─ CaiGenerator                 cai.rs  realigns the global adapter
+//!                               ├─ Evaluator              evaluator.rs  measures it
+//!                               └─ Archivist              archivist.rs  stores the round
+//! ```
+//!
+//! `protocol` holds the vocabulary: ids, the [adapter](protocol::Adapter), chat rows and (in `messages.rs`) all that
+//! actors say to each other. `fanout.rs` asks: an `Address` is where a role can be reached, whoever fills it now. `compute.rs`
+//! runs blocking work on a bounded number of slots. [`records`] are what a round says of itself, [`streams`] and
+//! [`sampler`] where its randomness comes from, `testing` a federation of fakes.
+//!
+//! # Who fails, and what then
+//!
+//! Expected failure is a value: a port's error becomes the outcome of a client, of the round, or a warning. A panic is a
+//! bug of whoever panicked: its actor dies, the supervisor puts a successor at the same address, and the question is put
+//! again under the next [`Attempt`](protocol::Attempt), as long as there are attempts. Actors keep nothing that a successor
+//! could miss: requests carry what is needed, the strategy's state included; the verdict cache outlives its guard. The
+//! archivist alone has no successor, for there is one store. Time-outs catch hangs: they cancel the work, and work that
+//! ignores its flag loses its compute slot after a grace. Work is cancelled by dropping whoever waits for it, all
+//! the way down to a flag that training polls.
+//!
+//! # Invariants
+//!
+//! Each has tests named after it in `invariants.rs`.
+//!
+//! - **R-1** Every selected client ends a round in exactly one outcome, and so does the round.
+//! - **R-2** An update counts at most once, and only for the round and attempt that asked for it.
+//! - **R-3** A round below quorum, or whose aggregation fails, leaves the global adapter and the strategy as they were.
+//! - **A-1** A run has one adapter layout; an adapter of another is rejected, naming the first difference.
+//! - **A-2** Nothing that is not finite enters the global adapter: not from clients, strategy or realignment.
+//! - **S-1** With a guard, nothing unscreened is trained on: no verdict, no training.
+//! - **S-2** A row's verdict is computed once a guard version.
+//! - **D-1** Same seed, same bytes, whatever the order of replies and the number of slots.
+//! - **C-1** A round is stored whole or not at all, what cancelled work left undone is not stored, and a resumed run
+//!   equals an uninterrupted one. (That a checkpoint is whole on disk is its store's part.)
+//! - **M-1** Memory is bounded by slots and cohort: clients outside the cohort have no actor, and rows are in memory for
+//!   clients in their turn alone, of which there are as many as slots. (The verdict cache, some 100 bytes a row seen, is
+//!   the price of S-2.)
+//!
+//! # What is absent on purpose
+//!
+//! Clients never call the coordinator, nobody but a client's guard sees its rows, no step of a round waits for the clock
+//! except to catch hangs, and no work holds a compute slot while it waits for another actor.
 
+mod aggregator;
+mod archivist;
+mod cai;
 pub mod cancel;
+mod client;
+mod compute;
+mod coordinator;
+mod evaluator;
+mod fanout;
+pub mod federation;
+mod guard;
+#[cfg(test)]
+mod invariants;
+mod ledger;
 pub mod ports;
 pub mod protocol;
 pub mod records;
+mod round;
+pub mod sampler;
 pub mod streams;
+mod supervisor;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use cancel::{CancelFlag, CancelOnDrop};
+pub use federation::{
+    FederationConfig, FederationError, FederationResult, Ports, Schedule, StartState, StrategyFactory, run_federation,
+};
+pub use sampler::CohortSampler;

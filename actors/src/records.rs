@@ -229,6 +229,13 @@ pub enum RoundEvent {
         /// Which.
         phase: Phase,
     },
+    /// A selected client has reported or dropped out; its outcome is known once the updates are screened.
+    ClientReported {
+        /// In which round.
+        round: RoundId,
+        /// Which.
+        client: ClientId,
+    },
     /// A client's outcome is known.
     ClientFinished(ClientRecord),
     /// An actor died and was started again.

@@ -1,1 +1,88 @@
-//! The command line.
+//! The command line. Machine-readable output goes to stdout, what people read goes to stderr.
+
+mod check;
+mod eval;
+mod fetch;
+mod generate;
+mod model_args;
+mod run;
+mod score;
+mod tune;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use miette::IntoDiagnostic;
+
+/// Simulates the federated fine-tuning of language models when part of the clients' data is harmful, and measures what
+/// defences buy.
+#[derive(Debug, Parser)]
+#[command(name = "fedward", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a scenario: all its variants, from the same start
+    Run(run::RunArgs),
+    /// Validate a scenario and print what it resolves to
+    Check(check::CheckArgs),
+    /// Fine-tune one adapter on given rows, without a federation
+    Tune(tune::TuneArgs),
+    /// Add the log-likelihood of the response to each row
+    Score(score::ScoreArgs),
+    /// Add a model's response to each prompt
+    Generate(generate::GenerateArgs),
+    /// Measure a model and an adapter on benchmarks
+    Eval(eval::EvalArgs),
+    /// Fetch models and data sets of the catalogue, or list them
+    Fetch(fetch::FetchArgs),
+}
+
+/// Exit status after Ctrl-C, as shells expect it.
+const INTERRUPTED: u8 = 130;
+
+/// How a command ended, if not with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Done,
+    Interrupted,
+}
+
+/// The program: parses the command line, runs the command, prints what went wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FEDWARD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    crate::model::device::init_backend();
+    let ending = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Tune(args) => tune::tune(&args),
+        Command::Score(args) => score::score(&args),
+        Command::Generate(args) => generate::generate(&args),
+        Command::Eval(args) => eval::eval(&args),
+        Command::Fetch(args) => fetch::fetch(&args),
+    };
+    match ending {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            eprintln!("fedward: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints one line of JSON on stdout.
+fn print_json(value: &serde_json::Value) -> miette::Result<()> {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{value}").into_diagnostic()
+}

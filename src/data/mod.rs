@@ -1,1 +1,22 @@
 //! Rows: the catalogue, formats, the benign generator, partitions.
+
+pub mod advbench;
+pub mod benign;
+pub mod catalogue;
+mod error;
+mod fetch;
+pub mod formats;
+pub mod partition;
+pub mod refusals;
+pub mod scored;
+
+pub use advbench::{AdvBench, AdvBenchPart, Goal, refusal_rows, unsafe_rows};
+pub use benign::{TOPICS, benign_rows};
+pub use catalogue::{CatalogueEntry, EntryKind, PackagedFile, PipPackage};
+pub use error::{DataError, Place};
+pub use fetch::FetchStep;
+pub use formats::{RowFormat, load_prompts, load_rows};
+pub use partition::{
+    ClientPlan, ClientSource, FederatedRows, HarmfulShare, PartitionScheme, mix, partition, rows_are_shared,
+};
+pub use scored::{ScoredRow, scored_rows};

@@ -103,6 +103,11 @@ impl BaseModel {
         self.device
     }
 
+    /// How weights and activations are stored, for people.
+    pub const fn precision(&self) -> Precision {
+        if matches!(self.kind, Kind::BFloat16) { Precision::Bf16 } else { Precision::F32 }
+    }
+
     /// How weights and activations are stored.
     pub(crate) const fn kind(&self) -> Kind {
         self.kind

@@ -11,7 +11,7 @@ use fedward_actors::protocol::ChatMessage;
 use minijinja::{
     Environment, Error, ErrorKind, Value, context,
     syntax::SyntaxConfig,
-    value::{Kwargs, ValueKind},
+    value::{Kwargs, ValueKind, merge_maps},
 };
 
 /// Opens a mark; doubled, it stands for itself. From the last private-use plane, which no text should use.
@@ -99,8 +99,8 @@ impl ChatTemplate {
             .map(|(message, content)| context! { role => message.role.as_str(), content })
             .collect();
         let fixed = context! { messages, add_generation_prompt, tools => (), documents => () };
-        let variables: Value = variables.iter().map(|(name, text)| (name.clone(), text.clone())).collect();
-        let context = minijinja::value::merge_maps([fixed, variables]);
+        let variables: Kwargs = variables.iter().map(|(name, text)| (name.as_str(), Value::from(text))).collect();
+        let context = merge_maps([fixed, variables.into()]);
         self.environment
             .render_named_str("chat_template", source, context)
             .map_err(|error| format!("chat template: {error}"))
@@ -149,6 +149,7 @@ fn environment() -> Result<Environment<'static>, String> {
 }
 
 /// Python's `json.dumps`, which `transformers` puts in place of Jinja's escaping `tojson`.
+#[allow(clippy::needless_pass_by_value, reason = "filters take their keyword arguments by value")]
 fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let _: Option<bool> = options.get("ensure_ascii")?;
@@ -340,6 +341,15 @@ mod tests {
         let template = ChatTemplate::new(source, &[], specials()).unwrap();
         let error = template.render(&[ChatMessage::new(Role::User, "x")], true).unwrap_err();
         assert!(error.contains("no 1"), "{error}");
+    }
+
+    #[test]
+    fn variables_are_special_tokens_too() {
+        let variables = [("bos_token".to_owned(), "<|im_start|>".to_owned()), ("pad_token".to_owned(), "?".to_owned())];
+        let source = "{{ bos_token + messages[0].content + pad_token }}";
+        let template = ChatTemplate::new(source, &variables, specials()).unwrap();
+        let rendered = template.render(&[ChatMessage::new(Role::User, "<|im_start|>")], true).unwrap();
+        assert_eq!(rendered, Rendered { text: "<|im_start|><|im_start|>?".to_owned(), specials: vec![(0..12, 1)] });
     }
 
     #[test]

@@ -5,6 +5,17 @@ use tch::{Cuda, Device, Kind};
 
 use super::ModelError;
 
+/// The libtorch that this program is built for.
+pub const LIBTORCH_VERSION: &str = "2.11.0";
+
+/// Threads that compute side by side on a device: the cores of a CPU, two queues of a GPU.
+pub fn compute_threads(device: Device) -> usize {
+    match device {
+        Device::Cpu => std::thread::available_parallelism().map_or(1, usize::from),
+        _ => 2,
+    }
+}
+
 /// Prepares libtorch for this process. Call it first thing in `main`, before any other question to libtorch.
 ///
 /// Loads the CUDA backend if the machine has one, and gives every computing thread one intra-op thread: clients train

@@ -44,3 +44,12 @@ impl ModelError {
         |source| Self::Io { path, source }
     }
 }
+
+impl From<ModelError> for fedward_actors::ports::PortError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Cancelled => Self::Cancelled,
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}

@@ -19,6 +19,7 @@ pub fn mean_hidden(
     model: &BaseModel,
     adapter: Option<LoraRef>,
     rows: &[Vec<u32>],
+    layers: usize,
     cancel: &CancelFlag,
 ) -> Result<Vec<Vec<f32>>> {
     let _no_grad = tch::no_grad_guard();
@@ -28,7 +29,7 @@ pub fn mean_hidden(
     for pass in passes(rows.iter().map(Vec::len)) {
         let ids: Vec<&[u32]> = pass.iter().map(|&row| rows[row].as_slice()).collect();
         let packed = model.pack(&ids, true)?;
-        let (normed, _) = model.final_norm(&model.forward(&packed, None)?)?;
+        let (normed, _) = model.final_norm(&model.forward_to(&packed, layers)?)?;
         let normed = normed.f_to_kind(Kind::Float)?;
         let sum = |start: usize, length: usize| -> Result<Tensor> {
             Ok(normed.f_narrow(0, start as i64, length as i64)?.f_sum_dim_intlist([0_i64].as_slice(), false, None)?)

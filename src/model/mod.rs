@@ -2,10 +2,11 @@
 
 mod attention;
 mod base_model;
+mod chat_model;
 mod chat_template;
 mod checkpoint;
 pub mod config;
-mod device;
+pub mod device;
 mod error;
 mod features;
 mod generation;
@@ -14,6 +15,7 @@ mod head;
 mod huggingface;
 mod kv_cache;
 mod packing;
+mod parallel;
 mod rope;
 mod sampling;
 pub(crate) mod scoring;
@@ -21,6 +23,7 @@ mod tokenizer;
 pub(crate) mod transformer;
 
 pub use base_model::BaseModel;
+pub use chat_model::{ChatModel, Decoding, Reply};
 pub use checkpoint::{Checkpoint, FileDigest};
 pub use config::{Llama3RopeScaling, ModelConfig};
 pub use device::{DeviceChoice, Precision, init_backend};

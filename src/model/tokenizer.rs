@@ -124,6 +124,17 @@ impl ChatTokenizer {
         Ok(tokens.into_iter().map(|(id, _)| id).collect())
     }
 
+    /// Tokens of a conversation as it stands.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Invalid`] if there is no chat template, or it refuses the conversation.
+    pub fn conversation_ids(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, ModelError> {
+        let rendered = self.render(messages, false)?;
+        let tokens = self.encode(&rendered.text, &rendered.specials)?;
+        Ok(tokens.into_iter().map(|(id, _)| id).collect())
+    }
+
     /// Tokens of a conversation with its response and the token that closes it, cut after `max_length` tokens; `None` if
     /// the row has no response, or none of it fits.
     ///

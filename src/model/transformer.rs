@@ -90,25 +90,35 @@ impl<'a> Transformer<'a> {
     ///
     /// → `[tokens, hidden]`
     pub(crate) fn forward(&self, packed: &PackedRows, sink: Option<QkvSink>) -> Result<Tensor> {
-        self.run(packed, None, None, sink)
+        self.run(packed, self.weights.layers.len(), None, None, sink)
+    }
+
+    /// Hidden states after the first `layers` layers, all of them where there are fewer.
+    ///
+    /// # Shapes
+    ///
+    /// → `[tokens, hidden]`
+    pub(crate) fn forward_to(&self, packed: &PackedRows, layers: usize) -> Result<Tensor> {
+        self.run(packed, layers, None, None, None)
     }
 
     /// As [`Transformer::forward`], keeping what [`Transformer::backward`] needs.
     pub(crate) fn forward_taped(&self, packed: &PackedRows, dropout: Option<&mut Dropout>) -> Result<(Tensor, Tape)> {
         let mut tape = Tape::default();
-        let hidden = self.run(packed, Some(&mut tape), dropout, None)?;
+        let hidden = self.run(packed, self.weights.layers.len(), Some(&mut tape), dropout, None)?;
         Ok((hidden, tape))
     }
 
     fn run(
         &self,
         packed: &PackedRows,
+        layers: usize,
         mut tape: Option<&mut Tape>,
         mut dropout: Option<&mut Dropout>,
         mut sink: Option<QkvSink>,
     ) -> Result<Tensor> {
         let mut hidden = self.weights.embedding.f_index_select(0, &packed.ids)?;
-        for (index, layer) in self.weights.layers.iter().enumerate() {
+        for (index, layer) in self.weights.layers.iter().enumerate().take(layers) {
             self.check_cancelled()?;
             let lora = |group| self.lora_linear(index, group);
 
@@ -162,10 +172,17 @@ impl<'a> Transformer<'a> {
             // Nothing below the first adapted layer has a gradient that anybody needs.
             let attention_matters = index > 0 || lora.adapts_attention(0);
 
-            let grad_gated = linear_backward(&grad, &layer.down, adapted(LinearGroup::Down), kept.down_lora.as_ref(), grads)?;
+            let grad_gated =
+                linear_backward(&grad, &layer.down, adapted(LinearGroup::Down), kept.down_lora.as_ref(), grads)?;
             let grad_gate_up = gated_backward(&kept.gate_up, grad_gated)?;
             if !attention_matters {
-                return lora_backward(&grad_gate_up, adapted(LinearGroup::GateUp), kept.gate_up_lora.as_ref(), None, grads);
+                return lora_backward(
+                    &grad_gate_up,
+                    adapted(LinearGroup::GateUp),
+                    kept.gate_up_lora.as_ref(),
+                    None,
+                    grads,
+                );
             }
             let grad_normed = linear_backward(
                 &grad_gate_up,
@@ -183,7 +200,8 @@ impl<'a> Transformer<'a> {
             if index == 0 {
                 return lora_backward(&grad_qkv, adapted(LinearGroup::Qkv), kept.qkv_lora.as_ref(), None, grads);
             }
-            let grad_normed = linear_backward(&grad_qkv, &layer.qkv, adapted(LinearGroup::Qkv), kept.qkv_lora.as_ref(), grads)?;
+            let grad_normed =
+                linear_backward(&grad_qkv, &layer.qkv, adapted(LinearGroup::Qkv), kept.qkv_lora.as_ref(), grads)?;
             norm_backward(&mut grad, grad_normed, &kept.attention_norm, &layer.attention_norm)?;
         }
         Ok(())

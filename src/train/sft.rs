@@ -1,20 +1,26 @@
 //! Supervised fine-tuning on the responses of chat rows.
 
-use fedward_actors::{CancelFlag, protocol::Adapter};
+use fedward_actors::{
+    CancelFlag,
+    protocol::{Adapter, ClientId, RoundId},
+    streams::{Purpose, stream},
+};
 use rand_chacha::{ChaCha8Rng, rand_core::Rng};
+use serde::Serialize;
 
 use super::{
     optimizer::AdamSettings,
     schedule::LrSchedule,
+    shards::Shards,
     trainer::{AdapterTrainer, TrainerSettings},
 };
 use crate::{
     lora::LoraConfig,
-    model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, shared_prefix},
+    model::{BaseModel, ModelError, Result, TokenizedRow},
 };
 
 /// How an adapter is fine-tuned.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SftSettings {
     /// Optimizer steps.
     pub steps: usize,
@@ -32,12 +38,17 @@ pub struct SftSettings {
     pub proximal_mu: f64,
     /// SCAFFOLD's `c − c_i` (Karimireddy et al., 2020), subtracted times the learning rate after each step; one number
     /// for each of the adapter's.
+    #[serde(skip)]
     pub drift_correction: Option<std::sync::Arc<Vec<f32>>>,
     /// Compute the tokens that a batch's rows all begin with once.
     pub share_prefix: bool,
-    /// Most tokens computed in one pass; a larger batch is split, and its gradient stays the same but for rounding.
-    /// Bounds memory: the default model keeps about 0.8 MB a token with adapters on q and v, 1.1 MB with all.
+    /// Most tokens computed in one pass, a shared prefix counted once; a larger batch is split, and its gradient stays
+    /// the same but for rounding. Bounds memory: the default model keeps about 0.8 MB a token in `f32` with adapters on
+    /// q and v, 1.1 MB with all.
     pub pass_tokens: usize,
+    /// Parts that a batch is cut into and that are computed side by side; a property of the result, which differs by
+    /// rounding from one number to another.
+    pub shards: usize,
 }
 
 impl SftSettings {
@@ -54,6 +65,7 @@ impl SftSettings {
             drift_correction: None,
             share_prefix: true,
             pass_tokens: 1536,
+            shards: 1,
         }
     }
 }
@@ -65,6 +77,16 @@ pub struct TrainStreams {
     pub order: ChaCha8Rng,
     /// Decides what dropout zeroes.
     pub dropout: ChaCha8Rng,
+}
+
+impl TrainStreams {
+    /// The streams of a client's training in a round, or with `None` of the server's.
+    pub fn of(seed: u64, round: RoundId, client: Option<ClientId>) -> Self {
+        Self {
+            order: stream(seed, Purpose::BatchOrder, round, client),
+            dropout: stream(seed, Purpose::Dropout, round, client),
+        }
+    }
 }
 
 /// What one step did.
@@ -95,6 +117,13 @@ pub struct SftOutcome {
     pub losses: Vec<f64>,
 }
 
+impl SftOutcome {
+    /// Mean loss over the steps; 0 without any.
+    pub fn mean_loss(&self) -> f64 {
+        self.losses.iter().sum::<f64>() / self.losses.len().max(1) as f64
+    }
+}
+
 /// Fine-tunes `start` on the responses of `rows`.
 ///
 /// Each step takes the next `batch_size` rows of a shuffle, which is drawn anew whenever it runs out. The same arguments
@@ -121,8 +150,9 @@ pub fn train_sft(
         max_grad_norm: settings.max_grad_norm,
         share_prefix: settings.share_prefix,
     };
-    let mut trainer = AdapterTrainer::new(model, lora, start, trainer_settings, streams.dropout, cancel)?;
-    let corrections = Corrections::new(&mut trainer, settings)?;
+    let shards = settings.shards.clamp(1, settings.batch_size);
+    let mut shards = Shards::new(shards, model, lora, start, trainer_settings, &streams.dropout, cancel)?;
+    let corrections = Corrections::new(&mut shards.first, settings)?;
     let mut batches = Batches::new(rows.len(), settings.batch_size, streams.order);
     let mut tokens = 0;
     let mut losses = Vec::with_capacity(settings.steps);
@@ -131,49 +161,18 @@ pub fn train_sft(
             return Err(ModelError::Cancelled);
         }
         let batch: Vec<&TokenizedRow> = batches.next().iter().map(|&row| &rows[row]).collect();
-        let loss = accumulate_mean_loss(&mut trainer, &batch, settings.pass_tokens)?;
+        let loss = shards.accumulate_mean_loss(&batch, settings.pass_tokens)?;
         let learning_rate = settings.learning_rate * settings.schedule.factor(step, settings.steps);
-        corrections.before_step(&mut trainer)?;
-        let grad_norm = trainer.step(learning_rate)?;
-        corrections.after_step(&mut trainer, learning_rate)?;
+        corrections.before_step(&mut shards.first)?;
+        let grad_norm = shards.first.step(learning_rate)?;
+        corrections.after_step(&mut shards.first, learning_rate)?;
+        shards.share_values()?;
         let batch_tokens = batch.iter().map(|row| row.ids.len()).sum();
         tokens += batch_tokens as u64;
         losses.push(loss);
         on_step(&StepReport { step: step + 1, loss, tokens: batch_tokens, grad_norm, learning_rate });
     }
-    Ok(SftOutcome { adapter: trainer.adapter()?, steps: settings.steps, tokens, losses })
-}
-
-/// Accumulates the gradient of the mean loss over all response tokens of a batch, and returns that loss.
-fn accumulate_mean_loss(trainer: &mut AdapterTrainer, batch: &[&TokenizedRow], pass_tokens: usize) -> Result<f64> {
-    let total: usize = batch.iter().map(|row| predicted(row)).sum();
-    if total == 0 {
-        return Err(ModelError::Unusable(
-            "no row of a batch has a response token to learn from; are responses truncated away?".into(),
-        ));
-    }
-    let weight = 1.0 / total as f64;
-    let ids: Vec<&[u32]> = batch.iter().map(|row| row.ids.as_slice()).collect();
-    let prefix = if trainer.shares_prefix() { shared_prefix(&ids) } else { 0 };
-    let mut sum = 0.0;
-    let mut rest = batch;
-    while !rest.is_empty() {
-        let mut tokens = prefix;
-        let fitting = rest.iter().take_while(|row| {
-            tokens += row.ids.len() - prefix;
-            tokens <= pass_tokens
-        });
-        let (pass, later) = rest.split_at(fitting.count().max(1));
-        let scores = trainer.accumulate(pass, &mut |scores: &[RowScore]| vec![weight; scores.len()])?;
-        sum -= scores.iter().map(|score| score.log_likelihood).sum::<f64>();
-        rest = later;
-    }
-    Ok(sum * weight)
-}
-
-/// Tokens of a row that something predicts.
-fn predicted(row: &TokenizedRow) -> usize {
-    row.ids.len().saturating_sub(row.response_start.max(1))
+    Ok(SftOutcome { adapter: shards.first.adapter()?, steps: settings.steps, tokens, losses })
 }
 
 fn check(rows: &[TokenizedRow], settings: &SftSettings, start: &Adapter) -> Result<()> {

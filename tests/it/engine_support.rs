@@ -153,10 +153,7 @@ pub(crate) fn by_name(adapter: &Adapter) -> BTreeMap<&str, &[f32]> {
 /// The default model.
 pub(crate) fn default_model(precision: Precision) -> BaseModel {
     fedward::model::init_backend();
-    let home = std::env::var_os("FEDWARD_HOME").map_or_else(|| PathBuf::from(".fedward"), PathBuf::from);
-    let path = home.join("models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
-    assert!(path.exists(), "{} is missing; `make setup` fetches it", path.display());
-    let checkpoint = Checkpoint::open(&path).unwrap();
+    let checkpoint = Checkpoint::open(&crate::support::default_model_path()).unwrap();
     BaseModel::load(checkpoint.config, &*checkpoint.weights, tch::Device::Cpu, precision).unwrap()
 }
 

@@ -1,7 +1,22 @@
-//! Integration tests.
+//! Integration tests, in one binary so that libtorch is linked once.
 
 mod engine_behaviour;
 mod engine_default;
 mod engine_small;
 mod engine_speed;
 mod engine_support;
+mod hugging_face;
+mod loading;
+mod peft;
+mod run;
+mod support;
+mod tokenizer;
+
+use std::path::PathBuf;
+
+/// A file of `tests/reference/fixtures`, parsed.
+fn fixture(name: &str) -> serde_json::Value {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/fixtures").join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}

@@ -3,6 +3,7 @@
 pub mod adapter;
 pub mod chat;
 pub mod ids;
+pub(crate) mod messages;
 
 pub use adapter::{Adapter, AdapterDelta, AdapterError, AdapterLayout, AdapterTensor, hex};
 pub use chat::{ChatMessage, ChatRow, Hazard, Role, RowDigest, RowLabel, Verdict};

@@ -139,9 +139,10 @@ fn refuse_other_architectures(json: &ConfigJson) -> Result<(), String> {
     }
     let rope = json.rope_parameters.as_ref().or(json.rope_scaling.as_ref());
     let partial = json.partial_rotary_factor.or_else(|| rope?.partial_rotary_factor);
-    match partial.filter(|&factor| factor < 1.0 || factor > 1.0) {
-        Some(found) => Err(format!("partial_rotary_factor: found {found}, allowed is 1")),
+    match partial {
         None => Ok(()),
+        Some(factor) if (factor - 1.0).abs() < f64::EPSILON => Ok(()),
+        Some(found) => Err(format!("partial_rotary_factor: found {found}, allowed is 1")),
     }
 }
 

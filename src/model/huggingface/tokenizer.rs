@@ -93,13 +93,10 @@ fn template(
         Some(TemplateJson::One(template)) => Ok(Some(template)),
         Some(TemplateJson::Several(templates)) => {
             let names: Vec<_> = templates.iter().map(|template| template.name.clone()).collect();
-            match templates.into_iter().find(|template| template.name == "default") {
-                Some(template) => Ok(Some(template.template)),
-                None => {
-                    let problem = format!("chat_template: found {}, expected one named default", names.join(", "));
-                    Err(ModelError::invalid(config_path, problem))
-                }
-            }
+            let default = templates.into_iter().find(|template| template.name == "default");
+            let problem = || format!("chat_template: found {}, expected one named default", names.join(", "));
+            let default = default.ok_or_else(|| ModelError::invalid(config_path, problem()))?;
+            Ok(Some(default.template))
         }
     }
 }

@@ -1,0 +1,71 @@
+# One command each for what people do with this checkout. Every target sets up what it needs, may be interrupted at any
+# point and run again, and does nothing twice.
+
+CARGO ?= cargo
+SCENARIO ?= scenarios/quickstart.toml
+# More arguments for `fedward run`, for example: make demo RUN_ARGS="--metrics 127.0.0.1:9464"
+RUN_ARGS ?=
+# A demo of a minute or two: the same scenario, one round.
+SHORT_ARGS ?= --set federation.rounds=1
+
+# One profile for demo, tests and checks, so that the dependencies are compiled once.
+PROFILE := --release --locked
+FEDWARD := $(or $(CARGO_TARGET_DIR),target)/release/fedward
+DEMO_CATALOGUE := smollm2-135m-instruct advbench scored-responses
+# libtorch's OpenMP threads read this when the program is loaded.
+export OMP_WAIT_POLICY ?= passive
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo demo-short test build setup libtorch fetch lint doc reference grafana-check dashboard-check clean distclean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: fetch ## Set up everything and run the quickstart scenario
+	$(FEDWARD) run $(SCENARIO) $(RUN_ARGS)
+
+demo-short: fetch ## The quickstart scenario with one round
+	$(FEDWARD) run $(SCENARIO) $(SHORT_ARGS) $(RUN_ARGS)
+
+# The tests' build also makes the binary; a build of its own would compile a dozen crates twice, with other features.
+test: setup ## Set up everything and run all tests
+	$(CARGO) build $(PROFILE) --workspace --bins --tests
+	$(FEDWARD) fetch $(DEMO_CATALOGUE)
+	@tools/test.sh $(PROFILE)
+
+build: setup ## Compile target/release/fedward
+	$(CARGO) build $(PROFILE)
+
+setup: libtorch ## Check the tools, install libtorch
+
+libtorch: ## Install libtorch into .libtorch (a LIBTORCH of your own wins)
+	@tools/require.sh cargo cc c++
+	@tools/libtorch.sh
+
+fetch: build ## Fetch the model and the data that demo and tests use
+	$(FEDWARD) fetch $(DEMO_CATALOGUE)
+
+lint: setup ## Formatting, clippy and the shell scripts
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(PROFILE) --workspace --all-targets -- -D warnings
+	@if command -v shellcheck >/dev/null; then shellcheck tools/*.sh .ci/run; fi
+
+dashboard-check: ## Type-check the dashboards against Grafana's schema (needs npm)
+	@tools/require.sh npm
+	cd tools/dashboard-check && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent check
+
+doc: setup ## API documentation in target/doc
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(PROFILE) --workspace --no-deps
+
+reference: fetch ## Compute the reference numbers anew with transformers and peft (5 GB into .venv-reference)
+	@tools/reference.sh
+
+grafana-check: build ## Check dashboards and alerts on a synthetic run (needs Debian's prometheus)
+	@tools/check_grafana.sh --probe
+
+clean: ## Remove what was compiled
+	$(CARGO) clean
+
+distclean: clean ## Remove what was compiled and what was installed, but no runs and no fetched data
+	rm -rf .libtorch .libtorch.* .venv-reference

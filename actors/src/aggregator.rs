@@ -1,0 +1,273 @@
+//! The aggregator: the one actor that says what enters the global adapter.
+
+use std::{collections::HashSet, sync::Arc};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rayon::prelude::*;
+
+use crate::{
+    compute::{Compute, Panicked},
+    federation::StrategyFactory,
+    ports::{ClientUpdate, Strategy},
+    protocol::{
+        Adapter, AdapterError, RoundId,
+        messages::{AggregateRequest, Aggregation, AggregatorMessage, ScreenRequest, ScreenedUpdate, StrategyState},
+    },
+    records::RejectReason,
+};
+
+/// The actor that screens and combines updates. What it remembers it can lose: each request carries the state to go on from.
+#[derive(Clone, Copy)]
+pub(crate) struct Aggregator;
+
+/// What an aggregator starts with.
+#[derive(Clone)]
+pub(crate) struct AggregatorArgs {
+    pub(crate) strategy: StrategyFactory,
+    pub(crate) compute: Compute,
+}
+
+pub(crate) struct AggregatorState {
+    args: AggregatorArgs,
+    /// The strategy as it stood after the last aggregation that succeeded.
+    held: Option<HeldStrategy>,
+}
+
+struct HeldStrategy {
+    after: RoundId,
+    strategy: Box<dyn Strategy>,
+}
+
+impl Actor for Aggregator {
+    type Msg = AggregatorMessage;
+    type State = AggregatorState;
+    type Arguments = AggregatorArgs;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<AggregatorMessage>,
+        args: AggregatorArgs,
+    ) -> Result<AggregatorState, ActorProcessingErr> {
+        Ok(AggregatorState { args, held: None })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<AggregatorMessage>,
+        message: AggregatorMessage,
+        state: &mut AggregatorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            AggregatorMessage::Screen(request, reply) => drop(reply.send(state.args.screen(request).await?)),
+            AggregatorMessage::Aggregate(request, reply) => drop(reply.send(state.aggregate(request).await?)),
+        }
+        Ok(())
+    }
+}
+
+impl AggregatorArgs {
+    async fn screen(&self, request: ScreenRequest) -> Result<Vec<ScreenedUpdate>, Panicked> {
+        tracing::trace!(ticket = ?request.ticket, updates = request.updates.len(), "updates to screen");
+        self.compute.run(move |_| screen_updates(&request.global, &request.updates)).await
+    }
+}
+
+impl AggregatorState {
+    /// Combines updates with the strategy as of the request's state. A strategy that fails is discarded, half-changed as
+    /// it may be; the next round builds it anew from the last good state.
+    async fn aggregate(&mut self, request: AggregateRequest) -> Result<Aggregation, Panicked> {
+        let accepted = request.updates.len() as u32;
+        if accepted < request.quorum.max(1) {
+            return Ok(Aggregation::BelowQuorum { accepted, quorum: request.quorum });
+        }
+        let held = self.held.take().filter(|held| held.after == request.strategy.after);
+        let factory = Arc::clone(&self.args.strategy);
+        let aggregated = self.args.compute.run(move |_| aggregate_updates(held, &factory, request)).await?;
+        Ok(match aggregated {
+            Ok((held, done)) => {
+                self.held = Some(held);
+                done
+            }
+            Err(reason) => Aggregation::Failed(reason),
+        })
+    }
+}
+
+/// Checks updates against the adapter that they started from (invariants) and against each other.
+fn screen_updates(global: &Adapter, updates: &[ClientUpdate]) -> Vec<ScreenedUpdate> {
+    let mut seen = HashSet::new();
+    let repeated: Vec<bool> = updates.iter().map(|update| !seen.insert(update.client)).collect();
+    let check = |(update, repeated): (&ClientUpdate, bool)| {
+        let verdict = if repeated { Err(RejectReason::Stale) } else { screen_update(global, &update.adapter) };
+        ScreenedUpdate { client: update.client, verdict }
+    };
+    updates.par_iter().zip(repeated).map(check).collect()
+}
+
+/// The norm of an update's delta, or why the update is refused.
+fn screen_update(global: &Adapter, local: &Adapter) -> Result<f64, RejectReason> {
+    check(global, local).map_err(|error| match error {
+        AdapterError::NotFinite { tensor } => RejectReason::NotFinite(tensor),
+        AdapterError::LayoutMismatch(difference) => RejectReason::LayoutMismatch(difference),
+        AdapterError::WrongLength { .. } => RejectReason::LayoutMismatch(error.to_string()),
+    })?;
+    Ok(distance(local, global))
+}
+
+fn check(global: &Adapter, other: &Adapter) -> Result<(), AdapterError> {
+    global.check_same_layout(other)?;
+    other.check_finite()
+}
+
+/// Euclidean distance of two adapters of one layout, without a buffer for their difference.
+fn distance(a: &Adapter, b: &Adapter) -> f64 {
+    let squares = a.values().iter().zip(b.values()).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2));
+    squares.sum::<f64>().sqrt()
+}
+
+/// Runs the strategy on updates in order of client, and checks what comes out as strictly as what went in.
+fn aggregate_updates(
+    held: Option<HeldStrategy>,
+    factory: &StrategyFactory,
+    mut request: AggregateRequest,
+) -> Result<(HeldStrategy, Aggregation), String> {
+    let mut strategy = match held {
+        Some(held) => held.strategy,
+        None => restored(factory, &request.strategy)?,
+    };
+    request.updates.sort_by_key(|update| update.client);
+    let round = request.ticket.round;
+    let global = strategy.aggregate(round, &request.global, &request.updates).map_err(|error| error.to_string())?;
+    check(&request.global, &global).map_err(|error| format!("{} gave no usable adapter: {error}", strategy.name()))?;
+    let update_norm = distance(&global, &request.global);
+    let state = StrategyState { after: round, bytes: strategy.state().into() };
+    Ok((HeldStrategy { after: round, strategy }, Aggregation::Done { global, strategy: state, update_norm }))
+}
+
+fn restored(factory: &StrategyFactory, state: &StrategyState) -> Result<Box<dyn Strategy>, String> {
+    let mut strategy = factory();
+    if !state.bytes.is_empty() {
+        strategy.restore(&state.bytes).map_err(|error| format!("cannot restore {}: {error}", strategy.name()))?;
+    }
+    Ok(strategy)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        cancel::CancelFlag,
+        ports::{PortError, PortResult},
+        protocol::{Attempt, ClientId, Ticket},
+        testing::{Rehearsal, WeightedMean, layout_of_rank, tiny_layout},
+    };
+
+    fn update(client: u32, value: f32) -> ClientUpdate {
+        let adapter = Adapter::new(tiny_layout(), vec![value; 8]).unwrap();
+        ClientUpdate { client: ClientId(client), adapter, n_examples: 1 }
+    }
+
+    fn request(round: u32, updates: Vec<ClientUpdate>) -> AggregateRequest {
+        AggregateRequest {
+            ticket: Ticket { round: RoundId(round), attempt: Attempt::FIRST },
+            quorum: 2,
+            global: Adapter::zeros(tiny_layout()),
+            strategy: StrategyState { after: RoundId(round - 1), bytes: Arc::default() },
+            updates,
+        }
+    }
+
+    fn state(strategy: StrategyFactory) -> AggregatorState {
+        let compute = Compute::new(1, CancelFlag::new(), Duration::from_secs(1));
+        AggregatorState { args: AggregatorArgs { strategy, compute }, held: None }
+    }
+
+    #[test]
+    fn screening_refuses_layout_values_and_repetition_and_measures_the_rest() {
+        let mut other = update(2, 1.0);
+        other.adapter = Adapter::zeros(layout_of_rank(3));
+        let updates = [update(0, 2.0), update(1, f32::NEG_INFINITY), other, update(0, 9.0)];
+        let screened = screen_updates(&Adapter::zeros(tiny_layout()), &updates);
+        let verdicts: Vec<_> = screened.into_iter().map(|screened| screened.verdict).collect();
+        assert!((verdicts[0].as_ref().unwrap() - 32_f64.sqrt()).abs() < 1e-12);
+        assert!(matches!(&verdicts[1], Err(RejectReason::NotFinite(tensor)) if tensor.ends_with("lora_A.weight")));
+        assert!(matches!(&verdicts[2], Err(RejectReason::LayoutMismatch(text)) if text.contains("found [3, 4]")));
+        assert_eq!(verdicts[3], Err(RejectReason::Stale));
+    }
+
+    /// Remembers in which order it saw its clients.
+    struct Witness(Vec<u8>);
+
+    impl Strategy for Witness {
+        fn name(&self) -> &'static str {
+            "witness"
+        }
+
+        fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+            self.0 = updates.iter().map(|update| update.client.0 as u8).collect();
+            Ok(global.clone())
+        }
+
+        fn state(&self) -> Vec<u8> {
+            self.0.clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn d_1_the_strategy_sees_updates_in_order_of_client() {
+        let mut state = state(Arc::new(|| Box::new(Witness(Vec::new()))));
+        let updates = vec![update(5, 1.0), update(0, 1.0), update(3, 1.0)];
+        let Aggregation::Done { strategy, .. } = state.aggregate(request(1, updates)).await.unwrap() else { panic!() };
+        assert_eq!(strategy, StrategyState { after: RoundId(1), bytes: [0, 3, 5].into() });
+    }
+
+    #[tokio::test]
+    async fn r_3_too_few_updates_do_not_reach_the_strategy() {
+        let mut state = state(Arc::new(|| panic!("strategy made below quorum")));
+        let result = state.aggregate(request(1, vec![update(0, 1.0)])).await;
+        assert_eq!(result, Ok(Aggregation::BelowQuorum { accepted: 1, quorum: 2 }));
+    }
+
+    #[tokio::test]
+    async fn r_2_a_round_asked_for_again_is_not_aggregated_on_top_of_itself() {
+        let mut state = state(Rehearsal::new(2, 2, 1).strategy);
+        let updates = || vec![update(0, 1.0), update(1, 3.0)];
+        let first = state.aggregate(request(1, updates())).await.unwrap();
+        assert_eq!(state.aggregate(request(1, updates())).await.unwrap(), first);
+        let mut second = request(2, updates());
+        let Aggregation::Done { strategy, .. } = first.clone() else { panic!("{first:?}") };
+        second.strategy = strategy;
+        assert_ne!(state.aggregate(second).await.unwrap(), first, "the strategy has no memory to test");
+    }
+
+    #[tokio::test]
+    async fn a_state_that_cannot_be_restored_fails_the_round_in_words() {
+        let mut state = state(Arc::new(|| Box::new(WeightedMean)));
+        let mut request = request(3, vec![update(0, 1.0), update(1, 1.0)]);
+        request.strategy.bytes = [1, 2].into();
+        let failed = "cannot restore weighted mean: weighted mean keeps no state, found 2 bytes";
+        assert_eq!(state.aggregate(request).await, Ok(Aggregation::Failed(failed.to_owned())));
+    }
+
+    #[test]
+    fn a_2_a_result_of_another_layout_is_no_result() {
+        struct Grows;
+        impl Strategy for Grows {
+            fn name(&self) -> &'static str {
+                "grows"
+            }
+
+            fn aggregate(&mut self, _: RoundId, _: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+                if updates.is_empty() {
+                    return Err(PortError::Failed("no updates".to_owned()));
+                }
+                Ok(Adapter::zeros(layout_of_rank(2)))
+            }
+        }
+        let factory: StrategyFactory = Arc::new(|| Box::new(Grows));
+        let failed = aggregate_updates(None, &factory, request(1, vec![update(0, 1.0)])).err().unwrap();
+        assert!(failed.starts_with("grows gave no usable adapter: adapter layouts differ"), "{failed}");
+    }
+}

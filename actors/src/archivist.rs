@@ -1,0 +1,104 @@
+//! The archivist: keeps what rounds leave behind.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{
+    cancel::CancelFlag,
+    compute::{Compute, Panicked},
+    ports::{PortError, PortResult, RunStore},
+    protocol::{
+        Adapter,
+        messages::{CommitRequest, StrategyState},
+    },
+    records::{ClientRecord, RoundRecord},
+};
+
+/// The actor that owns the run's store. There is one store, so there is no second archivist: if it dies, the run ends.
+pub(crate) struct Archivist;
+
+pub(crate) struct ArchivistState {
+    /// Lent to a blocking thread during a commit; gone if the store panicked.
+    pub(crate) store: Option<Box<dyn RunStore>>,
+    pub(crate) commits: CommitGate,
+    pub(crate) compute: Compute,
+}
+
+/// Lets commits through one at a time, until a run that was cancelled closes it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CommitGate(Arc<Mutex<()>>);
+
+impl CommitGate {
+    /// Waits until no commit is under way. None begins afterwards, for the run's flag is raised by then.
+    pub(crate) async fn close(&self) {
+        let _no_commit = self.0.lock().await;
+    }
+}
+
+impl Actor for Archivist {
+    type Msg = CommitRequest;
+    type State = ArchivistState;
+    type Arguments = ArchivistState;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<CommitRequest>,
+        state: ArchivistState,
+    ) -> Result<ArchivistState, ActorProcessingErr> {
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<CommitRequest>,
+        request: CommitRequest,
+        state: &mut ArchivistState,
+    ) -> Result<(), ActorProcessingErr> {
+        let CommitRequest { ticket, global, strategy, record, clients, reply } = request;
+        tracing::trace!(?ticket, "round to commit");
+        let _ = reply.send(state.commit(global, strategy, record, clients).await?);
+        Ok(())
+    }
+}
+
+impl ArchivistState {
+    async fn commit(
+        &mut self,
+        global: Adapter,
+        strategy: StrategyState,
+        record: Box<RoundRecord>,
+        clients: Vec<ClientRecord>,
+    ) -> Result<PortResult<Box<RoundRecord>>, Panicked> {
+        let mut store = self.store.take().ok_or_else(|| Panicked("the run store is lost".to_owned()))?;
+        let gate = Arc::clone(&self.commits.0);
+        let work = move |cancel: &CancelFlag| {
+            let _commit = gate.blocking_lock();
+            if cancel.is_cancelled() {
+                return (store, Err(PortError::Cancelled));
+            }
+            let stored = store_round(store.as_mut(), &global, &strategy, record, &clients);
+            (store, stored)
+        };
+        let (store, stored) = self.compute.run_without_slot(work).await?;
+        self.store = Some(store);
+        Ok(stored)
+    }
+}
+
+/// Stores the checkpoint, then the rows, whose seconds of commit are therefore those of the checkpoint.
+fn store_round(
+    store: &mut dyn RunStore,
+    global: &Adapter,
+    strategy: &StrategyState,
+    mut record: Box<RoundRecord>,
+    clients: &[ClientRecord],
+) -> PortResult<Box<RoundRecord>> {
+    let begun = Instant::now();
+    record.adapter_sha256 = global.sha256();
+    store.checkpoint(record.round, global, &strategy.bytes)?;
+    record.seconds.commit = begun.elapsed().as_secs_f64();
+    store.append(&record, clients)?;
+    Ok(record)
+}

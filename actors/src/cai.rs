@@ -1,0 +1,58 @@
+//! Constitutional AI on the server: realigns the global adapter after aggregation.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::{
+    compute::{Compute, Panicked},
+    ports::{PortError, PortResult, Realigner, Realignment},
+    protocol::{Adapter, RoundId, messages::RealignRequest},
+};
+
+/// The actor that realigns. It keeps nothing between rounds.
+#[derive(Clone, Copy)]
+pub(crate) struct CaiGenerator;
+
+/// What it works with.
+#[derive(Clone)]
+pub(crate) struct CaiState {
+    pub(crate) realigner: Arc<dyn Realigner>,
+    pub(crate) compute: Compute,
+}
+
+impl Actor for CaiGenerator {
+    type Msg = RealignRequest;
+    type State = CaiState;
+    type Arguments = CaiState;
+
+    async fn pre_start(&self, _: ActorRef<RealignRequest>, state: CaiState) -> Result<CaiState, ActorProcessingErr> {
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<RealignRequest>,
+        request: RealignRequest,
+        state: &mut CaiState,
+    ) -> Result<(), ActorProcessingErr> {
+        let _ = request.reply.send(state.realign(request.ticket.round, request.global).await?);
+        Ok(())
+    }
+}
+
+impl CaiState {
+    /// Realigns, and lets no adapter through that the aggregator would not (invariants ).
+    async fn realign(&self, round: RoundId, global: Adapter) -> Result<PortResult<Realignment>, Panicked> {
+        let realigner = Arc::clone(&self.realigner);
+        let work = move |cancel: &_| {
+            let realignment = realigner.realign(round, &global, cancel)?;
+            global
+                .check_same_layout(&realignment.adapter)
+                .and_then(|()| realignment.adapter.check_finite())
+                .map_err(|error| PortError::Failed(error.to_string()))?;
+            Ok(realignment)
+        };
+        self.compute.run(work).await
+    }
+}

@@ -1,0 +1,65 @@
+//! The coordinator: runs the rounds of a federation, one after another.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::{
+    cancel::CancelFlag,
+    federation::{FederationConfig, FederationError, FederationResult},
+    ports::Observer,
+    protocol::{
+        Adapter, RoundId,
+        messages::{Crew, RunRounds, StrategyState, SupervisorMessage},
+    },
+    round::run_round,
+};
+
+/// The actor that runs rounds, and does nothing else while it runs one. Clients never call it.
+pub(crate) struct Coordinator;
+
+/// What the server of a federation knows between two rounds.
+pub(crate) struct Server {
+    pub(crate) config: FederationConfig,
+    /// The adapter that the next round starts from: that of the last round committed.
+    pub(crate) global: Adapter,
+    /// The strategy's memory that goes with it.
+    pub(crate) strategy: StrategyState,
+    /// Where the server's other actors are.
+    pub(crate) crew: Crew,
+    /// Musters cohorts.
+    pub(crate) supervisor: ActorRef<SupervisorMessage>,
+    pub(crate) observer: Arc<dyn Observer>,
+    /// Raised when the run is to end.
+    pub(crate) run: CancelFlag,
+}
+
+impl Actor for Coordinator {
+    type Msg = RunRounds;
+    type State = Server;
+    type Arguments = Server;
+
+    async fn pre_start(&self, _: ActorRef<RunRounds>, server: Server) -> Result<Server, ActorProcessingErr> {
+        Ok(server)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<RunRounds>,
+        RunRounds { rounds, reply }: RunRounds,
+        server: &mut Server,
+    ) -> Result<(), ActorProcessingErr> {
+        let _ = reply.send(server.run_rounds(&rounds).await);
+        Ok(())
+    }
+}
+
+impl Server {
+    /// Runs these rounds, first to last.
+    pub(crate) async fn run_rounds(&mut self, rounds: &[RoundId]) -> Result<FederationResult, FederationError> {
+        for &round in rounds {
+            run_round(self, round).await?;
+        }
+        Ok(FederationResult { global: self.global.clone(), rounds_done: rounds.len() as u32 })
+    }
+}

@@ -1,0 +1,58 @@
+//! The evaluator: measures the global adapter.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::{
+    compute::{Compute, Panicked},
+    ports::{Benchmarks, Evaluation, EvaluationScope, PortResult},
+    protocol::{Adapter, RoundId, messages::EvaluateRequest},
+};
+
+/// The actor that runs the benchmarks. It keeps nothing between rounds.
+#[derive(Clone, Copy)]
+pub(crate) struct Evaluator;
+
+/// What it works with.
+#[derive(Clone)]
+pub(crate) struct EvaluatorState {
+    pub(crate) benchmarks: Arc<dyn Benchmarks>,
+    pub(crate) compute: Compute,
+}
+
+impl Actor for Evaluator {
+    type Msg = EvaluateRequest;
+    type State = EvaluatorState;
+    type Arguments = EvaluatorState;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<EvaluateRequest>,
+        state: EvaluatorState,
+    ) -> Result<EvaluatorState, ActorProcessingErr> {
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<EvaluateRequest>,
+        request: EvaluateRequest,
+        state: &mut EvaluatorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let _ = request.reply.send(state.evaluate(request.ticket.round, request.global, request.scope).await?);
+        Ok(())
+    }
+}
+
+impl EvaluatorState {
+    async fn evaluate(
+        &self,
+        round: RoundId,
+        global: Adapter,
+        scope: EvaluationScope,
+    ) -> Result<PortResult<Evaluation>, Panicked> {
+        let benchmarks = Arc::clone(&self.benchmarks);
+        self.compute.run(move |cancel| benchmarks.evaluate(round, &global, scope, cancel)).await
+    }
+}

@@ -1,0 +1,295 @@
+//! A federation as its user sees it: what it is made of, how it runs, what it gives.
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use ractor::{Actor, ActorRef, SpawnErr};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    aggregator::AggregatorArgs,
+    archivist::CommitGate,
+    cancel::CancelFlag,
+    compute::Compute,
+    coordinator::{Coordinator, Server},
+    fanout::ask,
+    guard::{GuardArgs, VerdictCache},
+    ports::{Benchmarks, ClientRows, GuardModel, LocalTrainer, Observer, PortError, Realigner, RunStore, Strategy},
+    protocol::{
+        Adapter, RoundId,
+        messages::{RunRounds, StrategyState, SupervisorMessage},
+    },
+    sampler::CohortSampler,
+    supervisor::{Supervisor, SupervisorArgs},
+};
+
+/// The longest that cancelled work may keep its compute slot, whatever the client timeout.
+const LONGEST_GRACE: Duration = Duration::from_secs(10);
+
+/// How long a run that was cancelled waits for a commit under way.
+const COMMIT_GRACE: Duration = Duration::from_millis(250);
+
+/// How a federation runs.
+#[derive(Clone, Debug)]
+pub struct FederationConfig {
+    /// Seed of every random stream.
+    pub seed: u64,
+    /// Clients in the federation.
+    pub clients: u32,
+    /// Clients selected a round.
+    pub cohort: u32,
+    /// The last round to run; rounds count from 1.
+    pub rounds: u32,
+    /// The fewest accepted updates that a round is aggregated from.
+    pub quorum: u32,
+    /// Pieces of work that compute at the same time.
+    pub slots: usize,
+    /// How often an actor that died is asked again, the first time included.
+    pub max_attempts: u32,
+    /// How long a client may take from the beginning of its turn: catches hangs, nothing else. Its guard may take half.
+    pub client_timeout: Duration,
+    /// After which rounds the global adapter is realigned.
+    pub align: Schedule,
+    /// After which rounds the global adapter is evaluated.
+    pub evaluate: Schedule,
+    /// How cohorts are drawn.
+    pub sampler: CohortSampler,
+}
+
+/// In which rounds something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// In none.
+    Never,
+    /// In every round whose number is a multiple of this.
+    Every(NonZeroU32),
+    /// In the last round alone.
+    LastRound,
+}
+
+impl Schedule {
+    /// Whether it is to be done in `round` of a run that ends with round number `rounds`.
+    pub const fn is_due(self, round: RoundId, rounds: u32) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Every(n) => round.0.is_multiple_of(n.get()),
+            Self::LastRound => round.0 == rounds,
+        }
+    }
+}
+
+/// Makes the run's strategy: at the start, and anew after a failure, which is why it may be called more than once.
+pub type StrategyFactory = Arc<dyn Fn() -> Box<dyn Strategy> + Send + Sync>;
+
+/// What a federation needs from the outside.
+pub struct Ports {
+    /// The rows that each client holds.
+    pub rows: Arc<dyn ClientRows>,
+    /// Local training.
+    pub trainer: Arc<dyn LocalTrainer>,
+    /// The guard that clients screen their rows with; without one, all rows are trained on.
+    pub guard: Option<Arc<dyn GuardModel>>,
+    /// The server's algorithm.
+    pub strategy: StrategyFactory,
+    /// Constitutional AI, if the run has it.
+    pub realigner: Option<Arc<dyn Realigner>>,
+    /// Benchmarks, if the run has them.
+    pub benchmarks: Option<Arc<dyn Benchmarks>>,
+    /// Where rounds are stored.
+    pub store: Box<dyn RunStore>,
+    /// Who listens.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// Where a run begins: before the first round, or after the last one stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartState {
+    /// The last round done; [`RoundId::START`] if none is.
+    pub round: RoundId,
+    /// The global adapter after it.
+    pub global: Adapter,
+    /// What the strategy remembers of it; empty at the start.
+    pub strategy_state: Vec<u8>,
+}
+
+/// What a federation that ran to its end gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FederationResult {
+    /// The global adapter after the last round.
+    pub global: Adapter,
+    /// Rounds run by this call; those before a resume are not among them.
+    pub rounds_done: u32,
+}
+
+/// Why a federation ended before its last round. What was committed stays committed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FederationError {
+    /// The configuration contradicts itself; the text names setting, value and what is allowed.
+    #[error("{0}")]
+    Invalid(String),
+    /// The cancel flag was raised.
+    #[error("cancelled")]
+    Cancelled,
+    /// A round could not be stored.
+    #[error("{round} could not be stored: {reason}")]
+    Store {
+        /// Which.
+        round: RoundId,
+        /// Why.
+        reason: PortError,
+    },
+    /// An actor that nothing goes on without died: a bug.
+    #[error("the {0} died and the run cannot go on without it; this is a bug")]
+    ActorLost(&'static str),
+}
+
+impl FederationConfig {
+    /// Checks that the settings fit together.
+    ///
+    /// # Errors
+    ///
+    /// [`FederationError::Invalid`] names the first that does not.
+    pub fn check(&self) -> Result<(), FederationError> {
+        let Self { clients, cohort, quorum, slots, max_attempts, client_timeout, .. } = self;
+        let invalid = if *clients == 0 {
+            "clients must be at least 1, found 0".to_owned()
+        } else if !(1..=*clients).contains(cohort) {
+            format!("cohort must be from 1 to the {clients} clients, found {cohort}")
+        } else if !(1..=*cohort).contains(quorum) {
+            format!("quorum must be from 1 to the cohort of {cohort}, found {quorum}")
+        } else if !(1..=tokio::sync::Semaphore::MAX_PERMITS).contains(slots) {
+            format!("slots must be at least 1 and at most {}, found {slots}", tokio::sync::Semaphore::MAX_PERMITS)
+        } else if *max_attempts == 0 {
+            "max_attempts must be at least 1, found 0".to_owned()
+        } else if client_timeout.is_zero() {
+            "client_timeout must be more than 0 seconds, found 0".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(FederationError::Invalid(invalid))
+    }
+}
+
+/// Runs a federation from `start` to its last round.
+///
+/// Ends within milliseconds of `cancel` being raised: work on blocking threads is told to stop and not waited for. Only a
+/// commit under way is given a moment to end, so that the store is at rest afterwards.
+///
+/// # Errors
+///
+/// [`FederationError`]; every round committed until then stays committed, and a run from there equals one without the
+/// interruption (invariant C-1).
+pub async fn run_federation(
+    config: FederationConfig,
+    ports: Ports,
+    start: StartState,
+    cancel: CancelFlag,
+) -> Result<FederationResult, FederationError> {
+    config.check()?;
+    let finite = start.global.check_finite();
+    finite.map_err(|error| FederationError::Invalid(format!("the adapter to start from is unusable: {error}")))?;
+    let rounds = (start.round.next().0..=config.rounds).map(RoundId).collect();
+    let run = cancel.child();
+    let _end_work = run.cancel_on_drop();
+    let commits = CommitGate::default();
+    let supervisor = start_supervisor(&config, ports, &run, commits.clone());
+    let (supervisor, observer) = supervisor.await.map_err(|_| FederationError::ActorLost("supervisor"))?;
+    let _end_actors = KillOnDrop(supervisor.clone());
+    let server = gather_server(config, start, run, supervisor.clone(), observer).await?;
+    let coordinator = Actor::spawn_linked(None, Coordinator, server, supervisor.get_cell()).await;
+    let (coordinator, _) = coordinator.map_err(|_| FederationError::ActorLost("coordinator"))?;
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => {
+            let _ = tokio::time::timeout(COMMIT_GRACE, commits.close()).await;
+            Err(FederationError::Cancelled)
+        }
+        answer = ask(&coordinator, |reply| RunRounds { rounds, reply }) => {
+            answer.unwrap_or(Err(FederationError::ActorLost("coordinator")))
+        }
+    }
+}
+
+async fn start_supervisor(
+    config: &FederationConfig,
+    ports: Ports,
+    run: &CancelFlag,
+    commits: CommitGate,
+) -> Result<(ActorRef<SupervisorMessage>, Arc<dyn Observer>), SpawnErr> {
+    let grace = LONGEST_GRACE.min(config.client_timeout / 4);
+    let compute = Compute::new(config.slots, run.clone(), grace);
+    let guard = ports.guard.map(|model| GuardArgs {
+        model,
+        compute: compute.clone(),
+        cache: VerdictCache::default(),
+        limit: config.client_timeout / 2,
+    });
+    let args = SupervisorArgs {
+        rows: ports.rows,
+        trainer: ports.trainer,
+        guard,
+        aggregator: AggregatorArgs { strategy: ports.strategy, compute: compute.clone() },
+        realigner: ports.realigner,
+        benchmarks: ports.benchmarks,
+        store: ports.store,
+        commits,
+        observer: Arc::clone(&ports.observer),
+        compute,
+    };
+    let (supervisor, _) = Supervisor::spawn(None, Supervisor, args).await?;
+    Ok((supervisor, ports.observer))
+}
+
+async fn gather_server(
+    config: FederationConfig,
+    start: StartState,
+    run: CancelFlag,
+    supervisor: ActorRef<SupervisorMessage>,
+    observer: Arc<dyn Observer>,
+) -> Result<Server, FederationError> {
+    let crew = ask(&supervisor, SupervisorMessage::Crew).await.ok_or(FederationError::ActorLost("supervisor"))?;
+    let strategy = StrategyState { after: start.round, bytes: start.strategy_state.into() };
+    Ok(Server { config, global: start.global, strategy, crew, supervisor, observer, run })
+}
+
+/// Kills a run's actors when the run's future ends or is dropped.
+struct KillOnDrop(ActorRef<SupervisorMessage>);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Conduct, Rehearsal};
+
+    /// The coordinator may learn what cancelled work left undone before it is stopped: that must not become a round.
+    #[tokio::test]
+    async fn c_1_what_cancelled_work_left_undone_is_not_stored() {
+        let run = CancelFlag::new();
+        let raise = run.clone();
+        let rehearsal = Rehearsal::new(3, 3, 1).with_trainer(move |_, _, _| {
+            raise.cancel();
+            Conduct::Honest
+        });
+        let config = rehearsal.config.clone();
+        let (supervisor, observer) =
+            start_supervisor(&config, rehearsal.ports(), &run, CommitGate::default()).await.unwrap();
+        let mut server = gather_server(config, rehearsal.start(), run, supervisor, observer).await.unwrap();
+        assert_eq!(server.run_rounds(&[RoundId(1)]).await, Err(FederationError::Cancelled));
+        assert_eq!(rehearsal.store.stored().checkpoints, []);
+    }
+
+    #[test]
+    fn a_schedule_is_due_in_its_rounds_alone() {
+        let due =
+            |schedule: Schedule| (1..=7).filter(|&round| schedule.is_due(RoundId(round), 7)).collect::<Vec<u32>>();
+        assert_eq!(due(Schedule::Never), []);
+        assert_eq!(due(Schedule::Every(NonZeroU32::MIN)), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(due(Schedule::Every(NonZeroU32::new(3).unwrap())), [3, 6]);
+        assert_eq!(due(Schedule::LastRound), [7]);
+    }
+}

@@ -1,0 +1,255 @@
+//! The guard: one verdict a row, computed once a guard version, or none at all.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use crate::{
+    compute::{AbortOnDrop, Compute, Panicked},
+    ports::{GuardModel, PortError, PortResult},
+    protocol::{
+        ChatRow, RowDigest, Verdict,
+        messages::{AssessRequest, Assessment, GuardMessage},
+    },
+};
+
+/// The actor that screens clients' rows. It stands for the filter that the server hands out: what it is shown stays here.
+#[derive(Clone, Copy)]
+pub(crate) struct Guard;
+
+/// Verdicts by guard version and row (invariant S-2). Outlives the actor, so that a restart computes nothing twice.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VerdictCache(Arc<Mutex<Verdicts>>);
+
+type Verdicts = HashMap<(Arc<str>, RowDigest), Verdict>;
+
+/// What a guard starts with.
+#[derive(Clone)]
+pub(crate) struct GuardArgs {
+    pub(crate) model: Arc<dyn GuardModel>,
+    pub(crate) compute: Compute,
+    pub(crate) cache: VerdictCache,
+    /// How long one batch may take before it is given up.
+    pub(crate) limit: Duration,
+}
+
+pub(crate) struct GuardState {
+    args: GuardArgs,
+    /// Rows that a batch at hand will give verdicts for: not asked for again meanwhile.
+    in_flight: HashSet<RowDigest>,
+    /// Requests that wait for batches, their own or another's.
+    waiting: Vec<Waiting>,
+    /// Batches at hand by the rows that they began with; dropped with the actor, which cancels them.
+    batches: Vec<(Arc<[RowDigest]>, AbortOnDrop)>,
+}
+
+struct Waiting {
+    digests: Vec<RowDigest>,
+    reply: RpcReplyPort<Assessment>,
+}
+
+impl GuardState {
+    pub(crate) fn new(args: GuardArgs) -> Self {
+        Self { args, in_flight: HashSet::new(), waiting: Vec::new(), batches: Vec::new() }
+    }
+}
+
+impl Actor for Guard {
+    type Msg = GuardMessage;
+    type State = GuardState;
+    type Arguments = GuardArgs;
+
+    async fn pre_start(&self, _: ActorRef<GuardMessage>, args: GuardArgs) -> Result<GuardState, ActorProcessingErr> {
+        Ok(GuardState::new(args))
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<GuardMessage>,
+        message: GuardMessage,
+        state: &mut GuardState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            GuardMessage::Assess(request, reply) => state.assess(&myself, request, reply).await?,
+            GuardMessage::BatchDone(digests, result) => state.end_batch(&digests, result?),
+        }
+        Ok(())
+    }
+}
+
+impl GuardState {
+    async fn assess(
+        &mut self,
+        myself: &ActorRef<GuardMessage>,
+        request: AssessRequest,
+        reply: RpcReplyPort<Assessment>,
+    ) -> Result<(), Panicked> {
+        tracing::trace!(client = %request.client, ticket = ?request.ticket, rows = request.rows.len(), "rows to assess");
+        let rows = Arc::clone(&request.rows);
+        // The guard digests rows itself: a client's word for them would let it pass one row off as another.
+        let digests: Vec<RowDigest> =
+            self.args.compute.run_without_slot(move |_| rows.iter().map(ChatRow::digest).collect()).await?;
+        let (batch, batch_rows) = self.missing(&digests, &request.rows);
+        if !batch.is_empty() {
+            self.start_batch(myself, batch, batch_rows);
+        }
+        self.waiting.push(Waiting { digests, reply });
+        self.answer_complete();
+        Ok(())
+    }
+
+    fn start_batch(&mut self, myself: &ActorRef<GuardMessage>, digests: Arc<[RowDigest]>, rows: Vec<ChatRow>) {
+        self.in_flight.extend(digests.iter());
+        let (args, myself, batch) = (self.args.clone(), myself.clone(), Arc::clone(&digests));
+        let work = AbortOnDrop::spawn(async move {
+            let assessed = args.compute.run(move |cancel| args.model.assess(&rows, cancel));
+            let result = tokio::time::timeout(args.limit, assessed).await.unwrap_or_else(|_| {
+                Ok(Err(PortError::Failed(format!("the guard gave no verdict within {:?}", args.limit))))
+            });
+            let _ = myself.cast(GuardMessage::BatchDone(batch, result));
+        });
+        self.batches.push((digests, work));
+    }
+
+    /// Takes up a batch's verdicts, or fails every request that needs one of them (invariant S-1).
+    fn end_batch(&mut self, batch: &Arc<[RowDigest]>, result: PortResult<Vec<Verdict>>) {
+        self.batches.retain(|(digests, _)| !Arc::ptr_eq(digests, batch));
+        for digest in batch.iter() {
+            self.in_flight.remove(digest);
+        }
+        match result.map_err(|error| error.to_string()).and_then(|verdicts| checked(verdicts, batch.len())) {
+            Ok(verdicts) => {
+                let version = self.version();
+                self.cache().extend(batch.iter().map(|&digest| (Arc::clone(&version), digest)).zip(verdicts));
+                self.answer_complete();
+            }
+            Err(reason) => self.fail_those_waiting_for(batch, &reason),
+        }
+    }
+
+    /// The rows without a verdict known or under way, each once.
+    fn missing(&self, digests: &[RowDigest], rows: &[ChatRow]) -> (Arc<[RowDigest]>, Vec<ChatRow>) {
+        let version = self.version();
+        let cache = self.cache();
+        let mut seen = HashSet::new();
+        let missing = digests.iter().zip(rows).filter(|&(&digest, _)| {
+            !self.in_flight.contains(&digest)
+                && !cache.contains_key(&(Arc::clone(&version), digest))
+                && seen.insert(digest)
+        });
+        let (digests, rows): (Vec<RowDigest>, Vec<ChatRow>) =
+            missing.map(|(digest, row)| (*digest, row.clone())).unzip();
+        (digests.into(), rows)
+    }
+
+    /// Answers every request whose verdicts are all known.
+    fn answer_complete(&mut self) {
+        let version = self.version();
+        for request in std::mem::take(&mut self.waiting) {
+            let verdict = |&digest: &RowDigest| self.cache().get(&(Arc::clone(&version), digest)).cloned();
+            match request.digests.iter().map(verdict).collect::<Option<Vec<Verdict>>>() {
+                Some(verdicts) => drop(request.reply.send(Ok(verdicts))),
+                None => self.waiting.push(request),
+            }
+        }
+    }
+
+    fn fail_those_waiting_for(&mut self, batch: &[RowDigest], reason: &str) {
+        let batch: HashSet<&RowDigest> = batch.iter().collect();
+        for request in std::mem::take(&mut self.waiting) {
+            if request.digests.iter().any(|digest| batch.contains(digest)) {
+                let _ = request.reply.send(Err(reason.to_owned()));
+            } else {
+                self.waiting.push(request);
+            }
+        }
+    }
+
+    fn version(&self) -> Arc<str> {
+        self.args.model.version().into()
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Verdicts> {
+        self.args.cache.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A guard that answers for the wrong number of rows, or with a probability that is no number, has not answered.
+fn checked(verdicts: Vec<Verdict>, rows: usize) -> Result<Vec<Verdict>, String> {
+    if verdicts.len() != rows {
+        return Err(format!("the guard gave {} verdicts for {rows} rows", verdicts.len()));
+    }
+    match verdicts.iter().find(|verdict| !(0.0..=1.0).contains(&verdict.unsafe_probability)) {
+        Some(verdict) => Err(format!("the guard gave {} as a probability", verdict.unsafe_probability)),
+        None => Ok(verdicts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::{
+        cancel::CancelFlag,
+        testing::{Conduct, FakeGuard},
+    };
+
+    fn verdict(unsafe_probability: f32) -> Verdict {
+        Verdict { unsafe_probability, is_unsafe: unsafe_probability > 0.5, hazards: Vec::new() }
+    }
+
+    fn state() -> GuardState {
+        GuardState::new(GuardArgs {
+            model: Arc::new(FakeGuard::new(|_| Conduct::Honest)),
+            compute: Compute::new(1, CancelFlag::new(), Duration::from_secs(1)),
+            cache: VerdictCache::default(),
+            limit: Duration::from_secs(1),
+        })
+    }
+
+    fn rows(names: &[&str]) -> (Vec<ChatRow>, Vec<RowDigest>) {
+        let rows: Vec<ChatRow> = names.iter().map(|&name| ChatRow::single_turn(name, "answer")).collect();
+        let digests = rows.iter().map(ChatRow::digest).collect();
+        (rows, digests)
+    }
+
+    #[test]
+    fn s_1_an_answer_of_the_wrong_size_or_without_a_probability_is_none() {
+        assert!(checked(vec![verdict(0.0), verdict(1.0)], 2).is_ok());
+        assert!(checked(vec![verdict(0.0)], 2).is_err());
+        for no_probability in [f32::NAN, f32::INFINITY, -0.1, 1.1] {
+            assert!(checked(vec![verdict(no_probability)], 1).is_err(), "{no_probability}");
+        }
+    }
+
+    #[test]
+    fn s_2_rows_known_under_way_or_repeated_are_not_asked_for() {
+        let mut state = state();
+        let (rows, digests) = rows(&["known", "under way", "new", "new"]);
+        state.cache().insert(("fake-1".into(), digests[0]), verdict(0.0));
+        state.in_flight.insert(digests[1]);
+        let (batch, batch_rows) = state.missing(&digests, &rows);
+        assert_eq!((&*batch, batch_rows), (&digests[2..3], rows[2..3].to_vec()));
+    }
+
+    #[test]
+    fn s_1_a_failed_batch_fails_whoever_needs_it_and_nobody_else() {
+        let mut state = state();
+        let (_, digests) = rows(&["one", "two"]);
+        let (needs_both, mut both) = oneshot::channel();
+        let (needs_two, mut two) = oneshot::channel();
+        state.waiting.push(Waiting { digests: digests.clone(), reply: needs_both.into() });
+        state.waiting.push(Waiting { digests: digests[1..].to_vec(), reply: needs_two.into() });
+        state.end_batch(&digests[..1].into(), Err(PortError::Failed("out of memory".to_owned())));
+        assert_eq!(both.try_recv().unwrap(), Err("out of memory".to_owned()));
+        assert!(two.try_recv().is_err());
+        state.end_batch(&digests[1..].into(), Ok(vec![verdict(0.9)]));
+        assert_eq!(two.try_recv().unwrap(), Ok(vec![verdict(0.9)]));
+        assert!(state.waiting.is_empty());
+    }
+}

@@ -1,0 +1,195 @@
+//! What a round's reports come to: pure bookkeeping.
+
+use crate::{
+    ports::{ClientUpdate, Evaluation},
+    protocol::{
+        ClientId, RoundId, Ticket,
+        messages::{ClientReport, LocalWork},
+    },
+    records::{
+        ClientOutcome, ClientRecord, DropReason, GuardCounts, PhaseSeconds, RejectReason, RoundOutcome, RoundRecord,
+    },
+};
+
+/// What came of asking a client, under the last ticket that it was asked under.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Reported {
+    pub(crate) client: ClientId,
+    pub(crate) ticket: Ticket,
+    pub(crate) answer: Result<ClientReport, DropReason>,
+}
+
+/// Bytes of adapters that a round moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    /// From clients to the server.
+    pub(crate) up: u64,
+    /// From the server to clients, once an attempt.
+    pub(crate) down: u64,
+}
+
+impl Reported {
+    /// The client's row, and its update if it sent one for this very ticket (invariant R-2). The outcome of a client with
+    /// an update is provisional: screening may still refuse it.
+    pub(crate) fn settle(self) -> (ClientRecord, Option<ClientUpdate>) {
+        let Self { client, ticket, answer } = self;
+        let mut record = ClientRecord {
+            round: ticket.round,
+            client,
+            outcome: ClientOutcome::Accepted,
+            attempt: ticket.attempt.0,
+            guard: GuardCounts::default(),
+            steps: 0,
+            train_tokens: 0,
+            train_loss: None,
+            train_seconds: 0.0,
+            update_norm: None,
+        };
+        let report = match answer {
+            Ok(report) if report.ticket == ticket && report.client == client => report,
+            Ok(report) => {
+                tracing::warn!(%client, ?ticket, answered = ?report.ticket, "report for another ticket refused");
+                record.outcome = ClientOutcome::Rejected(RejectReason::Stale);
+                return (record, None);
+            }
+            Err(reason) => {
+                record.outcome = ClientOutcome::Dropped(reason);
+                return (record, None);
+            }
+        };
+        record.guard = report.guard;
+        match report.work {
+            LocalWork::Dropped(reason) => {
+                record.outcome = ClientOutcome::Dropped(reason);
+                (record, None)
+            }
+            LocalWork::Trained { training, n_examples } => {
+                record.steps = training.steps;
+                record.train_tokens = training.tokens;
+                record.train_loss = Some(training.mean_loss);
+                record.train_seconds = training.seconds;
+                (record, Some(ClientUpdate { client, adapter: training.adapter, n_examples }))
+            }
+        }
+    }
+
+    fn bytes_up(&self) -> u64 {
+        match &self.answer {
+            Ok(ClientReport { work: LocalWork::Trained { training, .. }, .. }) => training.adapter.size_bytes(),
+            _ => 0,
+        }
+    }
+}
+
+impl Traffic {
+    /// What these reports moved, given the size of the global adapter in bytes.
+    pub(crate) fn of(reports: &[Reported], adapter_bytes: u64) -> Self {
+        let attempts: u64 = reports.iter().map(|reported| u64::from(reported.ticket.attempt.0)).sum();
+        Self { up: reports.iter().map(Reported::bytes_up).sum(), down: attempts * adapter_bytes }
+    }
+}
+
+/// A round's row as far as its clients' rows decide it.
+pub(crate) fn summary(
+    round: RoundId,
+    outcome: RoundOutcome,
+    seconds: PhaseSeconds,
+    clients: &[ClientRecord],
+    traffic: Traffic,
+) -> RoundRecord {
+    let count =
+        |counts: fn(&ClientOutcome) -> bool| clients.iter().filter(|record| counts(&record.outcome)).count() as u32;
+    let mut guard = GuardCounts::default();
+    for record in clients {
+        guard += record.guard;
+    }
+    let train_tokens: u64 = clients.iter().map(|record| record.train_tokens).sum();
+    RoundRecord {
+        round,
+        outcome,
+        cohort: clients.iter().map(|record| record.client).collect(),
+        accepted: count(|outcome| matches!(outcome, ClientOutcome::Accepted)),
+        rejected: count(|outcome| matches!(outcome, ClientOutcome::Rejected(_))),
+        dropped: count(|outcome| matches!(outcome, ClientOutcome::Dropped(_))),
+        rows_kept: guard.kept,
+        rows_filtered: guard.filtered,
+        rows_kept_unsafe: guard.kept_unsafe,
+        rows_filtered_safe: guard.filtered_safe,
+        train_loss: mean_loss(clients),
+        train_tokens,
+        train_tokens_per_second: if seconds.train > 0.0 { train_tokens as f64 / seconds.train } else { 0.0 },
+        update_norm: None,
+        adapter_bytes_up: traffic.up,
+        adapter_bytes_down: traffic.down,
+        seconds,
+        align: None,
+        eval: Evaluation::new(),
+        warnings: Vec::new(),
+        adapter_sha256: String::new(),
+    }
+}
+
+/// Mean of the accepted clients' losses, weighted by tokens; `None` if there is no token.
+fn mean_loss(clients: &[ClientRecord]) -> Option<f64> {
+    let accepted = clients.iter().filter(|record| record.outcome == ClientOutcome::Accepted);
+    let (sum, tokens) = accepted
+        .filter_map(|record| Some((record.train_loss?, record.train_tokens as f64)))
+        .fold((0.0, 0.0), |(sum, tokens), (loss, weight)| (sum + loss * weight, tokens + weight));
+    (tokens > 0.0).then(|| sum / tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ports::LocalTraining,
+        protocol::{Adapter, Attempt},
+        testing::tiny_layout,
+    };
+
+    fn ticket(round: u32, attempt: u32) -> Ticket {
+        Ticket { round: RoundId(round), attempt: Attempt(attempt) }
+    }
+
+    fn reported(client: u32, asked: Ticket, answered: Ticket, tokens: u64, mean_loss: f64) -> Reported {
+        let adapter = Adapter::zeros(tiny_layout());
+        let training = LocalTraining { adapter, steps: 3, tokens, mean_loss, seconds: 0.5 };
+        let guard = GuardCounts { kept: 5, filtered: 2, kept_unsafe: 1, filtered_safe: 1 };
+        let work = LocalWork::Trained { training, n_examples: 5 };
+        let report = ClientReport { ticket: answered, client: ClientId(client), guard, work };
+        Reported { client: ClientId(client), ticket: asked, answer: Ok(report) }
+    }
+
+    #[test]
+    fn r_2_a_report_for_another_round_attempt_or_client_is_stale() {
+        let asked = ticket(3, 2);
+        let (record, update) = reported(1, asked, asked, 10, 1.0).settle();
+        assert_eq!((record.outcome, record.attempt), (ClientOutcome::Accepted, 2));
+        assert_eq!(update.unwrap().n_examples, 5);
+        let mut other_client = reported(1, asked, asked, 10, 1.0);
+        other_client.client = ClientId(2);
+        for stale in
+            [reported(1, asked, ticket(2, 2), 10, 1.0), reported(1, asked, ticket(3, 1), 10, 1.0), other_client]
+        {
+            let (record, update) = stale.settle();
+            assert_eq!((record.outcome, update), (ClientOutcome::Rejected(RejectReason::Stale), None));
+        }
+    }
+
+    #[test]
+    fn a_summary_counts_outcomes_rows_bytes_and_weighs_losses_by_tokens() {
+        let asked = ticket(1, 1);
+        let silent = Reported { client: ClientId(3), ticket: ticket(1, 3), answer: Err(DropReason::Crashed) };
+        let reports = [reported(1, asked, asked, 300, 1.0), reported(2, asked, asked, 100, 2.0), silent];
+        let traffic = Traffic::of(&reports, 32);
+        assert_eq!(traffic, Traffic { up: 64, down: 5 * 32 });
+        let clients: Vec<ClientRecord> = reports.into_iter().map(|reported| reported.settle().0).collect();
+        let seconds = PhaseSeconds { train: 2.0, ..PhaseSeconds::default() };
+        let record = summary(RoundId(1), RoundOutcome::Committed, seconds, &clients, traffic);
+        assert_eq!((record.accepted, record.rejected, record.dropped), (2, 0, 1));
+        assert_eq!((record.rows_kept, record.rows_filtered), (10, 4));
+        assert_eq!(record.train_loss, Some(1.25));
+        assert!((record.train_tokens_per_second - 200.0).abs() < 1e-12);
+        assert_eq!(record.cohort, [ClientId(1), ClientId(2), ClientId(3)]);
+    }
+}

@@ -1,0 +1,322 @@
+//! The round, top to bottom.
+
+use std::time::Duration;
+
+use ractor::{Message, RpcReplyPort};
+use tokio::time::Instant;
+
+use crate::{
+    coordinator::Server,
+    fanout::{Address, Answer, ask, fan_out},
+    federation::{FederationError, Schedule},
+    ledger::{self, Reported, Traffic},
+    ports::{ClientUpdate, Evaluation, EvaluationScope, PortError, PortResult, RealignmentReport},
+    protocol::{
+        Adapter, Attempt, ClientId, RoundId, Ticket,
+        messages::{
+            AggregateRequest, Aggregation, AggregatorMessage, ClientMessage, CommitRequest, EvaluateRequest,
+            RealignRequest, ScreenRequest, StrategyState, SupervisorMessage, TurnRequest,
+        },
+    },
+    records::{
+        ClientOutcome, ClientRecord, DropReason, Phase, PhaseSeconds, RejectReason, RoundEvent, RoundOutcome,
+        RoundRecord,
+    },
+};
+
+/// One round of the federation, from choosing its cohort to storing what it leaves behind.
+///
+/// Whatever befalls clients, guard, aggregation, realignment or evaluation is an outcome or a warning of the round. Only
+/// cancellation, a store that fails or a bug ends it here; the server is then as it was before the round.
+pub(crate) async fn run_round(server: &mut Server, round: RoundId) -> Result<(), FederationError> {
+    let mut took = PhaseSeconds::default();
+
+    let cohort = timed(&mut took.select, server.select(round)).await?;
+    let invited = timed(&mut took.broadcast, server.broadcast(round, cohort)).await?;
+    let reports = timed(&mut took.train, server.collect(round, invited)).await?;
+    let screened = timed(&mut took.screen, server.screen(round, reports)).await?;
+    let aggregated = timed(&mut took.aggregate, server.aggregate(round, &screened)).await?;
+    let aligned = timed(&mut took.align, server.align(round, &aggregated)).await?;
+    let evaluated = timed(&mut took.evaluate, server.evaluate(round, &aligned)).await?;
+
+    server.commit(round, took, screened, aggregated, aligned, evaluated).await
+}
+
+/// A selected client with what it is sent and where to.
+struct Invited {
+    client: ClientId,
+    address: Address<ClientMessage>,
+    global: Adapter,
+}
+
+/// Every selected client's outcome, and the updates of those accepted, both in order of client.
+struct Screened {
+    clients: Vec<ClientRecord>,
+    updates: Vec<ClientUpdate>,
+    traffic: Traffic,
+}
+
+/// The round's outcome, and the adapter and strategy that it leaves: those before the round unless it is committed.
+struct Aggregated {
+    outcome: RoundOutcome,
+    global: Adapter,
+    strategy: StrategyState,
+    update_norm: Option<f64>,
+}
+
+/// The adapter after realignment: as aggregated where there was none.
+struct Aligned {
+    global: Adapter,
+    report: Option<RealignmentReport>,
+    warning: Option<String>,
+}
+
+/// Benchmarks of the adapter that the round leaves: none where none were due.
+struct Evaluated {
+    scores: Evaluation,
+    warning: Option<String>,
+}
+
+/// The steps, in the order of the round.
+impl Server {
+    #[expect(clippy::unused_async, reason = "a step of the round like every other")]
+    async fn select(&self, round: RoundId) -> Result<Vec<ClientId>, FederationError> {
+        let config = &self.config;
+        let cohort = config.sampler.cohort(config.seed, round, config.clients, config.cohort);
+        self.observer.observe(&RoundEvent::RoundStarted { round, cohort: cohort.len() as u32 });
+        self.unless_cancelled(cohort)
+    }
+
+    /// Brings the cohort's actors into being and gives each the global adapter, which travels with its turn.
+    async fn broadcast(&self, round: RoundId, cohort: Vec<ClientId>) -> Result<Vec<Invited>, FederationError> {
+        tracing::debug!(%round, clients = cohort.len(), "cohort mustered");
+        let muster = |reply| SupervisorMessage::Muster(cohort, reply);
+        let mustered = ask(&self.supervisor, muster).await.ok_or(FederationError::ActorLost("supervisor"))?;
+        let invite = |(client, address)| Invited { client, address, global: self.global.clone() };
+        self.unless_cancelled(mustered.into_iter().map(invite).collect())
+    }
+
+    /// Gives every invited client its turn, as many at a time as there are compute slots: rows exist for clients in
+    /// their turn alone (invariant M-1), and a client's time runs only while it is its turn.
+    async fn collect(&self, round: RoundId, invited: Vec<Invited>) -> Result<Vec<Reported>, FederationError> {
+        self.begin(round, Phase::Train);
+        let (attempts, limit) = (self.config.max_attempts, self.config.client_timeout);
+        let turns = invited.into_iter().map(|invited| invited.take_turn(round, attempts, limit));
+        let notice = |reported: &Reported| {
+            self.observer.observe(&RoundEvent::ClientReported { round, client: reported.client });
+        };
+        let mut reports = fan_out(turns, self.config.slots, notice).await;
+        reports.sort_by_key(|reported| reported.client);
+        self.unless_cancelled(reports)
+    }
+
+    /// Settles every selected client's outcome, exactly one each (invariant R-1).
+    async fn screen(&self, round: RoundId, reports: Vec<Reported>) -> Result<Screened, FederationError> {
+        let traffic = Traffic::of(&reports, self.global.size_bytes());
+        let entries: Vec<_> = reports.into_iter().map(Reported::settle).collect();
+        let updates: Vec<ClientUpdate> = entries.iter().filter_map(|(_, update)| update.clone()).collect();
+        let request = |attempt| ScreenRequest {
+            ticket: Ticket { round, attempt },
+            global: self.global.clone(),
+            updates: updates.clone(),
+        };
+        let question = |attempt, reply| AggregatorMessage::Screen(request(attempt), reply);
+        let Answer::Reply(verdicts) = self.ask_crew(&self.crew.aggregator, question).await else {
+            return Err(self.lost("aggregator"));
+        };
+        let mut verdicts = verdicts.into_iter();
+        let mut screened = Screened { clients: Vec::new(), updates: Vec::new(), traffic };
+        for (mut record, update) in entries {
+            if let Some(update) = update {
+                // An update without a verdict has no way in.
+                match verdicts.next().map_or(Err(RejectReason::Stale), |screened| screened.verdict) {
+                    Ok(norm) => {
+                        record.update_norm = Some(norm);
+                        screened.updates.push(update);
+                    }
+                    Err(reason) => record.outcome = ClientOutcome::Rejected(reason),
+                }
+            }
+            self.observer.observe(&RoundEvent::ClientFinished(record.clone()));
+            screened.clients.push(record);
+        }
+        self.unless_cancelled(screened)
+    }
+
+    /// Combines the accepted updates. Below quorum, or if it fails, the global adapter stays (invariant R-3).
+    async fn aggregate(&self, round: RoundId, screened: &Screened) -> Result<Aggregated, FederationError> {
+        self.begin(round, Phase::Aggregate);
+        let request = |attempt| AggregateRequest {
+            ticket: Ticket { round, attempt },
+            quorum: self.config.quorum,
+            global: self.global.clone(),
+            strategy: self.strategy.clone(),
+            updates: screened.updates.clone(),
+        };
+        let question = |attempt, reply| AggregatorMessage::Aggregate(request(attempt), reply);
+        let outcome = match self.ask_crew(&self.crew.aggregator, question).await {
+            Answer::Reply(Aggregation::Done { global, strategy, update_norm }) => {
+                let update_norm = Some(update_norm);
+                let outcome = RoundOutcome::Committed;
+                return self.unless_cancelled(Aggregated { outcome, global, strategy, update_norm });
+            }
+            Answer::Reply(Aggregation::BelowQuorum { accepted, quorum }) => {
+                RoundOutcome::Skipped(format!("{accepted} updates accepted, {quorum} needed"))
+            }
+            Answer::Reply(Aggregation::Failed(reason)) => RoundOutcome::Failed(reason),
+            Answer::TimedOut | Answer::Died(_) => RoundOutcome::Failed(self.died("aggregation")),
+        };
+        let (global, strategy) = (self.global.clone(), self.strategy.clone());
+        self.unless_cancelled(Aggregated { outcome, global, strategy, update_norm: None })
+    }
+
+    /// Realigns an adapter that has moved on. If that fails, the round keeps the aggregated one and says so.
+    async fn align(&self, round: RoundId, aggregated: &Aggregated) -> Result<Aligned, FederationError> {
+        let as_aggregated = |warning| Aligned { global: aggregated.global.clone(), report: None, warning };
+        let due = self.is_due(self.config.align, round) && aggregated.outcome == RoundOutcome::Committed;
+        let Some(cai) = self.crew.cai.as_ref().filter(|_| due) else {
+            return Ok(as_aggregated(None));
+        };
+        self.begin(round, Phase::Align);
+        let question = |attempt, reply| RealignRequest {
+            ticket: Ticket { round, attempt },
+            global: aggregated.global.clone(),
+            reply,
+        };
+        self.unless_cancelled(match self.result(self.ask_crew(cai, question).await, "realignment") {
+            Ok(done) => Aligned { global: done.adapter, report: Some(done.report), warning: None },
+            Err(error) => as_aggregated(Some(format!("not realigned: {error}"))),
+        })
+    }
+
+    /// Measures the adapter that the round leaves. If that fails, the round has no scores and says so.
+    async fn evaluate(&self, round: RoundId, aligned: &Aligned) -> Result<Evaluated, FederationError> {
+        let due = self.is_due(self.config.evaluate, round);
+        let Some(evaluator) = self.crew.evaluator.as_ref().filter(|_| due) else {
+            return Ok(Evaluated { scores: Evaluation::new(), warning: None });
+        };
+        self.begin(round, Phase::Evaluate);
+        let is_last = round.0 == self.config.rounds;
+        let scope = if is_last { EvaluationScope::Full } else { EvaluationScope::Interim };
+        let question = |attempt, reply| EvaluateRequest {
+            ticket: Ticket { round, attempt },
+            global: aligned.global.clone(),
+            scope,
+            reply,
+        };
+        self.unless_cancelled(match self.result(self.ask_crew(evaluator, question).await, "evaluation") {
+            Ok(scores) => Evaluated { scores, warning: None },
+            Err(error) => Evaluated { scores: Evaluation::new(), warning: Some(format!("not evaluated: {error}")) },
+        })
+    }
+
+    /// Stores what the round leaves behind; only then is it the server's own.
+    async fn commit(
+        &mut self,
+        round: RoundId,
+        took: PhaseSeconds,
+        screened: Screened,
+        aggregated: Aggregated,
+        aligned: Aligned,
+        evaluated: Evaluated,
+    ) -> Result<(), FederationError> {
+        self.begin(round, Phase::Commit);
+        let record = RoundRecord {
+            update_norm: aggregated.update_norm,
+            align: aligned.report,
+            eval: evaluated.scores,
+            warnings: aligned.warning.into_iter().chain(evaluated.warning).collect(),
+            ..ledger::summary(round, aggregated.outcome, took, &screened.clients, screened.traffic)
+        };
+        let (global, strategy) = (aligned.global, aggregated.strategy);
+        let question = |reply| CommitRequest {
+            ticket: Ticket { round, attempt: Attempt::FIRST },
+            global: global.clone(),
+            strategy: strategy.clone(),
+            record: Box::new(record),
+            clients: screened.clients,
+            reply,
+        };
+        match self.crew.archivist.ask(None, question).await {
+            Answer::Reply(Ok(record)) => {
+                (self.global, self.strategy) = (global, strategy);
+                self.observer.observe(&RoundEvent::RoundFinished(record));
+                Ok(())
+            }
+            Answer::Reply(Err(PortError::Cancelled)) => Err(FederationError::Cancelled),
+            Answer::Reply(Err(reason)) => Err(FederationError::Store { round, reason }),
+            Answer::TimedOut | Answer::Died(_) => Err(self.lost("archivist")),
+        }
+    }
+}
+
+/// What the steps share.
+impl Server {
+    fn begin(&self, round: RoundId, phase: Phase) {
+        self.observer.observe(&RoundEvent::PhaseStarted { round, phase });
+    }
+
+    /// A step's result, unless the run was cancelled: what cancelled work left undone must not look like an outcome.
+    fn unless_cancelled<T>(&self, result: T) -> Result<T, FederationError> {
+        if self.run.is_cancelled() { Err(FederationError::Cancelled) } else { Ok(result) }
+    }
+
+    const fn is_due(&self, schedule: Schedule, round: RoundId) -> bool {
+        schedule.is_due(round, self.config.rounds)
+    }
+
+    /// Puts a question to an actor of the server, again under the next attempt if it dies over it.
+    async fn ask_crew<M: Message, R: Send>(
+        &self,
+        address: &Address<M>,
+        question: impl Fn(Attempt, RpcReplyPort<R>) -> M,
+    ) -> Answer<R> {
+        address.ask_persistently(self.config.max_attempts, None, question).await.1
+    }
+
+    /// What a port gave through its actor, the actor's death being one more way to fail.
+    fn result<T>(&self, answer: Answer<PortResult<T>>, what: &str) -> PortResult<T> {
+        match answer {
+            Answer::Reply(result) => result,
+            Answer::TimedOut | Answer::Died(_) => Err(PortError::Failed(self.died(what))),
+        }
+    }
+
+    fn died(&self, what: &str) -> String {
+        format!("the actor died over its {what}, {} times asked", self.config.max_attempts)
+    }
+
+    /// An actor is gone: a bug, or the end of the run's actors because it was cancelled.
+    fn lost(&self, actor: &'static str) -> FederationError {
+        self.unless_cancelled(FederationError::ActorLost(actor)).unwrap_or_else(|cancelled| cancelled)
+    }
+}
+
+impl Invited {
+    /// Asks until the client answers, its time is up, or its attempts are used up.
+    async fn take_turn(self, round: RoundId, max_attempts: u32, limit: Duration) -> Reported {
+        let Self { client, address, global } = self;
+        let question = |attempt, reply| {
+            let ticket = Ticket { round, attempt };
+            ClientMessage::TakeTurn(TurnRequest { ticket, global: global.clone() }, reply)
+        };
+        let (attempt, answer) = address.ask_persistently(max_attempts, Some(limit), question).await;
+        let ticket = Ticket { round, attempt };
+        let answer = match answer {
+            Answer::Reply(report) => Ok(report),
+            Answer::TimedOut => {
+                address.tell(ClientMessage::Abandon(ticket));
+                Err(DropReason::TimedOut)
+            }
+            Answer::Died(_) => Err(DropReason::Crashed),
+        };
+        Reported { client, ticket, answer }
+    }
+}
+
+async fn timed<T>(took: &mut f64, step: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let result = step.await;
+    *took = begun.elapsed().as_secs_f64();
+    result
+}

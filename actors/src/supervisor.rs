@@ -1,0 +1,225 @@
+//! The supervisor: starts every actor of a run and puts a successor in the place of each that dies.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use tokio::sync::watch;
+
+use crate::{
+    aggregator::{Aggregator, AggregatorArgs},
+    archivist::{Archivist, ArchivistState, CommitGate},
+    cai::{CaiGenerator, CaiState},
+    client::{Client, Site},
+    compute::Compute,
+    evaluator::{Evaluator, EvaluatorState},
+    fanout::Address,
+    guard::{Guard, GuardArgs},
+    ports::{Benchmarks, ClientRows, LocalTrainer, Observer, Realigner, RunStore},
+    protocol::{
+        ClientId,
+        messages::{Cohort, CommitRequest, Crew, SupervisorMessage},
+    },
+    records::RoundEvent,
+};
+
+/// The root of a run's actors. Killing it ends them all.
+pub(crate) struct Supervisor;
+
+/// What the actors of a run are made of.
+pub(crate) struct SupervisorArgs {
+    pub(crate) compute: Compute,
+    pub(crate) rows: Arc<dyn ClientRows>,
+    pub(crate) trainer: Arc<dyn LocalTrainer>,
+    pub(crate) guard: Option<GuardArgs>,
+    pub(crate) aggregator: AggregatorArgs,
+    pub(crate) realigner: Option<Arc<dyn Realigner>>,
+    pub(crate) benchmarks: Option<Arc<dyn Benchmarks>>,
+    pub(crate) store: Box<dyn RunStore>,
+    pub(crate) commits: CommitGate,
+    pub(crate) observer: Arc<dyn Observer>,
+}
+
+pub(crate) struct SupervisorState {
+    observer: Arc<dyn Observer>,
+    guard: Option<Post<Guard>>,
+    aggregator: Post<Aggregator>,
+    cai: Option<Post<CaiGenerator>>,
+    evaluator: Option<Post<Evaluator>>,
+    /// Nobody succeeds the archivist: emptied when it dies, so that whoever asks for it learns that it is gone.
+    archivist: Option<watch::Sender<ActorRef<CommitRequest>>>,
+    /// What clients work with.
+    site: Arc<Site>,
+    /// The actors of the last cohort mustered. No other client has one (invariant M-1).
+    clients: BTreeMap<ClientId, Post<Client>>,
+}
+
+/// A role that is always filled: who fills it now, and what a successor starts with.
+struct Post<A: Actor> {
+    kind: &'static str,
+    actor: A,
+    args: A::Arguments,
+    holder: watch::Sender<ActorRef<A::Msg>>,
+}
+
+impl Actor for Supervisor {
+    type Msg = SupervisorMessage;
+    type State = SupervisorState;
+    type Arguments = SupervisorArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        args: SupervisorArgs,
+    ) -> Result<SupervisorState, ActorProcessingErr> {
+        Ok(SupervisorState::start(&myself.get_cell(), args).await?)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        message: SupervisorMessage,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SupervisorMessage::Crew(reply) => {
+                if let Some(crew) = state.crew() {
+                    let _ = reply.send(crew);
+                }
+            }
+            SupervisorMessage::Muster(cohort, reply) => {
+                let _ = reply.send(state.muster(&myself.get_cell(), &cohort).await?);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        event: SupervisionEvent,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let (dead, reason) = match event {
+            SupervisionEvent::ActorFailed(actor, error) => (actor, error.to_string()),
+            SupervisionEvent::ActorTerminated(actor, _, reason) => (actor, reason.unwrap_or_default()),
+            _ => return Ok(()),
+        };
+        Ok(state.replace(&myself.get_cell(), dead.get_id(), &reason).await?)
+    }
+}
+
+impl SupervisorState {
+    async fn start(supervisor: &ActorCell, args: SupervisorArgs) -> Result<Self, SpawnErr> {
+        let compute = args.compute;
+        let guard = Post::fill_if("guard", Guard, args.guard, supervisor).await?;
+        let cai = args.realigner.map(|realigner| CaiState { realigner, compute: compute.clone() });
+        let evaluator = args.benchmarks.map(|benchmarks| EvaluatorState { benchmarks, compute: compute.clone() });
+        let archivist = ArchivistState { store: Some(args.store), commits: args.commits, compute: compute.clone() };
+        let (archivist, _) = Actor::spawn_linked(None, Archivist, archivist, supervisor.clone()).await?;
+        let guard_address = guard.as_ref().map(Post::address);
+        Ok(Self {
+            observer: args.observer,
+            guard,
+            aggregator: Post::fill("aggregator", Aggregator, args.aggregator, supervisor).await?,
+            cai: Post::fill_if("cai", CaiGenerator, cai, supervisor).await?,
+            evaluator: Post::fill_if("evaluator", Evaluator, evaluator, supervisor).await?,
+            archivist: Some(watch::Sender::new(archivist)),
+            site: Arc::new(Site { rows: args.rows, trainer: args.trainer, guard: guard_address, compute }),
+            clients: BTreeMap::new(),
+        })
+    }
+
+    fn crew(&self) -> Option<Crew> {
+        Some(Crew {
+            aggregator: self.aggregator.address(),
+            archivist: Address::new(self.archivist.as_ref()?.subscribe()),
+            cai: self.cai.as_ref().map(Post::address),
+            evaluator: self.evaluator.as_ref().map(Post::address),
+        })
+    }
+
+    async fn muster(&mut self, supervisor: &ActorCell, cohort: &[ClientId]) -> Result<Cohort, SpawnErr> {
+        let mut last = std::mem::take(&mut self.clients);
+        for &client in cohort {
+            let post = match last.remove(&client) {
+                Some(post) => post,
+                None => Post::fill("client", Client, (client, Arc::clone(&self.site)), supervisor).await?,
+            };
+            self.clients.insert(client, post);
+        }
+        for post in last.into_values() {
+            post.holder.borrow().stop(None);
+        }
+        Ok(self.clients.iter().map(|(&client, post)| (client, post.address())).collect())
+    }
+
+    /// Puts a successor in the place of an actor that died. Who holds no post was dismissed, or is not to be replaced.
+    async fn replace(&mut self, supervisor: &ActorCell, dead: ActorId, reason: &str) -> Result<(), SpawnErr> {
+        let mut replaced = self.aggregator.succeed(dead, supervisor).await?;
+        replaced = replaced.or(succeed(self.guard.as_ref(), dead, supervisor).await?);
+        replaced = replaced.or(succeed(self.cai.as_ref(), dead, supervisor).await?);
+        replaced = replaced.or(succeed(self.evaluator.as_ref(), dead, supervisor).await?);
+        let client = self.clients.values().find(|post| post.is_held_by(dead));
+        replaced = replaced.or(succeed(client, dead, supervisor).await?);
+        if let Some(kind) = replaced {
+            tracing::warn!(kind, reason, "actor died and was started again");
+            self.observer.observe(&RoundEvent::ActorRestarted { kind });
+        }
+        self.archivist.take_if(|archivist| archivist.borrow().get_id() == dead);
+        Ok(())
+    }
+}
+
+impl<A: Actor + Copy> Post<A>
+where
+    A::Arguments: Clone,
+{
+    async fn fill(kind: &'static str, actor: A, args: A::Arguments, supervisor: &ActorCell) -> Result<Self, SpawnErr> {
+        let (first, _) = A::spawn_linked(None, actor, args.clone(), supervisor.clone()).await?;
+        Ok(Self { kind, actor, args, holder: watch::Sender::new(first) })
+    }
+
+    async fn fill_if(
+        kind: &'static str,
+        actor: A,
+        args: Option<A::Arguments>,
+        supervisor: &ActorCell,
+    ) -> Result<Option<Self>, SpawnErr> {
+        match args {
+            None => Ok(None),
+            Some(args) => Ok(Some(Self::fill(kind, actor, args, supervisor).await?)),
+        }
+    }
+
+    fn address(&self) -> Address<A::Msg> {
+        Address::new(self.holder.subscribe())
+    }
+
+    fn is_held_by(&self, actor: ActorId) -> bool {
+        self.holder.borrow().get_id() == actor
+    }
+
+    /// If `dead` held this post, fills it anew and says which kind of post it is.
+    async fn succeed(&self, dead: ActorId, supervisor: &ActorCell) -> Result<Option<&'static str>, SpawnErr> {
+        if !self.is_held_by(dead) {
+            return Ok(None);
+        }
+        let (successor, _) = A::spawn_linked(None, self.actor, self.args.clone(), supervisor.clone()).await?;
+        self.holder.send_replace(successor);
+        Ok(Some(self.kind))
+    }
+}
+
+async fn succeed<A: Actor + Copy>(
+    post: Option<&Post<A>>,
+    dead: ActorId,
+    supervisor: &ActorCell,
+) -> Result<Option<&'static str>, SpawnErr>
+where
+    A::Arguments: Clone,
+{
+    match post {
+        None => Ok(None),
+        Some(post) => post.succeed(dead, supervisor).await,
+    }
+}

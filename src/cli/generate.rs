@@ -1,0 +1,67 @@
+//! `fedward generate`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use fedward_actors::{
+    cancel::CancelFlag,
+    protocol::{ClientId, RoundId},
+    streams::{Purpose, stream},
+};
+use miette::IntoDiagnostic;
+use serde_json::json;
+
+use super::{
+    Ending,
+    model_args::{AdapterArgs, ModelArgs},
+    print_json,
+};
+use crate::{
+    data::load_prompts,
+    model::{Decoding, FinishReason},
+    report::Console,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct GenerateArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    /// Prompts: chat rows in any form that scenarios take (a response is ignored), or JSON lines with `prompt`
+    #[arg(long)]
+    prompts: PathBuf,
+    /// Longest response
+    #[arg(long, default_value_t = 128)]
+    max_new_tokens: usize,
+    /// 0 is greedy
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f64,
+    /// What sampling is drawn from
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// Prints each prompt with `response`, `finish_reason` and `response_tokens`.
+pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
+    let console = Console::new();
+    let prompts = load_prompts(&args.prompts).into_diagnostic()?;
+    let model = args.model.load(&console)?;
+    let adapter = args.adapter.load(&model)?;
+    let decoding = Decoding { max_new_tokens: args.max_new_tokens, temperature: args.temperature };
+    let rng_of = |index: usize| stream(args.seed, Purpose::Sampling, RoundId::START, Some(ClientId(index as u32)));
+    let replies = model.reply(adapter.as_ref(), &prompts, decoding, &rng_of, &CancelFlag::new()).into_diagnostic()?;
+    for (messages, reply) in prompts.iter().zip(replies) {
+        let finish_reason = match reply.finish_reason {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+        };
+        print_json(&json!({
+            "messages": messages,
+            "response": reply.text,
+            "finish_reason": finish_reason,
+            "response_tokens": reply.tokens,
+        }))?;
+    }
+    Ok(Ending::Done)
+}

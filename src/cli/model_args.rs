@@ -1,0 +1,95 @@
+//! The model and adapter of a command.
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::{Args, ValueEnum};
+use fedward_actors::protocol::Adapter;
+use miette::IntoDiagnostic;
+
+use crate::{
+    lora::{LoraConfig, LoraRef, peft},
+    model::ChatModel,
+    report::Console,
+    scenario::{DeviceName, ModelSection, PrecisionName},
+    wiring::Workshop,
+};
+
+/// `--dtype`.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(super) enum Dtype {
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+}
+
+/// `--device`.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(super) enum DeviceArg {
+    #[default]
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ModelArgs {
+    /// A name of the catalogue, a .gguf file or a Hugging Face directory
+    #[arg(long, default_value = "smollm2-135m-instruct")]
+    pub model: String,
+    /// Numbers that the base model is computed in
+    #[arg(long, value_enum, default_value_t)]
+    pub dtype: Dtype,
+    /// Where it is computed
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceArg,
+}
+
+impl ModelArgs {
+    pub(super) fn section(&self) -> ModelSection {
+        ModelSection {
+            base: self.model.clone(),
+            device: match self.device {
+                DeviceArg::Auto => DeviceName::Auto,
+                DeviceArg::Cpu => DeviceName::Cpu,
+                DeviceArg::Cuda => DeviceName::Cuda,
+            },
+            precision: match self.dtype {
+                Dtype::Auto => PrecisionName::Auto,
+                Dtype::F32 => PrecisionName::F32,
+                Dtype::Bf16 => PrecisionName::Bf16,
+            },
+        }
+    }
+
+    pub(super) fn load(&self, console: &Console) -> miette::Result<Arc<ChatModel>> {
+        Workshop::new().model(&self.section(), console).into_diagnostic()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AdapterArgs {
+    /// A PEFT directory; without it, the base model as it is
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
+}
+
+/// An adapter with its configuration.
+pub(super) struct LoadedAdapter(Option<(LoraConfig, Adapter)>);
+
+impl AdapterArgs {
+    pub(super) fn load(&self, model: &ChatModel) -> miette::Result<LoadedAdapter> {
+        let loaded = self.adapter.as_ref().map(|path| peft::load(path, model.base.config())).transpose();
+        Ok(LoadedAdapter(loaded.into_diagnostic()?))
+    }
+}
+
+impl LoadedAdapter {
+    pub(super) fn as_ref(&self) -> Option<LoraRef<'_>> {
+        self.0.as_ref().map(|(config, adapter)| LoraRef { config, adapter })
+    }
+
+    pub(super) fn into_parts(self) -> Option<(LoraConfig, Adapter)> {
+        self.0
+    }
+}

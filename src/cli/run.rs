@@ -1,0 +1,369 @@
+//! `fedward run`: all variants of a scenario, from the same start, compared at the end.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use clap::Args;
+use fedward_actors::{
+    FederationError, StartState,
+    cancel::CancelFlag,
+    ports::{Benchmarks, Evaluation, EvaluationScope, PortError},
+    protocol::{Adapter, RoundId},
+    run_federation,
+};
+use miette::{IntoDiagnostic, miette};
+use serde_json::{Value, json};
+
+use super::Ending;
+use crate::{
+    lora::peft,
+    model::ModelError,
+    report::{Console, Observers, RunStatus, Summary, Totals, comparison},
+    scenario::{self, Scenario, ScenarioFile},
+    store::{RunDirectory, write_atomically, write_json},
+    telemetry::{Exposure, ProcessMemory, RunInfo, Telemetry},
+    wiring::{Prepared, Progress, SetupError, Workshop, federation_config, ports},
+};
+
+/// Where metrics are served unless somebody says otherwise.
+const DEFAULT_METRICS: &str = "127.0.0.1:9464";
+
+/// How long work gets to notice that it was cancelled before the program ends without it.
+const GRACE: Duration = Duration::from_millis(1200);
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// The scenario file
+    scenario: PathBuf,
+    /// Where the run directory is made [default: runs/<name of the file>]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Go on with what an interrupted run has stored in the same place
+    #[arg(long)]
+    resume: bool,
+    /// Override a key, for example --set federation.rounds=3
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Serve Prometheus metrics here while it runs; "off" serves none [default: 127.0.0.1:9464 if it is free]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
+}
+
+/// Runs all variants; Ctrl-C ends it within two seconds and leaves readable run directories.
+pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
+    let file = scenario::load(&args.scenario, &args.sets).into_diagnostic()?;
+    let console = Arc::new(Console::new());
+    let (telemetry, metrics) = install_telemetry(args.metrics.as_deref(), &console)?;
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| Path::new("runs").join(args.scenario.file_stem().unwrap_or_else(|| "scenario".as_ref())));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().into_diagnostic()?;
+    let cancel = CancelFlag::new();
+    let job = Job {
+        file,
+        out,
+        resume: args.resume,
+        console: Arc::clone(&console),
+        telemetry,
+        metrics,
+        cancel: cancel.clone(),
+    };
+    let ending = runtime.block_on(async move {
+        let mut work = tokio::spawn(job.run());
+        tokio::select! {
+            ended = &mut work => ended.into_diagnostic()?,
+            signal = tokio::signal::ctrl_c() => {
+                signal.into_diagnostic()?;
+                cancel.cancel();
+                // The job writes its summary once the federation has let go; work deep inside libtorch is left behind.
+                match tokio::time::timeout(GRACE, work).await {
+                    Ok(ended) => ended.into_diagnostic()?.map(|_| Ending::Interrupted),
+                    Err(_) => Ok(Ending::Interrupted),
+                }
+            }
+        }
+    });
+    console.finish();
+    if matches!(ending, Ok(Ending::Interrupted)) {
+        eprintln!("interrupted; every finished round is stored, --resume goes on from there");
+        // Blocking threads may still be inside libtorch: they end with the process.
+        std::process::exit(i32::from(super::INTERRUPTED));
+    }
+    ending
+}
+
+/// Metrics, and where they are served.
+fn install_telemetry(address: Option<&str>, console: &Console) -> miette::Result<(Telemetry, Option<SocketAddr>)> {
+    let parse = |text: &str| {
+        text.parse::<SocketAddr>().map_err(|_| {
+            miette!("--metrics: found {text:?}; expected an address such as {DEFAULT_METRICS}, or \"off\"")
+        })
+    };
+    match address {
+        Some("off") => Ok((Telemetry::new().into_diagnostic()?, None)),
+        Some(address) => {
+            let address = parse(address)?;
+            Ok((Telemetry::install(address, Exposure::Loopback).into_diagnostic()?, Some(address)))
+        }
+        None => {
+            let address = parse(DEFAULT_METRICS)?;
+            match Telemetry::install(address, Exposure::Loopback) {
+                Ok(telemetry) => Ok((telemetry, Some(address))),
+                Err(error) => {
+                    console.line(&format!("metrics are not served: {error} --metrics takes another address"));
+                    Ok((Telemetry::new().into_diagnostic()?, None))
+                }
+            }
+        }
+    }
+}
+
+/// All runs of a scenario file.
+struct Job {
+    file: ScenarioFile,
+    out: PathBuf,
+    resume: bool,
+    console: Arc<Console>,
+    telemetry: Telemetry,
+    metrics: Option<SocketAddr>,
+    cancel: CancelFlag,
+}
+
+/// What runs of one command share beside the workshop: evaluations of the adapter that they all start from.
+type StartEvaluations = HashMap<String, Evaluation>;
+
+impl Job {
+    async fn run(self) -> miette::Result<Ending> {
+        let mut workshop = Workshop::new();
+        let mut start_evaluations = StartEvaluations::new();
+        let mut summaries = Vec::new();
+        self.announce();
+        for scenario in &self.file.scenarios {
+            let out = self.out.join(&scenario.variant);
+            let single = SingleRun { job: &self, scenario, out: &out };
+            let summary;
+            (workshop, start_evaluations, summary) = single.run(workshop, start_evaluations).await?;
+            let Some(summary) = summary else { return Ok(Ending::Interrupted) };
+            summaries.push(summary);
+        }
+        self.console.finish();
+        let table = comparison(&summaries);
+        eprintln!("\n{}\n{table}", self.file.scenarios.first().map_or("", |scenario| &scenario.question));
+        eprintln!("{}", READING);
+        if self.file.has_variants() {
+            write_json(&self.out.join("comparison.json"), &summaries).into_diagnostic()?;
+        }
+        eprintln!("everything is in {}", self.out.display());
+        Ok(Ending::Done)
+    }
+
+    fn announce(&self) {
+        let Some(scenario) = self.file.scenarios.first() else { return };
+        self.console.line(&scenario.question);
+        let headline: Vec<_> =
+            scenario::headline(scenario).into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        self.console.line(&headline.join(" · "));
+        if let Some(address) = self.metrics {
+            self.console.line(&format!("metrics: http://{address}/metrics"));
+        }
+        let mut assumptions: Vec<_> = self.file.scenarios.iter().flat_map(|scenario| &scenario.assumptions).collect();
+        assumptions.sort();
+        assumptions.dedup();
+        for assumption in assumptions {
+            self.console.line(&format!("assumed: {assumption}"));
+        }
+    }
+}
+
+/// How to read the table, for somebody who has not met these numbers.
+const READING: &str = "\
+harmful prompts refused: share of held-out AdvBench prompts whose answer holds a refusal string (higher is safer).
+harmful rows trained on: rows known to be harmful that reached local training, of all rows trained on, over all rounds.
+benign rows lost: rows known to be harmless that the guard filtered. perplexity: lower is more useful.";
+
+/// One variant's run.
+struct SingleRun<'a> {
+    job: &'a Job,
+    scenario: &'a Scenario,
+    out: &'a Path,
+}
+
+impl SingleRun<'_> {
+    /// Prepares, runs and sums up; no summary if it was interrupted.
+    async fn run(
+        &self,
+        workshop: Workshop,
+        mut start_evaluations: StartEvaluations,
+    ) -> miette::Result<(Workshop, StartEvaluations, Option<Summary>)> {
+        let (workshop, prepared) = self.prepare(workshop).await?;
+        let Some(prepared) = prepared else { return Ok((workshop, start_evaluations, None)) };
+        let (directory, start) = self.open(&prepared)?;
+        let key = format!(
+            "{} {}",
+            prepared.start.sha256(),
+            prepared.guard.as_ref().map_or("", |guard| guard.model.version())
+        );
+        let start_eval = match start_evaluations.get(&key) {
+            Some(evaluation) => evaluation.clone(),
+            None => match self.evaluate(&prepared, RoundId::START, &prepared.start).await? {
+                Some(evaluation) => evaluation,
+                None => return Ok((workshop, start_evaluations, None)),
+            },
+        };
+        start_evaluations.insert(key, start_eval.clone());
+
+        let metrics = Arc::new(self.job.telemetry.observer(&self.run_info(&prepared)));
+        metrics.evaluated(RoundId::START, &start_eval);
+        let slots = self.scenario.federation.slots.unwrap_or(prepared.model.threads);
+        let observer = Observers(vec![Arc::clone(&metrics) as _, Arc::clone(&self.job.console) as _]);
+        let ports = ports(self.scenario, &prepared, &workshop, &directory, Arc::new(observer)).into_diagnostic()?;
+        let config = federation_config(self.scenario, slots);
+        let ended = run_federation(config, ports, start, self.job.cancel.clone()).await;
+        let (global, status) = match ended {
+            Ok(result) => (result.global, RunStatus::Completed),
+            Err(FederationError::Cancelled) => (self.last_stored(&directory, &prepared)?, RunStatus::Interrupted),
+            Err(error) => return Err(error).into_diagnostic(),
+        };
+        let summary = self.sum_up(&directory, &prepared, &global, start_eval, status).await?;
+        metrics.evaluated(RoundId(summary.totals.rounds), &summary.eval);
+        let summary = (status == RunStatus::Completed).then_some(summary);
+        Ok((workshop, start_evaluations, summary))
+    }
+
+    fn run_info(&self, prepared: &Prepared) -> RunInfo {
+        RunInfo {
+            scenario: self.scenario.name.clone(),
+            variant: self.scenario.variant.clone(),
+            strategy: self.scenario.federation.strategy.clone(),
+            guard: prepared.guard.as_ref().map_or("none", |guard| guard.model.version()).to_owned(),
+            model: prepared.model.name.clone(),
+            clients: self.scenario.federation.clients,
+            rounds: self.scenario.federation.rounds,
+        }
+    }
+
+    /// Makes what the run needs, on a blocking thread; `None` if it was interrupted.
+    async fn prepare(&self, mut workshop: Workshop) -> miette::Result<(Workshop, Option<Prepared>)> {
+        let (scenario, console, cancel) =
+            (self.scenario.clone(), Arc::clone(&self.job.console), self.job.cancel.clone());
+        let prepare = move || {
+            let prepared = workshop.prepare(&scenario, console.as_ref(), &cancel);
+            (workshop, prepared)
+        };
+        let (workshop, prepared) = tokio::task::spawn_blocking(prepare).await.into_diagnostic()?;
+        match prepared {
+            Ok(prepared) => Ok((workshop, Some(prepared))),
+            Err(SetupError::Model(ModelError::Cancelled)) => Ok((workshop, None)),
+            Err(error) => Err(error).into_diagnostic(),
+        }
+    }
+
+    /// Opens the run directory, afresh or where an interrupted run left it.
+    fn open(&self, prepared: &Prepared) -> miette::Result<(RunDirectory, StartState)> {
+        let scenario = serde_json::to_value(self.scenario).into_diagnostic()?;
+        if self.job.resume
+            && let Some((directory, resumed)) = RunDirectory::resume(self.out, &scenario).into_diagnostic()?
+        {
+            let checkpoint = resumed.checkpoint;
+            self.job.console.line(&format!("{}: going on after {}", self.out.display(), checkpoint.round));
+            let state = StartState {
+                round: checkpoint.round,
+                global: checkpoint.global,
+                strategy_state: checkpoint.strategy_state,
+            };
+            return Ok((directory, state));
+        }
+        let directory = RunDirectory::create(self.out).into_diagnostic()?;
+        directory.write_manifest(&self.manifest(prepared, scenario)).into_diagnostic()?;
+        let state = StartState { round: RoundId::START, global: prepared.start.clone(), strategy_state: Vec::new() };
+        Ok((directory, state))
+    }
+
+    fn manifest(&self, prepared: &Prepared, scenario: Value) -> Value {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        json!({
+            "scenario": scenario,
+            "seed": self.scenario.seed,
+            "scenario_file": self.job.file.path,
+            "started_unix_seconds": started,
+            "versions": { "fedward": env!("CARGO_PKG_VERSION"), "libtorch": crate::model::device::LIBTORCH_VERSION },
+            "device": format!("{:?}", prepared.model.base.device()),
+            "precision": format!("{:?}", prepared.model.base.precision()),
+            "threads": prepared.model.threads,
+            "checksums": {
+                "model_sha256": prepared.model.sha256,
+                "start_adapter_sha256": prepared.start.sha256(),
+                "client_rows_sha256": prepared.data.clients_sha256(),
+            },
+            "guard": prepared.guard.as_ref().map(|guard| json!({
+                "version": guard.model.version(),
+                "report": guard.report,
+            })),
+        })
+    }
+
+    /// The full evaluation of an adapter, on a blocking thread; `None` if it was interrupted.
+    async fn evaluate(
+        &self,
+        prepared: &Prepared,
+        round: RoundId,
+        adapter: &Adapter,
+    ) -> miette::Result<Option<Evaluation>> {
+        self.job.console.stage("evaluating the starting adapter");
+        let (suite, adapter, cancel) = (Arc::clone(&prepared.benchmarks), adapter.clone(), self.job.cancel.clone());
+        let evaluate = move || suite.evaluate(round, &adapter, EvaluationScope::Full, &cancel);
+        match tokio::task::spawn_blocking(evaluate).await.into_diagnostic()? {
+            Ok(evaluation) => Ok(Some(evaluation)),
+            Err(PortError::Cancelled) => Ok(None),
+            Err(error) => Err(error).into_diagnostic(),
+        }
+    }
+
+    fn last_stored(&self, directory: &RunDirectory, prepared: &Prepared) -> miette::Result<Adapter> {
+        Ok(directory.last_checkpoint().into_diagnostic()?.map_or_else(|| prepared.start.clone(), |last| last.global))
+    }
+
+    async fn sum_up(
+        &self,
+        directory: &RunDirectory,
+        prepared: &Prepared,
+        global: &Adapter,
+        start_eval: Evaluation,
+        status: RunStatus,
+    ) -> miette::Result<Summary> {
+        let rounds = directory.rounds().into_diagnostic()?;
+        let last_is_full =
+            rounds.last().filter(|last| last.round.0 == self.scenario.federation.rounds && !last.eval.is_empty());
+        let eval = match (last_is_full, status) {
+            (Some(last), _) => last.eval.clone(),
+            (None, RunStatus::Interrupted) => Evaluation::new(),
+            (None, RunStatus::Completed) => {
+                let round = RoundId(self.scenario.federation.rounds);
+                self.evaluate(prepared, round, global).await?.unwrap_or_default()
+            }
+        };
+        let summary = Summary {
+            scenario: self.scenario.name.clone(),
+            variant: self.scenario.variant.clone(),
+            status,
+            start_eval,
+            eval,
+            totals: Totals::of(&rounds, ProcessMemory::read().map_or(0, |memory| memory.peak_bytes)),
+            adapter_sha256: global.sha256(),
+            assumptions: self.scenario.assumptions.clone(),
+        };
+        peft::save(&directory.path().join("adapter"), &self.scenario.lora, global, &prepared.model.name)
+            .into_diagnostic()?;
+        write_atomically(&directory.path().join("metrics.prom"), self.job.telemetry.render().as_bytes())
+            .into_diagnostic()?;
+        directory.write_summary(&summary).into_diagnostic()?;
+        Ok(summary)
+    }
+}

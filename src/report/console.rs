@@ -1,0 +1,191 @@
+//! Progress on stderr: bars on a terminal, plain lines elsewhere.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use fedward_actors::{
+    ports::Observer,
+    records::{ClientOutcome, Phase, RoundEvent, RoundOutcome, RoundRecord},
+};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::wiring::Progress;
+
+/// Seconds between two plain lines about the same piece of work.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Tells people on stderr what is going on.
+pub struct Console {
+    bar: ProgressBar,
+    state: Mutex<State>,
+}
+
+struct State {
+    what: String,
+    last_line: Instant,
+    finished_clients: u32,
+    cohort: u32,
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Console {
+    /// A console on stderr.
+    pub fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+        bar.set_style(spinner());
+        let state = State { what: String::new(), last_line: Instant::now(), finished_clients: 0, cohort: 0 };
+        Self { bar, state: Mutex::new(state) }
+    }
+
+    /// Prints a line that stays.
+    pub fn line(&self, text: &str) {
+        if self.is_terminal() {
+            self.bar.println(text);
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn is_terminal(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress for Console {
+    fn stage(&self, what: &str) {
+        let mut state = self.state();
+        what.clone_into(&mut state.what);
+        state.last_line = Instant::now();
+        if self.is_terminal() {
+            self.bar.set_style(spinner());
+            self.bar.set_length(0);
+            self.bar.set_message(what.to_owned());
+            self.bar.enable_steady_tick(Duration::from_millis(125));
+        } else {
+            eprintln!("{what} …");
+        }
+    }
+
+    fn step(&self, done: u64, total: u64) {
+        if self.is_terminal() {
+            if self.bar.length() != Some(total) {
+                self.bar.set_style(counter());
+                self.bar.set_length(total);
+            }
+            self.bar.set_position(done);
+            return;
+        }
+        let mut state = self.state();
+        if done == total || state.last_line.elapsed() >= LINE_EVERY {
+            state.last_line = Instant::now();
+            eprintln!("{}: {done} of {total}", state.what);
+        }
+    }
+}
+
+impl Observer for Console {
+    fn observe(&self, event: &RoundEvent) {
+        match event {
+            RoundEvent::RoundStarted { cohort, .. } => {
+                let mut state = self.state();
+                (state.finished_clients, state.cohort) = (0, *cohort);
+            }
+            RoundEvent::PhaseStarted { round, phase } => {
+                let what = match phase {
+                    Phase::Train => "clients filter and train",
+                    Phase::Aggregate => return,
+                    Phase::Align => "Constitutional AI realigns the global adapter",
+                    Phase::Evaluate => "evaluating the global adapter",
+                    Phase::Commit => return,
+                };
+                self.stage(&format!("{round}: {what}"));
+            }
+            RoundEvent::ClientReported { .. } => {
+                let (done, total) = {
+                    let mut state = self.state();
+                    state.finished_clients += 1;
+                    (state.finished_clients, state.cohort)
+                };
+                self.step(u64::from(done), u64::from(total));
+            }
+            RoundEvent::ClientFinished(record) => {
+                if let ClientOutcome::Rejected(_) | ClientOutcome::Dropped(_) = record.outcome {
+                    self.line(&format!("{}: {} {:?}", record.round, record.client, record.outcome));
+                }
+            }
+            RoundEvent::ActorRestarted { kind } => self.line(&format!("a {kind} actor died and was started again")),
+            RoundEvent::RoundFinished(record) => self.line(&round_line(record)),
+        }
+    }
+}
+
+/// One round in one line.
+fn round_line(record: &RoundRecord) -> String {
+    use std::fmt::Write;
+    let mut line = match &record.outcome {
+        RoundOutcome::Committed => format!("{}:", record.round),
+        RoundOutcome::Skipped(reason) => format!("{} skipped ({reason}):", record.round),
+        RoundOutcome::Failed(reason) => format!("{} failed ({reason}):", record.round),
+    };
+    let cohort = record.cohort.len();
+    let _ = write!(line, " {} of {cohort} updates", record.accepted);
+    if record.rows_filtered > 0 {
+        let _ = write!(line, ", {} of {} rows filtered", record.rows_filtered, record.rows_filtered + record.rows_kept);
+    }
+    if let Some(loss) = record.train_loss {
+        let _ = write!(line, ", loss {loss:.3}");
+    }
+    let _ = write!(line, ", {} tokens", record.train_tokens);
+    if let Some(align) = &record.align {
+        let _ = write!(line, ", {} revisions", align.revisions);
+    }
+    if let Some(score) = record.eval.get("advbench")
+        && let Some(rate) = score.values.get("refusal_rate")
+    {
+        let _ = write!(line, ", refusal rate {rate:.2} (n={})", score.n);
+    }
+    let _ = write!(line, ", {:.1} s", record.seconds.total());
+    for warning in &record.warnings {
+        let _ = write!(line, "\n  warning: {warning}");
+    }
+    line
+}
+
+fn spinner() -> ProgressStyle {
+    style("{spinner} {msg} [{elapsed}]")
+}
+
+fn counter() -> ProgressStyle {
+    style("{spinner} {msg} {bar:24} {pos}/{len} [{elapsed}, {eta} left]")
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// Several observers as one.
+pub struct Observers(pub Vec<Arc<dyn Observer>>);
+
+impl Observer for Observers {
+    fn observe(&self, event: &RoundEvent) {
+        for observer in &self.0 {
+            observer.observe(event);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `summary.json`: what a run comes to.
+
+use fedward_actors::{ports::Evaluation, records::RoundRecord};
+use serde::{Deserialize, Serialize};
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// All rounds are done.
+    Completed,
+    /// Somebody stopped it; `--resume` goes on.
+    Interrupted,
+}
+
+/// Sums over a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Rounds stored.
+    pub rounds: u32,
+    /// Tokens trained on by clients.
+    pub train_tokens: u64,
+    /// Seconds of all rounds.
+    pub seconds: f64,
+    /// Highest memory use of the process so far, in bytes.
+    pub peak_memory_bytes: u64,
+    /// Updates that entered an aggregation.
+    pub accepted: u64,
+    /// Updates refused.
+    pub rejected: u64,
+    /// Clients that sent none.
+    pub dropped: u64,
+    /// Rows kept, counted each time a client was selected.
+    pub rows_kept: u64,
+    /// Rows filtered, counted likewise.
+    pub rows_filtered: u64,
+    /// Rows kept though labelled unsafe.
+    pub rows_kept_unsafe: u64,
+    /// Rows filtered though labelled safe.
+    pub rows_filtered_safe: u64,
+}
+
+impl Totals {
+    /// Sums over rounds.
+    pub fn of(rounds: &[RoundRecord], peak_memory_bytes: u64) -> Self {
+        let mut totals = Self { rounds: rounds.len() as u32, peak_memory_bytes, ..Self::default() };
+        for round in rounds {
+            totals.train_tokens += round.train_tokens;
+            totals.seconds += round.seconds.total();
+            totals.accepted += u64::from(round.accepted);
+            totals.rejected += u64::from(round.rejected);
+            totals.dropped += u64::from(round.dropped);
+            totals.rows_kept += round.rows_kept;
+            totals.rows_filtered += round.rows_filtered;
+            totals.rows_kept_unsafe += round.rows_kept_unsafe;
+            totals.rows_filtered_safe += round.rows_filtered_safe;
+        }
+        totals
+    }
+}
+
+/// What a run comes to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The variant's name; empty without variants.
+    pub variant: String,
+    /// How it ended.
+    pub status: RunStatus,
+    /// Benchmarks of the adapter that the run began with.
+    pub start_eval: Evaluation,
+    /// Benchmarks of the final adapter.
+    pub eval: Evaluation,
+    /// Sums over the rounds.
+    pub totals: Totals,
+    /// SHA-256 of the final adapter.
+    pub adapter_sha256: String,
+    /// What had to be assumed.
+    pub assumptions: Vec<String>,
+}

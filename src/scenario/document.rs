@@ -1,0 +1,194 @@
+//! A scenario file as text and tree: merging of variants and `--set` overrides, and the line of every key.
+
+use std::path::{Path, PathBuf};
+
+use toml::{
+    Table, Value,
+    de::{DeTable, DeValue},
+};
+
+use super::{Problem, ScenarioError, raw::RawScenario};
+
+/// A scenario file that is valid TOML.
+pub(super) struct Document {
+    path: PathBuf,
+    text: String,
+    base: Table,
+    variants: Vec<Table>,
+    sets: Vec<(String, Value)>,
+}
+
+/// Which of a file's runs is meant.
+#[derive(Clone, Debug)]
+pub(super) struct Variant {
+    /// Empty for a file without variants.
+    pub name: String,
+    index: Option<usize>,
+}
+
+impl Document {
+    pub(super) fn read(path: &Path, sets: &[String]) -> Result<Self, ScenarioError> {
+        let place = path.display().to_string();
+        let fail = |place: String, key: &str, message: String| ScenarioError {
+            problems: vec![Problem { place, key: key.into(), message }],
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| fail(place.clone(), "", error.to_string()))?;
+        let mut base: Table = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_of(&text, span.start));
+            fail(format!("{place}:{line}"), "", error.message().to_owned())
+        })?;
+        let variants = match base.remove("variant") {
+            None => Vec::new(),
+            Some(Value::Array(variants)) => variants
+                .into_iter()
+                .map(|variant| match variant {
+                    Value::Table(table) => Ok(table),
+                    other => Err(fail(place.clone(), "variant", format!("found {other}; allowed: [[variant]] tables"))),
+                })
+                .collect::<Result<_, _>>()?,
+            Some(other) => return Err(fail(place, "variant", format!("found {other}; allowed: [[variant]] tables"))),
+        };
+        let sets = sets
+            .iter()
+            .map(|set| parse_set(set).map_err(|message| fail(format!("--set {set}"), "", message)))
+            .collect::<Result<_, _>>()?;
+        let document = Self { path: path.to_owned(), text, base, variants, sets };
+        document.check_variant_names()?;
+        Ok(document)
+    }
+
+    /// The folder that relative paths are relative to.
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The runs that the file describes.
+    pub(super) fn variants(&self) -> Vec<Variant> {
+        if self.variants.is_empty() {
+            return vec![Variant { name: String::new(), index: None }];
+        }
+        let name_of = |table: &Table| table.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        self.variants
+            .iter()
+            .enumerate()
+            .map(|(index, table)| Variant { name: name_of(table), index: Some(index) })
+            .collect()
+    }
+
+    /// The file with one variant and the overrides merged into it.
+    pub(super) fn deserialize(&self, variant: &Variant) -> Result<RawScenario, ScenarioError> {
+        let mut merged = self.base.clone();
+        if let Some(index) = variant.index {
+            let mut overrides = self.variants[index].clone();
+            overrides.remove("name");
+            merge(&mut merged, overrides);
+        }
+        for (key, value) in &self.sets {
+            merge(&mut merged, nest(key, value.clone()));
+        }
+        serde_path_to_error::deserialize(Value::Table(merged)).map_err(|error| {
+            let path = error.path().to_string();
+            let key = if path == "." { String::new() } else { path };
+            let message = error.into_inner().message().to_owned();
+            ScenarioError { problems: vec![self.problem(variant, &key, message)] }
+        })
+    }
+
+    /// A complaint about `key`, placed where the value that counts is written.
+    pub(super) fn problem(&self, variant: &Variant, key: &str, message: String) -> Problem {
+        let place = if let Some((set, value)) = self.sets.iter().rev().find(|(set, _)| covers(set, key)) {
+            format!("--set {set}={value}")
+        } else {
+            let in_variant = variant.index.and_then(|index| self.line(&["variant"], Some(index), key));
+            match in_variant.or_else(|| self.line(&[], None, key)) {
+                Some(line) => format!("{}:{line}", self.path.display()),
+                None => format!("{} (default value)", self.path.display()),
+            }
+        };
+        Problem { place, key: key.to_owned(), message }
+    }
+
+    /// The line on which `key` is written below `prefix`; the longest written part of it counts.
+    fn line(&self, prefix: &[&str], index: Option<usize>, key: &str) -> Option<usize> {
+        let root = DeTable::parse(&self.text).ok()?;
+        let mut table = root.get_ref();
+        if let (Some(name), Some(index)) = (prefix.first(), index) {
+            let DeValue::Array(items) = table.get(*name)?.get_ref() else { return None };
+            let DeValue::Table(item) = items.get(index)?.get_ref() else { return None };
+            table = item;
+        }
+        let mut found = None;
+        for part in key.split('.') {
+            let Some((written, value)) = table.iter().find(|(written, _)| written.get_ref() == part) else {
+                // An unknown key is complained of at its parent; a default below a written table has no line.
+                return None;
+            };
+            found = Some(line_of(&self.text, written.span().start));
+            match value.get_ref() {
+                DeValue::Table(inner) => table = inner,
+                _ => break,
+            }
+        }
+        found
+    }
+
+    fn check_variant_names(&self) -> Result<(), ScenarioError> {
+        let variants = self.variants();
+        let mut problems = Vec::new();
+        for (position, variant) in variants.iter().enumerate().filter(|(_, variant)| variant.index.is_some()) {
+            let name = &variant.name;
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
+            if name.is_empty() || !name.chars().all(plain) {
+                let message = format!("found {name:?}; allowed: letters, digits, - _ + (it names a folder)");
+                problems.push(self.problem(variant, "name", message));
+            } else if variants[..position].iter().any(|earlier| earlier.name == *name) {
+                problems.push(self.problem(
+                    variant,
+                    "name",
+                    format!("found {name:?} twice; each variant needs its own"),
+                ));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ScenarioError { problems }) }
+    }
+}
+
+/// Whether an override of `set` decides `key`.
+fn covers(set: &str, key: &str) -> bool {
+    key == set || key.strip_prefix(set).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// `key=value`, the value in TOML's notation; a bare word is taken for a string.
+fn parse_set(set: &str) -> Result<(String, Value), String> {
+    let (key, value) = set.split_once('=').ok_or("found no =; expected key=value, for example federation.rounds=3")?;
+    let key = key.trim();
+    if key.is_empty() || key.split('.').any(str::is_empty) {
+        return Err(format!("found key {key:?}; expected a dotted key, for example federation.rounds"));
+    }
+    let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok().and_then(|mut table| table.remove("value"));
+    Ok((key.to_owned(), parsed.unwrap_or_else(|| Value::String(value.trim().to_owned()))))
+}
+
+/// `a.b.c` and a value as nested tables.
+fn nest(key: &str, value: Value) -> Table {
+    match key.split_once('.') {
+        None => Table::from_iter([(key.to_owned(), value)]),
+        Some((first, rest)) => Table::from_iter([(first.to_owned(), Value::Table(nest(rest, value)))]),
+    }
+}
+
+/// Writes `overrides` over `base`, table by table.
+fn merge(base: &mut Table, overrides: Table) {
+    for (key, value) in overrides {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(overrides)) => merge(inner, overrides),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|&byte| byte == b'\n').count() + 1
+}

@@ -1,0 +1,104 @@
+use std::path::PathBuf;
+
+use super::*;
+
+/// A scenario file in a folder of its own.
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.toml");
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+/// What is complained of, the folder left out.
+fn complaints(text: &str, sets: &[&str]) -> Vec<String> {
+    let (folder, path) = file(text);
+    let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+    let folder = format!("{}/", folder.path().display());
+    load(&path, &sets).unwrap_err().problems.iter().map(|problem| problem.to_string().replace(&folder, "")).collect()
+}
+
+const HEAD: &str = "name = \"t\"\nquestion = \"q\"\n";
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_allowed_ones() {
+    let found = complaints(&format!("{HEAD}[federation]\ncohrt = 3\n"), &[]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("test.toml:4: federation.cohrt: unknown field `cohrt`"), "{found:?}");
+    assert!(found[0].contains("`cohort`"), "{found:?}");
+}
+
+#[test]
+fn every_broken_rule_is_named_with_line_found_and_allowed() {
+    let text = format!("{HEAD}[federation]\nclients = 4\ncohort = 9\n[data]\nharmful_share = 1.5\n");
+    let found = complaints(&text, &[]);
+    assert_eq!(
+        found,
+        [
+            "test.toml:7: data.harmful_share: found 1.5; allowed: from 0 to 1",
+            "test.toml:5: federation.cohort: found 9; allowed: 1 to 4 (federation.clients)",
+        ]
+    );
+}
+
+#[test]
+fn a_complaint_points_to_the_variant_or_override_that_decides() {
+    let text = format!("{HEAD}[[variant]]\nname = \"a\"\n[[variant]]\nname = \"b\"\nfederation.rounds = 0\n");
+    assert_eq!(complaints(&text, &[]), ["test.toml:7: federation.rounds: found 0; allowed: 1 or more"]);
+    let found = complaints(HEAD, &["federation.rounds=0"]);
+    assert_eq!(found, ["--set federation.rounds=0: federation.rounds: found 0; allowed: 1 or more"]);
+}
+
+#[test]
+fn broken_toml_names_its_line() {
+    let found = complaints("name = \"t\"\nquestion = \n", &[]);
+    assert!(found[0].starts_with("test.toml:2: "), "{found:?}");
+}
+
+#[test]
+fn wrong_types_and_values_name_the_key() {
+    let found = complaints(&format!("{HEAD}[lora]\ntargets = [\"q_proj\", \"x_proj\"]\n"), &[]);
+    assert!(found[0].starts_with("test.toml:4: lora.targets"), "{found:?}");
+    assert!(found[0].contains("x_proj"), "{found:?}");
+    let found = complaints(&format!("{HEAD}[data]\nharmful_clients = \"some\"\n"), &[]);
+    assert!(found[0].contains("allowed: \"all\" or a number of clients"), "{found:?}");
+}
+
+#[test]
+fn variants_need_names_of_their_own() {
+    let found = complaints(&format!("{HEAD}[[variant]]\nname = \"a\"\n[[variant]]\nname = \"a\"\n"), &[]);
+    assert_eq!(found, ["test.toml:6: name: found \"a\" twice; each variant needs its own"]);
+    let found = complaints(&format!("{HEAD}[[variant]]\nname = \"../a\"\n"), &[]);
+    assert!(found[0].contains("it names a folder"), "{found:?}");
+}
+
+#[test]
+fn overrides_win_over_variants_and_variants_over_the_file() {
+    let text = format!("{HEAD}seed = 1\n[federation]\nrounds = 2\n[[variant]]\nname = \"a\"\nfederation.rounds = 3\n");
+    let (_folder, path) = file(&text);
+    let load = |sets: &[String]| load(&path, sets).unwrap().scenarios.remove(0);
+    assert_eq!(load(&[]).federation.rounds, 3);
+    assert_eq!(load(&["federation.rounds=5".into(), "seed=9".into()]).federation.rounds, 5);
+    assert_eq!(load(&["seed=9".into()]).seed, 9);
+}
+
+#[test]
+fn a_start_path_goes_with_its_kind_alone() {
+    let found = complaints(&format!("{HEAD}[start]\nkind = \"aligned\"\npath = \"x\"\n"), &[]);
+    assert_eq!(found, ["test.toml:5: start.path: is set, but only start.kind = \"adapter\" reads it"]);
+    let found = complaints(&format!("{HEAD}[start]\nkind = \"adapter\"\n"), &[]);
+    assert!(found[0].contains("needs a PEFT directory"), "{found:?}");
+}
+
+#[test]
+fn the_scenarios_that_come_along_are_valid() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let file = load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        assert!(!file.scenarios.is_empty());
+        count += 1;
+    }
+    assert!(count >= 4, "found {count} scenarios");
+}

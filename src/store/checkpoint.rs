@@ -1,0 +1,89 @@
+//! The state after a round: global adapter and strategy state, with their checksum.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use fedward_actors::protocol::{Adapter, AdapterLayout, RoundId, hex};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{StoreError, files};
+
+/// The state after a round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// The round.
+    pub round: RoundId,
+    /// The global adapter after it.
+    pub global: Adapter,
+    /// What the strategy remembers.
+    pub strategy_state: Vec<u8>,
+}
+
+/// The beginning of a checkpoint file, one line of JSON; the adapter's values and the strategy's state follow.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    round: RoundId,
+    layout: AdapterLayout,
+    strategy_state_bytes: usize,
+    sha256: String,
+}
+
+impl Checkpoint {
+    /// Where the checkpoint of a round lies.
+    pub fn path(folder: &Path, round: RoundId) -> PathBuf {
+        folder.join(format!("round-{:05}.checkpoint", round.0))
+    }
+
+    /// Writes the checkpoint into `folder`, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<PathBuf, StoreError> {
+        let path = Self::path(folder, self.round);
+        let mut body: Vec<u8> = self.global.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+        body.extend_from_slice(&self.strategy_state);
+        let header = Header {
+            round: self.round,
+            layout: (**self.global.layout()).clone(),
+            strategy_state_bytes: self.strategy_state.len(),
+            sha256: hex(&Sha256::digest(&body)),
+        };
+        let mut bytes = serde_json::to_vec(&header)
+            .map_err(|error| StoreError::Invalid { path: path.clone(), problem: error.to_string() })?;
+        bytes.push(b'\n');
+        bytes.append(&mut body);
+        files::write_atomically(&path, &bytes)?;
+        Ok(path)
+    }
+
+    /// Reads the checkpoint of `round` from `folder`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it is missing, cut off or changed.
+    pub fn read(folder: &Path, round: RoundId) -> Result<Self, StoreError> {
+        let path = Self::path(folder, round);
+        let bytes = fs::read(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        let invalid = |problem: String| StoreError::Invalid { path: path.clone(), problem };
+        let end = bytes.iter().position(|&byte| byte == b'\n').ok_or_else(|| invalid("found no header line".into()))?;
+        let header: Header = serde_json::from_slice(&bytes[..end]).map_err(|error| invalid(error.to_string()))?;
+        let body = &bytes[end + 1..];
+        let found = hex(&Sha256::digest(body));
+        if found != header.sha256 || header.round != round {
+            let problem = format!("checksum of its content is {found}, its header says {}", header.sha256);
+            return Err(invalid(problem));
+        }
+        let values_bytes = header.layout.len() * size_of::<f32>();
+        if body.len() != values_bytes + header.strategy_state_bytes {
+            return Err(invalid(format!("holds {} bytes, its header says otherwise", body.len())));
+        }
+        let values = body[..values_bytes].as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let global = Adapter::new(Arc::new(header.layout), values).map_err(|error| invalid(error.to_string()))?;
+        Ok(Self { round, global, strategy_state: body[values_bytes..].to_vec() })
+    }
+}

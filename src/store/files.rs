@@ -1,0 +1,58 @@
+//! Files that are whole or absent.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::Path,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::StoreError;
+
+/// Writes a file so that it is whole or absent: beside its place, synced, renamed.
+///
+/// # Errors
+///
+/// [`StoreError::Io`].
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Io { path: path.to_owned(), source };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(failed)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let mut file = File::create(&temporary).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    fs::rename(&temporary, path).map_err(failed)?;
+    sync_folder(folder).map_err(failed)
+}
+
+/// Writes a value as indented JSON, whole or absent.
+///
+/// # Errors
+///
+/// [`StoreError::Io`].
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|error| StoreError::Invalid { path: path.to_owned(), problem: error.to_string() })?;
+    text.push(b'\n');
+    write_atomically(path, &text)
+}
+
+/// Reads a value from JSON.
+///
+/// # Errors
+///
+/// [`StoreError::Io`], or [`StoreError::Invalid`] if the file is not that value.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
+    let text = fs::read(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text)
+        .map_err(|error| StoreError::Invalid { path: path.to_owned(), problem: error.to_string() })
+}
+
+/// A rename is durable once its folder is synced.
+pub(super) fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder)?.sync_all()
+}

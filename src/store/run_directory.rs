@@ -1,0 +1,335 @@
+//! One run's directory, as `fedward run` writes and resumes it.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use fedward_actors::{
+    ports::{PortError, PortResult, RunStore},
+    protocol::{Adapter, RoundId},
+    records::{ClientRecord, RoundRecord},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Checkpoint, StoreError, files};
+
+/// Checkpoints kept: the last, and the one before it, which counts if the last round's rows were cut off.
+const KEPT_CHECKPOINTS: u32 = 2;
+
+/// The directory of one run.
+#[derive(Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+}
+
+/// What a resumed run takes up.
+#[derive(Debug)]
+pub struct Resumed {
+    /// The state to go on from.
+    pub checkpoint: Checkpoint,
+    /// The rows of the rounds up to it.
+    pub rounds: Vec<RoundRecord>,
+}
+
+impl RunDirectory {
+    /// Starts a run afresh in `path`: what an earlier run left there under our names is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the directory cannot be made, or if it is in use for something else.
+    pub fn create(path: &Path) -> Result<Self, StoreError> {
+        let directory = Self { path: path.to_owned() };
+        let failed = |source| StoreError::Io { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(failed)?;
+        let foreign = !directory.manifest_path().exists() && fs::read_dir(path).map_err(failed)?.next().is_some();
+        if foreign {
+            let problem = "is not empty and holds no manifest.json; choose another --out".to_owned();
+            return Err(StoreError::Invalid { path: path.to_owned(), problem });
+        }
+        for name in OWN_FILES {
+            remove_if_there(&path.join(name))?;
+        }
+        Ok(directory)
+    }
+
+    /// Takes up the run in `path`, if it was begun there with the same scenario and has stored a round.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the directory holds another scenario's run, or files that cannot be read.
+    pub fn resume(path: &Path, scenario: &Value) -> Result<Option<(Self, Resumed)>, StoreError> {
+        let directory = Self { path: path.to_owned() };
+        if !directory.manifest_path().exists() {
+            return Ok(None);
+        }
+        let manifest: Value = files::read_json(&directory.manifest_path())?;
+        if let Some(difference) = first_difference(&manifest["scenario"], scenario, "") {
+            let problem = format!("was begun with another scenario ({difference}); run without --resume, or elsewhere");
+            return Err(StoreError::Invalid { path: directory.manifest_path(), problem });
+        }
+        let rounds: Vec<RoundRecord> = directory.read_rows("rounds.jsonl")?;
+        let Some(last) = rounds.last() else { return Ok(None) };
+        let checkpoint = Checkpoint::read(&directory.checkpoints(), last.round)?;
+        if checkpoint.global.sha256() != last.adapter_sha256 {
+            let path = Checkpoint::path(&directory.checkpoints(), last.round);
+            let problem = format!("is not the adapter that rounds.jsonl records for {}", last.round);
+            return Err(StoreError::Invalid { path, problem });
+        }
+        // A crash between the two files, or inside a line, leaves rows of a round that is not stored.
+        let clients: Vec<ClientRecord> = directory.read_rows("clients.jsonl")?;
+        let clients: Vec<_> = clients.into_iter().filter(|client| client.round <= last.round).collect();
+        directory.rewrite_rows("rounds.jsonl", &rounds)?;
+        directory.rewrite_rows("clients.jsonl", &clients)?;
+        Ok(Some((directory, Resumed { checkpoint, rounds })))
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A second handle, for the store port that the actors own.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self { path: self.path.clone() }
+    }
+
+    /// Writes `manifest.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn write_manifest<T: Serialize>(&self, manifest: &T) -> Result<(), StoreError> {
+        files::write_json(&self.manifest_path(), manifest)
+    }
+
+    /// Writes `summary.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn write_summary<T: Serialize>(&self, summary: &T) -> Result<(), StoreError> {
+        files::write_json(&self.path.join("summary.json"), summary)
+    }
+
+    /// The rows of all stored rounds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn rounds(&self) -> Result<Vec<RoundRecord>, StoreError> {
+        self.read_rows("rounds.jsonl")
+    }
+
+    /// The checkpoint of the last stored round, if a round is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn last_checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
+        let rounds = self.rounds()?;
+        rounds.last().map(|last| Checkpoint::read(&self.checkpoints(), last.round)).transpose()
+    }
+
+    fn manifest_path(&self) -> PathBuf {
+        self.path.join("manifest.json")
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// Reads JSON lines; an unfinished last line is left out, any other broken line is an error.
+    fn read_rows<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, StoreError> {
+        let path = self.path.join(name);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(StoreError::Io { path, source }),
+        };
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        let parse = |(index, line): (usize, &str)| {
+            serde_json::from_str(line).map_err(|error| StoreError::Invalid {
+                path: path.clone(),
+                problem: format!("line {}: {error}", index + 1),
+            })
+        };
+        complete.lines().enumerate().filter(|(_, line)| !line.is_empty()).map(parse).collect()
+    }
+
+    fn rewrite_rows<T: Serialize>(&self, name: &str, rows: &[T]) -> Result<(), StoreError> {
+        let path = self.path.join(name);
+        files::write_atomically(&path, to_lines(rows, &path)?.as_bytes())
+    }
+
+    fn append_rows<T: Serialize>(&self, name: &str, rows: &[T]) -> Result<(), StoreError> {
+        let path = self.path.join(name);
+        let lines = to_lines(rows, &path)?;
+        let failed = |source| StoreError::Io { path: path.clone(), source };
+        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+        file.write_all(lines.as_bytes()).and_then(|()| file.sync_data()).map_err(failed)
+    }
+}
+
+impl RunStore for RunDirectory {
+    fn checkpoint(&mut self, round: RoundId, global: &Adapter, strategy_state: &[u8]) -> PortResult<()> {
+        let checkpoint = Checkpoint { round, global: global.clone(), strategy_state: strategy_state.to_vec() };
+        checkpoint.write(&self.checkpoints()).map_err(to_port_error)?;
+        if let Some(old) = round.0.checked_sub(KEPT_CHECKPOINTS) {
+            remove_if_there(&Checkpoint::path(&self.checkpoints(), RoundId(old))).map_err(to_port_error)?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, record: &RoundRecord, clients: &[ClientRecord]) -> PortResult<()> {
+        // The round's row comes last: a round is stored once it is there.
+        self.append_rows("clients.jsonl", clients).map_err(to_port_error)?;
+        self.append_rows("rounds.jsonl", std::slice::from_ref(record)).map_err(to_port_error)
+    }
+}
+
+/// What a run writes into its directory.
+const OWN_FILES: [&str; 8] = [
+    "manifest.json",
+    "rounds.jsonl",
+    "clients.jsonl",
+    "checkpoints",
+    "adapter",
+    "summary.json",
+    "report.html",
+    "metrics.prom",
+];
+
+fn to_port_error(error: impl std::fmt::Display) -> PortError {
+    PortError::Failed(error.to_string())
+}
+
+fn to_lines<T: Serialize>(rows: &[T], path: &Path) -> Result<String, StoreError> {
+    let mut lines = String::new();
+    for row in rows {
+        let line = serde_json::to_string(row)
+            .map_err(|error| StoreError::Invalid { path: path.to_owned(), problem: error.to_string() })?;
+        lines.push_str(&line);
+        lines.push('\n');
+    }
+    Ok(lines)
+}
+
+fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::Io { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The first key whose values differ, in words.
+fn first_difference(found: &Value, expected: &Value, key: &str) -> Option<String> {
+    match (found, expected) {
+        (Value::Object(ours), Value::Object(theirs)) => {
+            let keys: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
+            keys.into_iter().find_map(|name| {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                first_difference(&found[name], &expected[name], &key)
+            })
+        }
+        _ => (found != expected).then(|| format!("{key} was {found}, is {expected}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use fedward_actors::{protocol::AdapterLayout, records::RoundOutcome};
+    use serde_json::json;
+
+    use super::*;
+
+    fn adapter(value: f32) -> Adapter {
+        let layout = Arc::new(AdapterLayout::new([("a".to_owned(), [2, 3])]));
+        Adapter::new(layout, vec![value; 6]).unwrap()
+    }
+
+    fn record(round: u32, global: &Adapter) -> RoundRecord {
+        serde_json::from_value(json!({
+            "round": round, "outcome": RoundOutcome::Committed, "cohort": [0], "accepted": 1, "rejected": 0,
+            "dropped": 0, "rows_kept": 1, "rows_filtered": 0, "rows_kept_unsafe": 0, "rows_filtered_safe": 0,
+            "train_loss": 1.0, "train_tokens": 1, "train_tokens_per_second": 1.0, "update_norm": 1.0,
+            "adapter_bytes_up": 24, "adapter_bytes_down": 24,
+            "seconds": {"select": 0.0, "broadcast": 0.0, "train": 0.0, "screen": 0.0, "aggregate": 0.0, "align": 0.0,
+                        "evaluate": 0.0, "commit": 0.0},
+            "align": null, "eval": {}, "warnings": [], "adapter_sha256": global.sha256(),
+        }))
+        .unwrap()
+    }
+
+    fn begun(folder: &Path) -> RunDirectory {
+        let directory = RunDirectory::create(folder).unwrap();
+        directory.write_manifest(&json!({"scenario": {"seed": 1}})).unwrap();
+        let mut store = directory.share();
+        for round in 1..=3 {
+            let global = adapter(round as f32);
+            store.checkpoint(RoundId(round), &global, &[round as u8]).unwrap();
+            store.append(&record(round, &global), &[]).unwrap();
+        }
+        directory
+    }
+
+    #[test]
+    fn c1_resume_takes_up_the_last_stored_round_and_drops_what_a_crash_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = begun(folder.path());
+        // A crash after the checkpoint of round 4, in the middle of its row.
+        directory.share().checkpoint(RoundId(4), &adapter(4.0), &[]).unwrap();
+        let rows = folder.path().join("rounds.jsonl");
+        let mut file = OpenOptions::new().append(true).open(&rows).unwrap();
+        file.write_all(b"{\"round\": 4, \"outc").unwrap();
+        drop(file);
+
+        let (_, resumed) = RunDirectory::resume(folder.path(), &json!({"seed": 1})).unwrap().unwrap();
+        assert_eq!(resumed.checkpoint, Checkpoint { round: RoundId(3), global: adapter(3.0), strategy_state: vec![3] });
+        assert_eq!(resumed.rounds.len(), 3);
+        assert_eq!(fs::read_to_string(&rows).unwrap().lines().count(), 3);
+    }
+
+    #[test]
+    fn c1_a_changed_checkpoint_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        begun(folder.path());
+        let path = Checkpoint::path(&folder.path().join("checkpoints"), RoundId(3));
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let error = RunDirectory::resume(folder.path(), &json!({"seed": 1})).unwrap_err().to_string();
+        assert!(error.contains("checksum"), "{error}");
+    }
+
+    #[test]
+    fn another_scenario_is_refused_and_the_key_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        begun(folder.path());
+        let error = RunDirectory::resume(folder.path(), &json!({"seed": 2})).unwrap_err().to_string();
+        assert!(error.contains("seed was 1, is 2"), "{error}");
+    }
+
+    #[test]
+    fn a_foreign_directory_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("thesis.tex"), "mine").unwrap();
+        assert!(RunDirectory::create(folder.path()).is_err());
+        assert_eq!(fs::read_to_string(folder.path().join("thesis.tex")).unwrap(), "mine");
+    }
+
+    #[test]
+    fn only_the_last_checkpoints_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        begun(folder.path());
+        assert_eq!(fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), 2);
+    }
+}

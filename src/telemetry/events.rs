@@ -1,0 +1,306 @@
+//! What happens in a run, as metrics: one function for one event, so that the terms of a ratio always move together.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fedward_actors::{
+    ports::{Evaluation, Observer, RealignmentReport},
+    protocol::{ClientId, RoundId},
+    records::{
+        ClientOutcome, ClientRecord, DropReason, Phase, PhaseSeconds, RejectReason, RoundEvent, RoundOutcome,
+        RoundRecord,
+    },
+};
+
+use super::{
+    Telemetry,
+    table::{self, CLIENT_LABEL_LIMIT},
+};
+
+/// What a run is, for `fedward_run_info`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunInfo {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The variant's name; it labels every metric of the run.
+    pub variant: String,
+    /// The strategy's name.
+    pub strategy: String,
+    /// The guard's version, or `none`.
+    pub guard: String,
+    /// The base model's name.
+    pub model: String,
+    /// Clients of the federation. Above [`CLIENT_LABEL_LIMIT`] nothing is labelled by client.
+    pub clients: u32,
+    /// Rounds that the scenario asks for.
+    pub rounds: u32,
+}
+
+/// Turns the events of one run into metrics. Dropping it marks the run as ended.
+pub struct RunObserver {
+    telemetry: Telemetry,
+    variant: String,
+    labels_clients: bool,
+}
+
+impl RunObserver {
+    pub(super) fn new(telemetry: Telemetry, info: &RunInfo) -> Self {
+        let observer =
+            Self { telemetry, variant: info.variant.clone(), labels_clients: info.clients <= CLIENT_LABEL_LIMIT };
+        observer.run_started(info);
+        observer
+    }
+
+    /// An evaluation was made after `round`: of the start (round 0), or outside of a round.
+    pub fn evaluated(&self, round: RoundId, evaluation: &Evaluation) {
+        if evaluation.is_empty() {
+            return;
+        }
+        let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
+        table::EVALUATION_ROUND.set(recorder, [variant], f64::from(round.0));
+        for (benchmark, score) in evaluation {
+            table::EVALUATION_ITEMS.set(recorder, [variant, benchmark], score.n as f64);
+            for (measure, value) in &score.values {
+                table::EVALUATION.set(recorder, [variant, benchmark, measure], *value);
+            }
+        }
+    }
+
+    fn run_started(&self, info: &RunInfo) {
+        let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
+        let RunInfo { scenario, strategy, guard, model, .. } = info;
+        table::RUN_INFO.set(recorder, [scenario, variant, strategy, guard, model], 1.0);
+        table::RUN_ACTIVE.set(recorder, [variant], 1.0);
+        table::RUN_CLIENTS.set(recorder, [variant], f64::from(info.clients));
+        table::RUN_ROUNDS.set(recorder, [variant], f64::from(info.rounds));
+        table::ROUND.set(recorder, [variant], 0.0);
+        self.show_zeros();
+        self.phase_started(None);
+        self.something_happened();
+    }
+
+    /// A counter that appears with its first event has no rate for that event: show every series whose labels are known.
+    fn show_zeros(&self) {
+        let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
+        for outcome in ROUND_OUTCOMES {
+            table::ROUNDS.add(recorder, [variant, outcome], 0);
+        }
+        for (outcome, reason) in CLIENT_OUTCOMES {
+            table::CLIENT_OUTCOMES.add(recorder, [variant, outcome, reason], 0);
+        }
+        for verdict in ["kept", "filtered"] {
+            table::GUARD_ROWS.add(recorder, [variant, verdict], 0);
+        }
+        for mistake in ["kept_unsafe", "filtered_safe"] {
+            table::GUARD_MISTAKES.add(recorder, [variant, mistake], 0);
+        }
+        for direction in ["up", "down"] {
+            table::ADAPTER_BYTES.add(recorder, [variant, direction], 0);
+        }
+        for kind in ACTOR_KINDS {
+            table::ACTOR_RESTARTS.add(recorder, [variant, kind], 0);
+        }
+        for counter in [
+            table::ROUND_WARNINGS,
+            table::TRAIN_TOKENS,
+            table::TRAIN_STEPS,
+            table::REALIGNMENTS,
+            table::REALIGN_RED_PROMPTS,
+            table::REALIGN_REVISIONS,
+            table::REALIGN_GENERATED,
+            table::REALIGN_TRAIN_TOKENS,
+            table::REALIGN_STEPS,
+        ] {
+            counter.add(recorder, [variant], 0);
+        }
+    }
+
+    fn round_started(&self, round: RoundId, cohort: u32) {
+        let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
+        table::ROUND.set(recorder, [variant], f64::from(round.0));
+        table::COHORT.set(recorder, [variant], f64::from(cohort));
+    }
+
+    fn phase_started(&self, active: Option<Phase>) {
+        let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
+        for phase in PHASES {
+            let value = if active == Some(phase) { 1.0 } else { 0.0 };
+            table::PHASE_ACTIVE.set(recorder, [variant, phase_name(phase)], value);
+        }
+    }
+
+    fn client_finished(&self, record: &ClientRecord) {
+        let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
+        let (outcome, reason) = outcome_labels(&record.outcome);
+        table::CLIENT_OUTCOMES.add(recorder, [variant, outcome, reason], 1);
+        table::GUARD_ROWS.add(recorder, [variant, "kept"], record.guard.kept);
+        table::GUARD_ROWS.add(recorder, [variant, "filtered"], record.guard.filtered);
+        table::GUARD_MISTAKES.add(recorder, [variant, "kept_unsafe"], record.guard.kept_unsafe);
+        table::GUARD_MISTAKES.add(recorder, [variant, "filtered_safe"], record.guard.filtered_safe);
+        table::TRAIN_TOKENS.add(recorder, [variant], record.train_tokens);
+        table::TRAIN_STEPS.add(recorder, [variant], u64::from(record.steps));
+        if record.steps > 0 {
+            table::CLIENT_TRAIN_DURATION.record(recorder, [variant], record.train_seconds);
+        }
+        if let Some(loss) = record.train_loss {
+            table::CLIENT_TRAIN_LOSS.record(recorder, [variant], loss);
+        }
+        if let Some(norm) = record.update_norm {
+            table::CLIENT_UPDATE_NORM.record(recorder, [variant], norm);
+        }
+        if self.labels_clients {
+            self.labelled_client_finished(record.client, record);
+        }
+    }
+
+    fn labelled_client_finished(&self, client: ClientId, record: &ClientRecord) {
+        let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
+        let client = client.0.to_string();
+        table::CLIENT_ROWS_FILTERED.add(recorder, [variant, &client], record.guard.filtered);
+        if let Some(loss) = record.train_loss {
+            table::CLIENT_LAST_TRAIN_LOSS.set(recorder, [variant, &client], loss);
+        }
+    }
+
+    fn round_finished(&self, record: &RoundRecord) {
+        let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
+        self.phase_started(None);
+        self.evaluated(record.round, &record.eval);
+        if record.round == RoundId::START {
+            // The state before training is evaluated, but no round was run.
+            return;
+        }
+        table::ROUNDS.add(recorder, [variant, round_outcome_label(&record.outcome)], 1);
+        table::ROUND_WARNINGS.add(recorder, [variant], record.warnings.len() as u64);
+        table::ADAPTER_BYTES.add(recorder, [variant, "up"], record.adapter_bytes_up);
+        table::ADAPTER_BYTES.add(recorder, [variant, "down"], record.adapter_bytes_down);
+        table::TRAIN_THROUGHPUT.set(recorder, [variant], record.train_tokens_per_second);
+        if let Some(loss) = record.train_loss {
+            table::TRAIN_LOSS.set(recorder, [variant], loss);
+        }
+        if let Some(norm) = record.update_norm {
+            table::UPDATE_NORM.set(recorder, [variant], norm);
+        }
+        self.round_timed(&record.seconds);
+        if let Some(report) = &record.align {
+            self.realigned(report);
+        }
+    }
+
+    fn round_timed(&self, seconds: &PhaseSeconds) {
+        let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
+        table::ROUND_DURATION.record(recorder, [variant], seconds.total());
+        for (phase, seconds) in seconds.by_name() {
+            table::PHASE_DURATION.record(recorder, [variant, phase], seconds);
+            table::LAST_ROUND_PHASE.set(recorder, [variant, phase], seconds);
+        }
+    }
+
+    fn realigned(&self, report: &RealignmentReport) {
+        let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
+        table::REALIGNMENTS.add(recorder, [variant], 1);
+        table::REALIGN_RED_PROMPTS.add(recorder, [variant], report.red_prompts);
+        table::REALIGN_REVISIONS.add(recorder, [variant], report.revisions);
+        table::REALIGN_GENERATED.add(recorder, [variant], report.generated_tokens);
+        table::REALIGN_TRAIN_TOKENS.add(recorder, [variant], report.train_tokens);
+        table::REALIGN_STEPS.add(recorder, [variant], report.steps);
+        table::REALIGN_LOSS.set(recorder, [variant], report.mean_loss);
+        for (reason, count) in &report.discarded {
+            table::REALIGN_DISCARDED.add(recorder, [variant, reason], *count);
+        }
+    }
+
+    fn actor_restarted(&self, kind: &str) {
+        table::ACTOR_RESTARTS.add(self.telemetry.recorder(), [&self.variant, kind], 1);
+    }
+
+    fn something_happened(&self) {
+        // A clock before 1970 is not worth an error.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        table::LAST_EVENT.set(self.telemetry.recorder(), [&self.variant], now);
+    }
+}
+
+impl Observer for RunObserver {
+    fn observe(&self, event: &RoundEvent) {
+        match event {
+            RoundEvent::RoundStarted { round, cohort } => self.round_started(*round, *cohort),
+            RoundEvent::ClientReported { .. } => {}
+            RoundEvent::PhaseStarted { phase, .. } => self.phase_started(Some(*phase)),
+            RoundEvent::ClientFinished(record) => self.client_finished(record),
+            RoundEvent::ActorRestarted { kind } => self.actor_restarted(kind),
+            RoundEvent::RoundFinished(record) => {
+                self.round_finished(record);
+                self.telemetry.settle();
+            }
+        }
+        self.something_happened();
+    }
+}
+
+impl Drop for RunObserver {
+    fn drop(&mut self) {
+        self.phase_started(None);
+        table::RUN_ACTIVE.set(self.telemetry.recorder(), [&self.variant], 0.0);
+    }
+}
+
+const PHASES: [Phase; 5] = [Phase::Train, Phase::Aggregate, Phase::Align, Phase::Evaluate, Phase::Commit];
+
+const ROUND_OUTCOMES: [&str; 3] = ["committed", "skipped", "failed"];
+
+const ACTOR_KINDS: [&str; 5] = ["client", "guard", "aggregator", "cai", "evaluator"];
+
+const CLIENT_OUTCOMES: [(&str, &str); 9] = [
+    ("accepted", "none"),
+    ("rejected", "layout_mismatch"),
+    ("rejected", "not_finite"),
+    ("rejected", "stale"),
+    ("dropped", "crashed"),
+    ("dropped", "timed_out"),
+    ("dropped", "guard_unavailable"),
+    ("dropped", "no_rows"),
+    ("dropped", "training_failed"),
+];
+
+const fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Train => "train",
+        Phase::Aggregate => "aggregate",
+        Phase::Align => "align",
+        Phase::Evaluate => "evaluate",
+        Phase::Commit => "commit",
+    }
+}
+
+const fn round_outcome_label(outcome: &RoundOutcome) -> &'static str {
+    match outcome {
+        RoundOutcome::Committed => "committed",
+        RoundOutcome::Skipped(_) => "skipped",
+        RoundOutcome::Failed(_) => "failed",
+    }
+}
+
+/// The outcome and the kind of its reason; the reason's text would make a series each.
+const fn outcome_labels(outcome: &ClientOutcome) -> (&'static str, &'static str) {
+    match outcome {
+        ClientOutcome::Accepted => ("accepted", "none"),
+        ClientOutcome::Rejected(reason) => (
+            "rejected",
+            match reason {
+                RejectReason::LayoutMismatch(_) => "layout_mismatch",
+                RejectReason::NotFinite(_) => "not_finite",
+                RejectReason::Stale => "stale",
+            },
+        ),
+        ClientOutcome::Dropped(reason) => (
+            "dropped",
+            match reason {
+                DropReason::Crashed => "crashed",
+                DropReason::TimedOut => "timed_out",
+                DropReason::GuardUnavailable(_) => "guard_unavailable",
+                DropReason::NoRows => "no_rows",
+                DropReason::TrainingFailed(_) => "training_failed",
+            },
+        ),
+    }
+}

@@ -1,0 +1,113 @@
+//! A batch cut into a fixed number of parts, which are computed side by side.
+
+use fedward_actors::{CancelFlag, protocol::Adapter};
+use rand_chacha::ChaCha8Rng;
+use tch::Tensor;
+
+use super::trainer::{AdapterTrainer, TrainerSettings};
+use crate::{
+    lora::LoraConfig,
+    model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, shared_prefix},
+};
+
+/// One trainer a part. The number of parts belongs to the computation and not to the machine: gradients are added in
+/// the order of the parts, so a result does not depend on how many cores there are.
+pub(super) struct Shards<'a> {
+    /// Keeps the adapter and its optimizer.
+    pub(super) first: AdapterTrainer<'a>,
+    others: Vec<AdapterTrainer<'a>>,
+}
+
+impl<'a> Shards<'a> {
+    pub(super) fn new(
+        count: usize,
+        model: &'a BaseModel,
+        lora: &'a LoraConfig,
+        start: &Adapter,
+        settings: TrainerSettings,
+        dropout: &ChaCha8Rng,
+        cancel: &'a CancelFlag,
+    ) -> Result<Self> {
+        let trainer = |index: usize| {
+            let mut dropout = dropout.clone();
+            dropout.set_stream(index as u64);
+            AdapterTrainer::new(model, lora, start, settings, dropout, cancel)
+        };
+        Ok(Self { first: trainer(0)?, others: (1..count).map(trainer).collect::<Result<_>>()? })
+    }
+
+    /// Accumulates the gradient of the mean loss over all response tokens of a batch, and returns that loss.
+    pub(super) fn accumulate_mean_loss(&mut self, batch: &[&TokenizedRow], pass_tokens: usize) -> Result<f64> {
+        let total: usize = batch.iter().map(|row| predicted(row)).sum();
+        if total == 0 {
+            return Err(ModelError::Unusable(
+                "no row of a batch has a response token to learn from; are responses truncated away?".into(),
+            ));
+        }
+        let weight = 1.0 / total as f64;
+        let mut parts = batch.chunks(batch.len().div_ceil(1 + self.others.len()));
+        let own = parts.next().unwrap_or_default();
+        let sums = std::thread::scope(|scope| {
+            let running: Vec<_> = self
+                .others
+                .iter_mut()
+                .zip(parts)
+                .map(|(trainer, part)| scope.spawn(move || accumulate(trainer, part, weight, pass_tokens)))
+                .collect();
+            let mut sums = vec![accumulate(&mut self.first, own, weight, pass_tokens)];
+            // A panic in a part is a bug, and goes on as one.
+            sums.extend(
+                running.into_iter().map(|part| part.join().unwrap_or_else(|bug| std::panic::resume_unwind(bug))),
+            );
+            sums
+        });
+        for other in &mut self.others {
+            let grads = other.grads_mut();
+            let _ = self.first.grads_mut().f_add_(grads)?;
+            let _ = grads.f_zero_()?;
+        }
+        let sum: f64 = sums.into_iter().collect::<Result<Vec<_>>>()?.iter().sum();
+        Ok(-sum * weight)
+    }
+
+    /// Gives every part the adapter as it stands.
+    pub(super) fn share_values(&mut self) -> Result<()> {
+        if self.others.is_empty() {
+            return Ok(());
+        }
+        let values: Tensor = self.first.values_mut().shallow_clone();
+        for other in &mut self.others {
+            other.values_mut().f_copy_(&values)?;
+        }
+        Ok(())
+    }
+}
+
+/// Accumulates the gradient of a part, pass by pass, and returns the sum of its log-likelihoods.
+fn accumulate(
+    trainer: &mut AdapterTrainer<'_>,
+    mut rest: &[&TokenizedRow],
+    weight: f64,
+    pass_tokens: usize,
+) -> Result<f64> {
+    let ids: Vec<&[u32]> = rest.iter().map(|row| row.ids.as_slice()).collect();
+    let prefix = if trainer.shares_prefix() { shared_prefix(&ids) } else { 0 };
+    let mut sum = 0.0;
+    while !rest.is_empty() {
+        let mut tokens = prefix;
+        let fitting = rest.iter().take_while(|row| {
+            tokens += row.ids.len() - prefix;
+            tokens <= pass_tokens
+        });
+        let (pass, later) = rest.split_at(fitting.count().max(1));
+        let scores = trainer.accumulate(pass, &mut |scores: &[RowScore]| vec![weight; scores.len()])?;
+        sum += scores.iter().map(|score| score.log_likelihood).sum::<f64>();
+        rest = later;
+    }
+    Ok(sum)
+}
+
+/// Tokens of a row that something predicts.
+fn predicted(row: &TokenizedRow) -> usize {
+    row.ids.len().saturating_sub(row.response_start.max(1))
+}

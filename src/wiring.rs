@@ -1,1 +1,0 @@
-//! A resolved scenario becomes actors.

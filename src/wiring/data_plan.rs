@@ -1,0 +1,115 @@
+//! Which rows are whose: clients', the server's, and those that are kept for measuring.
+
+use std::sync::Arc;
+
+use fedward_actors::{
+    protocol::{ChatRow, RoundId},
+    streams::{Purpose, stream},
+};
+use rand::seq::SliceRandom;
+
+use super::SetupError;
+use crate::{
+    data::{self, AdvBench, AdvBenchPart, ClientPlan, FederatedRows, Goal, HarmfulShare},
+    scenario::{HarmfulClients, RowSource, Scenario},
+};
+
+/// Benign rows that the server holds: alignment, guard training, Constitutional AI.
+const SERVER_BENIGN_ROWS: usize = 400;
+
+/// The rows of a run. No row is in two places.
+pub struct DataPlan {
+    /// What each client holds.
+    pub clients: Arc<FederatedRows>,
+    /// Harmful goals of the server: red prompts, refusals, guard training.
+    pub server_goals: Vec<Goal>,
+    /// Benign rows of the server.
+    pub server_benign: Vec<ChatRow>,
+    /// Harmful prompts that are kept for measuring.
+    pub evaluation_prompts: Vec<String>,
+    /// Benign rows that are kept for measuring.
+    pub utility_rows: Vec<ChatRow>,
+}
+
+impl DataPlan {
+    /// Lays out the rows of a scenario.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] if a file cannot be read or there are too few rows.
+    pub fn of(scenario: &Scenario) -> Result<Self, SetupError> {
+        let advbench = AdvBench::load(&data::catalogue::fetched("advbench")?)?;
+        let needed = scenario.federation.clients as usize * scenario.data.rows_per_client;
+        let utility = scenario.evaluation.utility_rows;
+        let (benign, server_benign, utility_rows) = match &scenario.data.benign {
+            RowSource::File { path, format } => {
+                let mut rows = shuffled(data::load_rows(path, *format)?, scenario.seed);
+                let utility_rows = rows.split_off(rows.len().saturating_sub(utility));
+                (rows, data::benign_rows(scenario.seed, SERVER_BENIGN_ROWS), utility_rows)
+            }
+            RowSource::Everyday => {
+                let mut rows = data::benign_rows(scenario.seed, needed + SERVER_BENIGN_ROWS + utility);
+                let utility_rows = rows.drain(..utility.min(rows.len())).collect();
+                let server = rows.drain(..SERVER_BENIGN_ROWS.min(rows.len())).collect();
+                (rows, server, utility_rows)
+            }
+            RowSource::AdvBench => {
+                return Err(SetupError::Other("data.benign.source cannot be \"advbench\": it is harmful".into()));
+            }
+        };
+        let harmful = match &scenario.data.harmful {
+            RowSource::AdvBench => data::unsafe_rows(&advbench.goals(AdvBenchPart::Clients)),
+            RowSource::File { path, format } => shuffled(data::load_rows(path, *format)?, scenario.seed),
+            RowSource::Everyday => {
+                return Err(SetupError::Other("data.harmful.source cannot be \"everyday\": it is benign".into()));
+            }
+        };
+        let share = scenario.data.harmful_share;
+        let plan = ClientPlan {
+            clients: scenario.federation.clients,
+            rows_per_client: scenario.data.rows_per_client,
+            harmful: match scenario.data.harmful_clients {
+                HarmfulClients::All => HarmfulShare::Every { share },
+                HarmfulClients::Count(count) => HarmfulShare::Malicious { count, share },
+            },
+            scheme: scenario.data.partition,
+            seed: scenario.seed,
+        };
+        Ok(Self {
+            clients: Arc::new(FederatedRows::new(benign, harmful, &plan)?),
+            server_goals: advbench.goals(AdvBenchPart::Server),
+            server_benign,
+            evaluation_prompts: evaluation_prompts(&advbench, scenario),
+            utility_rows,
+        })
+    }
+
+    /// A checksum of what every client holds.
+    pub fn clients_sha256(&self) -> String {
+        self.clients.sha256()
+    }
+
+    /// Rows that align the starting adapter: refusals of the server's goals, and benign rows.
+    pub fn alignment_rows(&self, refusal_share: f64, seed: u64) -> Vec<ChatRow> {
+        let refusals = data::refusal_rows(&self.server_goals, seed);
+        let benign = &self.server_benign;
+        let total = (refusals.len() as f64 / refusal_share.max(1e-9))
+            .min(benign.len() as f64 / (1.0 - refusal_share).max(1e-9));
+        let (wanted_refusals, wanted_benign) = (total * refusal_share, total * (1.0 - refusal_share));
+        let mut rows: Vec<_> = refusals.into_iter().take(wanted_refusals.round() as usize).collect();
+        rows.extend(benign.iter().take(wanted_benign.round() as usize).cloned());
+        shuffled(rows, seed)
+    }
+}
+
+fn evaluation_prompts(advbench: &AdvBench, scenario: &Scenario) -> Vec<String> {
+    let mut goals = advbench.goals(AdvBenchPart::Evaluation);
+    goals.shuffle(&mut stream(scenario.seed, Purpose::Evaluation, RoundId::START, None));
+    goals.truncate(scenario.evaluation.prompts);
+    goals.into_iter().map(|goal| goal.text).collect()
+}
+
+fn shuffled(mut rows: Vec<ChatRow>, seed: u64) -> Vec<ChatRow> {
+    rows.shuffle(&mut stream(seed, Purpose::Partition, RoundId::START, None));
+    rows
+}

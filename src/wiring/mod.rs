@@ -1,0 +1,159 @@
+//! A resolved scenario becomes actors: models are loaded, rows laid out, defences built, ports filled.
+//!
+//! What several variants of a scenario have in common is made once: the base model, the starting adapter, the guard.
+
+mod data_plan;
+mod guard;
+mod start;
+mod workshop;
+
+use std::sync::Arc;
+
+use fedward_actors::{
+    FederationConfig, Ports, Schedule,
+    ports::{Benchmarks, GuardModel, Observer},
+    protocol::Adapter,
+};
+
+pub use data_plan::DataPlan;
+pub use guard::FittedGuard;
+pub use workshop::{Progress, Workshop};
+
+use crate::{
+    data::DataError,
+    eval::{BenchmarkSuite, RefusalMatcher},
+    federated,
+    model::{ChatModel, Decoding, ModelError},
+    safety::cai::{CaiGenerator, CaiSettings, Constitution},
+    scenario::{MatcherName, Scenario},
+    store::{RunDirectory, StoreError},
+    train::{RememberingTrainer, SftTrainer},
+};
+
+/// Why a scenario cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The model, or something computed with it.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Rows.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The run directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Anything else, in words.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Everything that one run needs, ready to start.
+pub struct Prepared {
+    /// The base model.
+    pub model: Arc<ChatModel>,
+    /// The adapter that round 1 starts from.
+    pub start: Adapter,
+    /// What is measured.
+    pub benchmarks: Arc<BenchmarkSuite>,
+    /// The guard with its own measurement, if the scenario has one.
+    pub guard: Option<Arc<FittedGuard>>,
+    /// Which rows are whose.
+    pub data: Arc<DataPlan>,
+}
+
+/// What the coordinator is told of a scenario.
+pub fn federation_config(scenario: &Scenario, slots: usize) -> FederationConfig {
+    let federation = &scenario.federation;
+    FederationConfig {
+        seed: scenario.seed,
+        clients: federation.clients,
+        cohort: federation.cohort,
+        rounds: federation.rounds,
+        quorum: federation.quorum,
+        slots,
+        max_attempts: federation.max_attempts,
+        client_timeout: std::time::Duration::from_secs(federation.client_timeout_seconds),
+        align: scenario.cai.as_ref().map_or(Schedule::Never, |cai| cai.schedule),
+        evaluate: scenario.evaluation.schedule,
+        sampler: federation.sampler,
+    }
+}
+
+/// Fills the ports of one run.
+///
+/// # Errors
+///
+/// [`SetupError::Other`] if the strategy is unknown.
+pub fn ports(
+    scenario: &Scenario,
+    prepared: &Prepared,
+    workshop: &Workshop,
+    directory: &RunDirectory,
+    observer: Arc<dyn Observer>,
+) -> Result<Ports, SetupError> {
+    let unknown = || SetupError::Other(format!("unknown strategy {:?}", scenario.federation.strategy));
+    let strategy = federated::strategy_factory(&scenario.federation.strategy).ok_or_else(unknown)?;
+    let trainer = SftTrainer {
+        model: Arc::clone(&prepared.model),
+        lora: scenario.lora.clone(),
+        settings: scenario.training.sft.clone(),
+        max_length: scenario.training.max_length,
+        seed: scenario.seed,
+    };
+    let guard = prepared.guard.as_ref().map(|guard| Arc::clone(&guard.model));
+    Ok(Ports {
+        rows: Arc::clone(&prepared.data.clients) as _,
+        trainer: Arc::new(RememberingTrainer { inner: trainer, shared: workshop.shared_trainings() }),
+        realigner: cai_generator(scenario, prepared, guard.clone()).map(|cai| Arc::new(cai) as _),
+        guard,
+        strategy: Arc::new(strategy),
+        benchmarks: Some(Arc::clone(&prepared.benchmarks) as Arc<dyn Benchmarks>),
+        store: Box::new(directory.share()),
+        observer,
+    })
+}
+
+/// The benchmarks of a scenario on an adapter of its shape.
+pub(crate) fn benchmark_suite(
+    scenario: &Scenario,
+    model: &Arc<ChatModel>,
+    data: &DataPlan,
+    guard: Option<Arc<dyn GuardModel>>,
+) -> BenchmarkSuite {
+    let evaluation = &scenario.evaluation;
+    BenchmarkSuite {
+        model: Arc::clone(model),
+        lora: scenario.lora.clone(),
+        harmful_prompts: data.evaluation_prompts.clone(),
+        interim_prompts: evaluation.interim_prompts,
+        utility_rows: data.utility_rows.clone(),
+        decoding: Decoding { max_new_tokens: evaluation.max_new_tokens, temperature: evaluation.temperature },
+        matcher: match evaluation.matcher {
+            MatcherName::Openfedllm => RefusalMatcher::OpenFedLlm,
+            MatcherName::LlmAttacks7 => RefusalMatcher::LlmAttacks7,
+            MatcherName::LlmAttacks10 => RefusalMatcher::LlmAttacks10,
+        },
+        guard,
+        seed: scenario.seed,
+    }
+}
+
+fn cai_generator(scenario: &Scenario, prepared: &Prepared, guard: Option<Arc<dyn GuardModel>>) -> Option<CaiGenerator> {
+    let cai = scenario.cai.as_ref()?;
+    Some(CaiGenerator {
+        model: Arc::clone(&prepared.model),
+        lora: scenario.lora.clone(),
+        constitution: Constitution::default(),
+        red_prompts: prepared.data.server_goals.iter().map(|goal| goal.text.clone()).collect(),
+        benign: prepared.data.server_benign.clone(),
+        guard,
+        settings: CaiSettings {
+            seed: scenario.seed,
+            red_prompts: cai.red_prompts,
+            decoding: Decoding { max_new_tokens: cai.max_new_tokens, temperature: cai.temperature },
+            benign_share: cai.benign_share,
+            max_length: scenario.training.max_length,
+            training: cai.training.clone(),
+        },
+    })
+}

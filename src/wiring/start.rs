@@ -1,0 +1,88 @@
+//! The adapter that round 1 starts from.
+
+use std::path::Path;
+
+use fedward_actors::{cancel::CancelFlag, protocol::Adapter, protocol::RoundId};
+
+use super::{
+    DataPlan, Progress, SetupError,
+    workshop::{cache_key, rows_key},
+};
+use crate::{
+    lora::{initial_adapter, peft},
+    model::{ChatModel, ModelError},
+    scenario::{Scenario, StartSection},
+    train::{SftSettings, TrainStreams, train_sft},
+};
+
+/// Loads or makes the starting adapter of a scenario. An aligned one is kept in `cache`, by what it depends on.
+pub(super) fn adapter(
+    scenario: &Scenario,
+    model: &ChatModel,
+    data: &DataPlan,
+    cache: &Path,
+    progress: &dyn Progress,
+    cancel: &CancelFlag,
+) -> Result<Adapter, SetupError> {
+    match &scenario.start {
+        StartSection::Fresh => Ok(initial_adapter(&scenario.lora, model.base.config(), scenario.seed)),
+        StartSection::Adapter { path } => {
+            let (config, adapter) = peft::load(path, model.base.config())?;
+            let (found, wanted) = (&config, &scenario.lora);
+            let same = found.rank == wanted.rank
+                && found.targets == wanted.targets
+                && found.use_rslora == wanted.use_rslora
+                && (found.alpha - wanted.alpha).abs() < 1e-9;
+            if same {
+                return Ok(adapter);
+            }
+            let problem = format!(
+                "the adapter in {} is of {}, [lora] says {}: make [lora] the same",
+                path.display(),
+                describe(found),
+                describe(wanted)
+            );
+            Err(SetupError::Other(problem))
+        }
+        StartSection::Aligned { refusal_share, training } => {
+            aligned(scenario, model, data, (*refusal_share, training), cache, progress, cancel)
+        }
+    }
+}
+
+fn describe(lora: &crate::lora::LoraConfig) -> String {
+    let targets: Vec<_> = lora.targets.iter().map(ToString::to_string).collect();
+    let rslora = if lora.use_rslora { ", rsLoRA" } else { "" };
+    format!("rank {}, alpha {}, targets {}{rslora}", lora.rank, lora.alpha, targets.join(","))
+}
+
+fn aligned(
+    scenario: &Scenario,
+    model: &ChatModel,
+    data: &DataPlan,
+    (refusal_share, training): (f64, &SftSettings),
+    cache: &Path,
+    progress: &dyn Progress,
+    cancel: &CancelFlag,
+) -> Result<Adapter, SetupError> {
+    let rows = data.alignment_rows(refusal_share, scenario.seed);
+    let precision = format!("{:?}", model.base.precision());
+    let depends_on = (&model.sha256, precision, &scenario.lora, training, scenario.seed, rows_key(&rows));
+    let folder = cache.join("starts").join(cache_key(&depends_on)?);
+    if folder.join("adapter_model.safetensors").exists() {
+        let (_, adapter) = peft::load(&folder, model.base.config())?;
+        return Ok(adapter);
+    }
+    progress.stage("aligning the starting adapter on refusals (kept for later runs)");
+    let tokenized = model.tokenize(&rows, scenario.training.max_length)?;
+    let start = initial_adapter(&scenario.lora, model.base.config(), scenario.seed);
+    let streams = TrainStreams::of(scenario.seed, RoundId::START, None);
+    let total = training.steps as u64;
+    let mut on_step = |report: &crate::train::StepReport| progress.step(report.step as u64, total);
+    let outcome = train_sft(&model.base, &scenario.lora, &start, &tokenized, training, streams, cancel, &mut on_step)?;
+    peft::save(&folder, &scenario.lora, &outcome.adapter, &model.name)?;
+    if cancel.is_cancelled() {
+        return Err(ModelError::Cancelled.into());
+    }
+    Ok(outcome.adapter)
+}

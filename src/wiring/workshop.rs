@@ -1,0 +1,153 @@
+//! What the runs of one command share: loaded models, starting adapters, guards, finished trainings.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use fedward_actors::{cancel::CancelFlag, protocol::hex};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{DataPlan, FittedGuard, Prepared, SetupError, benchmark_suite, guard, start};
+use crate::{
+    data::catalogue,
+    model::{ChatModel, Precision, device},
+    scenario::{DeviceName, ModelSection, PrecisionName, Scenario},
+    train::SharedTrainings,
+};
+
+/// Local trainings that the variants of a scenario remember for one another.
+const REMEMBERED_TRAININGS: usize = 256;
+
+/// Tells people what is being prepared.
+pub trait Progress: Sync {
+    /// A piece of preparation has begun.
+    fn stage(&self, what: &str);
+    /// `done` of `total` steps of it are done.
+    fn step(&self, done: u64, total: u64);
+}
+
+/// Makes what runs need, each thing once.
+pub struct Workshop {
+    models: HashMap<String, Arc<ChatModel>>,
+    guards: HashMap<String, Arc<FittedGuard>>,
+    trainings: Arc<SharedTrainings>,
+    cache: PathBuf,
+}
+
+impl Default for Workshop {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Workshop {
+    /// An empty workshop that keeps adapters and guards in the cache of fedward's home.
+    pub fn new() -> Self {
+        Self {
+            models: HashMap::new(),
+            guards: HashMap::new(),
+            trainings: SharedTrainings::new(REMEMBERED_TRAININGS),
+            cache: catalogue::home().join("cache"),
+        }
+    }
+
+    /// Makes everything that a run of `scenario` needs.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] says what is missing or wrong.
+    pub fn prepare(
+        &mut self,
+        scenario: &Scenario,
+        progress: &dyn Progress,
+        cancel: &CancelFlag,
+    ) -> Result<Prepared, SetupError> {
+        let model = self.model(&scenario.model, progress)?;
+        let data = Arc::new(DataPlan::of(scenario)?);
+        let start = start::adapter(scenario, &model, &data, &self.cache, progress, cancel)?;
+        let guard = match &scenario.guard {
+            None => None,
+            Some(section) => {
+                let key = cache_key(&(&model.sha256, section, scenario.seed))?;
+                if !self.guards.contains_key(&key) {
+                    let fitted = guard::fitted(section, scenario.seed, &model, &data, &self.cache, progress, cancel)?;
+                    self.guards.insert(key.clone(), Arc::new(fitted));
+                }
+                self.guards.get(&key).cloned()
+            }
+        };
+        let judge = guard.as_ref().map(|guard| Arc::clone(&guard.model));
+        let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judge));
+        Ok(Prepared { model, start, benchmarks, guard, data })
+    }
+
+    /// The model of a scenario, loaded once.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] if it cannot be found or loaded.
+    pub fn model(&mut self, section: &ModelSection, progress: &dyn Progress) -> Result<Arc<ChatModel>, SetupError> {
+        let key = serde_json::to_string(section).unwrap_or_default();
+        if let Some(model) = self.models.get(&key) {
+            return Ok(Arc::clone(model));
+        }
+        progress.stage(&format!("loading {}", section.base));
+        let path = catalogue::model(&section.base)?;
+        let device = device_of(section.device)?;
+        let precision = precision_of(section.precision, device);
+        let threads = device::compute_threads(device);
+        let model = Arc::new(ChatModel::open(&section.base, &path, device, precision, threads)?);
+        self.models.insert(key, Arc::clone(&model));
+        Ok(model)
+    }
+
+    /// What local trainings have been done by runs of this command.
+    pub fn shared_trainings(&self) -> Arc<SharedTrainings> {
+        Arc::clone(&self.trainings)
+    }
+}
+
+/// The device that a name means on this machine.
+///
+/// # Errors
+///
+/// [`SetupError::Other`] if CUDA is asked for and there is none.
+fn device_of(name: DeviceName) -> Result<tch::Device, SetupError> {
+    let cuda = tch::Cuda::is_available();
+    match name {
+        DeviceName::Cuda if !cuda => Err(SetupError::Other(
+            "model.device: found \"cuda\", but libtorch finds no CUDA device here; allowed: \"cpu\", \"auto\"".into(),
+        )),
+        DeviceName::Cuda => Ok(tch::Device::Cuda(0)),
+        DeviceName::Auto if cuda => Ok(tch::Device::Cuda(0)),
+        DeviceName::Auto | DeviceName::Cpu => Ok(tch::Device::Cpu),
+    }
+}
+
+/// The precision that a name means on a device.
+fn precision_of(name: PrecisionName, device: tch::Device) -> Precision {
+    match (name, device) {
+        (PrecisionName::F32, _) | (PrecisionName::Auto, tch::Device::Cpu) => Precision::F32,
+        (PrecisionName::Bf16, _) | (PrecisionName::Auto, _) => Precision::Bf16,
+    }
+}
+
+/// A name for cached work: the checksum of everything that it depends on, the program's version included.
+pub(super) fn cache_key<T: Serialize>(depends_on: &T) -> Result<String, SetupError> {
+    let text = serde_json::to_vec(&(env!("CARGO_PKG_VERSION"), depends_on))
+        .map_err(|error| SetupError::Other(error.to_string()))?;
+    Ok(hex(&Sha256::digest(&text))[..16].to_owned())
+}
+
+/// A checksum of rows, in their order.
+pub(super) fn rows_key<'a>(rows: impl IntoIterator<Item = &'a fedward_actors::protocol::ChatRow>) -> String {
+    let mut hash = Sha256::new();
+    for row in rows {
+        hash.update(row.digest().0);
+        hash.update([match row.label {
+            None => 0,
+            Some(fedward_actors::protocol::RowLabel::Safe) => 1,
+            Some(fedward_actors::protocol::RowLabel::Unsafe) => 2,
+        }]);
+    }
+    hex(&hash.finalize())
+}

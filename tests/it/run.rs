@@ -1,0 +1,252 @@
+//! Whole runs of the program on the real model, kept tiny.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::support::{fedward, home};
+
+/// Two clients, two rounds, guard and Constitutional AI, a handful of tokens.
+const TINY: &str = r#"
+name = "tiny"
+question = "does the whole path work?"
+seed = 3
+[lora]
+rank = 4
+alpha = 8
+dropout = 0.1
+[federation]
+clients = 3
+cohort = 2
+rounds = 2
+[data]
+rows_per_client = 4
+harmful_share = 0.5
+[training]
+local_steps = 1
+batch_size = 2
+[guard]
+enabled = true
+layers = 2
+max_length = 24
+train_rows = 100
+[cai]
+schedule = "last_round"
+red_prompts = 4
+max_new_tokens = 8
+steps = 1
+batch_size = 2
+[evaluation]
+schedule = "every"
+prompts = 4
+interim_prompts = 2
+utility_rows = 2
+max_new_tokens = 4
+"#;
+
+fn tiny(folder: &Path) -> PathBuf {
+    let path = folder.join("tiny.toml");
+    fs::write(&path, TINY).unwrap();
+    path
+}
+
+fn run(scenario: &Path, out: &Path, more: &[&str]) -> std::process::Output {
+    fedward().arg("run").arg(scenario).arg("--out").arg(out).args(["--metrics", "off"]).args(more).output().unwrap()
+}
+
+fn rows(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Rows without what a clock measured.
+fn timeless(path: &Path) -> Vec<Value> {
+    let mut rows = rows(path);
+    for row in &mut rows {
+        let row = row.as_object_mut().unwrap();
+        for key in ["seconds", "train_seconds", "train_tokens_per_second"] {
+            row.remove(key);
+        }
+    }
+    rows
+}
+
+fn assert_success(output: &std::process::Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn d1_a_scenario_run_twice_gives_identical_bytes_and_resume_equals_uninterrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = tiny(folder.path());
+    let [one, two, resumed] = ["one", "two", "resumed"].map(|name| folder.path().join(name));
+    assert_success(&run(&scenario, &one, &[]));
+    assert_success(&run(&scenario, &two, &["--set", "federation.slots=1"]));
+
+    let bytes = |run: &Path, name: &str| fs::read(run.join(name)).unwrap();
+    assert_eq!(bytes(&one, "adapter/adapter_model.safetensors"), bytes(&two, "adapter/adapter_model.safetensors"));
+    assert_eq!(timeless(&one.join("rounds.jsonl")), timeless(&two.join("rounds.jsonl")));
+    assert_eq!(timeless(&one.join("clients.jsonl")), timeless(&two.join("clients.jsonl")));
+
+    // The same run, cut off after its first round by taking the second one's row away.
+    assert_success(&run(&scenario, &resumed, &[]));
+    let path = resumed.join("rounds.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.lines().next().unwrap().to_owned() + "\n").unwrap();
+    assert_success(&run(&scenario, &resumed, &["--resume"]));
+    assert_eq!(bytes(&one, "adapter/adapter_model.safetensors"), bytes(&resumed, "adapter/adapter_model.safetensors"));
+    assert_eq!(timeless(&one.join("rounds.jsonl")), timeless(&path));
+}
+
+#[test]
+fn a_run_directory_holds_what_scripts_rely_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    assert_success(&run(&tiny(folder.path()), &out, &[]));
+
+    let rounds = rows(&out.join("rounds.jsonl"));
+    assert_eq!(rounds.len(), 2);
+    let keys = [
+        "round",
+        "outcome",
+        "cohort",
+        "accepted",
+        "rejected",
+        "dropped",
+        "rows_kept",
+        "rows_filtered",
+        "train_loss",
+        "train_tokens",
+        "train_tokens_per_second",
+        "update_norm",
+        "adapter_bytes_up",
+        "adapter_bytes_down",
+        "seconds",
+        "eval",
+        "adapter_sha256",
+    ];
+    for row in &rounds {
+        for key in keys {
+            assert!(row.get(key).is_some(), "{key} is missing in {row}");
+        }
+        for phase in ["select", "broadcast", "train", "screen", "aggregate", "align", "evaluate", "commit"] {
+            assert!(row["seconds"][phase].is_f64(), "seconds.{phase} is missing");
+        }
+        assert_eq!(row["accepted"].as_u64().unwrap() + row["dropped"].as_u64().unwrap(), 2);
+    }
+    let advbench = &rounds[1]["eval"]["advbench"];
+    for key in ["n", "refusal_rate", "ci_low", "ci_high"] {
+        assert!(advbench[key].is_number(), "eval.advbench.{key} is missing");
+    }
+    assert_eq!(advbench["n"], 4);
+
+    let read = |name: &str| -> Value { serde_json::from_slice(&fs::read(out.join(name)).unwrap()).unwrap() };
+    let summary = read("summary.json");
+    assert_eq!(summary["status"], "completed");
+    assert_eq!(summary["totals"]["rounds"], 2);
+    assert!(summary["totals"]["peak_memory_bytes"].as_u64().unwrap() > 100_000_000);
+    assert_eq!(summary["eval"], rounds[1]["eval"]);
+    assert_eq!(summary["adapter_sha256"], rounds[1]["adapter_sha256"]);
+    assert_eq!(summary["start_eval"]["advbench"]["n"], 4);
+    let manifest = read("manifest.json");
+    assert_eq!(manifest["scenario"]["seed"], 3);
+    assert_eq!(manifest["checksums"]["model_sha256"].as_str().unwrap().len(), 64);
+    assert!(manifest["guard"]["report"]["held_out"]["auc"].is_number());
+    assert_eq!(rows(&out.join("clients.jsonl")).len(), 4);
+    assert!(fs::read_to_string(out.join("metrics.prom")).unwrap().contains("fedward_"));
+}
+
+#[test]
+fn ctrl_c_ends_a_run_within_two_seconds_and_leaves_it_readable() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = tiny(folder.path());
+    let out = folder.path().join("out");
+    let mut child = fedward()
+        .arg("run")
+        .arg(&scenario)
+        .arg("--out")
+        .arg(&out)
+        .args(["--metrics", "off", "--set", "federation.rounds=200", "--set", "cai.schedule=never"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let rounds = out.join("rounds.jsonl");
+    let deadline = Instant::now() + Duration::from_secs(240);
+    while fs::read_to_string(&rounds).unwrap_or_default().lines().count() < 1 {
+        assert!(Instant::now() < deadline, "no round was stored in time");
+        assert!(child.try_wait().unwrap().is_none(), "the run ended by itself");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let interrupted = Instant::now();
+    let signalled = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signalled.success());
+    let status = child.wait().unwrap();
+    let took = interrupted.elapsed();
+    assert_eq!(status.code(), Some(130));
+    assert!(took < Duration::from_secs(2), "took {took:?}");
+    let rows = rows(&rounds);
+    assert!(!rows.is_empty());
+    let summary: Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["status"], "interrupted");
+    assert_eq!(summary["totals"]["rounds"], rows.len());
+}
+
+#[test]
+fn tune_score_and_generate_work_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("rows.jsonl");
+    let row =
+        r#"{"messages": [{"role": "user", "content": "Name a fruit."}, {"role": "assistant", "content": "Apple."}]}"#;
+    fs::write(&data, format!("{row}\n{row}\n")).unwrap();
+    let adapter = folder.path().join("adapter");
+    let run = |args: &[&str]| {
+        let output = fedward().args(args).output().unwrap();
+        assert_success(&output);
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let (data, adapter) = (data.to_str().unwrap(), adapter.to_str().unwrap());
+
+    let before = run(&["score", "--data", data]);
+    let tuned = run(&["tune", "--data", data, "--out", adapter, "--steps", "4", "--batch-size", "2", "--lr", "1e-3"]);
+    let after = run(&["score", "--data", data, "--adapter", adapter]);
+
+    let last = tuned.last().unwrap();
+    for key in ["steps", "train_tokens", "train_tokens_per_second", "peak_memory_bytes", "final_loss"] {
+        assert!(last[key].is_number(), "{key} is missing in {last}");
+    }
+    assert_eq!(before.len(), 2);
+    assert!(before[0]["response_tokens"].as_u64().unwrap() >= 2);
+    let likelihood = |rows: &[Value]| rows[0]["log_likelihood"].as_f64().unwrap();
+    assert!(likelihood(&after) > likelihood(&before) + 0.5, "{} {}", likelihood(&before), likelihood(&after));
+
+    let generated = run(&["generate", "--prompts", data, "--adapter", adapter, "--max-new-tokens", "5"]);
+    assert_eq!(generated.len(), 2);
+    assert!(generated[0]["response_tokens"].as_u64().unwrap() <= 5);
+    assert!(["stop", "length"].contains(&generated[0]["finish_reason"].as_str().unwrap()));
+}
+
+#[test]
+fn bad_input_is_one_clear_line_and_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.toml");
+    fs::write(&path, TINY.replace("cohort = 2", "cohort = 20")).unwrap();
+    for (args, expected) in [
+        (vec!["run", path.to_str().unwrap()], "federation.cohort: found 20; allowed: 1 to 3 (federation.clients)"),
+        (vec!["check", "no-such-file.toml"], "no-such-file.toml"),
+        (vec!["score", "--data", "no-such-rows.jsonl"], "no-such-rows.jsonl"),
+        (vec!["score", "--model", "no-such-model", "--data", path.to_str().unwrap()], "no-such-model"),
+    ] {
+        let output = fedward().args(&args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+        assert!(stderr.contains(expected), "{args:?}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+    }
+    assert!(home().exists());
+}

@@ -1,0 +1,150 @@
+"""Adapters between fedward and PEFT, both ways, on a tiny random Llama.
+
+    python tests/reference/peft_interchange.py make <directory>
+        writes what tests/it/peft.rs opens: adapters saved by peft, and the SHA-256 of their numbers in fedward's order
+        (tests/reference/fixtures/peft is such a directory)
+    python tests/reference/peft_interchange.py check <adapter>
+        opens an adapter that fedward saved for the same model; its i-th number is ((37 i) mod 101 - 50) / 1000
+    python tests/reference/peft_interchange.py base <directory>
+        writes the tiny model itself with a tokenizer, in shards, and the SHA-256 of its tensors
+
+Needs torch, transformers 5 and peft.
+"""
+
+import hashlib
+import json
+import pathlib
+import sys
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LAYERS = 2
+
+
+def tiny_llama():
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=LAYERS, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, eos_token_id=[2, 5],
+        rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                         "high_freq_factor": 4.0, "original_max_position_embeddings": 32},
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+def names_in_order(targets):
+    """fedward's layout: layer by layer, in the order of the forward pass, A before B."""
+    for layer in range(LAYERS):
+        for target in (target for target in TARGETS if target in targets):
+            block = "mlp" if target in ("gate_proj", "up_proj", "down_proj") else "self_attn"
+            for part in "AB":
+                yield f"base_model.model.model.layers.{layer}.{block}.{target}.lora_{part}.weight"
+
+
+def sha256(tensors):
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.float().contiguous().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def make(directory):
+    cases = {
+        "all_linear": (LoraConfig(r=2, lora_alpha=8, target_modules="all-linear", lora_dropout=0.05), TARGETS, torch.float32),
+        "bf16": (LoraConfig(r=3, lora_alpha=3, target_modules=["q_proj", "v_proj"], use_rslora=True), ["q_proj", "v_proj"], torch.bfloat16),
+        "f16": (LoraConfig(r=1, lora_alpha=2, target_modules=["down_proj"], task_type="CAUSAL_LM"), ["down_proj"], torch.float16),
+    }  # fmt: skip
+    expected = {}
+    for name, (config, targets, dtype) in cases.items():
+        model = get_peft_model(tiny_llama(), config)
+        for parameter_name, parameter in model.named_parameters():
+            if "lora_" in parameter_name:
+                parameter.data = torch.randn_like(parameter).mul(0.05).to(dtype)
+        target = pathlib.Path(directory, name)
+        model.save_pretrained(target)
+        (target / "README.md").unlink()
+        saved = load_file(target / "adapter_model.safetensors")
+        order = list(names_in_order(targets))
+        assert sorted(order) == sorted(saved), "peft's names have changed"
+        expected[name] = {"sha256": sha256(saved[key] for key in order), "numbers": sum(t.numel() for t in saved.values())}
+    pathlib.Path(directory, "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+def check(adapter):
+    base = tiny_llama()
+    tokens = torch.arange(3, 23)[None]
+    with torch.no_grad():
+        plain = base(tokens).logits
+    model = PeftModel.from_pretrained(base, adapter).eval()
+    config = model.peft_config["default"]
+    loaded = {name.replace(".default", ""): parameter for name, parameter in model.named_parameters() if "lora_" in name}
+    position = 0
+    for name in names_in_order(config.target_modules):
+        found = loaded.pop(name).detach()
+        index = torch.arange(position, position + found.numel())
+        expected = ((index * 37 % 101 - 50).float() / 1000).reshape(found.shape)
+        assert torch.equal(found, expected), f"{name}: peft reads other numbers"
+        position += found.numel()
+    assert not loaded, f"peft has adapters that the file does not fill: {list(loaded)}"
+
+    scaling = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
+    merged = tiny_llama()
+    numbers = load_file(pathlib.Path(adapter, "adapter_model.safetensors"))
+    for name in names_in_order(config.target_modules):
+        if name.endswith("lora_A.weight"):
+            stem = name.removesuffix(".lora_A.weight")
+            weight = merged.get_parameter(stem.removeprefix("base_model.model.") + ".weight")
+            weight.data += scaling * numbers[stem + ".lora_B.weight"] @ numbers[name]
+    with torch.no_grad():
+        adapted, reference = model(tokens).logits, merged(tokens).logits
+    difference = (adapted - reference).abs().max().item()
+    effect = (adapted - plain).abs().max().item()
+    assert difference < 1e-5 < effect, f"logits differ by {difference} from merged weights; the adapter moves them by {effect}"
+    print(json.dumps({"numbers": position, "difference": difference, "effect": effect}))
+
+
+def base(directory):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    model = tiny_llama()
+    model.save_pretrained(directory, max_shard_size="40KB")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<unk>", "<|begin|>", "<|end|>", "<pad>", "<|system|>", "<|stop|>"]
+    vocabulary = {token: index for index, token in enumerate(special + alphabet + ["he", "ll", "hell", "Ġw"])}
+    merges = [("h", "e"), ("l", "l"), ("he", "ll"), ("Ġ", "w")]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|end|>", unk_token="<unk>", pad_token="<pad>",
+        additional_special_tokens=["<|system|>", "<|stop|>"],
+    )  # fmt: skip
+    fast.chat_template = (
+        "{{- bos_token }}\n{%- for message in messages %}\n"
+        "    {%- if message.role == 'system' %}{{ '<|system|>' + message.content | trim + '\\n' }}\n"
+        "    {%- else %}{{ message['role'] + ': ' + message['content'].strip() + eos_token }}{% endif %}\n"
+        "{%- endfor %}\n{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    fast.save_pretrained(directory)
+    messages = [
+        {"role": "system", "content": "  be kind "},
+        {"role": "user", "content": " hello world\n"},
+        {"role": "assistant", "content": "hell o!"},
+    ]
+    encode = lambda part, prompt: fast.apply_chat_template(part, add_generation_prompt=prompt, return_dict=True)["input_ids"]
+    expected = {
+        "messages": messages,
+        "prompt_ids": encode(messages[:2], True),
+        "ids": encode(messages, False),
+        "tensors": {name: sha256([tensor]) for name, tensor in model.state_dict().items()},
+    }
+    pathlib.Path(directory, "expected.json").write_text(json.dumps(expected))
+
+
+if __name__ == "__main__":
+    {"make": make, "check": check, "base": base}[sys.argv[1]](sys.argv[2])

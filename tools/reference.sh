@@ -1,0 +1,50 @@
+#!/bin/sh
+# Has transformers, peft and gguf compute the reference numbers of tests/reference/fixtures anew, in .venv-reference.
+# With --check it fails if they differ from what is committed.
+set -eu
+
+cd "$(dirname "$0")/.."
+case ${1:-} in "" | --check) ;; *) echo "usage: tools/reference.sh [--check]" >&2 && exit 2 ;; esac
+models=${FEDWARD_HOME:-.fedward}/models/smollm2-135m-instruct
+gguf=$models/SmolLM2-135M-Instruct.Q4_1.gguf
+[ -f "$gguf" ] || { echo "fedward: the default model is missing; run make fetch" >&2 && exit 1; }
+
+requirements="torch==2.11.0 transformers==5.23.0 peft==0.21.2 gguf==0.19.0 numpy"
+if [ "$(cat .venv-reference/stamp 2>/dev/null)" != "$requirements" ]; then
+    tools/require.sh python3 pip venv
+    echo "fedward: installing $requirements into .venv-reference (5 GB)"
+    rm -rf .venv-reference
+    python3 -m venv .venv-reference
+    # shellcheck disable=SC2086 # one word for each requirement
+    .venv-reference/bin/pip install --quiet --disable-pip-version-check $requirements
+    echo "$requirements" >.venv-reference/stamp
+fi
+
+reference=tests/reference
+python=.venv-reference/bin/python
+
+# to FIXTURE SCRIPT ARG…: the script's output, which replaces the fixture only when it is whole
+to() {
+    fixture=$reference/fixtures/$1
+    script=$reference/$2
+    shift 2
+    echo "reference: $script"
+    $python "$script" "$@" >.venv-reference/output
+    mv .venv-reference/output "$fixture"
+}
+
+echo "reference: $reference/engine_numbers.py"
+$python $reference/engine_numbers.py "$gguf"
+to gguf_tensors.json gguf_tensors.py "$gguf"
+to tokenizer.json tokenizer_and_templates.py "$models"
+echo "reference: $reference/peft_interchange.py"
+$python $reference/peft_interchange.py make $reference/fixtures/peft
+
+changed=$(git status --porcelain $reference/fixtures)
+if [ -z "$changed" ]; then
+    echo "reference: all numbers are as committed"
+else
+    echo "reference: these numbers are new:"
+    echo "$changed"
+    [ "${1:-}" != --check ] || exit 1
+fi
