@@ -172,10 +172,17 @@ impl<'a> Transformer<'a> {
             // Nothing below the first adapted layer has a gradient that anybody needs.
             let attention_matters = index > 0 || lora.adapts_attention(0);
 
-            let grad_gated = linear_backward(&grad, &layer.down, adapted(LinearGroup::Down), kept.down_lora.as_ref(), grads)?;
+            let grad_gated =
+                linear_backward(&grad, &layer.down, adapted(LinearGroup::Down), kept.down_lora.as_ref(), grads)?;
             let grad_gate_up = gated_backward(&kept.gate_up, grad_gated)?;
             if !attention_matters {
-                return lora_backward(&grad_gate_up, adapted(LinearGroup::GateUp), kept.gate_up_lora.as_ref(), None, grads);
+                return lora_backward(
+                    &grad_gate_up,
+                    adapted(LinearGroup::GateUp),
+                    kept.gate_up_lora.as_ref(),
+                    None,
+                    grads,
+                );
             }
             let grad_normed = linear_backward(
                 &grad_gate_up,
@@ -193,7 +200,8 @@ impl<'a> Transformer<'a> {
             if index == 0 {
                 return lora_backward(&grad_qkv, adapted(LinearGroup::Qkv), kept.qkv_lora.as_ref(), None, grads);
             }
-            let grad_normed = linear_backward(&grad_qkv, &layer.qkv, adapted(LinearGroup::Qkv), kept.qkv_lora.as_ref(), grads)?;
+            let grad_normed =
+                linear_backward(&grad_qkv, &layer.qkv, adapted(LinearGroup::Qkv), kept.qkv_lora.as_ref(), grads)?;
             norm_backward(&mut grad, grad_normed, &kept.attention_norm, &layer.attention_norm)?;
         }
         Ok(())

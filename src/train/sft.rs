@@ -42,8 +42,9 @@ pub struct SftSettings {
     pub drift_correction: Option<std::sync::Arc<Vec<f32>>>,
     /// Compute the tokens that a batch's rows all begin with once.
     pub share_prefix: bool,
-    /// Most tokens computed in one pass; a larger batch is split, and its gradient stays the same but for rounding.
-    /// Bounds memory: the default model keeps about 0.8 MB a token with adapters on q and v, 1.1 MB with all.
+    /// Most tokens computed in one pass, a shared prefix counted once; a larger batch is split, and its gradient stays
+    /// the same but for rounding. Bounds memory: the default model keeps about 0.8 MB a token in `f32` with adapters on
+    /// q and v, 1.1 MB with all.
     pub pass_tokens: usize,
     /// Parts that a batch is cut into and that are computed side by side; a property of the result, which differs by
     /// rounding from one number to another.

@@ -112,9 +112,23 @@ fn a_run_directory_holds_what_scripts_rely_on() {
     let rounds = rows(&out.join("rounds.jsonl"));
     assert_eq!(rounds.len(), 2);
     let keys = [
-        "round", "outcome", "cohort", "accepted", "rejected", "dropped", "rows_kept", "rows_filtered", "train_loss",
-        "train_tokens", "train_tokens_per_second", "update_norm", "adapter_bytes_up", "adapter_bytes_down", "seconds",
-        "eval", "adapter_sha256",
+        "round",
+        "outcome",
+        "cohort",
+        "accepted",
+        "rejected",
+        "dropped",
+        "rows_kept",
+        "rows_filtered",
+        "train_loss",
+        "train_tokens",
+        "train_tokens_per_second",
+        "update_norm",
+        "adapter_bytes_up",
+        "adapter_bytes_down",
+        "seconds",
+        "eval",
+        "adapter_sha256",
     ];
     for row in &rounds {
         for key in keys {
@@ -186,7 +200,8 @@ fn ctrl_c_ends_a_run_within_two_seconds_and_leaves_it_readable() {
 fn tune_score_and_generate_work_from_the_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("rows.jsonl");
-    let row = r#"{"messages": [{"role": "user", "content": "Name a fruit."}, {"role": "assistant", "content": "Apple."}]}"#;
+    let row =
+        r#"{"messages": [{"role": "user", "content": "Name a fruit."}, {"role": "assistant", "content": "Apple."}]}"#;
     fs::write(&data, format!("{row}\n{row}\n")).unwrap();
     let adapter = folder.path().join("adapter");
     let run = |args: &[&str]| {
