@@ -92,10 +92,8 @@ fn restart_with_passive_waiting() {
     }
     let Ok(program) = std::env::current_exe() else { return };
     // Returns only if it fails, and then waiting threads spin: slower, but not wrong.
-    let error = std::process::Command::new(program)
-        .args(std::env::args_os().skip(1))
-        .env("OMP_WAIT_POLICY", "passive")
-        .exec();
+    let error =
+        std::process::Command::new(program).args(std::env::args_os().skip(1)).env("OMP_WAIT_POLICY", "passive").exec();
     tracing::debug!(%error, "could not start anew with OMP_WAIT_POLICY=passive");
 }
 

@@ -90,7 +90,8 @@ fn features_are_means_of_last_hidden_states() {
     for name in NAMES {
         let small = Small::new(name, Precision::F32);
         let rows: Vec<Vec<u32>> = small.rows.iter().map(|row| row.ids.clone()).collect();
-        let features = mean_hidden(&small.model, Some(small.lora_ref()), &rows, usize::MAX, &CancelFlag::new()).unwrap();
+        let features =
+            mean_hidden(&small.model, Some(small.lora_ref()), &rows, usize::MAX, &CancelFlag::new()).unwrap();
         let expected = reals_of(&small.expected["features"]);
         let found: Vec<f64> = features[2][..expected.len()].iter().map(|&value| f64::from(value)).collect();
         let error = relative_error(&found, &expected);
