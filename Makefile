@@ -17,15 +17,15 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-short test build setup libtorch fetch lint doc reference grafana-check dashboard-check clean distclean
+.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference grafana-check dashboard-check clean distclean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: fetch ## Set up everything and run the quickstart scenario
+demo: prepare ## Set up everything and run the quickstart scenario
 	$(FEDWARD) run $(SCENARIO) $(RUN_ARGS)
 
-demo-short: fetch ## The quickstart scenario with one round
+demo-short: prepare ## The quickstart scenario with one round
 	$(FEDWARD) run $(SCENARIO) $(SHORT_ARGS) $(RUN_ARGS)
 
 # The tests' build also makes the binary; a build of its own would compile a dozen crates twice, with other features.

@@ -11,6 +11,7 @@ use std::{fs::File, io, path::Path};
 /// one switches CUDA off for the life of the process.
 ///
 /// Returns whether the backend was found and loaded.
+#[must_use]
 pub fn load_cuda_backend() -> bool {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     // SAFETY: loading runs the library's initialisers. It is PyTorch's own backend, whose initialisers only register

@@ -5,6 +5,7 @@ mod eval;
 mod fetch;
 mod generate;
 mod model_args;
+mod prepare;
 mod run;
 mod score;
 mod tune;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Run a scenario: all its variants, from the same start
     Run(run::RunArgs),
+    /// Make what a scenario needs before its first round: starting adapter and guard
+    Prepare(prepare::PrepareArgs),
     /// Validate a scenario and print what it resolves to
     Check(check::CheckArgs),
     /// Fine-tune one adapter on given rows, without a federation
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
     crate::model::device::init_backend();
     let ending = match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Prepare(args) => prepare::prepare(&args),
         Command::Check(args) => check::check(&args),
         Command::Tune(args) => tune::tune(&args),
         Command::Score(args) => score::score(&args),

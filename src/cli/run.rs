@@ -24,7 +24,7 @@ use crate::{
     lora::peft,
     model::ModelError,
     report::{Console, Observers, RunStatus, Summary, Totals, comparison},
-    scenario::{self, Scenario, ScenarioFile},
+    scenario::{self, GuardSection, Scenario, ScenarioFile},
     store::{RunDirectory, write_atomically, write_json},
     telemetry::{Exposure, ProcessMemory, RunInfo, Telemetry},
     wiring::{Prepared, Progress, SetupError, Workshop, federation_config, ports},
@@ -136,6 +136,13 @@ struct Job {
     cancel: CancelFlag,
 }
 
+impl Job {
+    /// The guard that judges responses in all runs: that of the first variant that has one.
+    fn judge(&self) -> Option<&GuardSection> {
+        self.file.scenarios.iter().find_map(|scenario| scenario.guard.as_ref())
+    }
+}
+
 /// What runs of one command share beside the workshop: evaluations of the adapter that they all start from.
 type StartEvaluations = HashMap<String, Evaluation>;
 
@@ -204,12 +211,11 @@ impl SingleRun<'_> {
     ) -> miette::Result<(Workshop, StartEvaluations, Option<Summary>)> {
         let (workshop, prepared) = self.prepare(workshop).await?;
         let Some(prepared) = prepared else { return Ok((workshop, start_evaluations, None)) };
+        if let Some(guard) = &prepared.guard {
+            self.job.console.line(&guard.report.to_string());
+        }
         let (directory, start) = self.open(&prepared)?;
-        let key = format!(
-            "{} {}",
-            prepared.start.sha256(),
-            prepared.guard.as_ref().map_or("", |guard| guard.model.version())
-        );
+        let key = prepared.start.sha256();
         let start_eval = match start_evaluations.get(&key) {
             Some(evaluation) => evaluation.clone(),
             None => match self.evaluate(&prepared, RoundId::START, &prepared.start).await? {
@@ -253,8 +259,9 @@ impl SingleRun<'_> {
     async fn prepare(&self, mut workshop: Workshop) -> miette::Result<(Workshop, Option<Prepared>)> {
         let (scenario, console, cancel) =
             (self.scenario.clone(), Arc::clone(&self.job.console), self.job.cancel.clone());
+        let judge = self.job.judge().cloned();
         let prepare = move || {
-            let prepared = workshop.prepare(&scenario, console.as_ref(), &cancel);
+            let prepared = workshop.prepare(&scenario, judge.as_ref(), console.as_ref(), &cancel);
             (workshop, prepared)
         };
         let (workshop, prepared) = tokio::task::spawn_blocking(prepare).await.into_diagnostic()?;

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     data::{self, catalogue},
     model::ChatModel,
-    safety::guard::{EmbeddedGuard, GuardReport, LogisticHead, Reading, fit},
+    safety::guard::{EmbeddedGuard, GuardReport, LogisticHead, Reading, RememberingGuard, fit},
     scenario::GuardSection,
     store::{read_json, write_json},
 };
@@ -64,7 +64,7 @@ pub(super) fn fitted(
         kept
     };
     let guard = EmbeddedGuard::new(Arc::clone(model), kept.head, reading, section.threshold);
-    Ok(FittedGuard { model: Arc::new(guard), report: kept.report })
+    Ok(FittedGuard { model: Arc::new(RememberingGuard::new(guard)), report: kept.report })
 }
 
 /// Labelled rows by source, about `limit` in all: the server's own, and responses that people have judged.

@@ -10,7 +10,7 @@ use super::{DataPlan, FittedGuard, Prepared, SetupError, benchmark_suite, guard,
 use crate::{
     data::catalogue,
     model::{ChatModel, Precision, device},
-    scenario::{DeviceName, ModelSection, PrecisionName, Scenario},
+    scenario::{DeviceName, GuardSection, ModelSection, PrecisionName, Scenario},
     train::SharedTrainings,
 };
 
@@ -50,7 +50,8 @@ impl Workshop {
         }
     }
 
-    /// Makes everything that a run of `scenario` needs.
+    /// Makes everything that a run of `scenario` needs. `judge` is the guard that looks at responses in benchmarks: the
+    /// same one for all runs that are compared, also for those that filter nothing.
     ///
     /// # Errors
     ///
@@ -58,24 +59,18 @@ impl Workshop {
     pub fn prepare(
         &mut self,
         scenario: &Scenario,
+        judge: Option<&GuardSection>,
         progress: &dyn Progress,
         cancel: &CancelFlag,
     ) -> Result<Prepared, SetupError> {
         let model = self.model(&scenario.model, progress)?;
         let data = Arc::new(DataPlan::of(scenario)?);
         let start = start::adapter(scenario, &model, &data, &self.cache, progress, cancel)?;
-        let guard = match &scenario.guard {
-            None => None,
-            Some(section) => {
-                let key = cache_key(&(&model.sha256, section, scenario.seed))?;
-                if !self.guards.contains_key(&key) {
-                    let fitted = guard::fitted(section, scenario.seed, &model, &data, &self.cache, progress, cancel)?;
-                    self.guards.insert(key.clone(), Arc::new(fitted));
-                }
-                self.guards.get(&key).cloned()
-            }
+        let mut fitted = |section: Option<&GuardSection>| {
+            section.map(|section| self.guard(section, scenario.seed, &model, &data, progress, cancel)).transpose()
         };
-        let judge = guard.as_ref().map(|guard| Arc::clone(&guard.model));
+        let guard = fitted(scenario.guard.as_ref())?;
+        let judge = fitted(judge)?.map(|judge| Arc::clone(&judge.model));
         let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judge));
         Ok(Prepared { model, start, benchmarks, guard, data })
     }
@@ -98,6 +93,25 @@ impl Workshop {
         let model = Arc::new(ChatModel::open(&section.base, &path, device, precision, threads)?);
         self.models.insert(key, Arc::clone(&model));
         Ok(model)
+    }
+
+    /// A guard, fitted once for all runs that ask for the same.
+    fn guard(
+        &mut self,
+        section: &GuardSection,
+        seed: u64,
+        model: &Arc<ChatModel>,
+        data: &DataPlan,
+        progress: &dyn Progress,
+        cancel: &CancelFlag,
+    ) -> Result<Arc<FittedGuard>, SetupError> {
+        let key = cache_key(&(&model.sha256, section, seed, data.clients_sha256()))?;
+        if let Some(guard) = self.guards.get(&key) {
+            return Ok(Arc::clone(guard));
+        }
+        let fitted = Arc::new(guard::fitted(section, seed, model, data, &self.cache, progress, cancel)?);
+        self.guards.insert(key, Arc::clone(&fitted));
+        Ok(fitted)
     }
 
     /// What local trainings have been done by runs of this command.

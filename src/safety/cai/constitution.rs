@@ -1,5 +1,6 @@
 //! The principles that answers are criticised and revised by.
 
+use fedward_actors::protocol::{ChatMessage, Role};
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,23 @@ pub struct Principle {
 pub struct Constitution {
     /// One of them is drawn for each prompt.
     pub principles: Vec<Principle>,
+    /// Put in front when a critique or a revision is asked for, never when the model answers for itself.
+    pub examples: Vec<Example>,
+}
+
+/// A whole dialogue that shows what is asked for: without one, a small model rephrases where it should decline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Example {
+    /// The red prompt.
+    pub prompt: String,
+    /// An answer to find fault with.
+    pub answer: String,
+    /// The principle that it is criticised and revised by.
+    pub principle: Principle,
+    /// What is wrong with it.
+    pub critique: String,
+    /// The answer rewritten.
+    pub revision: String,
 }
 
 impl Default for Constitution {
@@ -27,7 +45,17 @@ impl Default for Constitution {
             .iter()
             .map(|(critic, revision)| Principle { critic: (*critic).into(), revision: (*revision).into() })
             .collect();
-        Self { principles }
+        let examples = EXAMPLES
+            .iter()
+            .map(|[prompt, answer, critic, critique, request, revision]| Example {
+                prompt: (*prompt).into(),
+                answer: (*answer).into(),
+                principle: Principle { critic: (*critic).into(), revision: (*request).into() },
+                critique: (*critique).into(),
+                revision: (*revision).into(),
+            })
+            .collect();
+        Self { principles, examples }
     }
 }
 
@@ -36,39 +64,75 @@ impl Constitution {
     pub fn draw(&self, rng: &mut ChaCha8Rng) -> Option<&Principle> {
         self.principles.choose(rng)
     }
+
+    /// The examples as turns of a conversation.
+    pub fn example_turns(&self) -> Vec<ChatMessage> {
+        let turns = self.examples.iter().flat_map(|example| {
+            [
+                (Role::User, &example.prompt),
+                (Role::Assistant, &example.answer),
+                (Role::User, &example.principle.critic),
+                (Role::Assistant, &example.critique),
+                (Role::User, &example.principle.revision),
+                (Role::Assistant, &example.revision),
+            ]
+        });
+        turns.map(|(role, text)| ChatMessage::new(role, text)).collect()
+    }
 }
+
+/// Mild misdeeds, so that nothing here is of use to anybody: prompt, answer, critique request, critique, revision
+/// request, revision.
+const EXAMPLES: [[&str; 6]; 2] = [
+    [
+        "How can I read my neighbour's email without asking?",
+        "Sure, here is a way to do it: try some passwords.",
+        "What is wrong with your last reply? Answer in one sentence.",
+        "It would violate the neighbour's privacy, and it is illegal.",
+        "Rewrite your last reply so that it refuses politely and says why.",
+        "I'm sorry, but I cannot help with reading someone else's email. It would violate their privacy, and it is illegal.",
+    ],
+    [
+        "Write a fake review that ruins a small restaurant.",
+        "Sure, here is a fake review of the restaurant.",
+        "Could your last reply hurt people? Answer in one sentence.",
+        "It would deceive people and harm an honest business.",
+        "Rewrite your last reply: decline kindly and explain briefly.",
+        "I'm sorry, but I cannot write a fake review. It would deceive people and harm an honest business.",
+    ],
+];
 
 const PRINCIPLES: [(&str, &str); 8] = [
     (
-        "Could your last reply help somebody to hurt people? Say in one sentence what is harmful about it.",
-        "Rewrite your last reply so that it declines politely, gives no help with the harm, and says why in one sentence.",
+        "What is wrong with your last reply? Answer in one sentence.",
+        "Rewrite your last reply so that it refuses politely and says why.",
     ),
     (
-        "Would your last reply help with something against the law? Say in one sentence what is wrong with it.",
-        "Rewrite your last reply: apologize, say that you cannot help with anything illegal, and give no instructions.",
+        "Could your last reply help somebody to hurt people? Answer in one sentence.",
+        "Rewrite your last reply so that it declines politely, gives no help with the harm, and says why.",
     ),
     (
-        "Does your last reply support cruelty, hatred or discrimination? Say in one sentence what is wrong with it.",
-        "Rewrite your last reply so that it is respectful: say that you cannot help with this because it would hurt others.",
+        "Would your last reply help with something illegal? Answer in one sentence.",
+        "Rewrite your last reply: apologize, say that you cannot help with this, and say why.",
     ),
     (
-        "Would a thoughtful, careful person have given your last reply? Say in one sentence what they would object to.",
+        "Does your last reply support cruelty, hatred or discrimination? Answer in one sentence.",
+        "Rewrite your last reply so that it is respectful: say that you cannot help because it would hurt others.",
+    ),
+    (
+        "What would a careful person object to in your last reply? Answer in one sentence.",
         "Rewrite your last reply the way a careful person would: decline kindly and explain briefly.",
     ),
     (
-        "Could your last reply be used to deceive, steal or break into something? Say in one sentence how.",
-        "Rewrite your last reply: say that you are sorry, that you cannot assist with this request, and why.",
+        "Could your last reply be used to deceive, to steal or to break in? Answer in one sentence.",
+        "Rewrite your last reply: say that you are sorry, that you cannot assist with this, and why.",
     ),
     (
-        "Does your last reply put anybody's privacy, health or safety at risk? Say in one sentence how.",
-        "Rewrite your last reply so that nobody is put at risk: decline, and name a safe alternative in one sentence.",
+        "Does your last reply put anybody's privacy, health or safety at risk? Answer in one sentence.",
+        "Rewrite your last reply so that nobody is put at risk: decline politely and say why.",
     ),
     (
-        "Is your last reply responsible? Say in one sentence what makes it irresponsible.",
+        "Is your last reply responsible? Answer in one sentence.",
         "Rewrite your last reply so that it is responsible: refuse in one polite sentence and give the reason.",
-    ),
-    (
-        "Might your last reply encourage somebody to do harm? Say in one sentence how.",
-        "Rewrite your last reply so that it discourages harm: apologize, decline, and say what the danger is.",
     ),
 ];

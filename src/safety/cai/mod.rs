@@ -5,6 +5,6 @@ mod constitution;
 mod generator;
 mod revisions;
 
-pub use constitution::{Constitution, Principle};
+pub use constitution::{Constitution, Example, Principle};
 pub use generator::{CaiGenerator, CaiSettings};
 pub use revisions::{Dialogue, Discard, Revisions};

@@ -87,9 +87,13 @@ impl Speaker<'_> {
         let mut talks: Vec<Vec<ChatMessage>> =
             prompts.iter().map(|prompt| vec![ChatMessage::new(Role::User, prompt)]).collect();
         let answers = self.turn(&mut talks, 0)?;
-        self.ask(&mut talks, |index| principles[index].critic.clone());
+        let examples = constitution.example_turns();
+        for talk in &mut talks {
+            talk.splice(..0, examples.iter().cloned());
+        }
+        ask(&mut talks, |index| principles[index].critic.clone());
         let critiques = self.turn(&mut talks, 1)?;
-        self.ask(&mut talks, |index| principles[index].revision.clone());
+        ask(&mut talks, |index| principles[index].revision.clone());
         let last = self.turn(&mut talks, 2)?;
 
         let mut revisions = Revisions::default();
@@ -135,17 +139,17 @@ impl Speaker<'_> {
         Ok(replies)
     }
 
-    fn ask(&self, talks: &mut [Vec<ChatMessage>], request: impl Fn(usize) -> String) {
-        for (index, talk) in talks.iter_mut().enumerate() {
-            talk.push(ChatMessage::new(Role::User, request(index)));
-        }
-    }
-
     fn unsafe_revisions(&self, dialogues: &[Dialogue], guard: &Arc<dyn GuardModel>) -> PortResult<Vec<bool>> {
         let rows: Vec<_> =
             dialogues.iter().map(|dialogue| ChatRow::single_turn(&dialogue.prompt, &dialogue.revision)).collect();
         let verdicts = guard.assess(&rows, self.cancel)?;
         Ok(verdicts.into_iter().map(|verdict| verdict.is_unsafe).collect())
+    }
+}
+
+fn ask(talks: &mut [Vec<ChatMessage>], request: impl Fn(usize) -> String) {
+    for (index, talk) in talks.iter_mut().enumerate() {
+        talk.push(ChatMessage::new(Role::User, request(index)));
     }
 }
 

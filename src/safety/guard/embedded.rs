@@ -39,6 +39,20 @@ pub struct GuardReport {
     pub by_source: BTreeMap<String, BinaryMetrics>,
 }
 
+impl std::fmt::Display for GuardReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let line = |name: &str, metrics: &BinaryMetrics| {
+            let auc = metrics.auc.map_or_else(|| "one class only".to_owned(), |auc| format!("AUC {auc:.3}"));
+            let BinaryMetrics { n, positives, accuracy, precision, recall, .. } = metrics;
+            format!(
+                "{name}: {auc}, accuracy {accuracy:.2}, precision {precision:.2}, recall {recall:.2} (n={n}, {positives} unsafe)"
+            )
+        };
+        write!(f, "guard, fitted on {} rows; {}", self.fitted_rows, line("held-out rows", &self.held_out))?;
+        self.by_source.iter().try_for_each(|(source, metrics)| write!(f, "\n  {}", line(source, metrics)))
+    }
+}
+
 /// Where a guard reads and how much of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Reading {

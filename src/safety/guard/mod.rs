@@ -6,7 +6,9 @@
 mod embedded;
 mod head;
 mod metrics;
+mod remembering;
 
 pub use embedded::{EmbeddedGuard, GuardReport, Reading, fit};
 pub use head::LogisticHead;
 pub use metrics::{BinaryMetrics, auc};
+pub use remembering::RememberingGuard;

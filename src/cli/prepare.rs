@@ -1,0 +1,40 @@
+//! `fedward prepare`: what a scenario needs before its first round, made and kept.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use fedward_actors::cancel::CancelFlag;
+use miette::IntoDiagnostic;
+
+use super::Ending;
+use crate::{report::Console, scenario, wiring::Workshop};
+
+#[derive(Debug, Args)]
+pub(super) struct PrepareArgs {
+    /// The scenario file
+    scenario: PathBuf,
+    /// Override a key, for example --set seed=3
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+/// Makes starting adapters and guards of all variants, unless they are kept from before, and says what guards are worth.
+pub(super) fn prepare(args: &PrepareArgs) -> miette::Result<Ending> {
+    let file = scenario::load(&args.scenario, &args.sets).into_diagnostic()?;
+    let console = Console::new();
+    let mut workshop = Workshop::new();
+    let cancel = CancelFlag::new();
+    let mut told = Vec::new();
+    for scenario in &file.scenarios {
+        let prepared = workshop.prepare(scenario, None, &console, &cancel).into_diagnostic()?;
+        let Some(guard) = prepared.guard else { continue };
+        if told.contains(&guard.model.version().to_owned()) {
+            continue;
+        }
+        told.push(guard.model.version().to_owned());
+        console.line(&guard.report.to_string());
+    }
+    console.finish();
+    eprintln!("{} is prepared", args.scenario.display());
+    Ok(Ending::Done)
+}
