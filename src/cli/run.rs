@@ -163,7 +163,7 @@ impl Job {
         self.console.finish();
         let table = comparison(&summaries);
         eprintln!("\n{}\n{table}", self.file.scenarios.first().map_or("", |scenario| &scenario.question));
-        eprintln!("{}", READING);
+        eprintln!("{READING}");
         if self.file.has_variants() {
             write_json(&self.out.join("comparison.json"), &summaries).into_diagnostic()?;
         }
@@ -234,7 +234,7 @@ impl SingleRun<'_> {
         let ended = run_federation(config, ports, start, self.job.cancel.clone()).await;
         let (global, status) = match ended {
             Ok(result) => (result.global, RunStatus::Completed),
-            Err(FederationError::Cancelled) => (self.last_stored(&directory, &prepared)?, RunStatus::Interrupted),
+            Err(FederationError::Cancelled) => (last_stored(&directory, &prepared)?, RunStatus::Interrupted),
             Err(error) => return Err(error).into_diagnostic(),
         };
         let summary = self.sum_up(&directory, &prepared, &global, start_eval, status).await?;
@@ -288,12 +288,12 @@ impl SingleRun<'_> {
             return Ok((directory, state));
         }
         let directory = RunDirectory::create(self.out).into_diagnostic()?;
-        directory.write_manifest(&self.manifest(prepared, scenario)).into_diagnostic()?;
+        directory.write_manifest(&self.manifest(prepared, &scenario)).into_diagnostic()?;
         let state = StartState { round: RoundId::START, global: prepared.start.clone(), strategy_state: Vec::new() };
         Ok((directory, state))
     }
 
-    fn manifest(&self, prepared: &Prepared, scenario: Value) -> Value {
+    fn manifest(&self, prepared: &Prepared, scenario: &Value) -> Value {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
         json!({
             "scenario": scenario,
@@ -333,10 +333,6 @@ impl SingleRun<'_> {
         }
     }
 
-    fn last_stored(&self, directory: &RunDirectory, prepared: &Prepared) -> miette::Result<Adapter> {
-        Ok(directory.last_checkpoint().into_diagnostic()?.map_or_else(|| prepared.start.clone(), |last| last.global))
-    }
-
     async fn sum_up(
         &self,
         directory: &RunDirectory,
@@ -373,4 +369,10 @@ impl SingleRun<'_> {
         directory.write_summary(&summary).into_diagnostic()?;
         Ok(summary)
     }
+}
+
+/// The global adapter of the last stored round; the starting one if no round is stored.
+fn last_stored(directory: &RunDirectory, prepared: &Prepared) -> miette::Result<Adapter> {
+    let last = directory.last_checkpoint().into_diagnostic()?;
+    Ok(last.map_or_else(|| prepared.start.clone(), |last| last.global))
 }

@@ -67,13 +67,12 @@ pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
     let console = Console::new();
     let rows = load_rows(&args.data, RowFormat::Auto).into_diagnostic()?;
     let model = args.model.load(&console)?;
-    let (lora, start) = match args.adapter.load(&model)?.into_parts() {
-        Some(loaded) => loaded,
-        None => {
-            let lora = new_adapter(args)?;
-            let start = initial_adapter(&lora, model.base.config(), args.seed);
-            (lora, start)
-        }
+    let (lora, start) = if let Some(loaded) = args.adapter.load(&model)?.into_parts() {
+        loaded
+    } else {
+        let lora = new_adapter(args)?;
+        let start = initial_adapter(&lora, model.base.config(), args.seed);
+        (lora, start)
     };
     let tokenized = model.tokenize(&rows, args.max_length).into_diagnostic()?;
     if tokenized.is_empty() {

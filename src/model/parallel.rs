@@ -26,7 +26,7 @@ where
     let chunks: Vec<_> = items.chunks(chunk_size.max(1)).collect();
     let next = AtomicUsize::new(0);
     let failed = std::sync::atomic::AtomicBool::new(false);
-    let done: Mutex<Vec<(usize, Result<Vec<R>, E>)>> = Mutex::new(Vec::with_capacity(chunks.len()));
+    let done = Mutex::new(Vec::with_capacity(chunks.len()));
     let worker = || {
         while !failed.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);

@@ -109,10 +109,9 @@ impl Observer for Console {
             RoundEvent::PhaseStarted { round, phase } => {
                 let what = match phase {
                     Phase::Train => "clients filter and train",
-                    Phase::Aggregate => return,
+                    Phase::Aggregate | Phase::Commit => return,
                     Phase::Align => "Constitutional AI realigns the global adapter",
                     Phase::Evaluate => "evaluating the global adapter",
-                    Phase::Commit => return,
                 };
                 self.stage(&format!("{round}: {what}"));
             }

@@ -181,7 +181,7 @@ fn training(raw: &RawScenario) -> TrainingSection {
 }
 
 fn guard(raw: &RawScenario) -> Option<GuardSection> {
-    raw.guard.enabled.then(|| GuardSection {
+    raw.guard.enabled.then_some(GuardSection {
         threshold: raw.guard.threshold,
         layers: raw.guard.layers,
         max_length: raw.guard.max_length,

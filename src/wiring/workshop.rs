@@ -141,7 +141,7 @@ fn device_of(name: DeviceName) -> Result<tch::Device, SetupError> {
 fn precision_of(name: PrecisionName, device: tch::Device) -> Precision {
     match (name, device) {
         (PrecisionName::F32, _) | (PrecisionName::Auto, tch::Device::Cpu) => Precision::F32,
-        (PrecisionName::Bf16, _) | (PrecisionName::Auto, _) => Precision::Bf16,
+        (PrecisionName::Bf16 | PrecisionName::Auto, _) => Precision::Bf16,
     }
 }
 

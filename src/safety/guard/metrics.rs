@@ -60,8 +60,9 @@ pub fn auc(scores: &[f64], labels: &[bool]) -> Option<f64> {
     let mut rank_sum = 0.0;
     let mut start = 0;
     while start < order.len() {
-        let tied = order[start..].iter().take_while(|&&i| scores[i] == scores[order[start]]).count();
-        let mean_rank = start as f64 + (tied as f64 + 1.0) / 2.0;
+        let tied = order[start..].iter().take_while(|&&i| scores[i].total_cmp(&scores[order[start]]).is_eq()).count();
+        // Ranks count from 1; tied scores share the mean of theirs.
+        let mean_rank = start as f64 + (tied + 1) as f64 / 2.0;
         let tied_positives = order[start..start + tied].iter().filter(|&&i| labels[i]).count();
         rank_sum += mean_rank * tied_positives as f64;
         start += tied;
