@@ -108,7 +108,10 @@ fn each_float_type_opens() {
         let tensor = checkpoint.weights.tensor("model.layers.0.mlp.down_proj.weight", &[4, 6]).unwrap();
         assert_eq!(tensor.kind(), kind);
         let values = Vec::<f32>::try_from(tensor.to_kind(Kind::Float).reshape([-1])).unwrap();
-        assert!(values.iter().enumerate().all(|(index, value)| *value == index as f32 / 4.0), "{dtype:?}");
+        assert!(
+            values.iter().enumerate().all(|(index, value)| value.to_bits() == (index as f32 / 4.0).to_bits()),
+            "{dtype:?}"
+        );
     }
     write_weights(&dir.path().join("model.safetensors"), &shapes(), Dtype::F64);
     assert!(error(dir.path()).contains("model.embed_tokens.weight: found type F64, allowed: F32, F16, BF16"));
@@ -215,10 +218,8 @@ fn a_directory_is_digested_as_sha256sum_would() {
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     let names =
         ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
-    let listing: String = names
-        .iter()
-        .map(|name| format!("{}  {name}\n", hex(&Sha256::digest(fs::read(dir.path().join(name)).unwrap()))))
-        .collect();
+    let line = |name: &&str| format!("{}  {name}", hex(&Sha256::digest(fs::read(dir.path().join(name)).unwrap())));
+    let listing = names.iter().map(line).collect::<Vec<_>>().join("\n") + "\n";
     assert_eq!(checkpoint.sha256().unwrap(), hex(&Sha256::digest(listing)));
     assert_eq!(checkpoint.file_digests().unwrap().len(), 5);
 }
