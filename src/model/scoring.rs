@@ -21,8 +21,8 @@ pub struct RowScore {
 ///
 /// # Errors
 ///
-/// [`ModelError::Unusable`] if a row is empty, too long or holds an unknown token, or if the adapter does not fit;
-/// [`ModelError::Cancelled`] soon after the flag is raised.
+/// [`ModelError::Unusable`](super::ModelError::Unusable) if a row is empty, too long or holds an unknown token, or if the adapter does not fit;
+/// [`ModelError::Cancelled`](super::ModelError::Cancelled) soon after the flag is raised.
 pub fn score(
     model: &BaseModel,
     adapter: Option<LoraRef>,

@@ -119,6 +119,8 @@ impl Document {
         }
         let mut found = None;
         for part in key.split('.') {
+            // An item of an array is written where its array is.
+            let part = part.split('[').next().unwrap_or(part);
             let Some((written, value)) = table.iter().find(|(written, _)| written.get_ref() == part) else {
                 // An unknown key is complained of at its parent; a default below a written table has no line.
                 return None;

@@ -236,11 +236,13 @@ fn bad_input_is_one_clear_line_and_no_panic() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bad.toml");
     fs::write(&path, TINY.replace("cohort = 2", "cohort = 20")).unwrap();
+    let rows = folder.path().join("rows.jsonl");
+    fs::write(&rows, "{\"prompt\": \"a\", \"response\": \"b\"}\n").unwrap();
     for (args, expected) in [
         (vec!["run", path.to_str().unwrap()], "federation.cohort: found 20; allowed: 1 to 3 (federation.clients)"),
         (vec!["check", "no-such-file.toml"], "no-such-file.toml"),
         (vec!["score", "--data", "no-such-rows.jsonl"], "no-such-rows.jsonl"),
-        (vec!["score", "--model", "no-such-model", "--data", path.to_str().unwrap()], "no-such-model"),
+        (vec!["score", "--model", "no-such-model", "--data", rows.to_str().unwrap()], "no-such-model"),
     ] {
         let output = fedward().args(&args).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
