@@ -12,6 +12,8 @@ SHORT_ARGS ?= --set federation.rounds=1
 PROFILE := --release --locked
 FEDWARD := $(or $(CARGO_TARGET_DIR),target)/release/fedward
 DEMO_CATALOGUE := smollm2-135m-instruct advbench scored-responses
+# Models, data and what scenarios share are kept in the checkout, for demo and tests alike.
+export FEDWARD_HOME ?= $(CURDIR)/.fedward
 # libtorch's OpenMP threads read this when the program is loaded.
 export OMP_WAIT_POLICY ?= passive
 

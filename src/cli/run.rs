@@ -209,6 +209,9 @@ impl SingleRun<'_> {
         workshop: Workshop,
         mut start_evaluations: StartEvaluations,
     ) -> miette::Result<(Workshop, StartEvaluations, Option<Summary>)> {
+        if !self.scenario.variant.is_empty() {
+            self.job.console.line(&format!("variant {}", self.scenario.variant));
+        }
         let (workshop, prepared) = self.prepare(workshop).await?;
         let Some(prepared) = prepared else { return Ok((workshop, start_evaluations, None)) };
         if let Some(guard) = &prepared.guard {

@@ -8,15 +8,15 @@ use super::Summary;
 /// Compares runs that began with the same adapter: the start first, then one line a run.
 pub fn comparison(summaries: &[Summary]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
     table.set_header([
         "variant",
-        "harmful prompts refused",
+        "harmful\nprompts\nrefused",
         "95% interval",
-        "against start",
-        "harmful rows trained on",
-        "benign rows lost",
-        "perplexity, held-out benign",
+        "against\nstart",
+        "harmful rows\ntrained on",
+        "benign\nrows\nlost",
+        "perplexity,\nheld-out\nbenign",
     ]);
     for column in 1..7 {
         if let Some(column) = table.column_mut(column) {
