@@ -23,7 +23,7 @@ use super::Ending;
 use crate::{
     lora::peft,
     model::ModelError,
-    report::{Console, Observers, RunStatus, Summary, Totals, comparison},
+    report::{Console, Observers, RunStatus, Summary, Totals, comparison, page},
     scenario::{self, GuardSection, Scenario, ScenarioFile},
     store::{RunDirectory, write_atomically, write_json},
     telemetry::{Exposure, ProcessMemory, RunInfo, Telemetry},
@@ -369,6 +369,8 @@ impl SingleRun<'_> {
             .into_diagnostic()?;
         write_atomically(&directory.path().join("metrics.prom"), self.job.telemetry.render().as_bytes())
             .into_diagnostic()?;
+        let page = page(&self.scenario.question, &summary, &rounds).into_diagnostic()?;
+        write_atomically(&directory.path().join("report.html"), page.as_bytes()).into_diagnostic()?;
         directory.write_summary(&summary).into_diagnostic()?;
         Ok(summary)
     }

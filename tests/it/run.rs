@@ -158,6 +158,7 @@ fn a_run_directory_holds_what_scripts_rely_on() {
     assert_eq!(manifest["checksums"]["model_sha256"].as_str().unwrap().len(), 64);
     assert!(manifest["guard"]["report"]["held_out"]["auc"].is_number());
     assert_eq!(rows(&out.join("clients.jsonl")).len(), 4);
+    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("refusal_rate"));
     assert!(fs::read_to_string(out.join("metrics.prom")).unwrap().contains("fedward_"));
 }
 
