@@ -1,7 +1,5 @@
 //! What a round says of itself: outcomes, rows for the run's files, events for observers.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -177,7 +175,7 @@ pub struct RoundRecord {
     pub train_loss: Option<f64>,
     /// Tokens trained on by all clients.
     pub train_tokens: u64,
-    /// Those tokens over the seconds of the train phase.
+    /// Those tokens over the seconds of the train phase; not a speed of training where results were reused.
     pub train_tokens_per_second: f64,
     /// Euclidean norm of the global adapter's change in aggregation.
     pub update_norm: Option<f64>,
@@ -245,18 +243,4 @@ pub enum RoundEvent {
     },
     /// A round has ended and is stored.
     RoundFinished(Box<RoundRecord>),
-}
-
-/// Counts of outcomes by name, for tables.
-pub fn count_outcomes(records: &[ClientRecord]) -> BTreeMap<&'static str, u32> {
-    let mut counts = BTreeMap::new();
-    for record in records {
-        let name = match record.outcome {
-            ClientOutcome::Accepted => "accepted",
-            ClientOutcome::Rejected(_) => "rejected",
-            ClientOutcome::Dropped(_) => "dropped",
-        };
-        *counts.entry(name).or_insert(0) += 1;
-    }
-    counts
 }
