@@ -30,6 +30,9 @@ demo: prepare ## Set up everything and run the quickstart scenario
 demo-short: prepare ## The quickstart scenario with one round
 	$(FEDWARD) run $(SCENARIO) $(SHORT_ARGS) $(RUN_ARGS)
 
+prepare: fetch ## Set up everything, and make the starting adapter and guard that SCENARIO needs
+	$(FEDWARD) prepare $(SCENARIO)
+
 # The tests' build also makes the binary; a build of its own would compile a dozen crates twice, with other features.
 test: setup ## Set up everything and run all tests
 	$(CARGO) build $(PROFILE) --workspace --bins --tests
