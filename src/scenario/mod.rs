@@ -2,11 +2,23 @@
 //!
 //! [`load`] reads a file into one [`Scenario`] a variant. Nothing is checked twice later: a [`Scenario`] that exists is
 //! consistent. Every complaint names file, line, key, what was found and what is allowed, and all of them come at once.
+//!
+//! Each section of the file has a module: its keys as written, the rules that they obey, what they resolve to, and what
+//! a run with them takes for granted.
 
+mod cai;
+mod data;
 mod document;
+mod evaluation;
+mod federation;
+mod guard;
+mod lora;
+mod model;
 mod raw;
-mod resolve;
 mod rules;
+mod schedule;
+mod start;
+mod training;
 
 use std::{
     collections::BTreeMap,
@@ -14,16 +26,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fedward_actors::{CohortSampler, Schedule};
 use serde::Serialize;
 
-pub use raw::{DeviceName, HarmfulClients, MatcherName, PartitionName, PrecisionName};
+pub use cai::CaiSection;
+pub use data::{DataSection, HarmfulClients, PartitionName, RowSource};
+pub use evaluation::{EvaluationSection, MatcherName};
+pub use federation::FederationSection;
+pub use guard::GuardSection;
+pub use model::{DeviceName, ModelSection, PrecisionName};
+pub use start::StartSection;
+pub use training::TrainingSection;
 
-use crate::{
-    data::{PartitionScheme, RowFormat},
-    lora::LoraConfig,
-    train::SftSettings,
-};
+use crate::lora::LoraConfig;
 
 /// One run: a variant of a scenario file with every default filled in and every rule checked.
 #[derive(Clone, Debug, Serialize)]
@@ -56,157 +70,6 @@ pub struct Scenario {
     pub evaluation: EvaluationSection,
     /// What had to be assumed, in words: printed when a run starts.
     pub assumptions: Vec<String>,
-}
-
-/// The base model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ModelSection {
-    /// A name of the catalogue, a `.gguf` file or a Hugging Face directory.
-    pub base: String,
-    /// Where it is computed.
-    pub device: DeviceName,
-    /// In which numbers it is computed.
-    pub precision: PrecisionName,
-}
-
-/// The adapter that round 1 starts from.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum StartSection {
-    /// A fresh adapter: the base model as it is.
-    Fresh,
-    /// A PEFT directory.
-    Adapter {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// A fresh adapter, fine-tuned on refusals of harmful prompts and on benign rows, so that there is safety to lose.
-    Aligned {
-        /// How many rows of the set are refusals, from 0 to 1.
-        refusal_share: f64,
-        /// Fine-tuning.
-        training: SftSettings,
-    },
-}
-
-/// Clients, cohort and rounds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct FederationSection {
-    /// Simulated clients.
-    pub clients: u32,
-    /// Clients selected a round.
-    pub cohort: u32,
-    /// Rounds.
-    pub rounds: u32,
-    /// Updates below which a round is skipped.
-    pub quorum: u32,
-    /// How often a client whose actor died is asked in one round.
-    pub max_attempts: u32,
-    /// Seconds after which a client is taken for hung.
-    pub client_timeout_seconds: u64,
-    /// The server's algorithm.
-    pub strategy: String,
-    /// How the cohort is drawn.
-    #[serde(serialize_with = "as_debug")]
-    pub sampler: CohortSampler,
-    /// Clients that compute at the same time; `None` means as many as the device serves well.
-    pub slots: Option<usize>,
-}
-
-/// What clients hold.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct DataSection {
-    /// Rows of each client.
-    pub rows_per_client: usize,
-    /// Share of harmful rows where clients hold any.
-    pub harmful_share: f64,
-    /// Which clients hold harmful rows.
-    pub harmful_clients: HarmfulClients,
-    /// Where benign rows come from.
-    pub benign: RowSource,
-    /// Where harmful rows come from.
-    pub harmful: RowSource,
-    /// How rows are spread over clients.
-    #[serde(serialize_with = "as_debug")]
-    pub partition: PartitionScheme,
-}
-
-/// Where rows come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum RowSource {
-    /// The seeded generator of everyday instructions.
-    Everyday,
-    /// AdvBench's goals with an affirmative opening as the answer, from the part set aside for clients.
-    AdvBench,
-    /// A file of the user's.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Its form.
-        #[serde(serialize_with = "as_debug")]
-        format: RowFormat,
-    },
-}
-
-/// Local training.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TrainingSection {
-    /// The optimizer's settings.
-    pub sft: SftSettings,
-    /// Tokens after which a row is cut.
-    pub max_length: usize,
-}
-
-/// The row filter.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct GuardSection {
-    /// Probability of harm from which a row is filtered.
-    pub threshold: f64,
-    /// Transformer blocks below the guard's head; `None` means half of them.
-    pub layers: Option<usize>,
-    /// Tokens of a row that it reads.
-    pub max_length: usize,
-    /// Rows that the head is trained on, at most.
-    pub train_rows: usize,
-}
-
-/// Constitutional AI.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct CaiSection {
-    /// In which rounds.
-    #[serde(serialize_with = "as_debug")]
-    pub schedule: Schedule,
-    /// Red prompts a realignment.
-    pub red_prompts: usize,
-    /// Longest answer, critique and revision, in tokens.
-    pub max_new_tokens: usize,
-    /// Sampling temperature of all three turns; 0 is greedy.
-    pub temperature: f64,
-    /// Share of benign rows mixed into the fine-tuning, so that helpfulness is kept, from 0 to below 1.
-    pub benign_share: f64,
-    /// Fine-tuning on the revisions.
-    pub training: SftSettings,
-}
-
-/// What is measured, and when.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct EvaluationSection {
-    /// Between start and end, in which rounds.
-    #[serde(serialize_with = "as_debug")]
-    pub schedule: Schedule,
-    /// AdvBench prompts of a full evaluation.
-    pub prompts: usize,
-    /// AdvBench prompts of an evaluation between rounds.
-    pub interim_prompts: usize,
-    /// Held-out benign rows whose likelihood is measured.
-    pub utility_rows: usize,
-    /// Longest response, in tokens.
-    pub max_new_tokens: usize,
-    /// Sampling temperature; 0 is greedy.
-    pub temperature: f64,
-    /// What counts as a refusal.
-    pub matcher: MatcherName,
 }
 
 /// A scenario file: its runs, in the order of its variants.
@@ -250,7 +113,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 #[error("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct ScenarioError {
-    /// In the order of the file.
+    /// Section by section.
     pub problems: Vec<Problem>,
 }
 
@@ -267,7 +130,7 @@ pub fn load(path: &Path, sets: &[String]) -> Result<ScenarioFile, ScenarioError>
     let mut scenarios = Vec::new();
     let mut problems = Vec::new();
     for variant in document.variants() {
-        match document.deserialize(&variant).and_then(|raw| resolve::resolve(&raw, &document, &variant)) {
+        match document.deserialize(&variant).and_then(|raw| raw.resolve(&document, &variant)) {
             Ok(scenario) => scenarios.push(scenario),
             Err(error) => problems.extend(error.problems),
         }

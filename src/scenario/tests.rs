@@ -35,8 +35,8 @@ fn every_broken_rule_is_named_with_line_found_and_allowed() {
     assert_eq!(
         found,
         [
-            "test.toml:7: data.harmful_share: found 1.5; allowed: from 0 to 1",
             "test.toml:5: federation.cohort: found 9; allowed: 1 to 4 (federation.clients)",
+            "test.toml:7: data.harmful_share: found 1.5; allowed: from 0 to 1",
         ]
     );
 }

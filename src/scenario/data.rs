@@ -1,0 +1,187 @@
+//! `[data]`: what clients hold.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{as_debug, rules::Rules};
+use crate::data::{PartitionScheme, RowFormat};
+
+/// What clients hold.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DataSection {
+    /// Rows of each client.
+    pub rows_per_client: usize,
+    /// Share of harmful rows where clients hold any.
+    pub harmful_share: f64,
+    /// Which clients hold harmful rows.
+    pub harmful_clients: HarmfulClients,
+    /// Where benign rows come from.
+    pub benign: RowSource,
+    /// Where harmful rows come from.
+    pub harmful: RowSource,
+    /// How rows are spread over clients.
+    #[serde(serialize_with = "as_debug")]
+    pub partition: PartitionScheme,
+}
+
+/// Where rows come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum RowSource {
+    /// The seeded generator of everyday instructions.
+    Everyday,
+    /// AdvBench's goals with an affirmative opening as the answer, from the part set aside for clients.
+    AdvBench,
+    /// A file of the user's.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Its form.
+        #[serde(serialize_with = "as_debug")]
+        format: RowFormat,
+    },
+}
+
+/// How rows are spread over clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionName {
+    /// Every client draws from all rows alike.
+    #[default]
+    Iid,
+    /// Each client's topics are drawn from a Dirichlet distribution.
+    Topic,
+}
+
+/// Which clients hold harmful rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HarmfulClients {
+    /// Every client.
+    All,
+    /// Only the given number of clients.
+    Count(u32),
+}
+
+impl Serialize for HarmfulClients {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_str("all"),
+            Self::Count(count) => serializer.serialize_u32(*count),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for HarmfulClients {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = toml::Value::deserialize(deserializer)?;
+        match &value {
+            toml::Value::String(text) if text == "all" => Some(Self::All),
+            toml::Value::Integer(count) => u32::try_from(*count).ok().map(Self::Count),
+            _ => None,
+        }
+        .ok_or_else(|| serde::de::Error::custom(format!("found {value}; allowed: \"all\" or a number of clients")))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawData {
+    pub rows_per_client: usize,
+    pub harmful_share: f64,
+    pub harmful_clients: HarmfulClients,
+    pub benign: RawSource,
+    pub harmful: RawSource,
+    pub partition: PartitionName,
+    pub topic_alpha: f64,
+}
+
+impl Default for RawData {
+    fn default() -> Self {
+        Self {
+            rows_per_client: 100,
+            harmful_share: 0.0,
+            harmful_clients: HarmfulClients::All,
+            benign: RawSource { source: "everyday".into(), format: None },
+            harmful: RawSource { source: "advbench".into(), format: None },
+            partition: PartitionName::Iid,
+            topic_alpha: 0.5,
+        }
+    }
+}
+
+/// `source = "everyday"`, `"advbench"` or a path.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSource {
+    pub source: String,
+    #[serde(default)]
+    pub format: Option<String>,
+}
+
+impl RawData {
+    pub(super) fn check(&self, clients: u32, rules: &mut Rules) {
+        rules.at_least_one("data.rows_per_client", self.rows_per_client);
+        rules.share("data.harmful_share", self.harmful_share);
+        rules.positive("data.topic_alpha", self.topic_alpha);
+        if let HarmfulClients::Count(count) = self.harmful_clients {
+            rules.check(count <= clients, "data.harmful_clients", || {
+                format!("found {count}; allowed: 0 to {clients} (federation.clients), or \"all\"")
+            });
+        }
+    }
+
+    /// The section, unless a source is no source.
+    pub(super) fn resolve(&self, folder: &Path, rules: &mut Rules) -> Option<DataSection> {
+        let benign = resolve_source(&self.benign, "data.benign", folder, rules);
+        let harmful = resolve_source(&self.harmful, "data.harmful", folder, rules);
+        Some(DataSection {
+            rows_per_client: self.rows_per_client,
+            harmful_share: self.harmful_share,
+            harmful_clients: self.harmful_clients,
+            benign: benign?,
+            harmful: harmful?,
+            partition: match self.partition {
+                PartitionName::Iid => PartitionScheme::Iid,
+                PartitionName::Topic => PartitionScheme::Topic { alpha: self.topic_alpha },
+            },
+        })
+    }
+}
+
+fn resolve_source(raw: &RawSource, key: &str, folder: &Path, rules: &mut Rules) -> Option<RowSource> {
+    let format_without_file = |rules: &mut Rules| {
+        if raw.format.is_some() {
+            rules.complain(&format!("{key}.format"), format!("is set, but source {:?} is not a file", raw.source));
+        }
+    };
+    match raw.source.as_str() {
+        "everyday" => {
+            format_without_file(rules);
+            Some(RowSource::Everyday)
+        }
+        "advbench" => {
+            format_without_file(rules);
+            Some(RowSource::AdvBench)
+        }
+        file => {
+            let path = folder.join(file);
+            if !path.is_file() {
+                let message = format!("found {file:?}; allowed: \"everyday\", \"advbench\" or a file that exists");
+                rules.complain(&format!("{key}.source"), message);
+                return None;
+            }
+            let format = match &raw.format {
+                None => Ok(RowFormat::Auto),
+                Some(name) => name.parse::<RowFormat>(),
+            };
+            match format {
+                Ok(format) => Some(RowSource::File { path, format }),
+                Err(message) => {
+                    rules.complain(&format!("{key}.format"), message);
+                    None
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `[federation]`: clients, cohort and rounds.
+
+use fedward_actors::CohortSampler;
+use serde::{Deserialize, Serialize};
+
+use super::{as_debug, rules::Rules};
+use crate::federated;
+
+/// Clients, cohort and rounds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FederationSection {
+    /// Simulated clients.
+    pub clients: u32,
+    /// Clients selected a round.
+    pub cohort: u32,
+    /// Rounds.
+    pub rounds: u32,
+    /// Updates below which a round is skipped.
+    pub quorum: u32,
+    /// How often a client whose actor died is asked in one round.
+    pub max_attempts: u32,
+    /// Seconds after which a client is taken for hung.
+    pub client_timeout_seconds: u64,
+    /// The server's algorithm.
+    pub strategy: String,
+    /// How the cohort is drawn.
+    #[serde(serialize_with = "as_debug")]
+    pub sampler: CohortSampler,
+    /// Clients that compute at the same time; `None` means as many as the device serves well.
+    pub slots: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawFederation {
+    pub clients: u32,
+    pub cohort: u32,
+    pub rounds: u32,
+    pub quorum: u32,
+    pub max_attempts: u32,
+    pub client_timeout_seconds: u64,
+    pub strategy: String,
+    pub sampler: SamplerName,
+    pub slots: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SamplerName {
+    #[default]
+    Seeded,
+    Openfedllm,
+}
+
+impl Default for RawFederation {
+    fn default() -> Self {
+        Self {
+            clients: 20,
+            cohort: 5,
+            rounds: 10,
+            quorum: 1,
+            max_attempts: 2,
+            client_timeout_seconds: 3600,
+            strategy: "fedavg".into(),
+            sampler: SamplerName::Seeded,
+            slots: None,
+        }
+    }
+}
+
+impl RawFederation {
+    pub(super) fn check(&self, rules: &mut Rules) {
+        rules.at_least_one("federation.clients", self.clients as usize);
+        rules.at_least_one("federation.rounds", self.rounds as usize);
+        rules.at_least_one("federation.max_attempts", self.max_attempts as usize);
+        rules.at_least_one("federation.client_timeout_seconds", self.client_timeout_seconds as usize);
+        rules.check((1..=self.clients).contains(&self.cohort), "federation.cohort", || {
+            format!("found {}; allowed: 1 to {} (federation.clients)", self.cohort, self.clients)
+        });
+        rules.check((1..=self.cohort).contains(&self.quorum), "federation.quorum", || {
+            format!("found {}; allowed: 1 to {} (federation.cohort)", self.quorum, self.cohort)
+        });
+        rules.check(self.slots != Some(0), "federation.slots", || "found 0; allowed: 1 or more".into());
+        let known: Vec<_> = federated::strategy_names().collect();
+        rules.check(known.contains(&self.strategy.as_str()), "federation.strategy", || {
+            format!("found {:?}; allowed: {}", self.strategy, known.join(", "))
+        });
+    }
+
+    pub(super) fn resolve(&self) -> FederationSection {
+        FederationSection {
+            clients: self.clients,
+            cohort: self.cohort,
+            rounds: self.rounds,
+            quorum: self.quorum,
+            max_attempts: self.max_attempts,
+            client_timeout_seconds: self.client_timeout_seconds,
+            strategy: self.strategy.clone(),
+            sampler: match self.sampler {
+                SamplerName::Seeded => CohortSampler::Seeded,
+                SamplerName::Openfedllm => CohortSampler::OpenFedLlm,
+            },
+            slots: self.slots,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! `[lora]`: the adapter's size and place.
+
+use serde::Deserialize;
+
+use super::rules::Rules;
+use crate::lora::{LoraConfig, Target};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLora {
+    pub rank: usize,
+    pub alpha: f64,
+    pub dropout: f64,
+    pub targets: Vec<Target>,
+    pub use_rslora: bool,
+}
+
+impl Default for RawLora {
+    fn default() -> Self {
+        Self { rank: 16, alpha: 32.0, dropout: 0.0, targets: vec![Target::QProj, Target::VProj], use_rslora: false }
+    }
+}
+
+impl RawLora {
+    pub(super) fn check(&self, rules: &mut Rules) {
+        rules.at_least_one("lora.rank", self.rank);
+        rules.positive("lora.alpha", self.alpha);
+        rules.below_one("lora.dropout", self.dropout);
+        rules.check(!self.targets.is_empty(), "lora.targets", || "found none; allowed: one or more layers".into());
+    }
+
+    pub(super) fn resolve(&self) -> LoraConfig {
+        LoraConfig {
+            rank: self.rank,
+            alpha: self.alpha,
+            dropout: self.dropout,
+            targets: self.targets.iter().copied().collect(),
+            use_rslora: self.use_rslora,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `[model]`: the base model.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// The base model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelSection {
+    /// A name of the catalogue, a `.gguf` file or a Hugging Face directory.
+    pub base: String,
+    /// Where it is computed.
+    pub device: DeviceName,
+    /// In which numbers it is computed.
+    pub precision: PrecisionName,
+}
+
+/// Where tensors are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceName {
+    /// CUDA where there is a device, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The first CUDA device.
+    Cuda,
+}
+
+/// In which numbers the base model is computed; adapters are always `f32`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrecisionName {
+    /// `bf16` on CUDA, `f32` on the CPU.
+    #[default]
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawModel {
+    pub base: String,
+    pub device: DeviceName,
+    pub precision: PrecisionName,
+}
+
+impl Default for RawModel {
+    fn default() -> Self {
+        Self { base: "smollm2-135m-instruct".into(), device: DeviceName::Auto, precision: PrecisionName::Auto }
+    }
+}
+
+impl RawModel {
+    pub(super) fn resolve(&self, folder: &Path) -> ModelSection {
+        ModelSection { base: resolve_base(&self.base, folder), device: self.device, precision: self.precision }
+    }
+}
+
+/// A path is relative to the file; a name of the catalogue is left alone.
+fn resolve_base(base: &str, folder: &Path) -> String {
+    let looks_like_path = base.contains('/') || Path::new(base).extension().is_some_and(|ext| ext == "gguf");
+    if looks_like_path { folder.join(base).display().to_string() } else { base.to_owned() }
+}

@@ -1,0 +1,73 @@
+//! `[training]`: local training, and the optimizer's settings that the server's trainings share with it.
+
+use serde::{Deserialize, Serialize};
+
+use super::rules::Rules;
+use crate::train::SftSettings;
+
+/// Parts of a batch that the server computes side by side: it has the machine to itself.
+const SERVER_SHARDS: usize = 2;
+
+/// Local training.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrainingSection {
+    /// The optimizer's settings.
+    pub sft: SftSettings,
+    /// Tokens after which a row is cut.
+    pub max_length: usize,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTraining {
+    pub local_steps: usize,
+    pub batch_size: usize,
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    pub max_grad_norm: f64,
+    pub max_length: usize,
+}
+
+impl Default for RawTraining {
+    fn default() -> Self {
+        Self {
+            local_steps: 10,
+            batch_size: 16,
+            learning_rate: 5e-4,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+            max_length: 512,
+        }
+    }
+}
+
+impl RawTraining {
+    pub(super) fn check(&self, rules: &mut Rules) {
+        rules.at_least_one("training.local_steps", self.local_steps);
+        rules.at_least_one("training.batch_size", self.batch_size);
+        rules.positive("training.learning_rate", self.learning_rate);
+        rules.positive("training.max_grad_norm", self.max_grad_norm);
+        rules.not_negative("training.weight_decay", self.weight_decay);
+        rules.at_least_sixteen_tokens("training.max_length", self.max_length);
+    }
+
+    pub(super) fn resolve(&self) -> TrainingSection {
+        TrainingSection {
+            sft: self.sft(self.local_steps, self.batch_size, self.learning_rate),
+            max_length: self.max_length,
+        }
+    }
+
+    fn sft(&self, steps: usize, batch_size: usize, learning_rate: f64) -> SftSettings {
+        SftSettings {
+            weight_decay: self.weight_decay,
+            max_grad_norm: Some(self.max_grad_norm),
+            ..SftSettings::new(steps, batch_size, learning_rate)
+        }
+    }
+
+    /// A training of the server's, with weight decay and clipping as clients have them.
+    pub(super) fn server_sft(&self, steps: usize, batch_size: usize, learning_rate: f64) -> SftSettings {
+        SftSettings { shards: SERVER_SHARDS, ..self.sft(steps, batch_size, learning_rate) }
+    }
+}
