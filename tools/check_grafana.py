@@ -1,9 +1,9 @@
 """Checks that every panel, recording rule and alert of grafana/ has data in a real run.
 
 check_grafana.py               checks the dashboards alone
-check_grafana.py COMMAND ...   starts `COMMAND ... --metrics 127.0.0.1:PORT` and a Prometheus that scrapes it every second,
-                               both on loopback and in a temporary directory, and evaluates every expression when the
-                               command has ended. ALLOW_EMPTY="Panel;Panel" names panels that may lack data.
+check_grafana.py COMMAND ...   starts the command with `--metrics 127.0.0.1:PORT` in place of {metrics} in its arguments, or
+                               at their end, and a Prometheus that scrapes it every second, both on loopback and in a
+                               temporary directory, and evaluates every expression when the command has ended. ALLOW_EMPTY="Panel;Panel" names panels that may lack data.
 
 Ends only the processes that it has started. Needs nothing but Python's standard library and `prometheus`, `promtool`.
 """
@@ -39,6 +39,13 @@ def panels(dashboard):
     for panel in dashboard["panels"]:
         yield panel
         yield from panel.get("panels", [])
+
+
+def with_metrics(arguments, address):
+    """The command with a place to serve metrics on."""
+    if any("{metrics}" in argument for argument in arguments):
+        return [argument.replace("{metrics}", f"--metrics {address}") for argument in arguments]
+    return [*arguments, "--metrics", address]
 
 
 def substituted(expression):
@@ -206,7 +213,7 @@ def check_run(arguments, targets, directory):
     command = None
     try:
         prometheus.wait_until_ready()
-        command = subprocess.Popen([*arguments, "--metrics", address], start_new_session=True)
+        command = subprocess.Popen(with_metrics(arguments, address), start_new_session=True)
         start, end, page = watch(command, prometheus, address)
         linted = subprocess.run(["promtool", "check", "metrics"], input=page, text=True, capture_output=True, check=False)
         if linted.returncode != 0 or linted.stdout.strip() or linted.stderr.strip():

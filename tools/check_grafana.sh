@@ -2,7 +2,7 @@
 # Checks grafana/ with Prometheus's own tools, then against a run that a real Prometheus scrapes.
 #     check_grafana.sh --static              configuration and rules alone
 #     check_grafana.sh --probe               a synthetic run of 20 seconds
-#     check_grafana.sh COMMAND [ARG…]        that command, to which `--metrics 127.0.0.1:PORT` is added
+#     check_grafana.sh COMMAND [ARG…]        that command, with `--metrics 127.0.0.1:PORT` for {metrics} in it or at its end
 # With ALLOW_EMPTY="Panel;Panel" these panels may lack data.
 set -eu
 
