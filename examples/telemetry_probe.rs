@@ -83,6 +83,7 @@ fn client_record(round: RoundId, client: u32) -> ClientRecord {
         train_tokens: 4_000 + u64::from(client),
         train_loss: Some(2.0 / f64::from(round.0) + f64::from(client) / 10.0),
         train_seconds: 1.5,
+        reused: false,
         update_norm: Some(0.05 * f64::from(client + 1)),
     }
 }
@@ -102,7 +103,8 @@ fn round_record(round: RoundId) -> RoundRecord {
         rows_filtered_safe: 4,
         train_loss: Some(2.0 / f64::from(round.0)),
         train_tokens: 24_000,
-        train_tokens_per_second: 600.0 + f64::from(round.0),
+        trainings_reused: 0,
+        train_tokens_per_second: Some(600.0 + f64::from(round.0)),
         update_norm: Some(0.2),
         adapter_bytes_up: 3_700_000 * u64::from(COHORT),
         adapter_bytes_down: 3_700_000 * u64::from(COHORT),

@@ -68,7 +68,7 @@ impl LocalTrainer for Untouched {
         } else {
             global.clone()
         };
-        Ok(LocalTraining { adapter, steps: 1, tokens: rows.len() as u64, mean_loss: 0.0, seconds: 0.0 })
+        Ok(LocalTraining { adapter, steps: 1, tokens: rows.len() as u64, mean_loss: 0.0, seconds: 0.0, reused: false })
     }
 }
 

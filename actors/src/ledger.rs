@@ -43,6 +43,7 @@ impl Reported {
             train_tokens: 0,
             train_loss: None,
             train_seconds: 0.0,
+            reused: false,
             update_norm: None,
         };
         let report = match answer {
@@ -68,6 +69,7 @@ impl Reported {
                 record.train_tokens = training.tokens;
                 record.train_loss = Some(training.mean_loss);
                 record.train_seconds = training.seconds;
+                record.reused = training.reused;
                 (record, Some(ClientUpdate { client, adapter: training.adapter, n_examples }))
             }
         }
@@ -117,7 +119,8 @@ pub(crate) fn summary(
         rows_filtered_safe: guard.filtered_safe,
         train_loss: mean_loss(clients),
         train_tokens,
-        train_tokens_per_second: if seconds.train > 0.0 { train_tokens as f64 / seconds.train } else { 0.0 },
+        trainings_reused: clients.iter().filter(|record| record.reused).count() as u32,
+        train_tokens_per_second: training_speed(clients, seconds.train),
         update_norm: None,
         adapter_bytes_up: traffic.up,
         adapter_bytes_down: traffic.down,
@@ -127,6 +130,12 @@ pub(crate) fn summary(
         warnings: Vec::new(),
         adapter_sha256: String::new(),
     }
+}
+
+/// Tokens a second of the trainings that were computed: what was reused took neither part of the phase.
+fn training_speed(clients: &[ClientRecord], train_seconds: f64) -> Option<f64> {
+    let computed: u64 = clients.iter().filter(|record| !record.reused).map(|record| record.train_tokens).sum();
+    (computed > 0 && train_seconds > 0.0).then(|| computed as f64 / train_seconds)
 }
 
 /// Mean of the accepted clients' losses, weighted by tokens; `None` if there is no token.
@@ -153,7 +162,7 @@ mod tests {
 
     fn reported(client: u32, asked: Ticket, answered: Ticket, tokens: u64, mean_loss: f64) -> Reported {
         let adapter = Adapter::zeros(tiny_layout());
-        let training = LocalTraining { adapter, steps: 3, tokens, mean_loss, seconds: 0.5 };
+        let training = LocalTraining { adapter, steps: 3, tokens, mean_loss, seconds: 0.5, reused: false };
         let guard = GuardCounts { kept: 5, filtered: 2, kept_unsafe: 1, filtered_safe: 1 };
         let work = LocalWork::Trained { training, n_examples: 5 };
         let report = ClientReport { ticket: answered, client: ClientId(client), guard, work };
@@ -189,7 +198,27 @@ mod tests {
         assert_eq!((record.accepted, record.rejected, record.dropped), (2, 0, 1));
         assert_eq!((record.rows_kept, record.rows_filtered), (10, 4));
         assert_eq!(record.train_loss, Some(1.25));
-        assert!((record.train_tokens_per_second - 200.0).abs() < 1e-12);
+        assert!((record.train_tokens_per_second.unwrap() - 200.0).abs() < 1e-12);
         assert_eq!(record.cohort, [ClientId(1), ClientId(2), ClientId(3)]);
+    }
+
+    #[test]
+    fn a_speed_rests_on_tokens_that_were_computed() {
+        let asked = ticket(1, 1);
+        let clients = |reused: [bool; 2]| -> Vec<ClientRecord> {
+            let records = [reported(1, asked, asked, 300, 1.0), reported(2, asked, asked, 100, 1.0)].into_iter();
+            records.zip(reused).map(|(report, reused)| ClientRecord { reused, ..report.settle().0 }).collect()
+        };
+        let speed = |reused: [bool; 2], train: f64| {
+            let seconds = PhaseSeconds { train, ..PhaseSeconds::default() };
+            let traffic = Traffic { up: 0, down: 0 };
+            let record = summary(RoundId(1), RoundOutcome::Committed, seconds, &clients(reused), traffic);
+            assert_eq!(record.train_tokens, 400, "what was reused was trained on, too");
+            (record.trainings_reused, record.train_tokens_per_second)
+        };
+        assert_eq!(speed([false, false], 2.0), (0, Some(200.0)));
+        assert_eq!(speed([true, false], 2.0), (1, Some(50.0)));
+        assert_eq!(speed([true, true], 0.001), (2, None));
+        assert_eq!(speed([false, false], 0.0), (0, None));
     }
 }

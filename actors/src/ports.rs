@@ -59,8 +59,10 @@ pub struct LocalTraining {
     pub tokens: u64,
     /// Mean loss over the steps.
     pub mean_loss: f64,
-    /// Seconds that the training itself took, on whatever clock the trainer has.
+    /// Seconds spent on it, on whatever clock the trainer has; 0 if it was reused.
     pub seconds: f64,
+    /// Whether the same training had been done before and its result was taken instead of computed.
+    pub reused: bool,
 }
 
 /// Local fine-tuning of an adapter on a client's rows.

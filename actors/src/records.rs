@@ -100,8 +100,10 @@ pub struct ClientRecord {
     pub train_tokens: u64,
     /// Mean loss over the steps, if it trained.
     pub train_loss: Option<f64>,
-    /// Seconds of training.
+    /// Seconds spent on training; 0 where it was reused.
     pub train_seconds: f64,
+    /// Whether its training was not computed but taken from an earlier variant that had done the same.
+    pub reused: bool,
     /// Euclidean norm of its delta, if it sent an update.
     pub update_norm: Option<f64>,
 }
@@ -173,10 +175,12 @@ pub struct RoundRecord {
     pub rows_filtered_safe: u64,
     /// Mean of the accepted clients' losses, weighted by tokens.
     pub train_loss: Option<f64>,
-    /// Tokens trained on by all clients.
+    /// Tokens trained on by all clients, those of reused trainings included.
     pub train_tokens: u64,
-    /// Those tokens over the seconds of the train phase; not a speed of training where results were reused.
-    pub train_tokens_per_second: f64,
+    /// Trainings that were not computed but taken from an earlier variant that had done the same.
+    pub trainings_reused: u32,
+    /// Tokens of trainings that were computed over the seconds of the train phase; `None` if none was.
+    pub train_tokens_per_second: Option<f64>,
     /// Euclidean norm of the global adapter's change in aggregation.
     pub update_norm: Option<f64>,
     /// Bytes of adapters that clients sent.

@@ -199,7 +199,7 @@ impl FakeTrainer {
             _ => task.global.values().get(index).copied().unwrap_or(0.0) + step(),
         });
         let tokens = 10 * rows as u64;
-        Ok(LocalTraining { adapter: trained, steps: 2, tokens, mean_loss: 1.5, seconds: 0.0 })
+        Ok(LocalTraining { adapter: trained, steps: 2, tokens, mean_loss: 1.5, seconds: 0.0, reused: false })
     }
 }
 

@@ -151,6 +151,11 @@ fn round_line(record: &RoundRecord) -> String {
         let _ = write!(line, ", loss {loss:.3}");
     }
     let _ = write!(line, ", {} tokens", record.train_tokens);
+    match record.trainings_reused {
+        0 => {}
+        all if all == record.cohort.len() as u32 => line.push_str(" (training reused)"),
+        some => drop(write!(line, " ({some} of {cohort} trainings reused)")),
+    }
     if let Some(align) = &record.align {
         let _ = write!(line, ", {} revisions", align.revisions);
     }

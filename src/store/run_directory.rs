@@ -260,7 +260,8 @@ mod tests {
         serde_json::from_value(json!({
             "round": round, "outcome": RoundOutcome::Committed, "cohort": [0], "accepted": 1, "rejected": 0,
             "dropped": 0, "rows_kept": 1, "rows_filtered": 0, "rows_kept_unsafe": 0, "rows_filtered_safe": 0,
-            "train_loss": 1.0, "train_tokens": 1, "train_tokens_per_second": 1.0, "update_norm": 1.0,
+            "train_loss": 1.0, "train_tokens": 1, "trainings_reused": 0,
+            "train_tokens_per_second": 1.0, "update_norm": 1.0,
             "adapter_bytes_up": 24, "adapter_bytes_down": 24,
             "seconds": {"select": 0.0, "broadcast": 0.0, "train": 0.0, "screen": 0.0, "aggregate": 0.0, "align": 0.0,
                         "evaluate": 0.0, "commit": 0.0},

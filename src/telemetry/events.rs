@@ -99,10 +99,12 @@ impl RunObserver {
         for kind in ACTOR_KINDS {
             table::ACTOR_RESTARTS.add(recorder, [variant, kind], 0);
         }
+        for source in TRAINING_SOURCES {
+            table::TRAIN_TOKENS.add(recorder, [variant, source], 0);
+            table::TRAIN_STEPS.add(recorder, [variant, source], 0);
+        }
         for counter in [
             table::ROUND_WARNINGS,
-            table::TRAIN_TOKENS,
-            table::TRAIN_STEPS,
             table::REALIGNMENTS,
             table::REALIGN_RED_PROMPTS,
             table::REALIGN_REVISIONS,
@@ -136,9 +138,10 @@ impl RunObserver {
         table::GUARD_ROWS.add(recorder, [variant, "filtered"], record.guard.filtered);
         table::GUARD_MISTAKES.add(recorder, [variant, "kept_unsafe"], record.guard.kept_unsafe);
         table::GUARD_MISTAKES.add(recorder, [variant, "filtered_safe"], record.guard.filtered_safe);
-        table::TRAIN_TOKENS.add(recorder, [variant], record.train_tokens);
-        table::TRAIN_STEPS.add(recorder, [variant], u64::from(record.steps));
-        if record.steps > 0 {
+        let source = TRAINING_SOURCES[usize::from(record.reused)];
+        table::TRAIN_TOKENS.add(recorder, [variant, source], record.train_tokens);
+        table::TRAIN_STEPS.add(recorder, [variant, source], u64::from(record.steps));
+        if record.steps > 0 && !record.reused {
             table::CLIENT_TRAIN_DURATION.record(recorder, [variant], record.train_seconds);
         }
         if let Some(loss) = record.train_loss {
@@ -173,7 +176,9 @@ impl RunObserver {
         table::ROUND_WARNINGS.add(recorder, [variant], record.warnings.len() as u64);
         table::ADAPTER_BYTES.add(recorder, [variant, "up"], record.adapter_bytes_up);
         table::ADAPTER_BYTES.add(recorder, [variant, "down"], record.adapter_bytes_down);
-        table::TRAIN_THROUGHPUT.set(recorder, [variant], record.train_tokens_per_second);
+        if let Some(speed) = record.train_tokens_per_second {
+            table::TRAIN_THROUGHPUT.set(recorder, [variant], speed);
+        }
         if let Some(loss) = record.train_loss {
             table::TRAIN_LOSS.set(recorder, [variant], loss);
         }
@@ -245,6 +250,9 @@ impl Drop for RunObserver {
 }
 
 const PHASES: [Phase; 5] = [Phase::Train, Phase::Aggregate, Phase::Align, Phase::Evaluate, Phase::Commit];
+
+/// What a training was: done, or taken from an earlier variant that had done the same.
+const TRAINING_SOURCES: [&str; 2] = ["computed", "reused"];
 
 const ROUND_OUTCOMES: [&str; 3] = ["committed", "skipped", "failed"];
 

@@ -61,12 +61,12 @@ declare! {
     GUARD_MISTAKES: Counter(), "fedward_guard_mistakes_total", Count, ["variant", "mistake"],
         "Labelled rows that the guard got wrong: `kept_unsafe` or `filtered_safe`";
 
-    TRAIN_TOKENS: Counter(), "fedward_train_tokens_total", Tokens, ["variant"],
-        "Tokens that clients trained on, padding not counted";
+    TRAIN_TOKENS: Counter(), "fedward_train_tokens_total", Tokens, ["variant", "source"],
+        "Tokens that clients trained on, padding not counted: computed, or reused from an earlier variant";
     TRAIN_THROUGHPUT: Gauge(), "fedward_train_tokens_per_second", TokensPerSecond, ["variant"],
-        "Tokens trained on over the seconds of the train phase, in the round that ended last";
-    TRAIN_STEPS: Counter(), "fedward_train_steps_total", Count, ["variant"],
-        "Optimizer steps of clients";
+        "Tokens computed over the seconds of the train phase, in the last round that did not reuse all trainings";
+    TRAIN_STEPS: Counter(), "fedward_train_steps_total", Count, ["variant", "source"],
+        "Optimizer steps of clients: computed, or reused from an earlier variant";
     TRAIN_LOSS: Gauge(), "fedward_train_loss", Dimensionless, ["variant"],
         "Mean loss of the accepted clients in the round that ended last, weighted by tokens";
     UPDATE_NORM: Gauge(), "fedward_update_norm", Dimensionless, ["variant"],

@@ -38,6 +38,7 @@ fn client(id: u32, outcome: ClientOutcome) -> ClientRecord {
         train_tokens: 100,
         train_loss: Some(1.3),
         train_seconds: 2.0,
+        reused: false,
         update_norm: Some(0.2),
     }
 }
@@ -56,7 +57,8 @@ fn round(id: u32, outcome: RoundOutcome) -> RoundRecord {
         rows_filtered_safe: 1,
         train_loss: Some(1.3),
         train_tokens: 100,
-        train_tokens_per_second: 50.0,
+        trainings_reused: 0,
+        train_tokens_per_second: Some(50.0),
         update_norm: Some(0.5),
         adapter_bytes_up: 11,
         adapter_bytes_down: 13,
@@ -149,7 +151,9 @@ fn events_become_the_values_that_they_carry() {
         (r#"fedward_guard_rows_total{variant="v",verdict="filtered"}"#, 3.0),
         (r#"fedward_guard_mistakes_total{variant="v",mistake="kept_unsafe"}"#, 2.0),
         (r#"fedward_guard_mistakes_total{variant="v",mistake="filtered_safe"}"#, 1.0),
-        (r#"fedward_train_tokens_total{variant="v"}"#, 100.0),
+        (r#"fedward_train_tokens_total{variant="v",source="computed"}"#, 100.0),
+        (r#"fedward_train_tokens_total{variant="v",source="reused"}"#, 0.0),
+        (r#"fedward_train_tokens_per_second{variant="v"}"#, 50.0),
         (r#"fedward_client_last_train_loss{variant="v",client="4"}"#, 1.3),
         (r#"fedward_client_train_loss_bucket{variant="v",le="1.25"}"#, 0.0),
         (r#"fedward_client_train_loss_bucket{variant="v",le="1.5"}"#, 1.0),
@@ -167,6 +171,23 @@ fn events_become_the_values_that_they_carry() {
         let found = value(&page, series);
         assert!((found - expected).abs() < 1e-12, "{series}: found {found}, expected {expected}");
     }
+}
+
+#[test]
+fn a_reused_training_is_no_speed_and_no_duration() {
+    let telemetry = Telemetry::new().unwrap();
+    let observer = telemetry.observer(&info(20));
+    let reused = ClientRecord { reused: true, train_seconds: 0.0, ..client(4, ClientOutcome::Accepted) };
+    observer.observe(&RoundEvent::ClientFinished(reused));
+    let mut record = round(1, RoundOutcome::Committed);
+    (record.trainings_reused, record.train_tokens_per_second) = (1, None);
+    observer.observe(&RoundEvent::RoundFinished(Box::new(record)));
+    let page = telemetry.render();
+    let reused = value(&page, r#"fedward_train_tokens_total{variant="v",source="reused"}"#);
+    assert!((reused - 100.0).abs() < 1e-12, "{reused}");
+    assert!(value(&page, r#"fedward_train_tokens_total{variant="v",source="computed"}"#).abs() < 1e-12);
+    assert!(!page.contains("fedward_train_tokens_per_second{"), "{page}");
+    assert!(!page.contains("fedward_client_train_duration_seconds_count{"), "{page}");
 }
 
 #[test]
@@ -249,8 +270,8 @@ fn variants_do_not_mix() {
     second.observe(&RoundEvent::ClientFinished(client(0, ClientOutcome::Accepted)));
     second.observe(&RoundEvent::ClientFinished(client(1, ClientOutcome::Accepted)));
     let page = telemetry.render();
-    assert!((value(&page, r#"fedward_train_tokens_total{variant="v"}"#) - 100.0).abs() < 1e-12);
-    assert!((value(&page, r#"fedward_train_tokens_total{variant="w"}"#) - 200.0).abs() < 1e-12);
+    assert!((value(&page, r#"fedward_train_tokens_total{variant="v",source="computed"}"#) - 100.0).abs() < 1e-12);
+    assert!((value(&page, r#"fedward_train_tokens_total{variant="w",source="computed"}"#) - 200.0).abs() < 1e-12);
 }
 
 #[test]

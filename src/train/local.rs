@@ -55,6 +55,7 @@ impl LocalTrainer for SftTrainer {
             tokens: outcome.tokens,
             adapter: outcome.adapter,
             seconds: started.elapsed().as_secs_f64(),
+            reused: false,
         })
     }
 }
@@ -75,18 +76,28 @@ impl SharedTrainings {
 }
 
 /// A trainer that looks first whether the same training has been done already.
+///
+/// What it takes up is marked as reused and cost no time, so that speeds rest on work that was done.
 pub struct RememberingTrainer {
     /// Who trains what has not been done.
-    pub inner: SftTrainer,
+    inner: Box<dyn LocalTrainer>,
+    /// What its results depend on beside task and rows.
+    identity: [u8; 32],
     /// What has been done.
-    pub shared: Arc<SharedTrainings>,
+    shared: Arc<SharedTrainings>,
 }
 
 impl RememberingTrainer {
+    /// `inner`, asked only for what is not among the `shared` trainings.
+    pub fn new(inner: SftTrainer, shared: Arc<SharedTrainings>) -> Self {
+        let SftTrainer { model, lora, settings, max_length, seed } = &inner;
+        let depends_on = serde_json::to_vec(&(&model.sha256, lora, settings, max_length, seed)).unwrap_or_default();
+        Self { identity: Sha256::digest(depends_on).into(), inner: Box::new(inner), shared }
+    }
+
     fn key(&self, task: &TrainTask, rows: &[ChatRow]) -> [u8; 32] {
-        let SftTrainer { model, lora, settings, max_length, seed } = &self.inner;
         let mut hash = Sha256::new();
-        hash.update(serde_json::to_vec(&(&model.sha256, lora, settings, max_length, seed)).unwrap_or_default());
+        hash.update(self.identity);
         hash.update(format!("{}/{}/{}", task.client, task.round, task.global.sha256()));
         for row in rows {
             hash.update(row.digest().0);
@@ -101,7 +112,7 @@ impl LocalTrainer for RememberingTrainer {
         let lock = || self.shared.done.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(done) = lock().get(&key) {
             tracing::debug!(client = %task.client, round = %task.round, key = hex(&key[..4]), "training reused");
-            return Ok(done.clone());
+            return Ok(LocalTraining { seconds: 0.0, reused: true, ..done.clone() });
         }
         let training = self.inner.train(task, rows, cancel)?;
         let mut done = lock();
@@ -109,5 +120,64 @@ impl LocalTrainer for RememberingTrainer {
             done.insert(key, training.clone());
         }
         Ok(training)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use fedward_actors::protocol::{Adapter, AdapterLayout, ClientId, RoundId};
+
+    use super::*;
+
+    /// Counts its calls, and gives the count as the adapter's value.
+    #[derive(Default)]
+    struct Counting(Arc<AtomicU64>);
+
+    impl LocalTrainer for Counting {
+        fn train(&self, task: &TrainTask, rows: &[ChatRow], _: &CancelFlag) -> PortResult<LocalTraining> {
+            let call = self.0.fetch_add(1, Ordering::SeqCst) + 1;
+            let layout = Arc::clone(task.global.layout());
+            let adapter = Adapter::new(Arc::clone(&layout), vec![call as f32; layout.len()])
+                .map_err(|error| PortError::Failed(error.to_string()))?;
+            let tokens = rows.len() as u64;
+            Ok(LocalTraining { adapter, steps: 1, tokens, mean_loss: 1.0, seconds: 2.5, reused: false })
+        }
+    }
+
+    fn task(client: u32, value: f32) -> TrainTask {
+        let layout = Arc::new(AdapterLayout::new([("a".to_owned(), [1, 2])]));
+        let global = Adapter::new(layout, vec![value; 2]).unwrap();
+        TrainTask { client: ClientId(client), round: RoundId(1), global }
+    }
+
+    #[test]
+    fn the_same_training_is_done_once_and_marked_when_it_is_taken_up() {
+        let (calls, shared) = (Arc::new(AtomicU64::new(0)), SharedTrainings::new(8));
+        let trainer = |identity: u8| RememberingTrainer {
+            inner: Box::new(Counting(Arc::clone(&calls))),
+            identity: [identity; 32],
+            shared: Arc::clone(&shared),
+        };
+        let rows = [ChatRow::single_turn("question", "answer")];
+        let others = [ChatRow::single_turn("question", "another answer")];
+        let train = |identity, task: &TrainTask, rows: &[ChatRow]| {
+            trainer(identity).train(task, rows, &CancelFlag::new()).unwrap()
+        };
+        let first = train(1, &task(0, 0.5), &rows);
+        assert!(!first.reused && first.seconds > 0.0);
+        let again = train(1, &task(0, 0.5), &rows);
+        assert_eq!(again, LocalTraining { reused: true, seconds: 0.0, ..first });
+        // Another client, start, row or trainer is another training.
+        for other in [
+            train(1, &task(1, 0.5), &rows),
+            train(1, &task(0, 0.25), &rows),
+            train(1, &task(0, 0.5), &others),
+            train(2, &task(0, 0.5), &rows),
+        ] {
+            assert!(!other.reused);
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), 5);
     }
 }
