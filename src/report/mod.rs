@@ -2,6 +2,7 @@
 
 mod console;
 mod page;
+pub mod plots;
 mod summary;
 mod table;
 
