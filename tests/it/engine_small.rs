@@ -100,11 +100,15 @@ fn features_are_means_of_last_hidden_states() {
 }
 
 /// Compares an adapter-shaped buffer with the samples of a reference.
+///
+/// `tolerance` is for all tensors together. A single one may be off by five times as much: the processor decides in which
+/// order a product is summed, and where the terms cancel that shows (transformers against itself, on two processors: 2e-4).
 pub(crate) fn assert_samples(found: &Adapter, expected: &Value, tolerance: f64) {
     let found = by_name(found);
     let expected = expected.as_array().unwrap();
     assert_eq!(found.len(), expected.len());
     let mut worst = (0.0, "");
+    let (mut all_ours, mut all_theirs) = (Vec::new(), Vec::new());
     for tensor in expected {
         let name = tensor["name"].as_str().unwrap();
         let mut ours = samples(found[name]);
@@ -117,9 +121,13 @@ pub(crate) fn assert_samples(found: &Adapter, expected: &Value, tolerance: f64) 
         if error > worst.0 {
             worst = (error, name);
         }
+        all_ours.append(&mut ours);
+        all_theirs.append(&mut theirs);
     }
-    eprintln!("worst relative error {:e} in {}", worst.0, worst.1);
-    assert!(worst.0 < tolerance, "{worst:?}");
+    let error = relative_error(&all_ours, &all_theirs);
+    eprintln!("relative error {error:e}, at worst {:e} in {}", worst.0, worst.1);
+    assert!(error < tolerance, "{error:e}");
+    assert!(worst.0 < 5.0 * tolerance, "{worst:?}");
 }
 
 #[test]

@@ -3,7 +3,9 @@
     python tests/reference/engine_numbers.py .fedward/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf
 
 writes tests/reference/fixtures/engine.json. Made with torch 2.11.0, transformers 5.23.0, peft 0.21.2, gguf 0.19.0.
-Adapters and the weights of the small models come from `formula`, which the Rust tests compute too.
+Adapters and the weights of the small models come from `formula`, which the Rust tests compute too. Values are computed
+in f64 (norms and softmax stay f32 inside transformers), since transformers in f32 is itself off by 1e-5 on one processor
+and by 2e-4 on another in the worst tensor of a gradient; greedy tokens are those of f32.
 """
 
 import json
@@ -60,7 +62,7 @@ def adapted(model, spec):
                 canonical = name.replace(".default", "")
                 scale = 1 / math.sqrt(parameter.shape[1]) if "lora_A" in name else spec["b_scale"]
                 parameter.copy_((formula(canonical, tuple(parameter.shape)).double() * scale).float())
-    return model
+    return model.double()
 
 
 def numbers(values):
@@ -202,18 +204,21 @@ def default_model(path):
         rows.append({"ids": prompt + encode(f"{answer}<|im_end|>"), "response_start": len(prompt)})
     numbers_of = {
         "rows": rows,
+        "greedy": [{"prompt": prompt, "ids": greedy(model, prompt, 32)} for prompt in prompts],
+    }
+    model = model.double()
+    numbers_of |= {
         "logits": [{"row": row, "positions": logit_numbers(model, rows[row])} for row in (0, 3, 8)],
         "log_likelihoods": likelihoods(model, rows),
         "features": features(model, rows[0]),
-        "greedy": [{"prompt": prompt, "ids": greedy(model, prompt, 32)} for prompt in prompts],
     }
     spec = {"rank": 4, "alpha": 8, "targets": ALL, "use_rslora": False, "b_scale": 0.05}
     lora_model = adapted(model, spec)
     numbers_of["all_linear"] = {
         "lora": spec,
         "log_likelihoods": likelihoods(lora_model, rows),
-        "greedy": [greedy(lora_model, prompt, 16) for prompt in prompts[:3]],
         "gradient": gradient_numbers(lora_model, rows[:6]),
+        "greedy": [greedy(lora_model.float(), prompt, 16) for prompt in prompts[:3]],
     }
     model = lora_model.unload()
     spec = {"rank": 16, "alpha": 32, "targets": ["q_proj", "v_proj"], "use_rslora": False, "b_scale": 0.01}
@@ -227,7 +232,7 @@ def small_model(config, spec):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(small_weight(name, tuple(parameter.shape)))
-    model.eval()
+    model.double().eval()
     vocabulary = config["vocab_size"]
     shared = [(7 * k + 3) % vocabulary for k in range(9)]
     rows = []
