@@ -1,0 +1,132 @@
+"""What many clients cost: rounds without training beside Flower's simulation, and memory of rounds with training.
+
+scale.py ORCHESTRATION FEDWARD PYTHON OUT [--quick]
+
+ORCHESTRATION is the example of that name of fedward-actors, FEDWARD the program, PYTHON an interpreter with Flower's
+simulation and psutil. Writes OUT/scale.json and OUT/scale.md, and prints the latter. The sides take turns.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ADAPTER_NUMBERS = 921_600
+"""Numbers of a rank 16 adapter on the q and v projections of SmolLM2-135M: 3.7 MB."""
+
+
+def ours(binary, clients, cohort):
+    """Seconds a round (mean of 20) and peak bytes, when each client gives back a copy of the adapter."""
+    arguments = [str(clients), str(cohort), str(ADAPTER_NUMBERS), "1"]
+    line = subprocess.run([binary, *arguments], capture_output=True, text=True, check=True).stdout.split()
+    return float(line[4]), int(line[5]) << 20
+
+
+def flower(python, clients, cohort, rounds):
+    """Seconds a round (median, without the first), peak bytes of the server's process and of all processes."""
+    arguments = [str(number) for number in (clients, cohort, ADAPTER_NUMBERS, rounds)]
+    command = [python, HERE / "flower_rounds.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"Flower's simulation failed:\n{done.stderr[-3000:]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    return statistics.median(found["seconds"]), found["server_peak_bytes"], found["all_peak_bytes"]
+
+
+def orchestration(binary, python, quick):
+    sizes = [(20, 8), (10_000, 100)] if quick else [(20, 8), (1_000, 100), (10_000, 100)]
+    rows = []
+    for clients, cohort in sizes:
+        mine, theirs = [], []
+        for _ in range(1 if quick else 3):
+            mine.append(ours(binary, clients, cohort))
+            theirs.append(flower(python, clients, cohort, 4))
+        rows.append(
+            {
+                "clients": clients,
+                "cohort": cohort,
+                "seconds": statistics.median(seconds for seconds, _ in mine),
+                "peak_bytes": max(peak for _, peak in mine),
+                "flower_seconds": statistics.median(seconds for seconds, _, _ in theirs),
+                "flower_server_peak_bytes": max(server for _, server, _ in theirs),
+                "flower_all_peak_bytes": max(everything for _, _, everything in theirs),
+            }
+        )
+    return rows
+
+
+def memory(fedward, quick):
+    rows = []
+    for clients in [10, 10_000] if quick else [10, 100, 1_000, 10_000]:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [fedward, "run", HERE / "memory.toml", "--set", f"federation.clients={clients}"]
+            command += ["--out", f"{folder}/run", "--metrics", "off"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                sys.exit(f"fedward failed:\n{done.stderr[-3000:]}")
+            summary = json.loads(pathlib.Path(folder, "run", "summary.json").read_text())
+            seconds = json.loads(pathlib.Path(folder, "run", "rounds.jsonl").read_text().splitlines()[0])["seconds"]
+        rest = sum(seconds.values()) - seconds["train"]
+        rows.append(
+            {
+                "clients": clients,
+                "peak_bytes": summary["totals"]["peak_memory_bytes"],
+                "train_seconds": seconds["train"],
+                "overhead_seconds": rest,
+            }
+        )
+    return rows
+
+
+def markdown(found):
+    lines = [
+        "## Rounds without training: clients give a 3.7 MB adapter back, FedAvg averages",
+        "",
+        "| clients | a round | fedward, s a round | Flower, s a round | times faster | fedward, peak MB "
+        "| Flower's server, peak MB | Flower in all, peak MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    mb = 1e-6
+    for row in found["orchestration"]:
+        lines.append(
+            f"| {row['clients']:,} | {row['cohort']} | {row['seconds']:.4f} | {row['flower_seconds']:.2f} "
+            f"| {row['flower_seconds'] / row['seconds']:.0f} | {row['peak_bytes'] * mb:.0f} "
+            f"| {row['flower_server_peak_bytes'] * mb:.0f} | {row['flower_all_peak_bytes'] * mb:.0f} |"
+        )
+    lines += [
+        "",
+        "## Rounds with training: SmolLM2-135M, 8 clients a round, one step of 2 rows each",
+        "",
+        "| clients | peak MB | training, s a round | everything else, s a round |",
+        "|---|---|---|---|",
+    ]
+    for row in found["memory"]:
+        lines.append(
+            f"| {row['clients']:,} | {row['peak_bytes'] * mb:.0f} | {row['train_seconds']:.1f} | {row['overhead_seconds']:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("orchestration", "fedward", "python", "out"):
+        parser.add_argument(name)
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    found = {
+        "orchestration": orchestration(arguments.orchestration, arguments.python, arguments.quick),
+        "memory": memory(arguments.fedward, arguments.quick),
+    }
+    out = pathlib.Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "scale.json").write_text(json.dumps(found, indent=2) + "\n")
+    (out / "scale.md").write_text(markdown(found))
+    print(markdown(found))
+
+
+if __name__ == "__main__":
+    main()
