@@ -104,30 +104,32 @@ impl GuardState {
 
     fn start_batch(&mut self, myself: &ActorRef<GuardMessage>, digests: Arc<[RowDigest]>, rows: Vec<ChatRow>) {
         self.in_flight.extend(digests.iter());
-        let (args, myself, batch) = (self.args.clone(), myself.clone(), Arc::clone(&digests));
+        let (myself, batch, kept) = (myself.clone(), Arc::clone(&digests), Arc::clone(&digests));
+        let GuardArgs { model, compute, cache, limit } = self.args.clone();
         let work = AbortOnDrop::spawn(async move {
-            let assessed = args.compute.run(move |cancel| args.model.assess(&rows, cancel));
-            let result = tokio::time::timeout(args.limit, assessed).await.unwrap_or_else(|_| {
-                Ok(Err(PortError::Failed(format!("the guard gave no verdict within {:?}", args.limit))))
+            // Verdicts are kept by the thread that computed them: an actor that dies meanwhile would lose the message.
+            let assessed = compute.run(move |cancel| {
+                let verdicts = checked(model.assess(&rows, cancel)?, rows.len())?;
+                cache.extend(model.version(), &kept, verdicts);
+                Ok(())
             });
+            let result = tokio::time::timeout(limit, assessed)
+                .await
+                .unwrap_or_else(|_| Ok(Err(PortError::Failed(format!("the guard gave no verdict within {limit:?}")))));
             let _ = myself.cast(GuardMessage::BatchDone(batch, result));
         });
         self.batches.push((digests, work));
     }
 
-    /// Takes up a batch's verdicts, or fails every request that needs one of them (invariant S-1).
-    fn end_batch(&mut self, batch: &Arc<[RowDigest]>, result: PortResult<Vec<Verdict>>) {
+    /// Answers who waited for a batch's verdicts, or fails every request that needs one of them (invariant S-1).
+    fn end_batch(&mut self, batch: &Arc<[RowDigest]>, result: PortResult<()>) {
         self.batches.retain(|(digests, _)| !Arc::ptr_eq(digests, batch));
         for digest in batch.iter() {
             self.in_flight.remove(digest);
         }
-        match result.map_err(|error| error.to_string()).and_then(|verdicts| checked(verdicts, batch.len())) {
-            Ok(verdicts) => {
-                let version = self.version();
-                self.cache().extend(batch.iter().map(|&digest| (Arc::clone(&version), digest)).zip(verdicts));
-                self.answer_complete();
-            }
-            Err(reason) => self.fail_those_waiting_for(batch, &reason),
+        match result {
+            Ok(()) => self.answer_complete(),
+            Err(error) => self.fail_those_waiting_for(batch, &error.to_string()),
         }
     }
 
@@ -174,17 +176,30 @@ impl GuardState {
     }
 
     fn cache(&self) -> MutexGuard<'_, Verdicts> {
-        self.args.cache.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.args.cache.lock()
+    }
+}
+
+impl VerdictCache {
+    fn lock(&self) -> MutexGuard<'_, Verdicts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn extend(&self, version: &str, digests: &[RowDigest], verdicts: Vec<Verdict>) {
+        let version: Arc<str> = version.into();
+        self.lock().extend(digests.iter().map(|&digest| (Arc::clone(&version), digest)).zip(verdicts));
     }
 }
 
 /// A guard that answers for the wrong number of rows, or with a probability that is no number, has not answered.
-fn checked(verdicts: Vec<Verdict>, rows: usize) -> Result<Vec<Verdict>, String> {
+fn checked(verdicts: Vec<Verdict>, rows: usize) -> PortResult<Vec<Verdict>> {
     if verdicts.len() != rows {
-        return Err(format!("the guard gave {} verdicts for {rows} rows", verdicts.len()));
+        return Err(PortError::Failed(format!("the guard gave {} verdicts for {rows} rows", verdicts.len())));
     }
     match verdicts.iter().find(|verdict| !(0.0..=1.0).contains(&verdict.unsafe_probability)) {
-        Some(verdict) => Err(format!("the guard gave {} as a probability", verdict.unsafe_probability)),
+        Some(verdict) => {
+            Err(PortError::Failed(format!("the guard gave {} as a probability", verdict.unsafe_probability)))
+        }
         None => Ok(verdicts),
     }
 }
@@ -248,7 +263,8 @@ mod tests {
         state.end_batch(&digests[..1].into(), Err(PortError::Failed("out of memory".to_owned())));
         assert_eq!(both.try_recv().unwrap(), Err("out of memory".to_owned()));
         assert!(two.try_recv().is_err());
-        state.end_batch(&digests[1..].into(), Ok(vec![verdict(0.9)]));
+        state.args.cache.extend("fake-1", &digests[1..], vec![verdict(0.9)]);
+        state.end_batch(&digests[1..].into(), Ok(()));
         assert_eq!(two.try_recv().unwrap(), Ok(vec![verdict(0.9)]));
         assert!(state.waiting.is_empty());
     }

@@ -58,7 +58,7 @@ pub(crate) enum GuardMessage {
     /// Which of these rows are unsafe?
     Assess(AssessRequest, RpcReplyPort<Assessment>),
     /// From its own work: a batch is done.
-    BatchDone(Arc<[RowDigest]>, Result<PortResult<Vec<Verdict>>, Panicked>),
+    BatchDone(Arc<[RowDigest]>, Result<PortResult<()>, Panicked>),
 }
 
 /// A client's rows, shown to its guard alone.
