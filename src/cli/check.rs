@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use miette::IntoDiagnostic;
 
-use super::Ending;
+use super::{Ending, print_json};
 use crate::scenario;
 
 #[derive(Debug, Args)]
@@ -17,11 +17,11 @@ pub(super) struct CheckArgs {
     sets: Vec<String>,
 }
 
-/// Prints each variant as JSON on stdout, and its assumptions on stderr.
+/// Prints each variant as a line of JSON on stdout, and its assumptions on stderr.
 pub(super) fn check(args: &CheckArgs) -> miette::Result<Ending> {
     let file = scenario::load(&args.scenario, &args.sets).into_diagnostic()?;
     for scenario in &file.scenarios {
-        println!("{}", serde_json::to_string_pretty(scenario).into_diagnostic()?);
+        print_json(&serde_json::to_value(scenario).into_diagnostic()?)?;
     }
     eprintln!("{} is valid: {} run(s)", args.scenario.display(), file.scenarios.len());
     if let Some(first) = file.scenarios.first() {

@@ -9,7 +9,7 @@ use fedward_actors::{
     streams::{Purpose, stream},
 };
 use miette::IntoDiagnostic;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Ending,
@@ -42,26 +42,25 @@ pub(super) struct GenerateArgs {
     seed: u64,
 }
 
-/// Prints each prompt with `response`, `finish_reason` and `response_tokens`.
+/// Prints each record with `response`, `finish_reason` and `response_tokens`.
 pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let console = Console::new();
-    let prompts = load_prompts(&args.prompts).into_diagnostic()?;
+    let (records, prompts): (Vec<_>, Vec<_>) = load_prompts(&args.prompts).into_diagnostic()?.into_iter().unzip();
     let model = args.model.load(&console)?;
     let adapter = args.adapter.load(&model)?;
     let decoding = Decoding { max_new_tokens: args.max_new_tokens, temperature: args.temperature };
     let rng_of = |index: usize| stream(args.seed, Purpose::Sampling, RoundId::START, Some(ClientId(index as u32)));
     let replies = model.reply(adapter.as_ref(), &prompts, decoding, &rng_of, &CancelFlag::new()).into_diagnostic()?;
-    for (messages, reply) in prompts.iter().zip(replies) {
+    for (record, reply) in records.into_iter().zip(replies) {
         let finish_reason = match reply.finish_reason {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
         };
-        print_json(&json!({
-            "messages": messages,
-            "response": reply.text,
-            "finish_reason": finish_reason,
-            "response_tokens": reply.tokens,
-        }))?;
+        let mut line = Value::Object(record);
+        line["response"] = json!(reply.text);
+        line["finish_reason"] = json!(finish_reason);
+        line["response_tokens"] = json!(reply.tokens);
+        print_json(&line)?;
     }
     Ok(Ending::Done)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use fedward_actors::cancel::CancelFlag;
 use miette::IntoDiagnostic;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Ending,
@@ -13,7 +13,7 @@ use super::{
     print_json,
 };
 use crate::{
-    data::{RowFormat, load_rows},
+    data::{RowFormat, load_rows_with_records},
     report::Console,
 };
 
@@ -31,22 +31,22 @@ pub(super) struct ScoreArgs {
     max_length: usize,
 }
 
-/// Prints each row with `response_tokens` and `log_likelihood` (the sum over the response, its closing token included).
+/// Prints each record with `response_tokens` and `log_likelihood` (the sum over the response, its closing token included).
 pub(super) fn score(args: &ScoreArgs) -> miette::Result<Ending> {
     let console = Console::new();
-    let rows = load_rows(&args.data, RowFormat::Auto).into_diagnostic()?;
+    let rows = load_rows_with_records(&args.data, RowFormat::Auto).into_diagnostic()?;
     let model = args.model.load(&console)?;
     let adapter = args.adapter.load(&model)?;
     let cancel = CancelFlag::new();
     let tokenized: Vec<_> = rows
         .iter()
-        .map(|row| model.tokenizer.row_ids(row, args.max_length))
+        .map(|(_, row)| model.tokenizer.row_ids(row, args.max_length))
         .collect::<Result<_, _>>()
         .into_diagnostic()?;
     let scorable: Vec<_> = tokenized.iter().flatten().cloned().collect();
     let mut scores = model.score(adapter.as_ref(), &scorable, &cancel).into_diagnostic()?.into_iter();
-    for (row, tokenized) in rows.iter().zip(&tokenized) {
-        let mut line = serde_json::to_value(row).into_diagnostic()?;
+    for ((record, _), tokenized) in rows.into_iter().zip(&tokenized) {
+        let mut line = Value::Object(record);
         // A row without a response that fits has no likelihood; it keeps its line, so that lines stay aligned.
         let score = tokenized.as_ref().and_then(|_| scores.next());
         line["response_tokens"] = json!(score.as_ref().map_or(0, |score| score.response_tokens));

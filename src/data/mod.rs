@@ -15,7 +15,7 @@ pub use benign::{TOPICS, benign_rows};
 pub use catalogue::{CatalogueEntry, EntryKind, PackagedFile, PipPackage};
 pub use error::{DataError, Place};
 pub use fetch::FetchStep;
-pub use formats::{RowFormat, load_prompts, load_rows};
+pub use formats::{Fields, RowFormat, load_prompts, load_rows, load_rows_with_records};
 pub use partition::{
     ClientPlan, ClientSource, FederatedRows, HarmfulShare, PartitionScheme, mix, partition, rows_are_shared,
 };

@@ -7,6 +7,7 @@ use std::{fmt, path::Path, str::FromStr};
 
 use fedward_actors::protocol::{ChatMessage, ChatRow};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use self::{
     records::{CsvComments, read_records},
@@ -80,6 +81,9 @@ impl FromStr for RowFormat {
     }
 }
 
+/// A record's fields, as its file has them.
+pub type Fields = Map<String, Value>;
+
 /// Reads the chat rows of a file; each ends with the assistant's response.
 ///
 /// # Errors
@@ -87,27 +91,37 @@ impl FromStr for RowFormat {
 /// [`DataError`] names file, line or item, key, what was found and what is allowed. One bad row fails the file: training
 /// on fewer rows than were asked for would not show.
 pub fn load_rows(path: &Path, format: RowFormat) -> Result<Vec<ChatRow>, DataError> {
-    load(path, format, Wanted::Row)
+    Ok(load(path, format, Wanted::Row)?.into_iter().map(|(_, row)| row).collect())
 }
 
-/// Reads prompts: the turns before the response of every row, whether or not the file has responses.
+/// As [`load_rows`], each row with its record as the file has it.
 ///
 /// # Errors
 ///
 /// As [`load_rows`].
-pub fn load_prompts(path: &Path) -> Result<Vec<Vec<ChatMessage>>, DataError> {
-    let rows = load(path, RowFormat::Auto, Wanted::Prompt)?;
-    Ok(rows.into_iter().map(|row| row.messages).collect())
+pub fn load_rows_with_records(path: &Path, format: RowFormat) -> Result<Vec<(Fields, ChatRow)>, DataError> {
+    load(path, format, Wanted::Row)
 }
 
-fn load(path: &Path, format: RowFormat, wanted: Wanted) -> Result<Vec<ChatRow>, DataError> {
+/// Reads prompts: the turns before the response of every row, whether or not the file has responses, each with its
+/// record as the file has it.
+///
+/// # Errors
+///
+/// As [`load_rows`].
+pub fn load_prompts(path: &Path) -> Result<Vec<(Fields, Vec<ChatMessage>)>, DataError> {
+    let rows = load(path, RowFormat::Auto, Wanted::Prompt)?;
+    Ok(rows.into_iter().map(|(fields, row)| (fields, row.messages)).collect())
+}
+
+fn load(path: &Path, format: RowFormat, wanted: Wanted) -> Result<Vec<(Fields, ChatRow)>, DataError> {
     let records = read_records(path, CsvComments::None)?;
     let n_records = records.len();
     let mut rows = Vec::with_capacity(n_records);
     for record in records {
         let row = chat_row(&record.fields, format, wanted)
             .map_err(|problem| DataError::bad_record(path, record.place, problem))?;
-        rows.extend(row);
+        rows.extend(row.map(|row| (record.fields, row)));
     }
     if rows.is_empty() {
         return Err(DataError::bad_file(path, "found no rows, expected at least one"));
