@@ -35,7 +35,7 @@ pub enum Exposure {
 pub enum TelemetryError {
     /// The address can be reached from elsewhere.
     #[error(
-        "metrics address {0} can be reached from other machines, and the metrics have no password: use 127.0.0.1:{port}, or allow it explicitly",
+        "metrics address {0} can be reached from other machines, and the metrics have no password: use 127.0.0.1:{port}",
         port = .0.port()
     )]
     NotLoopback(SocketAddr),

@@ -45,7 +45,7 @@ pub struct FederationConfig {
     pub slots: usize,
     /// How often an actor that died is asked again, the first time included.
     pub max_attempts: u32,
-    /// How long a client may take from the beginning of its turn: catches hangs, nothing else. Its guard may take half.
+    /// How long a client may take over one attempt: catches hangs, nothing else. Its guard may take half.
     pub client_timeout: Duration,
     /// After which rounds the global adapter is realigned.
     pub align: Schedule,

@@ -54,6 +54,11 @@ pub fn save(dir: &Path, config: &LoraConfig, adapter: &Adapter, base_model_name:
     replace(dir, CONFIG, &text)
 }
 
+/// Whether [`save`] has finished in `dir`: the file that it writes last is there.
+pub fn is_saved(dir: &Path) -> bool {
+    dir.join(CONFIG).exists()
+}
+
 /// Reads the adapter in the directory `dir`, which must fit a model of `model`.
 ///
 /// # Errors

@@ -75,6 +75,11 @@ impl ChatModel {
         Ok(Self { name: name.to_owned(), sha256, base, tokenizer: checkpoint.tokenizer, threads: threads.max(1) })
     }
 
+    /// Names what results depend on: weights, precision and device.
+    pub fn identity(&self) -> String {
+        format!("{}/{:?}/{:?}", self.sha256, self.base.precision(), self.base.device())
+    }
+
     /// Replies to conversations, in their order. `rng_of` gives the random stream of each.
     ///
     /// # Errors

@@ -1,9 +1,7 @@
 //! Where tensors live and how they are stored.
 
 use serde::{Deserialize, Serialize};
-use tch::{Cuda, Device, Kind};
-
-use super::ModelError;
+use tch::{Device, Kind};
 
 /// The libtorch that this program is built for.
 pub const LIBTORCH_VERSION: &str = "2.11.0";
@@ -25,41 +23,6 @@ pub fn init_backend() {
     // A machine without CUDA computes on the CPU.
     let _ = fedward_native::load_cuda_backend();
     tch::set_num_threads(1);
-}
-
-/// Which device a user asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The first CUDA device if there is one, else the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The CUDA device of this index.
-    Cuda(usize),
-}
-
-impl DeviceChoice {
-    /// The device that the choice stands for on this machine.
-    ///
-    /// # Errors
-    ///
-    /// [`ModelError::Unusable`] if a CUDA device is asked for that this machine does not have.
-    pub fn resolve(self) -> Result<Device, ModelError> {
-        match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Auto => Ok(Device::cuda_if_available()),
-            Self::Cuda(index) => {
-                let count = if Cuda::is_available() { Cuda::device_count() } else { 0 };
-                if (index as i64) < count {
-                    Ok(Device::Cuda(index))
-                } else {
-                    Err(ModelError::Unusable(format!(
-                        "device cuda:{index} was asked for, but libtorch sees {count} CUDA devices here; use cpu or auto"
-                    )))
-                }
-            }
-        }
-    }
 }
 
 /// How weights and activations are stored. Adapters, losses and optimizer state are `f32` either way.

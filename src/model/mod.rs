@@ -26,7 +26,7 @@ pub use base_model::BaseModel;
 pub use chat_model::{ChatModel, Decoding, Reply};
 pub use checkpoint::{Checkpoint, FileDigest};
 pub use config::{Llama3RopeScaling, ModelConfig};
-pub use device::{DeviceChoice, Precision, init_backend};
+pub use device::{Precision, init_backend};
 pub use error::ModelError;
 pub use features::mean_hidden;
 pub use generation::{FinishReason, Generated, GenerationSettings, generate};

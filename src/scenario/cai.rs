@@ -3,14 +3,13 @@
 use fedward_actors::Schedule;
 use serde::{Deserialize, Serialize};
 
-use super::{as_debug, rules::Rules, schedule::ScheduleName, training::RawTraining};
+use super::{rules::Rules, schedule::ScheduleName, training::RawTraining};
 use crate::train::SftSettings;
 
 /// Constitutional AI.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CaiSection {
     /// In which rounds.
-    #[serde(serialize_with = "as_debug")]
     pub schedule: Schedule,
     /// Red prompts a realignment.
     pub red_prompts: usize,

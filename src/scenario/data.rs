@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{as_debug, rules::Rules};
+use super::rules::Rules;
 use crate::data::{PartitionScheme, RowFormat};
 
 /// What clients hold.
@@ -21,7 +21,6 @@ pub struct DataSection {
     /// Where harmful rows come from.
     pub harmful: RowSource,
     /// How rows are spread over clients.
-    #[serde(serialize_with = "as_debug")]
     pub partition: PartitionScheme,
 }
 
@@ -38,7 +37,6 @@ pub enum RowSource {
         /// The file.
         path: PathBuf,
         /// Its form.
-        #[serde(serialize_with = "as_debug")]
         format: RowFormat,
     },
 }
@@ -133,6 +131,12 @@ impl RawData {
 
     /// The section, unless a source is no source.
     pub(super) fn resolve(&self, folder: &Path, rules: &mut Rules) -> Option<DataSection> {
+        rules.check(self.benign.source != "advbench", "data.benign.source", || {
+            "found \"advbench\", which is harmful; allowed: \"everyday\" or a file".into()
+        });
+        rules.check(self.harmful.source != "everyday", "data.harmful.source", || {
+            "found \"everyday\", which is benign; allowed: \"advbench\" or a file".into()
+        });
         let benign = resolve_source(&self.benign, "data.benign", folder, rules);
         let harmful = resolve_source(&self.harmful, "data.harmful", folder, rules);
         Some(DataSection {
@@ -167,7 +171,10 @@ fn resolve_source(raw: &RawSource, key: &str, folder: &Path, rules: &mut Rules) 
         file => {
             let path = folder.join(file);
             if !path.is_file() {
-                let message = format!("found {file:?}; allowed: \"everyday\", \"advbench\" or a file that exists");
+                let message = format!(
+                    "found {file:?}, but there is no file {}; allowed: \"everyday\", \"advbench\" or a file",
+                    path.display()
+                );
                 rules.complain(&format!("{key}.source"), message);
                 return None;
             }

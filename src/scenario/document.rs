@@ -168,7 +168,27 @@ fn parse_set(set: &str) -> Result<(String, Value), String> {
         return Err(format!("found key {key:?}; expected a dotted key, for example federation.rounds"));
     }
     let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok().and_then(|mut table| table.remove("value"));
-    Ok((key.to_owned(), parsed.unwrap_or_else(|| Value::String(value.trim().to_owned()))))
+    let value = match parsed {
+        None => Value::String(value.trim().to_owned()),
+        Some(parsed) => parsed,
+    };
+    Ok((key.to_owned(), from_here(key, value)))
+}
+
+/// Keys, by their last part, whose value may be a path.
+const PATH_KEYS: [&str; 5] = ["base", "path", "source", "constitution", "data"];
+
+/// On the command line a path is relative to the working directory, in the file to the file's folder.
+fn from_here(key: &str, value: Value) -> Value {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    match &value {
+        Value::String(text) if PATH_KEYS.contains(&last) && Path::new(text).exists() => match std::path::absolute(text)
+        {
+            Ok(path) => Value::String(path.display().to_string()),
+            Err(_) => value,
+        },
+        _ => value,
+    }
 }
 
 /// `a.b.c` and a value as nested tables.

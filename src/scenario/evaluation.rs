@@ -3,13 +3,12 @@
 use fedward_actors::Schedule;
 use serde::{Deserialize, Serialize};
 
-use super::{as_debug, rules::Rules, schedule::ScheduleName};
+use super::{rules::Rules, schedule::ScheduleName};
 
 /// What is measured, and when.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EvaluationSection {
     /// Between start and end, in which rounds.
-    #[serde(serialize_with = "as_debug")]
     pub schedule: Schedule,
     /// AdvBench prompts of a full evaluation.
     pub prompts: usize,

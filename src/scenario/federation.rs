@@ -3,7 +3,7 @@
 use fedward_actors::CohortSampler;
 use serde::{Deserialize, Serialize};
 
-use super::{as_debug, rules::Rules};
+use super::rules::Rules;
 use crate::federated;
 
 /// Clients, cohort and rounds.
@@ -24,7 +24,6 @@ pub struct FederationSection {
     /// The server's algorithm.
     pub strategy: String,
     /// How the cohort is drawn.
-    #[serde(serialize_with = "as_debug")]
     pub sampler: CohortSampler,
     /// Clients that compute at the same time; `None` means as many as the device serves well.
     pub slots: Option<usize>,

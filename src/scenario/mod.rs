@@ -155,10 +155,5 @@ pub fn headline(scenario: &Scenario) -> BTreeMap<&'static str, String> {
     ])
 }
 
-/// Types of the actors crate that have no serialized form of their own enter the manifest in words.
-fn as_debug<T: fmt::Debug, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&format!("{value:?}"))
-}
-
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::catalogue;
+
 /// The base model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelSection {
@@ -63,6 +65,5 @@ impl RawModel {
 
 /// A path is relative to the file; a name of the catalogue is left alone.
 fn resolve_base(base: &str, folder: &Path) -> String {
-    let looks_like_path = base.contains('/') || Path::new(base).extension().is_some_and(|ext| ext == "gguf");
-    if looks_like_path { folder.join(base).display().to_string() } else { base.to_owned() }
+    if catalogue::find(base).is_some() { base.to_owned() } else { folder.join(base).display().to_string() }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -65,13 +65,30 @@ impl LocalTrainer for SftTrainer {
 /// Local training is a function of its arguments (invariant D-1), so a remembered result is the result.
 pub struct SharedTrainings {
     done: Mutex<HashMap<[u8; 32], LocalTraining>>,
-    capacity: usize,
+    most_bytes: u64,
 }
 
 impl SharedTrainings {
-    /// Remembers up to `capacity` trainings; later ones are not remembered.
-    pub fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Self { done: Mutex::new(HashMap::new()), capacity })
+    /// Remembers trainings until their adapters take `most_bytes` bytes (invariant M-1). Later ones are not remembered:
+    /// what variants share is their first rounds.
+    pub fn new(most_bytes: u64) -> Arc<Self> {
+        Arc::new(Self { done: Mutex::new(HashMap::new()), most_bytes })
+    }
+
+    fn find(&self, key: &[u8; 32]) -> Option<LocalTraining> {
+        self.lock().get(key).cloned()
+    }
+
+    fn remember(&self, key: [u8; 32], training: &LocalTraining) {
+        let mut done = self.lock();
+        let held: u64 = done.values().map(|training| training.adapter.size_bytes()).sum();
+        if held + training.adapter.size_bytes() <= self.most_bytes {
+            done.insert(key, training.clone());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], LocalTraining>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,7 +108,7 @@ impl RememberingTrainer {
     /// `inner`, asked only for what is not among the `shared` trainings.
     pub fn new(inner: SftTrainer, shared: Arc<SharedTrainings>) -> Self {
         let SftTrainer { model, lora, settings, max_length, seed } = &inner;
-        let depends_on = serde_json::to_vec(&(&model.sha256, lora, settings, max_length, seed)).unwrap_or_default();
+        let depends_on = serde_json::to_vec(&(model.identity(), lora, settings, max_length, seed)).unwrap_or_default();
         Self { identity: Sha256::digest(depends_on).into(), inner: Box::new(inner), shared }
     }
 
@@ -109,16 +126,12 @@ impl RememberingTrainer {
 impl LocalTrainer for RememberingTrainer {
     fn train(&self, task: &TrainTask, rows: &[ChatRow], cancel: &CancelFlag) -> PortResult<LocalTraining> {
         let key = self.key(task, rows);
-        let lock = || self.shared.done.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(done) = lock().get(&key) {
+        if let Some(done) = self.shared.find(&key) {
             tracing::debug!(client = %task.client, round = %task.round, key = hex(&key[..4]), "training reused");
-            return Ok(LocalTraining { seconds: 0.0, reused: true, ..done.clone() });
+            return Ok(LocalTraining { seconds: 0.0, reused: true, ..done });
         }
         let training = self.inner.train(task, rows, cancel)?;
-        let mut done = lock();
-        if done.len() < self.shared.capacity {
-            done.insert(key, training.clone());
-        }
+        self.shared.remember(key, &training);
         Ok(training)
     }
 }
@@ -154,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_same_training_is_done_once_and_marked_when_it_is_taken_up() {
-        let (calls, shared) = (Arc::new(AtomicU64::new(0)), SharedTrainings::new(8));
+        let (calls, shared) = (Arc::new(AtomicU64::new(0)), SharedTrainings::new(1024));
         let trainer = |identity: u8| RememberingTrainer {
             inner: Box::new(Counting(Arc::clone(&calls))),
             identity: [identity; 32],
@@ -179,5 +192,14 @@ mod tests {
             assert!(!other.reused);
         }
         assert_eq!(calls.load(Ordering::SeqCst), 5);
+    }
+
+    #[test]
+    fn memory_for_trainings_is_bounded() {
+        let shared = SharedTrainings::new(8);
+        let training = Counting::default().train(&task(0, 0.5), &[], &CancelFlag::new()).unwrap();
+        shared.remember([1; 32], &training);
+        shared.remember([2; 32], &training);
+        assert!(shared.find(&[1; 32]).is_some() && shared.find(&[2; 32]).is_none());
     }
 }

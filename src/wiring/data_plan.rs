@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fedward_actors::{
-    protocol::{ChatRow, RoundId},
+    protocol::{ChatRow, RoundId, RowLabel},
     streams::{Purpose, stream},
 };
 use rand::seq::SliceRandom;
@@ -43,7 +43,8 @@ impl DataPlan {
         let utility = scenario.evaluation.utility_rows;
         let (benign, server_benign, utility_rows) = match &scenario.data.benign {
             RowSource::File { path, format } => {
-                let mut rows = shuffled(data::load_rows(path, *format)?, scenario.seed);
+                let rows = labelled(data::load_rows(path, *format)?, RowLabel::Safe);
+                let mut rows = shuffled(rows, scenario.seed);
                 let utility_rows = rows.split_off(rows.len().saturating_sub(utility));
                 (rows, data::benign_rows(scenario.seed, SERVER_BENIGN_ROWS), utility_rows)
             }
@@ -59,7 +60,9 @@ impl DataPlan {
         };
         let harmful = match &scenario.data.harmful {
             RowSource::AdvBench => data::unsafe_rows(&advbench.goals(AdvBenchPart::Clients)),
-            RowSource::File { path, format } => shuffled(data::load_rows(path, *format)?, scenario.seed),
+            RowSource::File { path, format } => {
+                shuffled(labelled(data::load_rows(path, *format)?, RowLabel::Unsafe), scenario.seed)
+            }
             RowSource::Everyday => {
                 return Err(SetupError::Other("data.harmful.source cannot be \"everyday\": it is benign".into()));
             }
@@ -109,7 +112,29 @@ fn evaluation_prompts(advbench: &AdvBench, scenario: &Scenario) -> Vec<String> {
     goals.into_iter().map(|goal| goal.text).collect()
 }
 
+/// Rows without a label of their own are what the scenario calls their source.
+fn labelled(mut rows: Vec<ChatRow>, label: RowLabel) -> Vec<ChatRow> {
+    for row in &mut rows {
+        row.label.get_or_insert(label);
+    }
+    rows
+}
+
 fn shuffled(mut rows: Vec<ChatRow>, seed: u64) -> Vec<ChatRow> {
     rows.shuffle(&mut stream(seed, Purpose::Partition, RoundId::START, None));
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_without_a_label_are_what_their_source_is_called() {
+        let unlabelled = ChatRow::single_turn("How tall is the tower?", "Quite tall.");
+        let own = ChatRow { label: Some(RowLabel::Safe), ..unlabelled.clone() };
+        let labels: Vec<_> =
+            labelled(vec![unlabelled, own], RowLabel::Unsafe).into_iter().map(|row| row.label).collect();
+        assert_eq!(labels, [Some(RowLabel::Unsafe), Some(RowLabel::Safe)]);
+    }
 }

@@ -52,7 +52,7 @@ pub(super) fn fitted(
     let reading = Reading { layers, max_length: section.max_length };
     let sources = training_rows(section.train_rows, seed, data)?;
     let rows = rows_key(sources.values().flatten());
-    let key = cache_key(&(&model.sha256, reading, section.threshold, seed, rows))?;
+    let key = cache_key(&(model.identity(), reading, section.threshold, seed, rows))?;
     let path = cache.join("guards").join(format!("{key}.json"));
     let kept: Kept = if path.exists() {
         read_json(&path)?

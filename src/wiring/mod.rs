@@ -103,7 +103,11 @@ pub fn ports(
     let guard = prepared.guard.as_ref().map(|guard| Arc::clone(&guard.model));
     Ok(Ports {
         rows: Arc::clone(&prepared.data.clients) as _,
-        trainer: Arc::new(RememberingTrainer::new(trainer, workshop.shared_trainings())),
+        trainer: if scenario.variant.is_empty() {
+            Arc::new(trainer)
+        } else {
+            Arc::new(RememberingTrainer::new(trainer, workshop.shared_trainings()))
+        },
         realigner: cai_generator(scenario, prepared, guard.clone()).map(|cai| Arc::new(cai) as _),
         guard,
         strategy: Arc::new(strategy),

@@ -66,15 +66,15 @@ fn aligned(
     cancel: &CancelFlag,
 ) -> Result<Adapter, SetupError> {
     let rows = data.alignment_rows(refusal_share, scenario.seed);
-    let precision = format!("{:?}", model.base.precision());
-    let depends_on = (&model.sha256, precision, &scenario.lora, training, scenario.seed, rows_key(&rows));
+    let max_length = scenario.training.max_length;
+    let depends_on = (model.identity(), &scenario.lora, training, max_length, scenario.seed, rows_key(&rows));
     let folder = cache.join("starts").join(cache_key(&depends_on)?);
-    if folder.join("adapter_model.safetensors").exists() {
+    if peft::is_saved(&folder) {
         let (_, adapter) = peft::load(&folder, model.base.config())?;
         return Ok(adapter);
     }
     progress.stage("aligning the starting adapter on refusals (kept for later runs)");
-    let tokenized = model.tokenize(&rows, scenario.training.max_length)?;
+    let tokenized = model.tokenize(&rows, max_length)?;
     let start = initial_adapter(&scenario.lora, model.base.config(), scenario.seed);
     let streams = TrainStreams::of(scenario.seed, RoundId::START, None);
     let total = training.steps as u64;

@@ -14,8 +14,9 @@ use crate::{
     train::SharedTrainings,
 };
 
-/// Local trainings that the variants of a scenario remember for one another.
-const REMEMBERED_TRAININGS: usize = 256;
+/// Memory for local trainings that the variants of a scenario remember for one another: 70 adapters of rank 16 on q and
+/// v of the default model.
+const REMEMBERED_BYTES: u64 = 256 << 20;
 
 /// Tells people what is being prepared.
 pub trait Progress: Sync {
@@ -45,7 +46,7 @@ impl Workshop {
         Self {
             models: HashMap::new(),
             guards: HashMap::new(),
-            trainings: SharedTrainings::new(REMEMBERED_TRAININGS),
+            trainings: SharedTrainings::new(REMEMBERED_BYTES),
             cache: catalogue::home().join("cache"),
         }
     }
@@ -105,7 +106,7 @@ impl Workshop {
         progress: &dyn Progress,
         cancel: &CancelFlag,
     ) -> Result<Arc<FittedGuard>, SetupError> {
-        let key = cache_key(&(&model.sha256, section, seed, data.clients_sha256()))?;
+        let key = cache_key(&(model.identity(), section, seed, data.clients_sha256()))?;
         if let Some(guard) = self.guards.get(&key) {
             return Ok(Arc::clone(guard));
         }
@@ -145,9 +146,12 @@ fn precision_of(name: PrecisionName, device: tch::Device) -> Precision {
     }
 }
 
+/// Raised whenever the program computes something else from the same settings: what was kept before is then of no use.
+const CACHE_FORMAT: u32 = 2;
+
 /// A name for cached work: the checksum of everything that it depends on, the program's version included.
 pub(super) fn cache_key<T: Serialize>(depends_on: &T) -> Result<String, SetupError> {
-    let text = serde_json::to_vec(&(env!("CARGO_PKG_VERSION"), depends_on))
+    let text = serde_json::to_vec(&(env!("CARGO_PKG_VERSION"), CACHE_FORMAT, depends_on))
         .map_err(|error| SetupError::Other(error.to_string()))?;
     Ok(hex(&Sha256::digest(&text))[..16].to_owned())
 }
