@@ -12,6 +12,7 @@
 //! | [`federated`] | aggregation strategies |
 //! | [`safety`] | guard and Constitutional AI |
 //! | [`eval`] | benchmarks |
+//! | [`endpoint`] | a client of OpenAI-compatible chat endpoints |
 //! | [`scenario`] | scenario files, raw and resolved |
 //! | [`wiring`] | a resolved scenario becomes actors |
 //! | [`store`] | the run directory |
@@ -21,6 +22,7 @@
 
 pub mod cli;
 pub mod data;
+pub mod endpoint;
 pub mod eval;
 pub mod federated;
 pub mod lora;

@@ -28,6 +28,8 @@ pub enum Purpose {
     Evaluation,
     /// Which rows a guard is trained and measured on.
     Guard,
+    /// How long a client of a remote endpoint waits before it asks again.
+    Retries,
 }
 
 impl Purpose {
@@ -44,6 +46,7 @@ impl Purpose {
             Self::Sampling => "sampling",
             Self::Evaluation => "evaluation",
             Self::Guard => "guard",
+            Self::Retries => "retries",
         }
     }
 }

@@ -1,0 +1,105 @@
+//! Where an endpoint is, and how hard it may be asked.
+
+use std::{
+    fmt,
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
+
+use serde::Serialize;
+use ureq::http::Uri;
+
+/// Where an endpoint is, and how hard it may be asked. Holds no secret: only the name of the variable that does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EndpointSettings {
+    /// Up to and without `/chat/completions`, for example `http://127.0.0.1:8000/v1`.
+    pub base_url: String,
+    /// The model's name at the endpoint.
+    pub model: String,
+    /// The environment variable that holds the key; `None` sends none.
+    pub api_key_env: Option<String>,
+    /// How long one request may take, from connecting to the last byte.
+    pub timeout: Duration,
+    /// How often a request is sent again after a fault that may pass.
+    pub max_retries: u32,
+    /// Wait before the first retry; each later one waits twice as long, less up to half of it at random.
+    pub first_delay: Duration,
+    /// Longest wait before a retry. An endpoint that asks for more patience than this is given up.
+    pub max_delay: Duration,
+    /// Requests a minute, retries included; `None` sets no limit.
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// Requests in flight at the same time.
+    pub parallel: NonZeroUsize,
+    /// What the random part of waits comes from.
+    pub seed: u64,
+}
+
+impl EndpointSettings {
+    /// Patient defaults: no key, two minutes a request, five retries from one second up to a minute, four in flight.
+    pub fn new(base_url: impl Into<String>, model: impl Into<String>) -> Self {
+        Self {
+            base_url: base_url.into(),
+            model: model.into(),
+            api_key_env: None,
+            timeout: Duration::from_mins(2),
+            max_retries: 5,
+            first_delay: Duration::from_secs(1),
+            max_delay: Duration::from_mins(1),
+            requests_per_minute: None,
+            parallel: NonZeroUsize::MIN.saturating_add(3),
+            seed: 0,
+        }
+    }
+
+    /// Where chat requests go.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the base URL, in words. A URL that carries a password or a query is refused, since it would
+    /// end up in logs; the message does not repeat it.
+    pub(super) fn chat_url(&self) -> Result<Uri, String> {
+        let base = self.base_url.trim_end_matches('/');
+        if base.contains('@') || base.contains('?') {
+            return Err("holds a password or a query; name the variable that holds the key instead".into());
+        }
+        let allowed = "allowed: http:// or https:// with a host, for example http://127.0.0.1:8000/v1";
+        let uri: Uri = format!("{base}/chat/completions").parse().map_err(|error| format!("{error}; {allowed}"))?;
+        let known_scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+        if known_scheme && uri.host().is_some_and(|host| !host.is_empty()) { Ok(uri) } else { Err(allowed.into()) }
+    }
+}
+
+/// A key that does not show in debug output.
+#[derive(Clone)]
+pub(super) struct ApiKey(String);
+
+impl ApiKey {
+    /// The value of a variable.
+    ///
+    /// # Errors
+    ///
+    /// What is missing, in words.
+    pub(super) fn from_env(variable: &str) -> Result<Self, String> {
+        match std::env::var(variable) {
+            Ok(key) if !key.trim().is_empty() => Ok(Self(key.trim().to_owned())),
+            Ok(_) => Err(format!("the environment variable {variable} is empty; it should hold the endpoint's key")),
+            Err(_) => Err(format!("the environment variable {variable} is not set; it should hold the endpoint's key")),
+        }
+    }
+
+    /// For the `Authorization` header alone.
+    pub(super) fn bearer(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+
+    /// Whether a text gives the key away.
+    pub(super) fn is_in(&self, text: &str) -> bool {
+        text.contains(&self.0)
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}

@@ -1,0 +1,267 @@
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant, SystemTime},
+};
+
+use fedward_actors::{
+    cancel::CancelFlag,
+    protocol::{ChatMessage, Role, RoundId},
+    streams::{Purpose, stream},
+};
+
+use super::{
+    pace,
+    testing::{Scripted, ScriptedServer},
+    *,
+};
+
+fn settings(base_url: &str) -> EndpointSettings {
+    EndpointSettings {
+        timeout: Duration::from_secs(5),
+        max_retries: 3,
+        first_delay: Duration::from_millis(2),
+        max_delay: Duration::from_millis(500),
+        ..EndpointSettings::new(base_url, "scripted")
+    }
+}
+
+fn request(text: &str) -> ChatRequest {
+    ChatRequest { messages: vec![ChatMessage::new(Role::User, text)], temperature: 0.0, max_tokens: 8 }
+}
+
+fn ask(settings: EndpointSettings) -> Result<ChatCompletion, EndpointError> {
+    ChatEndpoint::new(settings).unwrap().chat(&request("What is a plum?"), &CancelFlag::new())
+}
+
+#[test]
+fn a_question_is_answered() {
+    let server = ScriptedServer::start(|_, _| Scripted::says("A fruit."));
+    let answer = ask(settings(&server.base_url())).unwrap();
+    assert_eq!(answer.text, "A fruit.");
+    assert_eq!((answer.prompt_tokens, answer.completion_tokens), (Some(7), Some(3)));
+    assert_eq!(answer.finish_reason.as_deref(), Some("stop"));
+    let received = server.received();
+    assert_eq!(received.len(), 1);
+    assert_eq!((received[0].path.as_str(), &received[0].authorization), ("/v1/chat/completions", &None));
+    let expected = serde_json::json!({
+        "model": "scripted", "messages": [{"role": "user", "content": "What is a plum?"}],
+        "temperature": 0.0, "max_tokens": 8, "stream": false,
+    });
+    assert_eq!(received[0].body, expected);
+}
+
+#[test]
+fn what_passes_is_asked_again() {
+    let server = ScriptedServer::start(|index, _| match index {
+        0 => Scripted::status(429, "{}").header("Retry-After: 0.2"),
+        1 => Scripted::status(500, "oops"),
+        2 => Scripted::status(503, ""),
+        _ => Scripted::says("A fruit."),
+    });
+    assert_eq!(ask(settings(&server.base_url())).unwrap().text, "A fruit.");
+    let received = server.received();
+    assert_eq!(received.len(), 4);
+    assert!(received[1].at - received[0].at >= Duration::from_millis(200), "Retry-After was not honoured");
+}
+
+#[test]
+fn a_broken_server_is_given_up_in_the_end() {
+    let server = ScriptedServer::start(|_, _| Scripted::status(502, r#"{"error": {"message": "no workers"}}"#));
+    let error = ask(settings(&server.base_url())).unwrap_err();
+    assert_eq!(server.received().len(), 4);
+    let expected = format!(
+        "endpoint {}, model \"scripted\": answered 502 4 times (no workers); it is overloaded or broken: lower the rate or \
+         try later",
+        server.base_url()
+    );
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn an_endpoint_that_asks_for_too_much_patience_is_given_up() {
+    let server = ScriptedServer::start(|_, _| Scripted::status(429, "{}").header("Retry-After: 3600"));
+    let error = ask(settings(&server.base_url())).unwrap_err();
+    assert_eq!(server.received().len(), 1);
+    assert!(error.to_string().contains("asks to wait 3600 s"), "{error}");
+}
+
+#[test]
+fn what_does_not_pass_is_not_asked_again() {
+    for (status, advice) in [(401, "check the key"), (404, "usually ends in /v1"), (301, "redirects to")] {
+        let server = ScriptedServer::start(move |_, _| Scripted::status(status, "{}").header("Location: /elsewhere"));
+        let error = ask(settings(&server.base_url())).unwrap_err().to_string();
+        assert!(error.contains(&format!("with {status}")) && error.contains(advice), "{error}");
+        assert_eq!(server.received().len(), 1);
+    }
+}
+
+#[test]
+fn malformed_answers_are_said_to_be_so() {
+    for (body, problem) in [
+        ("{\"choices\": [", "no JSON (line 1, column 13)"),
+        ("{\"choices\": []}", "choices is empty"),
+        (
+            "{\"choices\": [{\"message\": {\"content\": null}}]}",
+            "choices[0].message.content is missing or of another type",
+        ),
+        ("[1, 2]", "is missing or of another type"),
+    ] {
+        let server = ScriptedServer::start(move |_, _| Scripted::status(200, body));
+        let error = ask(settings(&server.base_url())).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+        assert_eq!(server.received().len(), 1);
+    }
+}
+
+#[test]
+fn a_slow_answer_is_not_waited_for() {
+    let server = ScriptedServer::start(|_, _| Scripted::says("late").after(Duration::from_secs(3)));
+    let slow = EndpointSettings { timeout: Duration::from_millis(100), max_retries: 1, ..settings(&server.base_url()) };
+    let begun = Instant::now();
+    let error = ask(slow).unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(error.problem, EndpointProblem::TimedOut { attempts: 2, timeout: Duration::from_millis(100) },);
+}
+
+#[test]
+fn a_refused_connection_names_the_endpoint() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let base_url = format!("http://127.0.0.1:{port}/v1");
+    let error = ask(settings(&base_url)).unwrap_err();
+    assert!(matches!(error.problem, EndpointProblem::Unreachable { attempts: 4, .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&base_url) && text.contains("is the server running"), "{text}");
+    // One request finds out; the others are not tried four times each.
+    let endpoint = ChatEndpoint::new(settings(&base_url)).unwrap();
+    let requests: Vec<_> = (0..100).map(|i| request(&i.to_string())).collect();
+    assert!(endpoint.chat_all(&requests, &CancelFlag::new()).is_err());
+}
+
+#[test]
+fn many_are_answered_in_order_with_a_bound_on_how_many_at_a_time() {
+    let (now, most) = (std::sync::Arc::new(AtomicUsize::new(0)), std::sync::Arc::new(AtomicUsize::new(0)));
+    let server = ScriptedServer::start({
+        let (now, most) = (now.clone(), most.clone());
+        move |_, received| {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(20));
+            now.fetch_sub(1, Ordering::SeqCst);
+            match received.last_message() {
+                "3" => Scripted::status(400, r#"{"error": {"message": "too long"}}"#),
+                text => Scripted::says(&format!("<{text}>")),
+            }
+        }
+    });
+    let bounded = EndpointSettings { parallel: NonZeroUsize::new(3).unwrap(), ..settings(&server.base_url()) };
+    let requests: Vec<_> = (0..9).map(|i| request(&i.to_string())).collect();
+    let answers = ChatEndpoint::new(bounded).unwrap().chat_all(&requests, &CancelFlag::new()).unwrap();
+    for (index, answer) in answers.iter().enumerate() {
+        match answer {
+            Ok(answer) => assert_eq!(answer.text, format!("<{index}>")),
+            Err(error) => assert!(index == 3 && error.to_string().contains("400 (too long)"), "{error}"),
+        }
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn requests_keep_to_the_rate() {
+    let server = ScriptedServer::start(|_, _| Scripted::says("yes"));
+    let limited = EndpointSettings { requests_per_minute: NonZeroU32::new(600), ..settings(&server.base_url()) };
+    let requests: Vec<_> = (0..4).map(|i| request(&i.to_string())).collect();
+    ChatEndpoint::new(limited).unwrap().chat_all(&requests, &CancelFlag::new()).unwrap();
+    let received = server.received();
+    let spread = received.iter().map(|r| r.at).max().unwrap() - received.iter().map(|r| r.at).min().unwrap();
+    // Four requests, a tenth of a second apart; arrival wavers a little.
+    assert!(spread >= Duration::from_millis(250), "{spread:?}");
+}
+
+#[test]
+fn cancelling_ends_a_request_in_flight() {
+    let server = ScriptedServer::start(|_, _| Scripted::says("late").after(Duration::from_secs(4)));
+    let endpoint = ChatEndpoint::new(settings(&server.base_url())).unwrap();
+    let cancel = CancelFlag::new();
+    std::thread::spawn({
+        let cancel = cancel.clone();
+        move || {
+            std::thread::sleep(Duration::from_millis(100));
+            cancel.cancel();
+        }
+    });
+    let begun = Instant::now();
+    let error = endpoint.chat_all(&[request("a"), request("b")], &cancel).unwrap_err();
+    assert_eq!(error.problem, EndpointProblem::Cancelled);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn keys_come_from_the_environment_and_show_nowhere() {
+    // A variable that every process has stands in for one with a key.
+    let key = std::env::var("PATH").unwrap();
+    let server = ScriptedServer::start({
+        let body = serde_json::json!({"error": {"message": format!("bad key {}", key.trim())}}).to_string();
+        move |_, _| Scripted::status(401, &body)
+    });
+    let with_key = EndpointSettings { api_key_env: Some("PATH".into()), ..settings(&server.base_url()) };
+    assert!(!serde_json::to_string(&with_key).unwrap().contains(&key));
+    let error = ask(with_key).unwrap_err().to_string();
+    assert_eq!(server.received()[0].authorization, Some(format!("Bearer {}", key.trim())));
+    assert!(!error.contains(key.trim()) && error.contains("check the key"), "{error}");
+    let without =
+        EndpointSettings { api_key_env: Some("FEDWARD_NO_SUCH_KEY".into()), ..settings("http://127.0.0.1/v1") };
+    let error = ChatEndpoint::new(without).err().unwrap().to_string();
+    assert!(error.contains("variable FEDWARD_NO_SUCH_KEY is not set"), "{error}");
+}
+
+#[test]
+fn base_urls_that_cannot_be_used_are_refused() {
+    for url in ["127.0.0.1:8000/v1", "ftp://example.org/v1", "http:///v1", "", "http://a b/"] {
+        let error = ChatEndpoint::new(settings(url)).err().unwrap().to_string();
+        assert!(error.contains("allowed: http:// or https:// with a host"), "{url}: {error}");
+    }
+    for url in ["https://user:hunter2@example.org/v1", "https://example.org/v1?key=hunter2"] {
+        let error = ChatEndpoint::new(settings(url)).err().unwrap().to_string();
+        assert!(error.contains("variable that holds the key"), "{error}");
+    }
+    assert!(ChatEndpoint::new(settings("https://example.org/v1/")).is_ok());
+}
+
+#[test]
+fn complaints_do_not_repeat_the_prompt() {
+    let asked = request("Describe how plums are turned into jam, please");
+    let body = |text: &str| serde_json::json!({"error": {"message": text}}).to_string();
+    assert_eq!(asked.complaint(&body("input 'plums are turned into jam' is bad")), None);
+    assert_eq!(asked.complaint(&body("too\nlong")), Some("too long".into()));
+    assert_eq!(asked.complaint("{\"detail\": \"Not Found\"}"), Some("Not Found".into()));
+    assert_eq!(asked.complaint("<html>"), None);
+}
+
+#[test]
+fn waits_double_within_their_bounds_and_come_from_the_seed() {
+    let settings = EndpointSettings {
+        first_delay: Duration::from_secs(1),
+        max_delay: Duration::from_secs(10),
+        ..EndpointSettings::new("http://127.0.0.1/v1", "m")
+    };
+    let waits = |seed| {
+        let mut rng = stream(seed, Purpose::Retries, RoundId::START, None);
+        (0..40).map(|retry| pace::backoff(&settings, retry, &mut rng)).collect::<Vec<_>>()
+    };
+    assert_eq!(waits(1), waits(1));
+    assert_ne!(waits(1), waits(2));
+    for (retry, wait) in waits(1).into_iter().enumerate() {
+        let longest = Duration::from_secs(1_u64.checked_shl(retry as u32).unwrap_or(u64::MAX).min(10));
+        assert!(wait <= longest && wait >= longest / 2, "retry {retry}: {wait:?}");
+    }
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+    assert_eq!(pace::retry_after(" 17 ", now), Some(Duration::from_secs(17)));
+    assert_eq!(pace::retry_after("Sun, 06 Nov 1994 08:49:50 GMT", now), Some(Duration::from_secs(13)));
+    assert_eq!(pace::retry_after("Sun, 06 Nov 1994 08:49:00 GMT", now), Some(Duration::ZERO));
+    assert_eq!(pace::retry_after("-3", now), None);
+    assert_eq!(pace::retry_after("soon", now), None);
+}
