@@ -82,15 +82,52 @@ pub fn bootstrap_mean(values: &[f64], resamples: u32, seed: u64) -> Option<MeanI
     }
     let n = values.len();
     let mut rng = stream(seed, Purpose::Evaluation, RoundId::START, None);
-    let mut resample = || (0..n).map(|_| values[rng.random_range(0..n)]).sum::<f64>() / n as f64;
-    let mut means: Vec<f64> = (0..resamples).map(|_| resample()).collect();
-    means.sort_by(f64::total_cmp);
-    Some(MeanInterval {
-        mean: values.iter().sum::<f64>() / n as f64,
-        low: percentile(&means, TAIL),
-        high: percentile(&means, 1.0 - TAIL),
-        n: n as u64,
-    })
+    let resample = || (0..n).map(|_| values[rng.random_range(0..n)]).sum::<f64>() / n as f64;
+    Some(interval(values.iter().sum::<f64>() / n as f64, n, resamples, resample))
+}
+
+/// As [`bootstrap_mean`], of the sum of numerators over the sum of denominators: pairs are drawn together. `None` if the
+/// denominators do not sum to more than 0.
+pub fn bootstrap_ratio(pairs: &[(f64, f64)], resamples: u32, seed: u64) -> Option<MeanInterval> {
+    let ratio = |chosen: &mut dyn Iterator<Item = (f64, f64)>| {
+        let (above, below) = chosen.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
+        (below > 0.0).then(|| above / below)
+    };
+    let whole = ratio(&mut pairs.iter().copied())?;
+    if resamples == 0 {
+        return None;
+    }
+    let n = pairs.len();
+    let mut rng = stream(seed, Purpose::Evaluation, RoundId::START, None);
+    // A sample of pairs that are all empty says nothing.
+    let resample = || ratio(&mut (0..n).map(|_| pairs[rng.random_range(0..n)])).unwrap_or(whole);
+    Some(interval(whole, n, resamples, resample))
+}
+
+/// As [`bootstrap_mean`], of the mean of the groups' means: values are drawn within their groups. Empty groups do not
+/// count; `None` if all are empty.
+pub fn bootstrap_macro_mean(groups: &[Vec<f64>], resamples: u32, seed: u64) -> Option<MeanInterval> {
+    let groups: Vec<_> = groups.iter().filter(|group| !group.is_empty()).collect();
+    if groups.is_empty() || resamples == 0 {
+        return None;
+    }
+    let share = 1.0 / groups.len() as f64;
+    let whole = groups.iter().map(|group| share * group.iter().sum::<f64>() / group.len() as f64).sum();
+    let n = groups.iter().map(|group| group.len()).sum();
+    let mut rng = stream(seed, Purpose::Evaluation, RoundId::START, None);
+    let mut mean_of = |group: &[f64]| {
+        let drawn: f64 = (0..group.len()).map(|_| group[rng.random_range(0..group.len())]).sum();
+        drawn / group.len() as f64
+    };
+    let resample = || groups.iter().map(|group| share * mean_of(group)).sum();
+    Some(interval(whole, n, resamples, resample))
+}
+
+/// The statistic of all values with the bounds of its bootstrap distribution.
+fn interval(mean: f64, n: usize, resamples: u32, mut resample: impl FnMut() -> f64) -> MeanInterval {
+    let mut statistics: Vec<f64> = (0..resamples).map(|_| resample()).collect();
+    statistics.sort_by(f64::total_cmp);
+    MeanInterval { mean, low: percentile(&statistics, TAIL), high: percentile(&statistics, 1.0 - TAIL), n: n as u64 }
 }
 
 /// The value below which the given share of `sorted` lies, interpolated linearly as numpy does by default.
@@ -144,6 +181,28 @@ mod tests {
         let successes: Vec<f64> = (0..64).map(|i| if i < 62 { 1.0 } else { 0.0 }).collect();
         let interval = bootstrap_mean(&successes, 20_000, 1).unwrap();
         assert!((interval.low - 0.921_875).abs() < 1e-12 && (interval.high - 1.0).abs() < 1e-12, "{interval:?}");
+    }
+
+    /// `np.percentile(a[i].sum(1) / b[i].sum(1), [2.5, 97.5])` with a million draws `i` gave -1.2647 and -0.75.
+    #[test]
+    fn ratios_agree_with_numpy() {
+        let pairs =
+            [(-1.0, 2.0), (-3.0, 2.0), (-8.0, 6.0), (-2.0, 3.0), (-5.0, 4.0), (-1.5, 3.0), (-9.0, 7.0), (-0.5, 1.0)];
+        let interval = bootstrap_ratio(&pairs, 20_000, 1).unwrap();
+        assert!((interval.mean + 30.0 / 28.0).abs() < 1e-12);
+        assert!((interval.low + 1.2647).abs() < 0.02 && (interval.high + 0.75).abs() < 0.02, "{interval:?}");
+        assert_eq!(bootstrap_ratio(&[(1.0, 0.0)], 10, 1), None);
+    }
+
+    #[test]
+    fn groups_count_alike_however_large_they_are() {
+        let interval = bootstrap_macro_mean(&[vec![1.0; 90], vec![], vec![0.0; 10]], 200, 1).unwrap();
+        assert_eq!((interval.mean, interval.low, interval.high, interval.n), (0.5, 0.5, 0.5, 100));
+        // One group is the plain mean.
+        let v = [0.3, 0.1, 0.9, 0.4, 0.6];
+        let (one, plain) = (bootstrap_macro_mean(&[v.to_vec()], 100, 1).unwrap(), bootstrap_mean(&v, 100, 1).unwrap());
+        assert!((one.low - plain.low).abs() < 1e-12 && (one.high - plain.high).abs() < 1e-12);
+        assert_eq!(bootstrap_macro_mean(&[vec![]], 100, 1), None);
     }
 
     #[test]
