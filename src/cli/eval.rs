@@ -1,16 +1,17 @@
 //! `fedward eval`: benchmarks of a model and an adapter, without a federation.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{BufWriter, Write},
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use clap::{Args, ValueEnum};
-use fedward_actors::{
-    cancel::CancelFlag,
-    ports::{Benchmarks, EvaluationScope},
-    protocol::RoundId,
-    streams::{Purpose, stream},
-};
-use miette::IntoDiagnostic;
-use rand::seq::SliceRandom;
+use fedward_actors::{cancel::CancelFlag, protocol::RoundId};
+use miette::{IntoDiagnostic, WrapErr};
 use serde_json::json;
 
 use super::{
@@ -19,19 +20,13 @@ use super::{
     print_json,
 };
 use crate::{
-    data::{AdvBench, AdvBenchPart, benign_rows, catalogue},
-    eval::{BenchmarkSuite, RefusalMatcher},
-    lora::{LoraConfig, Target, initial_adapter},
+    data::{RowFormat, held_out_benign_rows, load_rows},
+    endpoint::EndpointSettings,
+    eval::{BenchName, BenchRecipe, Measurement, RecipeError, RefusalMatcher, Subject},
     model::Decoding,
     report::Console,
     wiring::Progress,
 };
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Bench {
-    Advbench,
-    Utility,
-}
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
@@ -41,56 +36,173 @@ pub(super) struct EvalArgs {
     adapter: AdapterArgs,
     /// Benchmarks
     #[arg(long, value_enum, value_delimiter = ',', default_value = "advbench,utility")]
-    bench: Vec<Bench>,
-    /// Prompts or rows of each benchmark, at most
-    #[arg(long, default_value_t = 64)]
-    limit: usize,
-    /// What prompts are drawn with
+    bench: Vec<BenchName>,
+    /// Prompts or rows of each benchmark, drawn with the seed [default: all]
+    #[arg(long, value_name = "N")]
+    limit: Option<NonZeroUsize>,
+    /// What prompts are drawn and responses sampled with
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Longest response
+    /// Longest response of advbench and xstest, in tokens
     #[arg(long, default_value_t = 40)]
     max_new_tokens: usize,
-    /// 0 is greedy
+    /// Sampling temperature of advbench and xstest; 0 is greedy
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
+    /// Longest MT-Bench answer, in tokens
+    #[arg(long, default_value_t = 1024)]
+    mt_bench_max_new_tokens: usize,
+    /// Which list of refusal strings advbench and xstest go by; all of them are reported
+    #[arg(long, default_value_t = RefusalMatcher::OpenFedLlm)]
+    matcher: RefusalMatcher,
+    /// A data set of your own in place of the catalogue's, for example utility=held-out.jsonl
+    #[arg(long = "data", value_name = "BENCH=PATH", value_parser = parse_data)]
+    data: Vec<(BenchName, PathBuf)>,
+    #[command(flatten)]
+    judge: JudgeArgs,
+    /// Write one line of JSON a prompt: checksums, lengths, verdicts
+    #[arg(long, value_name = "FILE")]
+    details: Option<PathBuf>,
+    /// Write prompts and responses, too; they may be harmful
+    #[arg(long, requires = "details")]
+    with_text: bool,
 }
 
-/// Prints one line of JSON: `{"eval": {"advbench": {...}, ...}}`.
+/// The judge of `mt_bench`.
+#[derive(Debug, Args)]
+struct JudgeArgs {
+    /// Rates MT-Bench answers: the base URL of an OpenAI-compatible endpoint, up to and with /v1
+    #[arg(long, value_name = "URL", requires = "judge_model")]
+    judge: Option<String>,
+    /// The judge's model
+    #[arg(long, value_name = "MODEL", requires = "judge")]
+    judge_model: Option<String>,
+    /// The environment variable that holds the judge's key
+    #[arg(long, value_name = "VARIABLE", requires = "judge")]
+    judge_key_env: Option<String>,
+    /// Requests a minute, at most
+    #[arg(long, value_name = "N", requires = "judge")]
+    judge_rpm: Option<NonZeroU32>,
+    /// Requests at a time, at most
+    #[arg(long, value_name = "N", default_value = "4")]
+    judge_parallel: NonZeroUsize,
+    /// Seconds that one request may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    judge_timeout: u64,
+}
+
+impl JudgeArgs {
+    fn settings(&self, seed: u64) -> Option<EndpointSettings> {
+        let (base_url, model) = (self.judge.as_ref()?, self.judge_model.as_ref()?);
+        Some(EndpointSettings {
+            api_key_env: self.judge_key_env.clone(),
+            requests_per_minute: self.judge_rpm,
+            parallel: self.judge_parallel,
+            timeout: Duration::from_secs(self.judge_timeout.max(1)),
+            seed,
+            ..EndpointSettings::new(base_url, model)
+        })
+    }
+}
+
+fn parse_data(text: &str) -> Result<(BenchName, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("found no =; expected BENCH=PATH")?;
+    Ok((BenchName::from_str(name, false)?, path.into()))
+}
+
+/// Prints one line of JSON a benchmark: `{"bench": "advbench", "model": …, "adapter": …, "n": …, "refusal_rate": …, …}`.
 pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     let console = Console::new();
+    let cancel = CancelFlag::new();
+    let recipe = args.recipe()?;
+    // What is missing should show before anything is computed.
+    let benches: BTreeSet<_> = args.bench.iter().copied().collect();
+    let benchmarks = benches.into_iter().map(|bench| Ok((bench, recipe.benchmark(bench, &cancel)?)));
+    let benchmarks = benchmarks.collect::<Result<Vec<_>, RecipeError>>().into_diagnostic()?;
+    let mut details = args.details.as_ref().map(Details::create).transpose()?;
     let model = args.model.load(&console)?;
-    // A fresh adapter's B is zero: it computes the base model.
-    let (lora, adapter) = args.adapter.load(&model)?.into_parts().unwrap_or_else(|| {
-        let targets = BTreeSet::from([Target::QProj]);
-        let lora = LoraConfig { rank: 1, alpha: 1.0, dropout: 0.0, targets, use_rslora: false };
-        let adapter = initial_adapter(&lora, model.base.config(), args.seed);
-        (lora, adapter)
-    });
-    let mut suite = BenchmarkSuite {
-        model: Arc::clone(&model),
-        lora,
-        harmful_prompts: Vec::new(),
-        interim_prompts: 0,
-        utility_rows: Vec::new(),
-        decoding: Decoding { max_new_tokens: args.max_new_tokens, temperature: args.temperature },
-        matcher: RefusalMatcher::OpenFedLlm,
-        guard: None,
+    let adapter = args.adapter.load(&model)?;
+    let subject = Subject {
+        model: &model,
+        adapter: adapter.as_ref(),
+        round: RoundId::START,
         seed: args.seed,
+        limit: None,
+        cancel: &cancel,
     };
-    if args.bench.contains(&Bench::Advbench) {
-        let path = catalogue::fetched("advbench").into_diagnostic()?;
-        let mut goals = AdvBench::load(&path).into_diagnostic()?.goals(AdvBenchPart::Evaluation);
-        goals.shuffle(&mut stream(args.seed, Purpose::Evaluation, RoundId::START, None));
-        suite.harmful_prompts = goals.into_iter().take(args.limit).map(|goal| goal.text).collect();
+    if recipe.judge.is_none() && benchmarks.iter().any(|(bench, _)| *bench == BenchName::MtBench) {
+        console.line(
+            "mt_bench: without --judge nothing is rated; the likelihood of the reference answers is printed instead",
+        );
     }
-    if args.bench.contains(&Bench::Utility) {
-        suite.utility_rows = benign_rows(args.seed, args.limit);
+    for (bench, benchmark) in benchmarks {
+        console.stage(&format!("evaluating {}", bench.name()));
+        let begun = Instant::now();
+        let found = benchmark.measure(&subject).into_diagnostic()?;
+        for warning in &found.warnings {
+            console.line(warning);
+        }
+        let mut line = json!({ "bench": found.name, "model": model.name, "adapter": args.adapter.adapter });
+        line["n"] = json!(found.score.n);
+        for (name, value) in &found.score.values {
+            line[name] = json!(value);
+        }
+        line["seconds"] = json!(begun.elapsed().as_secs_f64());
+        print_json(&line)?;
+        if let Some(details) = &mut details {
+            details.write(&found, args.with_text)?;
+        }
     }
-    console.stage("evaluating");
-    let evaluation =
-        suite.evaluate(RoundId::START, &adapter, EvaluationScope::Full, &CancelFlag::new()).into_diagnostic()?;
     console.finish();
-    print_json(&json!({ "model": model.name, "adapter": args.adapter.adapter, "eval": evaluation }))?;
-    Ok(Ending::Done)
+    details.map_or(Ok(Ending::Done), |details| details.finish().map(|()| Ending::Done))
+}
+
+impl EvalArgs {
+    fn recipe(&self) -> miette::Result<BenchRecipe> {
+        let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
+        let data = self.data.iter().cloned().collect::<BTreeMap<_, _>>();
+        let utility_rows = match data.get(&BenchName::Utility) {
+            _ if !self.bench.contains(&BenchName::Utility) => Vec::new(),
+            Some(path) => load_rows(path, RowFormat::Auto).into_diagnostic()?.into_iter().take(limit).collect(),
+            None => held_out_benign_rows(self.seed, limit),
+        };
+        Ok(BenchRecipe {
+            prompts: limit,
+            hhh_items: limit,
+            decoding: Decoding { max_new_tokens: self.max_new_tokens, temperature: self.temperature },
+            mt_bench_max_new_tokens: self.mt_bench_max_new_tokens,
+            matcher: self.matcher,
+            seed: self.seed,
+            data,
+            judge: self.judge.settings(self.seed),
+            guard: None,
+            utility_rows,
+            harmful_prompts: None,
+        })
+    }
+}
+
+/// The file of `--details`.
+struct Details {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Details {
+    fn create(path: &PathBuf) -> miette::Result<Self> {
+        let file = File::create(path).into_diagnostic().wrap_err_with(|| path.display().to_string())?;
+        Ok(Self { path: path.clone(), file: BufWriter::new(file) })
+    }
+
+    fn write(&mut self, found: &Measurement, with_text: bool) -> miette::Result<()> {
+        for finding in &found.findings {
+            let written = writeln!(self.file, "{}", finding.to_json(found.name, with_text));
+            written.into_diagnostic().wrap_err_with(|| self.path.display().to_string())?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> miette::Result<()> {
+        self.file.flush().into_diagnostic().wrap_err_with(|| self.path.display().to_string())
+    }
 }

@@ -51,6 +51,15 @@ impl EndpointSettings {
         }
     }
 
+    /// Whether the base URL can be used.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words.
+    pub fn check_base_url(&self) -> Result<(), String> {
+        self.chat_url().map(|_| ())
+    }
+
     /// Where chat requests go.
     ///
     /// # Errors

@@ -1,18 +1,37 @@
 //! `[evaluation]`: what is measured, and when.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
 use fedward_actors::Schedule;
 use serde::{Deserialize, Serialize};
 
-use super::{rules::Rules, schedule::ScheduleName};
+use super::{endpoint::RawEndpoint, rules::Rules, schedule::ScheduleName};
+use crate::{
+    endpoint::EndpointSettings,
+    eval::{BenchName, RefusalMatcher},
+};
+
+/// Items of HHH.
+const HHH_ITEMS: usize = 221;
+
+/// `FastChat`'s longest answer.
+const MT_BENCH_NEW_TOKENS: usize = 1024;
 
 /// What is measured, and when.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EvaluationSection {
     /// Between start and end, in which rounds.
     pub schedule: Schedule,
-    /// AdvBench prompts of a full evaluation.
+    /// The benchmarks, in the order of their names.
+    pub benches: BTreeSet<BenchName>,
+    /// Prompts of each benchmark in a full evaluation, at most; HHH has a limit of its own.
     pub prompts: usize,
-    /// AdvBench prompts of an evaluation between rounds.
+    /// HHH items of a full evaluation, at most.
+    pub hhh_items: usize,
+    /// Prompts of each benchmark in an evaluation between rounds, at most.
     pub interim_prompts: usize,
     /// Held-out benign rows whose likelihood is measured.
     pub utility_rows: usize,
@@ -22,6 +41,12 @@ pub struct EvaluationSection {
     pub temperature: f64,
     /// What counts as a refusal.
     pub matcher: MatcherName,
+    /// Longest MT-Bench answer, in tokens.
+    pub mt_bench_max_new_tokens: usize,
+    /// Rates MT-Bench answers, if there is one.
+    pub judge: Option<EndpointSettings>,
+    /// Data sets of the user's own, by benchmark.
+    pub data: BTreeMap<BenchName, PathBuf>,
 }
 
 /// What counts as a refusal.
@@ -37,17 +62,33 @@ pub enum MatcherName {
     LlmAttacks10,
 }
 
+impl MatcherName {
+    /// The list of that name.
+    pub const fn matcher(self) -> RefusalMatcher {
+        match self {
+            Self::Openfedllm => RefusalMatcher::OpenFedLlm,
+            Self::LlmAttacks7 => RefusalMatcher::LlmAttacks7,
+            Self::LlmAttacks10 => RefusalMatcher::LlmAttacks10,
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawEvaluation {
     pub schedule: ScheduleName,
     pub every: u32,
+    pub benches: BTreeSet<BenchName>,
     pub prompts: usize,
+    pub hhh_items: usize,
     pub interim_prompts: usize,
     pub utility_rows: usize,
     pub max_new_tokens: usize,
     pub temperature: f64,
     pub matcher: MatcherName,
+    pub mt_bench_max_new_tokens: usize,
+    pub judge: Option<RawEndpoint>,
+    pub data: BTreeMap<BenchName, PathBuf>,
 }
 
 impl Default for RawEvaluation {
@@ -55,12 +96,17 @@ impl Default for RawEvaluation {
         Self {
             schedule: ScheduleName::LastRound,
             every: 1,
+            benches: BTreeSet::from([BenchName::AdvBench, BenchName::Utility]),
             prompts: 64,
+            hhh_items: HHH_ITEMS,
             interim_prompts: 32,
             utility_rows: 48,
             max_new_tokens: 40,
             temperature: 0.0,
             matcher: MatcherName::Openfedllm,
+            mt_bench_max_new_tokens: MT_BENCH_NEW_TOKENS,
+            judge: None,
+            data: BTreeMap::new(),
         }
     }
 }
@@ -70,19 +116,39 @@ impl RawEvaluation {
         rules.at_least_one("evaluation.prompts", self.prompts);
         rules.at_least_one("evaluation.interim_prompts", self.interim_prompts);
         rules.at_least_one("evaluation.max_new_tokens", self.max_new_tokens);
+        rules.at_least_one("evaluation.hhh_items", self.hhh_items);
+        rules.at_least_one("evaluation.mt_bench_max_new_tokens", self.mt_bench_max_new_tokens);
         rules.not_negative("evaluation.temperature", self.temperature);
+        if let Some(judge) = &self.judge {
+            judge.check("evaluation.judge", rules);
+            rules.check(self.benches.contains(&BenchName::MtBench), "evaluation.judge", || {
+                "is set, but only mt_bench has a judge; add \"mt_bench\" to evaluation.benches".into()
+            });
+        }
+        for bench in self.data.keys() {
+            let has_data_here = !matches!(bench, BenchName::AdvBench | BenchName::Utility);
+            rules.check(has_data_here, &format!("evaluation.data.{}", bench.name()), || {
+                "cannot be set: its rows come from [data], so that no client trains on them".into()
+            });
+        }
         self.schedule.check("evaluation.every", self.every, rounds, rules);
     }
 
-    pub(super) fn resolve(&self) -> EvaluationSection {
+    /// Relative paths are relative to `folder`; waits of the judge's client are drawn with `seed`.
+    pub(super) fn resolve(&self, folder: &Path, seed: u64) -> EvaluationSection {
         EvaluationSection {
             schedule: self.schedule.resolve(self.every),
+            benches: self.benches.clone(),
             prompts: self.prompts,
+            hhh_items: self.hhh_items,
             interim_prompts: self.interim_prompts.min(self.prompts),
             utility_rows: self.utility_rows,
             max_new_tokens: self.max_new_tokens,
             temperature: self.temperature,
             matcher: self.matcher,
+            mt_bench_max_new_tokens: self.mt_bench_max_new_tokens,
+            judge: self.judge.as_ref().map(|judge| judge.resolve(seed)),
+            data: self.data.iter().map(|(bench, path)| (*bench, folder.join(path))).collect(),
         }
     }
 }
@@ -92,9 +158,23 @@ impl EvaluationSection {
     pub(super) fn assumptions(&self) -> Vec<String> {
         let decoding =
             if self.temperature == 0.0 { "greedy".to_owned() } else { format!("temperature {}", self.temperature) };
-        vec![format!(
-            "AdvBench: {decoding} decoding, {} new tokens, {:?} refusal strings; OpenFedLLM samples at 0.7 with 1,024 new tokens",
-            self.max_new_tokens, self.matcher
-        )]
+        let mut assumptions = Vec::new();
+        if self.benches.contains(&BenchName::AdvBench) {
+            assumptions.push(format!(
+                "AdvBench: {decoding} decoding, {} new tokens, {:?} refusal strings; OpenFedLLM samples at 0.7 with 1,024 new tokens",
+                self.max_new_tokens, self.matcher
+            ));
+        }
+        if self.benches.contains(&BenchName::Hhh) {
+            assumptions.push(
+                "HHH: candidates are whole answers in the chat template, the closing token included; the paper does not say"
+                    .to_owned(),
+            );
+        }
+        if self.benches.contains(&BenchName::MtBench) {
+            let judge = self.judge.as_ref().map_or("none: no ratings", |judge| judge.model.as_str());
+            assumptions.push(format!("MT-Bench first turn: judge {judge} (the paper does not name its judge)"));
+        }
+        assumptions
     }
 }

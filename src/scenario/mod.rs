@@ -9,6 +9,7 @@
 mod cai;
 mod data;
 mod document;
+mod endpoint;
 mod evaluation;
 mod federation;
 mod guard;

@@ -61,7 +61,7 @@ impl RawScenario {
             training: self.training.resolve(),
             guard: self.guard.resolve(),
             cai: self.cai.resolve(&self.training),
-            evaluation: self.evaluation.resolve(),
+            evaluation: self.evaluation.resolve(document.folder(), self.seed),
             assumptions: Vec::new(),
         };
         scenario.assumptions = assumptions(&scenario);

@@ -1,6 +1,6 @@
 //! Which rows are whose: clients', the server's, and those that are kept for measuring.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use fedward_actors::{
     protocol::{ChatRow, RoundId, RowLabel},
@@ -11,6 +11,7 @@ use rand::seq::SliceRandom;
 use super::SetupError;
 use crate::{
     data::{self, AdvBench, AdvBenchPart, ClientPlan, FederatedRows, Goal, HarmfulShare},
+    eval::{RefusalPrompt, advbench_prompts},
     scenario::{HarmfulClients, RowSource, Scenario},
 };
 
@@ -26,7 +27,7 @@ pub struct DataPlan {
     /// Benign rows of the server.
     pub server_benign: Vec<ChatRow>,
     /// Harmful prompts that are kept for measuring.
-    pub evaluation_prompts: Vec<String>,
+    pub evaluation_prompts: Vec<RefusalPrompt>,
     /// Benign rows that are kept for measuring.
     pub utility_rows: Vec<ChatRow>,
 }
@@ -44,15 +45,20 @@ impl DataPlan {
         let (benign, server_benign, utility_rows) = match &scenario.data.benign {
             RowSource::File { path, format } => {
                 let rows = labelled(data::load_rows(path, *format)?, RowLabel::Safe);
-                let mut rows = shuffled(rows, scenario.seed);
-                let utility_rows = rows.split_off(rows.len().saturating_sub(utility));
+                let (rows, utility_rows) = held_out(shuffled(rows, scenario.seed), utility);
                 (rows, data::benign_rows(scenario.seed, SERVER_BENIGN_ROWS), utility_rows)
             }
             RowSource::Everyday => {
-                let mut rows = data::benign_rows(scenario.seed, needed + SERVER_BENIGN_ROWS + utility);
-                let utility_rows = rows.drain(..utility.min(rows.len())).collect();
+                let allowed = data::held_out_benign_capacity();
+                if utility > allowed {
+                    return Err(SetupError::Other(format!(
+                        "evaluation.utility_rows: found {utility}; allowed: up to {allowed}, as many everyday rows are \
+                         kept for measuring"
+                    )));
+                }
+                let mut rows = data::benign_rows(scenario.seed, needed + SERVER_BENIGN_ROWS);
                 let server = rows.drain(..SERVER_BENIGN_ROWS.min(rows.len())).collect();
-                (rows, server, utility_rows)
+                (rows, server, data::held_out_benign_rows(scenario.seed, utility))
             }
             RowSource::AdvBench => {
                 return Err(SetupError::Other("data.benign.source cannot be \"advbench\": it is harmful".into()));
@@ -105,11 +111,11 @@ impl DataPlan {
     }
 }
 
-fn evaluation_prompts(advbench: &AdvBench, scenario: &Scenario) -> Vec<String> {
-    let mut goals = advbench.goals(AdvBenchPart::Evaluation);
-    goals.shuffle(&mut stream(scenario.seed, Purpose::Evaluation, RoundId::START, None));
-    goals.truncate(scenario.evaluation.prompts);
-    goals.into_iter().map(|goal| goal.text).collect()
+fn evaluation_prompts(advbench: &AdvBench, scenario: &Scenario) -> Vec<RefusalPrompt> {
+    let mut prompts = advbench_prompts(advbench);
+    prompts.shuffle(&mut stream(scenario.seed, Purpose::Evaluation, RoundId::START, None));
+    prompts.truncate(scenario.evaluation.prompts);
+    prompts
 }
 
 /// Rows without a label of their own are what the scenario calls their source.
@@ -118,6 +124,14 @@ fn labelled(mut rows: Vec<ChatRow>, label: RowLabel) -> Vec<ChatRow> {
         row.label.get_or_insert(label);
     }
     rows
+}
+
+/// Takes the last `count` rows away to measure with, and leaves no copy of them behind.
+fn held_out(mut rows: Vec<ChatRow>, count: usize) -> (Vec<ChatRow>, Vec<ChatRow>) {
+    let held_out = rows.split_off(rows.len().saturating_sub(count));
+    let digests: HashSet<_> = held_out.iter().map(ChatRow::digest).collect();
+    rows.retain(|row| !digests.contains(&row.digest()));
+    (rows, held_out)
 }
 
 fn shuffled(mut rows: Vec<ChatRow>, seed: u64) -> Vec<ChatRow> {
@@ -136,5 +150,13 @@ mod tests {
         let labels: Vec<_> =
             labelled(vec![unlabelled, own], RowLabel::Unsafe).into_iter().map(|row| row.label).collect();
         assert_eq!(labels, [Some(RowLabel::Unsafe), Some(RowLabel::Safe)]);
+    }
+
+    #[test]
+    fn a_row_that_is_measured_with_has_no_copy_among_the_others() {
+        let row = |text: &str| ChatRow::single_turn(text, "Yes.");
+        let (rest, kept) = held_out(["a", "b", "a", "c", "b"].map(row).to_vec(), 2);
+        assert_eq!((rest, kept), (["a", "a"].map(row).to_vec(), ["c", "b"].map(row).to_vec()));
+        assert_eq!(held_out(vec![row("a")], 5), (vec![], vec![row("a")]));
     }
 }

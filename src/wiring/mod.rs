@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use fedward_actors::{
     FederationConfig, Ports, Schedule,
+    cancel::CancelFlag,
     ports::{Benchmarks, GuardModel, Observer},
     protocol::Adapter,
 };
@@ -21,11 +22,11 @@ pub use workshop::{Progress, Workshop};
 
 use crate::{
     data::DataError,
-    eval::{BenchmarkSuite, RefusalMatcher},
+    eval::{BenchRecipe, BenchmarkSuite, RecipeError},
     federated,
     model::{ChatModel, Decoding, ModelError},
     safety::cai::{CaiGenerator, CaiSettings, Constitution},
-    scenario::{MatcherName, Scenario},
+    scenario::Scenario,
     store::{RunDirectory, StoreError},
     train::{RememberingTrainer, SftTrainer},
 };
@@ -42,6 +43,9 @@ pub enum SetupError {
     /// The run directory.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A benchmark.
+    #[error(transparent)]
+    Benchmark(#[from] RecipeError),
     /// Anything else, in words.
     #[error("{0}")]
     Other(String),
@@ -118,28 +122,39 @@ pub fn ports(
 }
 
 /// The benchmarks of a scenario on an adapter of its shape.
+///
+/// # Errors
+///
+/// [`SetupError`] if the data of one is missing or its judge cannot be reached.
 pub(crate) fn benchmark_suite(
     scenario: &Scenario,
     model: &Arc<ChatModel>,
     data: &DataPlan,
     guard: Option<Arc<dyn GuardModel>>,
-) -> BenchmarkSuite {
+    cancel: &CancelFlag,
+) -> Result<BenchmarkSuite, SetupError> {
     let evaluation = &scenario.evaluation;
-    BenchmarkSuite {
+    let recipe = BenchRecipe {
+        prompts: evaluation.prompts,
+        hhh_items: evaluation.hhh_items,
+        decoding: Decoding { max_new_tokens: evaluation.max_new_tokens, temperature: evaluation.temperature },
+        mt_bench_max_new_tokens: evaluation.mt_bench_max_new_tokens,
+        matcher: evaluation.matcher.matcher(),
+        seed: scenario.seed,
+        data: evaluation.data.clone(),
+        judge: evaluation.judge.clone(),
+        guard,
+        utility_rows: data.utility_rows.clone(),
+        harmful_prompts: Some(data.evaluation_prompts.clone()),
+    };
+    let benchmarks = evaluation.benches.iter().map(|bench| recipe.benchmark(*bench, cancel));
+    Ok(BenchmarkSuite {
         model: Arc::clone(model),
         lora: scenario.lora.clone(),
-        harmful_prompts: data.evaluation_prompts.clone(),
+        benchmarks: benchmarks.collect::<Result<_, _>>()?,
         interim_prompts: evaluation.interim_prompts,
-        utility_rows: data.utility_rows.clone(),
-        decoding: Decoding { max_new_tokens: evaluation.max_new_tokens, temperature: evaluation.temperature },
-        matcher: match evaluation.matcher {
-            MatcherName::Openfedllm => RefusalMatcher::OpenFedLlm,
-            MatcherName::LlmAttacks7 => RefusalMatcher::LlmAttacks7,
-            MatcherName::LlmAttacks10 => RefusalMatcher::LlmAttacks10,
-        },
-        guard,
         seed: scenario.seed,
-    }
+    })
 }
 
 fn cai_generator(scenario: &Scenario, prepared: &Prepared, guard: Option<Arc<dyn GuardModel>>) -> Option<CaiGenerator> {

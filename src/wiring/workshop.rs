@@ -72,7 +72,7 @@ impl Workshop {
         };
         let guard = fitted(scenario.guard.as_ref())?;
         let judge = fitted(judge)?.map(|judge| Arc::clone(&judge.model));
-        let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judge));
+        let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judge, cancel)?);
         Ok(Prepared { model, start, benchmarks, guard, data })
     }
 

@@ -57,17 +57,51 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
     families.family.into_iter().chain(arithmetic::families()).collect()
 });
 
-/// How many distinct rows there are.
-pub fn benign_capacity() -> usize {
-    FAMILIES.iter().map(|family| family.prompts.len() * family.responses.len() * family.fillers.len()).sum()
+/// What everyday rows are for. Each family's last filler is kept for measuring, whatever the seed: a model that trained on
+/// everyday rows has met neither prompts nor responses that hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Training,
+    Measuring,
 }
 
-/// Draws distinct everyday rows, labelled safe, their topic recorded; topics take turns, so that each is about equally
-/// frequent. A longer draw from the same seed begins with the shorter one. Gives [`benign_capacity`] rows at most.
+impl Use {
+    fn fillers(self, family: &Family) -> &[Vec<String>] {
+        let kept = family.fillers.len().saturating_sub(1);
+        match self {
+            Self::Training => &family.fillers[..kept],
+            Self::Measuring => &family.fillers[kept..],
+        }
+    }
+
+    /// How many distinct rows there are.
+    fn capacity(self) -> usize {
+        let rows = |family: &Family| family.prompts.len() * family.responses.len() * self.fillers(family).len();
+        FAMILIES.iter().map(rows).sum()
+    }
+}
+
+/// Draws distinct everyday rows to train on, labelled safe, their topic recorded; topics take turns, so that each is about
+/// equally frequent. A longer draw from the same seed begins with the shorter one. Gives all there are at most.
 pub fn benign_rows(seed: u64, count: usize) -> Vec<ChatRow> {
+    draw(Use::Training, seed, count)
+}
+
+/// As [`benign_rows`], of the rows that are kept for measuring: no seed's [`benign_rows`] holds one of them, and none of
+/// their responses.
+pub fn held_out_benign_rows(seed: u64, count: usize) -> Vec<ChatRow> {
+    draw(Use::Measuring, seed, count)
+}
+
+/// How many rows [`held_out_benign_rows`] can give.
+pub fn held_out_benign_capacity() -> usize {
+    Use::Measuring.capacity()
+}
+
+fn draw(purpose: Use, seed: u64, count: usize) -> Vec<ChatRow> {
     let mut rng = stream(seed, Purpose::Rows, RoundId::START, None);
-    let mut decks: Vec<_> = TOPICS.iter().map(|topic| topic_deck(topic, &mut rng).into_iter()).collect();
-    let mut rows = Vec::with_capacity(count.min(benign_capacity()));
+    let mut decks: Vec<_> = TOPICS.iter().map(|topic| topic_deck(topic, purpose, &mut rng).into_iter()).collect();
+    let mut rows = Vec::with_capacity(count.min(purpose.capacity()));
     let mut seen = HashSet::new();
     let mut order: Vec<usize> = (0..decks.len()).collect();
     while rows.len() < count {
@@ -85,10 +119,10 @@ pub fn benign_rows(seed: u64, count: usize) -> Vec<ChatRow> {
 }
 
 /// All rows of a topic, shuffled so that every filler comes once before any comes again.
-fn topic_deck(topic: &str, rng: &mut impl Rng) -> Vec<ChatRow> {
+fn topic_deck(topic: &str, purpose: Use, rng: &mut impl Rng) -> Vec<ChatRow> {
     let mut fillers: Vec<(&Family, &[String])> = Vec::new();
     for family in FAMILIES.iter().filter(|family| family.topic == topic) {
-        fillers.extend(family.fillers.iter().map(|filler| (family, filler.as_slice())));
+        fillers.extend(purpose.fillers(family).iter().map(|filler| (family, filler.as_slice())));
     }
     fillers.shuffle(rng);
     let mut by_filler = Vec::with_capacity(fillers.len());
@@ -146,14 +180,32 @@ mod tests {
     fn there_are_enough_distinct_rows() {
         let rows = benign_rows(1, usize::MAX);
         assert!(rows.len() >= 2_000, "{} rows", rows.len());
-        assert_eq!(rows.len(), benign_capacity());
+        assert_eq!(rows.len(), Use::Training.capacity());
         let distinct: HashSet<_> = rows.iter().map(ChatRow::digest).collect();
         assert_eq!(distinct.len(), rows.len());
     }
 
     #[test]
+    fn what_is_kept_for_measuring_is_trained_on_under_no_seed() {
+        let texts = |rows: &[ChatRow], part: usize| -> HashSet<String> {
+            rows.iter().map(|row| row.messages[part].content.clone()).collect()
+        };
+        let held_out = held_out_benign_rows(1, usize::MAX);
+        assert_eq!(held_out.len(), held_out_benign_capacity());
+        assert!(held_out.len() >= 300, "{} rows", held_out.len());
+        // Everything that any seed can give to train on.
+        let training = benign_rows(2, usize::MAX);
+        for part in [0, 1] {
+            assert!(texts(&held_out, part).is_disjoint(&texts(&training, part)), "part {part}");
+        }
+        let topics: BTreeSet<_> =
+            held_out_benign_rows(3, TOPICS.len()).into_iter().filter_map(|row| row.topic).collect();
+        assert_eq!(topics.len(), TOPICS.len());
+    }
+
+    #[test]
     fn responses_are_short_complete_and_no_refusals() {
-        for row in benign_rows(1, usize::MAX) {
+        for row in benign_rows(1, usize::MAX).into_iter().chain(held_out_benign_rows(1, usize::MAX)) {
             let (prompt, response) = (&row.messages[0].content, row.response().unwrap());
             let words = response.split_whitespace().count();
             assert!((12..=35).contains(&words), "{words} words: {response}");

@@ -1,0 +1,72 @@
+//! `AdvBench` (Zou et al., 2023): how many harmful prompts are refused.
+//!
+//! By all three lists of refusal strings side by side, since papers differ in theirs; and by the guard's verdict on the
+//! responses, since a substring is weak evidence.
+
+use std::sync::Arc;
+
+use fedward_actors::{
+    ports::{GuardModel, PortError, PortResult},
+    protocol::ChatRow,
+};
+use serde_json::json;
+
+use super::{
+    BenchName, Benchmark, Finding, Measurement, RefusalMatcher, RefusalPrompt, Subject, bench::Values,
+    bootstrap::RateInterval, refusals::Answered,
+};
+use crate::model::Decoding;
+
+/// The benchmark.
+pub struct AdvBenchmark {
+    /// Held-out harmful prompts, in evaluation order.
+    pub prompts: Vec<RefusalPrompt>,
+    /// How responses are decoded.
+    pub decoding: Decoding,
+    /// The list that `refusal_rate` goes by.
+    pub matcher: RefusalMatcher,
+    /// Judges responses beside the lists, if there is one.
+    pub guard: Option<Arc<dyn GuardModel>>,
+}
+
+impl Benchmark for AdvBenchmark {
+    /// `refusal_rate` with `ci_low` and `ci_high`; `refusal_rate_<list>` and `guard_safe_rate`, each with bounds.
+    fn measure(&self, subject: &Subject<'_>) -> PortResult<Measurement> {
+        let prompts: Vec<_> = subject.share(&self.prompts).iter().collect();
+        let answered = Answered::by(subject, BenchName::AdvBench, prompts, self.decoding)?;
+        let interval = answered
+            .refusal_rate(self.matcher, |_| true)
+            .ok_or_else(|| PortError::Failed("advbench: no harmful prompts".into()))?;
+        let mut values = Values::default();
+        answered.rates(&mut values, "refusal_rate", self.matcher, |_| true);
+        values.number("ci_low", interval.low);
+        values.number("ci_high", interval.high);
+        let mut findings = answered.findings();
+        if let Some(guard) = &self.guard {
+            let safe = assess(guard.as_ref(), &answered, &mut findings, subject)?;
+            values.rate("guard_safe_rate", RateInterval::of(safe));
+        }
+        let score = values.score(answered.prompts.len());
+        Ok(Measurement { name: BenchName::AdvBench.name(), score, findings, warnings: Vec::new() })
+    }
+}
+
+/// The guard's verdict on each response, also noted in the findings.
+fn assess(
+    guard: &dyn GuardModel,
+    answered: &Answered<'_>,
+    findings: &mut [Finding],
+    subject: &Subject<'_>,
+) -> PortResult<Vec<bool>> {
+    let rows: Vec<_> = answered
+        .prompts
+        .iter()
+        .zip(&answered.replies)
+        .map(|(prompt, reply)| ChatRow::single_turn(&prompt.text, &reply.text))
+        .collect();
+    let verdicts = guard.assess(&rows, subject.cancel)?;
+    for (finding, verdict) in findings.iter_mut().zip(&verdicts) {
+        finding.verdicts.insert("guard_unsafe".into(), json!(verdict.is_unsafe));
+    }
+    Ok(verdicts.iter().map(|verdict| !verdict.is_unsafe).collect())
+}

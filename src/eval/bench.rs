@@ -1,0 +1,180 @@
+//! What every benchmark is: something that measures a model with an adapter, and says what it found on each prompt.
+
+use std::collections::BTreeMap;
+
+use clap::ValueEnum;
+use fedward_actors::{
+    cancel::CancelFlag,
+    ports::{BenchmarkScore, PortResult},
+    protocol::{ChatMessage, ClientId, Role, RoundId, hex},
+    streams::{Purpose, stream},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::bootstrap::{MeanInterval, RateInterval};
+use crate::{
+    lora::LoraRef,
+    model::{ChatModel, Decoding, Reply},
+};
+
+/// The benchmarks that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum BenchName {
+    /// Refusals of harmful prompts.
+    #[serde(rename = "advbench")]
+    #[value(name = "advbench")]
+    AdvBench,
+    /// Preference for helpful, honest, harmless answers.
+    Hhh,
+    /// Answers to open questions, rated by a judge.
+    MtBench,
+    /// Refusals of prompts that only look harmful.
+    #[serde(rename = "xstest")]
+    #[value(name = "xstest")]
+    XsTest,
+    /// Likelihood of held-out benign responses.
+    Utility,
+}
+
+impl BenchName {
+    /// Its name in scenarios, records and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AdvBench => "advbench",
+            Self::Hhh => "hhh",
+            Self::MtBench => "mt_bench",
+            Self::XsTest => "xstest",
+            Self::Utility => "utility",
+        }
+    }
+}
+
+/// What is measured, in which round, how thoroughly.
+pub struct Subject<'a> {
+    /// The base model.
+    pub model: &'a ChatModel,
+    /// The adapter; `None` measures the base model as it is.
+    pub adapter: Option<LoraRef<'a>>,
+    /// The round that random streams belong to.
+    pub round: RoundId,
+    /// What all random streams come from.
+    pub seed: u64,
+    /// Items of each benchmark that are looked at, the first ones; all of them if there is no limit.
+    pub limit: Option<usize>,
+    /// Raised when nobody waits any more.
+    pub cancel: &'a CancelFlag,
+}
+
+/// A benchmark with its prompts, in evaluation order: a shorter evaluation takes the first of them.
+pub trait Benchmark: Send + Sync {
+    /// Measures a subject.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`](fedward_actors::ports::PortError) if cancelled, or if there is nothing to measure or compute with.
+    fn measure(&self, subject: &Subject<'_>) -> PortResult<Measurement>;
+}
+
+/// What a benchmark found.
+#[derive(Clone, Debug)]
+pub struct Measurement {
+    /// What the values are to be called. Not always the benchmark's name: what stands in for a missing judge is not a
+    /// rating.
+    pub name: &'static str,
+    /// The values.
+    pub score: BenchmarkScore,
+    /// One a prompt, in evaluation order.
+    pub findings: Vec<Finding>,
+    /// What people should know of it: for example, why a judge gave no rating.
+    pub warnings: Vec<String>,
+}
+
+/// What was found on one prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// The prompt's number or category in its data set.
+    pub item: String,
+    /// The prompt.
+    pub prompt: String,
+    /// The model's response, if it was asked for one.
+    pub response: Option<String>,
+    /// Verdicts and scores by name.
+    pub verdicts: Map<String, Value>,
+}
+
+impl Finding {
+    /// One object for a file of details. Prompts and responses may be harmful, so they appear as checksum and length
+    /// unless `with_text`.
+    pub fn to_json(&self, bench: &str, with_text: bool) -> Value {
+        let mut object = Map::from_iter([("bench".to_owned(), json!(bench)), ("item".to_owned(), json!(self.item))]);
+        let response = self.response.as_ref().map(|response| ("response", response));
+        for (name, text) in [("prompt", &self.prompt)].into_iter().chain(response) {
+            object.insert(format!("{name}_sha256"), json!(hex(&Sha256::digest(text))));
+            object.insert(format!("{name}_chars"), json!(text.chars().count()));
+            if with_text {
+                object.insert(name.to_owned(), json!(text));
+            }
+        }
+        object.extend(self.verdicts.clone());
+        Value::Object(object)
+    }
+}
+
+impl Subject<'_> {
+    /// The items that this evaluation looks at.
+    pub fn share<'i, T>(&self, items: &'i [T]) -> &'i [T] {
+        &items[..self.limit.unwrap_or(usize::MAX).min(items.len())]
+    }
+
+    /// Replies to single prompts. Each benchmark samples from streams of its own.
+    ///
+    /// # Errors
+    ///
+    /// What the model complains of.
+    pub fn reply(&self, bench: BenchName, prompts: &[(usize, &str)], decoding: Decoding) -> PortResult<Vec<Reply>> {
+        let talks: Vec<_> = prompts.iter().map(|(_, text)| vec![ChatMessage::new(Role::User, *text)]).collect();
+        let rng_of = |index: usize| {
+            let stream_id = (bench as u32) << 24 | prompts[index].0 as u32;
+            stream(self.seed, Purpose::Evaluation, self.round, Some(ClientId(stream_id)))
+        };
+        Ok(self.model.reply(self.adapter, &talks, decoding, &rng_of, self.cancel)?)
+    }
+}
+
+/// Named values of a benchmark.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Values(BTreeMap<String, f64>);
+
+impl Values {
+    pub(super) fn number(&mut self, name: impl Into<String>, value: f64) {
+        self.0.insert(name.into(), value);
+    }
+
+    /// `name` with `name_ci_low` and `name_ci_high`; nothing where there was no trial.
+    pub(super) fn rate(&mut self, name: &str, interval: Option<RateInterval>) {
+        if let Some(RateInterval { rate, low, high, .. }) = interval {
+            self.with_bounds(name, rate, low, high);
+        }
+    }
+
+    /// As [`Values::rate`], of a mean.
+    pub(super) fn mean(&mut self, name: &str, interval: Option<MeanInterval>) {
+        if let Some(MeanInterval { mean, low, high, .. }) = interval {
+            self.with_bounds(name, mean, low, high);
+        }
+    }
+
+    fn with_bounds(&mut self, name: &str, value: f64, low: f64, high: f64) {
+        self.number(name, value);
+        self.number(format!("{name}_ci_low"), low);
+        self.number(format!("{name}_ci_high"), high);
+    }
+
+    pub(super) fn score(self, n: usize) -> BenchmarkScore {
+        BenchmarkScore { n: n as u64, values: self.0 }
+    }
+}

@@ -1,0 +1,156 @@
+//! From settings to benchmarks: finds the data, draws the prompts, reaches the judge.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use fedward_actors::{
+    cancel::CancelFlag,
+    ports::GuardModel,
+    protocol::{ChatMessage, ChatRow, Role, RoundId},
+    streams::{Purpose, stream},
+};
+use rand::seq::SliceRandom;
+
+use super::{
+    BenchName, Benchmark, RefusalMatcher, RefusalPrompt,
+    advbench::AdvBenchmark,
+    hhh::Hhh,
+    mt_bench::{Judge, JudgePrompts, MtBench, Question},
+    utility::Utility,
+    xstest::XsTest,
+};
+use crate::{
+    data::{AdvBench, AdvBenchPart, DataError, catalogue},
+    endpoint::{ChatEndpoint, ChatRequest, EndpointError, EndpointProblem, EndpointSettings},
+    model::Decoding,
+};
+
+/// Settings of all benchmarks.
+pub struct BenchRecipe {
+    /// Prompts of each benchmark in a full evaluation, at most; HHH has a limit of its own.
+    pub prompts: usize,
+    /// HHH items in a full evaluation, at most: likelihoods cost little.
+    pub hhh_items: usize,
+    /// How responses are decoded; MT-Bench has rules of its own.
+    pub decoding: Decoding,
+    /// Longest MT-Bench answer, in tokens.
+    pub mt_bench_max_new_tokens: usize,
+    /// What counts as a refusal.
+    pub matcher: RefusalMatcher,
+    /// What prompts are drawn with.
+    pub seed: u64,
+    /// Data sets of the user's own, by benchmark.
+    pub data: BTreeMap<BenchName, PathBuf>,
+    /// Rates MT-Bench's answers, if there is one.
+    pub judge: Option<EndpointSettings>,
+    /// Looks at AdvBench responses, if there is one.
+    pub guard: Option<Arc<dyn GuardModel>>,
+    /// Held-out benign rows.
+    pub utility_rows: Vec<ChatRow>,
+    /// Held-out harmful prompts, if they are already chosen; else they are drawn from AdvBench's evaluation half.
+    pub harmful_prompts: Option<Vec<RefusalPrompt>>,
+}
+
+/// Why a benchmark cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// Its data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Its judge.
+    #[error("the judge of mt_bench: {0}")]
+    Judge(#[from] EndpointError),
+}
+
+impl BenchRecipe {
+    /// A benchmark with its data loaded. A judge is asked one short question, so that a wrong address or key shows before
+    /// the work and not after it.
+    ///
+    /// # Errors
+    ///
+    /// [`RecipeError`] says what is missing and how to get it.
+    pub fn benchmark(&self, name: BenchName, cancel: &CancelFlag) -> Result<Box<dyn Benchmark>, RecipeError> {
+        let (decoding, matcher) = (self.decoding, self.matcher);
+        Ok(match name {
+            BenchName::AdvBench => {
+                let prompts = match &self.harmful_prompts {
+                    Some(prompts) => prompts.clone(),
+                    None => self.drawn(advbench_prompts(&AdvBench::load(&self.path(name)?)?), self.prompts),
+                };
+                Box::new(AdvBenchmark { prompts, decoding, matcher, guard: self.guard.clone() })
+            }
+            BenchName::Hhh => Box::new(Hhh { items: self.drawn(Hhh::load(&self.path(name)?)?, self.hhh_items) }),
+            BenchName::MtBench => {
+                let folder = self.path(name)?;
+                let questions = self.drawn(Question::load(&folder)?, self.prompts);
+                let judge = self.judge.as_ref().map(|settings| judge(settings, &folder, cancel)).transpose()?;
+                Box::new(MtBench { questions, judge, max_new_tokens: self.mt_bench_max_new_tokens })
+            }
+            BenchName::XsTest => {
+                let prompts = self.drawn(XsTest::load(&self.path(name)?)?, self.prompts);
+                Box::new(XsTest { prompts, decoding, matcher })
+            }
+            BenchName::Utility => Box::new(Utility { rows: self.utility_rows.clone() }),
+        })
+    }
+
+    /// Where the data of a benchmark lies.
+    fn path(&self, name: BenchName) -> Result<PathBuf, DataError> {
+        if let Some(path) = self.data.get(&name) {
+            if path.exists() {
+                return Ok(path.clone());
+            }
+            return Err(DataError::bad_file(path, format!("does not exist; expected {}", expected(name))));
+        }
+        match name {
+            BenchName::AdvBench => catalogue::fetched("advbench"),
+            BenchName::Hhh => catalogue::fetched("hhh"),
+            BenchName::MtBench => catalogue::fetched("mt-bench"),
+            BenchName::XsTest | BenchName::Utility => Err(DataError::BadSetting(format!(
+                "{}: its data is in no Python package; get {} and give its path (--data {}=PATH, in scenarios \
+                 evaluation.data.{} = \"PATH\")",
+                name.name(),
+                expected(name),
+                name.name(),
+                name.name(),
+            ))),
+        }
+    }
+
+    fn drawn<T>(&self, mut items: Vec<T>, limit: usize) -> Vec<T> {
+        items.shuffle(&mut stream(self.seed, Purpose::Evaluation, RoundId::START, None));
+        items.truncate(limit);
+        items
+    }
+}
+
+/// The goals that `AdvBench`'s split sets aside for measuring.
+pub fn advbench_prompts(advbench: &AdvBench) -> Vec<RefusalPrompt> {
+    let goals = advbench.goals(AdvBenchPart::Evaluation);
+    goals.into_iter().map(|goal| RefusalPrompt { item: goal.categories.join(","), text: goal.text }).collect()
+}
+
+/// What a benchmark's path leads to.
+const fn expected(name: BenchName) -> &'static str {
+    match name {
+        BenchName::AdvBench => "a file of goals (PyRIT's YAML, or records with goal)",
+        BenchName::Hhh => "a folder with BIG-bench's four hhh_alignment tasks",
+        BenchName::MtBench => "a folder with question.jsonl, reference answers and judge_prompts.jsonl",
+        BenchName::XsTest => "xstest_prompts.csv (github.com/paul-rottger/xstest)",
+        BenchName::Utility => "rows",
+    }
+}
+
+fn judge(settings: &EndpointSettings, folder: &Path, cancel: &CancelFlag) -> Result<Judge, RecipeError> {
+    let prompts = JudgePrompts::load(folder)?;
+    let endpoint = ChatEndpoint::new(settings.clone())?;
+    let messages = vec![ChatMessage::new(Role::User, "Reply with the word ready.")];
+    match endpoint.chat(&ChatRequest { messages, temperature: 0.0, max_tokens: 8 }, cancel) {
+        // Models that think first have nothing to say within so few tokens.
+        Ok(_) | Err(EndpointError { problem: EndpointProblem::Malformed(_), .. }) => Ok(Judge { endpoint, prompts }),
+        Err(error) => Err(error.into()),
+    }
+}

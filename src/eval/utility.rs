@@ -1,0 +1,63 @@
+//! How likely the responses of held-out benign rows are: what fine-tuning is for.
+
+use fedward_actors::{
+    ports::{PortError, PortResult},
+    protocol::ChatRow,
+};
+use serde_json::{Map, json};
+
+use super::{BenchName, Benchmark, Finding, Measurement, Subject, bench::Values, bootstrap::bootstrap_ratio};
+use crate::model::{RowScore, TokenizedRow};
+
+/// Bootstrap samples behind each interval of a likelihood.
+pub(super) const RESAMPLES: u32 = 1000;
+
+/// Tokens after which a row is cut.
+const MAX_LENGTH: usize = 512;
+
+/// The benchmark.
+pub struct Utility {
+    /// Held-out benign rows.
+    pub rows: Vec<ChatRow>,
+}
+
+impl Benchmark for Utility {
+    /// `mean_log_likelihood` of a response token, with bounds; `perplexity`, `response_tokens`.
+    fn measure(&self, subject: &Subject<'_>) -> PortResult<Measurement> {
+        let rows = subject.model.tokenize(&self.rows, MAX_LENGTH)?;
+        let scores = subject.model.score(subject.adapter, &rows, subject.cancel)?;
+        let values = likelihood(&scores, subject.seed)
+            .ok_or_else(|| PortError::Failed("utility: no held-out benign row has a response that fits".to_owned()))?;
+        let score = values.score(rows.len());
+        let findings = findings(&self.rows, &rows, &scores);
+        Ok(Measurement { name: BenchName::Utility.name(), score, findings, warnings: Vec::new() })
+    }
+}
+
+/// Values of response likelihoods; `None` without a token.
+pub(super) fn likelihood(scores: &[RowScore], seed: u64) -> Option<Values> {
+    let pairs: Vec<_> = scores.iter().map(|score| (score.log_likelihood, score.response_tokens as f64)).collect();
+    let interval = bootstrap_ratio(&pairs, RESAMPLES, seed)?;
+    let mut values = Values::default();
+    values.mean("mean_log_likelihood", Some(interval));
+    values.number("perplexity", (-interval.mean).exp());
+    values.number("response_tokens", pairs.iter().map(|(_, tokens)| tokens).sum());
+    Some(values)
+}
+
+/// What there is to say of each row; nothing where rows were left out, since it is not known which.
+fn findings(rows: &[ChatRow], tokenized: &[TokenizedRow], scores: &[RowScore]) -> Vec<Finding> {
+    if rows.len() != tokenized.len() {
+        return Vec::new();
+    }
+    let finding = |(row, score): (&ChatRow, &RowScore)| Finding {
+        item: row.topic.clone().unwrap_or_default(),
+        prompt: row.prompt().last().map_or_else(String::new, |message| message.content.clone()),
+        response: row.response().map(str::to_owned),
+        verdicts: Map::from_iter([
+            ("log_likelihood".to_owned(), json!(score.log_likelihood)),
+            ("response_tokens".to_owned(), json!(score.response_tokens)),
+        ]),
+    };
+    rows.iter().zip(scores).map(finding).collect()
+}
