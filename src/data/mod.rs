@@ -12,7 +12,7 @@ pub mod scored;
 
 pub use advbench::{AdvBench, AdvBenchPart, Goal, refusal_rows, unsafe_rows};
 pub use benign::{TOPICS, benign_rows, held_out_benign_capacity, held_out_benign_rows};
-pub use catalogue::{CatalogueEntry, EntryKind, PackagedFile, PipPackage};
+pub use catalogue::{CatalogueEntry, EntryKind, PackageForm, PackagedFile, PipPackage};
 pub use error::{DataError, Place};
 pub use fetch::FetchStep;
 pub use formats::{Fields, RowFormat, load_prompts, load_rows, load_rows_with_records};
