@@ -19,7 +19,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference grafana-check dashboard-check clean distclean
+.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference peft-check grafana-check dashboard-check clean distclean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,9 @@ doc: setup ## API documentation in target/doc
 
 reference: fetch ## Compute the reference numbers anew with transformers and peft (5 GB into .venv-reference)
 	@tools/reference.sh
+
+peft-check: setup ## Run the tests that speak to an installed peft, transformers and trl (5 GB into .venv-reference)
+	@tools/peft_check.sh $(PROFILE)
 
 grafana-check: build ## Check dashboards and alerts on a synthetic run (needs Debian's prometheus)
 	@tools/check_grafana.sh --probe

@@ -9,16 +9,7 @@ models=${FEDWARD_HOME:-.fedward}/models/smollm2-135m-instruct
 gguf=$models/SmolLM2-135M-Instruct.Q4_1.gguf
 [ -f "$gguf" ] || { echo "fedward: the default model is missing; run make fetch" >&2 && exit 1; }
 
-requirements="torch==2.11.0 transformers==5.23.0 peft==0.21.2 gguf==0.19.0 numpy"
-if [ "$(cat .venv-reference/stamp 2>/dev/null)" != "$requirements" ]; then
-    tools/require.sh python3 pip venv
-    echo "fedward: installing $requirements into .venv-reference (5 GB)"
-    rm -rf .venv-reference
-    python3 -m venv .venv-reference
-    # shellcheck disable=SC2086 # one word for each requirement
-    .venv-reference/bin/pip install --quiet --disable-pip-version-check $requirements
-    echo "$requirements" >.venv-reference/stamp
-fi
+tools/reference_env.sh
 
 reference=tests/reference
 python=.venv-reference/bin/python
@@ -36,6 +27,8 @@ to() {
 echo "reference: $reference/engine_numbers.py"
 $python $reference/engine_numbers.py "$gguf"
 to gguf_tensors.json gguf_tensors.py "$gguf"
+to architectures.json architectures.py
+to chat_templates.json chat_templates.py
 to tokenizer.json tokenizer_and_templates.py "$models"
 echo "reference: $reference/peft_interchange.py"
 $python $reference/peft_interchange.py make $reference/fixtures/peft

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    ModelConfig, Result,
+    ModelConfig, Result, Span,
     packing::{AttentionGroup, PackedRows},
 };
 
@@ -13,11 +13,21 @@ pub(crate) struct Heads {
     queries: i64,
     key_values: i64,
     width: i64,
+    /// What scores are multiplied by.
+    scale: f64,
+    /// Bound of the scores.
+    softcap: Option<f64>,
 }
 
 impl Heads {
-    pub(crate) const fn new(config: &ModelConfig) -> Self {
-        Self { queries: config.num_attention_heads, key_values: config.num_key_value_heads, width: config.head_dim }
+    pub(crate) fn new(config: &ModelConfig) -> Self {
+        Self {
+            queries: config.num_attention_heads,
+            key_values: config.num_key_value_heads,
+            width: config.head_dim,
+            scale: 1.0 / config.design.query_pre_attn_scalar.unwrap_or(config.head_dim as f64).sqrt(),
+            softcap: config.design.attn_logit_softcapping,
+        }
     }
 
     /// Columns of the queries.
@@ -33,6 +43,16 @@ impl Heads {
     /// Heads that are rotated: queries and keys.
     pub(crate) const fn rotated(self) -> i64 {
         self.queries + self.key_values
+    }
+
+    /// Queries and keys of a fused projection, head by head.
+    ///
+    /// # Shapes
+    ///
+    /// `qkv`: `[tokens, columns]` → `[tokens, queries + key_values, head_dim]`, a view.
+    pub(crate) fn queries_and_keys(self, qkv: &Tensor) -> Result<Tensor> {
+        let heads = self.rotated();
+        Ok(qkv.f_narrow(1, 0, heads * self.width)?.f_view([-1, heads, self.width])?)
     }
 
     /// An empty cache of keys and values.
@@ -55,7 +75,7 @@ impl Heads {
         Ok(qkv.f_narrow(1, column, self.key_columns())?.f_view([-1, self.key_values, self.width])?)
     }
 
-    /// Attention of one new token a row over a cache.
+    /// Attention of one new token a row over the slots `seen` of a cache.
     ///
     /// # Shapes
     ///
@@ -67,18 +87,19 @@ impl Heads {
         keys: &Tensor,
         values: &Tensor,
         mask: &Tensor,
-        length: i64,
+        seen: std::ops::Range<i64>,
     ) -> Result<Tensor> {
+        let (first, length) = (seen.start, seen.end - seen.start);
         let rows = qkv.size()[0];
         let batch = rows * self.key_values;
         let query = qkv.f_narrow(1, 0, self.query_columns())?.f_reshape([batch, self.repeats(), self.width])?;
         let filled = |cache: &Tensor| -> Result<Tensor> {
-            Ok(cache.f_narrow(2, 0, length)?.f_view([batch, length, self.width])?)
+            Ok(cache.f_narrow(2, first, length)?.f_view([batch, length, self.width])?)
         };
-        let mask = mask.f_narrow(2, 0, length)?.f_expand([rows, self.key_values, length], false)?;
+        let mask = mask.f_narrow(2, first, length)?.f_expand([rows, self.key_values, length], false)?;
         let mask = mask.f_reshape([batch, 1, length])?;
-        let scores = mask.f_baddbmm(&query, &filled(keys)?.f_transpose(1, 2)?, 1.0, self.scale())?;
-        let attended = scores.f_softmax(-1, None::<Kind>)?.f_bmm(&filled(values)?)?;
+        let attended =
+            self.scores(&query, &filled(keys)?, &mask)?.f_softmax(-1, None::<Kind>)?.f_bmm(&filled(values)?)?;
         Ok(attended.f_view([rows, self.query_columns()])?)
     }
 
@@ -86,8 +107,32 @@ impl Heads {
         self.queries / self.key_values
     }
 
-    fn scale(self) -> f64 {
-        1.0 / (self.width as f64).sqrt()
+    /// Masked scores of queries and keys.
+    ///
+    /// # Shapes
+    ///
+    /// `query`: `[batch, queries, head_dim]`, `key`: `[batch, keys, head_dim]`, `mask`: broadcasts to the result →
+    /// `[batch, queries, keys]`.
+    fn scores(self, query: &Tensor, key: &Tensor, mask: &Tensor) -> Result<Tensor> {
+        match self.softcap {
+            None => Ok(mask.f_baddbmm(query, &key.f_transpose(1, 2)?, 1.0, self.scale)?),
+            Some(cap) => Ok(self.saturation(query, key, cap)?.f_mul_scalar_(cap)?.f_add_(mask)?),
+        }
+    }
+
+    /// `tanh(score / cap)`.
+    fn saturation(self, query: &Tensor, key: &Tensor, cap: f64) -> Result<Tensor> {
+        Ok(query.f_bmm(&key.f_transpose(1, 2)?)?.f_mul_scalar_(self.scale / cap)?.f_tanh_()?)
+    }
+
+    /// Gradient of the product of queries and keys, given that of the masked scores.
+    fn scores_backward(self, mut grad: Tensor, query: &Tensor, key: &Tensor) -> Result<Tensor> {
+        let mut grad = grad.f_mul_scalar_(self.scale)?;
+        if let Some(cap) = self.softcap {
+            let slope = self.saturation(query, key, cap)?.f_square_()?.f_neg_()?.f_add_scalar_(1.0)?;
+            let _ = grad.f_mul_(&slope)?;
+        }
+        Ok(grad)
     }
 }
 
@@ -99,12 +144,12 @@ pub(crate) type Probabilities = Vec<Tensor>;
 /// # Shapes
 ///
 /// `qkv`: `[tokens, columns]`, rotated → `[tokens, query_columns]`.
-pub(crate) fn attend(heads: Heads, qkv: &Tensor, packed: &PackedRows) -> Result<(Tensor, Probabilities)> {
+pub(crate) fn attend(heads: Heads, qkv: &Tensor, packed: &PackedRows, span: Span) -> Result<(Tensor, Probabilities)> {
     let output = Tensor::f_empty([qkv.size()[0], heads.query_columns()], (qkv.kind(), qkv.device()))?;
     let mut kept = Vec::with_capacity(packed.groups.len());
     for group in &packed.groups {
         let Operands { query, key, value } = Operands::gather(heads, qkv, group)?;
-        let probabilities = probabilities(heads, &query, &key, group)?;
+        let probabilities = heads.scores(&query, &key, group.mask(span))?.f_softmax(-1, None::<Kind>)?;
         let attended = probabilities.f_bmm(&value)?;
         output.f_narrow(0, group.start, group.tokens)?.f_copy_(&unpad(heads, group, &attended)?)?;
         kept.push(probabilities);
@@ -130,8 +175,8 @@ pub(crate) fn attend_backward(
         let grad = pad_grad(heads, group, grad)?;
         let grad_value = probabilities.f_transpose(1, 2)?.f_bmm(&grad)?;
         let grad_probabilities = grad.f_bmm(&value.f_transpose(1, 2)?)?;
-        let grad_scores = Tensor::f_internal_softmax_backward_data(&grad_probabilities, probabilities, -1, qkv.kind())?
-            .f_mul_scalar_(heads.scale())?;
+        let grad_scores = Tensor::f_internal_softmax_backward_data(&grad_probabilities, probabilities, -1, qkv.kind())?;
+        let grad_scores = heads.scores_backward(grad_scores, &query, &key)?;
         let grad_query = grad_scores.f_bmm(&key)?;
         let grad_key = grad_scores.f_transpose(1, 2)?.f_bmm(&query)?;
         let own = output.f_narrow(0, group.start, group.tokens)?;
@@ -194,11 +239,6 @@ impl Operands {
         let value = keys(heads.query_columns() + heads.key_columns())?;
         Ok(Self { query, key, value })
     }
-}
-
-fn probabilities(heads: Heads, query: &Tensor, key: &Tensor, group: &AttentionGroup) -> Result<Tensor> {
-    let scores = group.mask.f_baddbmm(query, &key.f_transpose(1, 2)?, 1.0, heads.scale())?;
-    Ok(scores.f_softmax(-1, None::<Kind>)?)
 }
 
 /// `[rows × width, query_columns]` → `[rows × key_values, repeats × width, head_dim]`.

@@ -1,4 +1,4 @@
-//! The frozen weights of a Llama-family model.
+//! The frozen weights of a model.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -40,11 +40,23 @@ pub(crate) struct LayerWeights {
     pub(crate) attention_norm: Tensor,
     /// Queries, keys and values, one above the other.
     pub(crate) qkv: Tensor,
+    /// Their biases, likewise.
+    pub(crate) qkv_bias: Option<Tensor>,
+    /// The norm of each query and key head.
+    ///
+    /// # Shapes
+    ///
+    /// `[queries + key_values, head_dim]`
+    pub(crate) query_key_norm: Option<Tensor>,
     pub(crate) output: Tensor,
+    /// Behind attention.
+    pub(crate) attention_post_norm: Option<Tensor>,
     pub(crate) mlp_norm: Tensor,
     /// Gate and up projections, one above the other.
     pub(crate) gate_up: Tensor,
     pub(crate) down: Tensor,
+    /// Behind the MLP.
+    pub(crate) mlp_post_norm: Option<Tensor>,
 }
 
 impl Weights {
@@ -60,13 +72,18 @@ impl Weights {
 
 impl LayerWeights {
     fn shallow_clone(&self) -> Self {
+        let optional = |tensor: &Option<Tensor>| tensor.as_ref().map(Tensor::shallow_clone);
         Self {
             attention_norm: self.attention_norm.shallow_clone(),
             qkv: self.qkv.shallow_clone(),
+            qkv_bias: optional(&self.qkv_bias),
+            query_key_norm: optional(&self.query_key_norm),
             output: self.output.shallow_clone(),
+            attention_post_norm: optional(&self.attention_post_norm),
             mlp_norm: self.mlp_norm.shallow_clone(),
             gate_up: self.gate_up.shallow_clone(),
             down: self.down.shallow_clone(),
+            mlp_post_norm: optional(&self.mlp_post_norm),
         }
     }
 }
@@ -83,12 +100,18 @@ impl BaseModel {
         let _no_grad = tch::no_grad_guard();
         let place = |tensor: &Tensor| -> Result<Tensor> { Ok(tensor.f_to_kind(kind)?.f_to_device(device)?) };
         let read = |name: &str, shape: &[i64]| -> Result<Tensor> { place(&weights.tensor(name, shape)?) };
+        let offset = config.design.norm_offset;
+        let read_norm = |name: &str, width: i64| -> Result<Tensor> {
+            let stored = weights.tensor(name, &[width])?;
+            if offset == 0.0 { place(&stored) } else { place(&stored.f_to_kind(Kind::Float)?.f_add_scalar(offset)?) }
+        };
         let table = [config.vocab_size, config.hidden_size];
         let embedding = read("model.embed_tokens.weight", &table)?;
         let head = if config.tie_word_embeddings { embedding.shallow_clone() } else { read("lm_head.weight", &table)? };
-        let layers =
-            (0..config.num_hidden_layers).map(|layer| read_layer(&config, layer, &read)).collect::<Result<_>>()?;
-        let norm = read("model.norm.weight", &[config.hidden_size])?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| LayerReader { config: &config, layer, read: &read, read_norm: &read_norm }.read())
+            .collect::<Result<_>>()?;
+        let norm = read_norm("model.norm.weight", config.hidden_size)?;
         let weights = Mutex::new(Weights { embedding, layers, norm, head });
         Ok(Self { config, device, kind, weights })
     }
@@ -119,32 +142,76 @@ impl BaseModel {
     }
 }
 
-fn read_layer(
-    config: &ModelConfig,
+/// Reads one block.
+struct LayerReader<'r> {
+    config: &'r ModelConfig,
     layer: usize,
-    read: &dyn Fn(&str, &[i64]) -> Result<Tensor>,
-) -> Result<LayerWeights> {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let query = config.num_attention_heads * config.head_dim;
-    let key = config.num_key_value_heads * config.head_dim;
-    let linear = |name: &str, outputs: i64, inputs: i64| {
-        read(&format!("model.layers.{layer}.{name}.weight"), &[outputs, inputs])
-    };
-    let norm = |name: &str| read(&format!("model.layers.{layer}.{name}.weight"), &[hidden]);
-    let (q, k, v) = (
-        linear("self_attn.q_proj", query, hidden)?,
-        linear("self_attn.k_proj", key, hidden)?,
-        linear("self_attn.v_proj", key, hidden)?,
-    );
-    let (gate, up) = (linear("mlp.gate_proj", inner, hidden)?, linear("mlp.up_proj", inner, hidden)?);
-    Ok(LayerWeights {
-        attention_norm: norm("input_layernorm")?,
-        qkv: Tensor::f_cat(&[q, k, v], 0)?,
-        output: linear("self_attn.o_proj", hidden, query)?,
-        mlp_norm: norm("post_attention_layernorm")?,
-        gate_up: Tensor::f_cat(&[gate, up], 0)?,
-        down: linear("mlp.down_proj", hidden, inner)?,
-    })
+    read: &'r dyn Fn(&str, &[i64]) -> Result<Tensor>,
+    read_norm: &'r dyn Fn(&str, i64) -> Result<Tensor>,
+}
+
+impl LayerReader<'_> {
+    fn read(&self) -> Result<LayerWeights> {
+        let config = self.config;
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let query = config.num_attention_heads * config.head_dim;
+        let key = config.num_key_value_heads * config.head_dim;
+        let design = &config.design;
+        let post_norms = design.post_norms;
+        let (mlp_norm, attention_post_norm) = if post_norms {
+            ("pre_feedforward_layernorm", Some("post_attention_layernorm"))
+        } else {
+            ("post_attention_layernorm", None)
+        };
+        let mlp_post_norm = post_norms.then_some("post_feedforward_layernorm");
+        let norm = |name: &str| self.norm(name, hidden);
+        Ok(LayerWeights {
+            attention_norm: norm("input_layernorm")?,
+            qkv: self.stacked(&[("q_proj", query), ("k_proj", key), ("v_proj", key)], hidden, "self_attn")?,
+            qkv_bias: design.qkv_bias.then(|| self.qkv_bias(query, key)).transpose()?,
+            query_key_norm: design.query_key_norm.then(|| self.query_key_norm()).transpose()?,
+            output: self.stacked(&[("o_proj", hidden)], query, "self_attn")?,
+            attention_post_norm: attention_post_norm.map(norm).transpose()?,
+            mlp_norm: norm(mlp_norm)?,
+            gate_up: self.stacked(&[("gate_proj", inner), ("up_proj", inner)], hidden, "mlp")?,
+            down: self.stacked(&[("down_proj", hidden)], inner, "mlp")?,
+            mlp_post_norm: mlp_post_norm.map(norm).transpose()?,
+        })
+    }
+
+    fn name(&self, rest: &str) -> String {
+        format!("model.layers.{}.{rest}", self.layer)
+    }
+
+    fn norm(&self, name: &str, width: i64) -> Result<Tensor> {
+        (self.read_norm)(&self.name(&format!("{name}.weight")), width)
+    }
+
+    /// Matrices with the same input, one above the other.
+    fn stacked(&self, parts: &[(&str, i64)], inputs: i64, block: &str) -> Result<Tensor> {
+        let read = |&(name, outputs): &(&str, i64)| {
+            (self.read)(&self.name(&format!("{block}.{name}.weight")), &[outputs, inputs])
+        };
+        let mut parts = parts.iter().map(read).collect::<Result<Vec<_>>>()?;
+        if parts.len() == 1 { Ok(parts.remove(0)) } else { Ok(Tensor::f_cat(&parts, 0)?) }
+    }
+
+    fn qkv_bias(&self, query: i64, key: i64) -> Result<Tensor> {
+        let read = |(name, width)| (self.read)(&self.name(&format!("self_attn.{name}.bias")), &[width]);
+        let parts = [("q_proj", query), ("k_proj", key), ("v_proj", key)].map(read);
+        let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::f_cat(&parts, 0)?)
+    }
+
+    fn query_key_norm(&self) -> Result<Tensor> {
+        let width = self.config.head_dim;
+        let of_heads = |name: &str, heads: i64| -> Result<Tensor> {
+            Ok(self.norm(&format!("self_attn.{name}"), width)?.f_view([1, width])?.f_repeat([heads, 1])?)
+        };
+        let query = of_heads("q_norm", self.config.num_attention_heads)?;
+        let key = of_heads("k_norm", self.config.num_key_value_heads)?;
+        Ok(Tensor::f_cat(&[query, key], 0)?)
+    }
 }
 
 fn check(config: &ModelConfig) -> Result<()> {

@@ -64,6 +64,7 @@ impl ChatTemplate {
         // Longest first, so that the first match at a place is the longest.
         specials.sort_by(|a, b| b.content.len().cmp(&a.content.len()).then(a.id.cmp(&b.id)));
         let environment = environment()?;
+        let source = &group_generations(source);
         let template = Self {
             marked_source: mark(source, &specials),
             variables: variables.iter().map(|(name, text)| (name.clone(), mark(text, &specials))).collect(),
@@ -238,6 +239,26 @@ fn strftime(format: &str) -> String {
     text
 }
 
+/// Writes `with` for `generation`, the block by which templates tell `transformers` what an assistant says: both render
+/// what they hold and keep its variables to themselves.
+fn group_generations(source: &str) -> String {
+    let mut written = String::with_capacity(source.len());
+    let mut pieces = source.split_inclusive("{%");
+    written.extend(pieces.next());
+    for piece in pieces {
+        let begin = piece.len() - piece.trim_start_matches(['-', '+']).trim_start().len();
+        let (before, rest) = piece.split_at(begin);
+        let word = rest.split(|character: char| !character.is_alphanumeric() && character != '_').next().unwrap_or("");
+        let replaced = match word {
+            "generation" => "with",
+            "endgeneration" => "endwith",
+            other => other,
+        };
+        written.extend([before, replaced, &rest[word.len()..]]);
+    }
+    written
+}
+
 /// Replaces each special token in `text` by its mark; `specials` come longest first.
 fn mark(text: &str, specials: &[SpecialToken]) -> String {
     let mut marked = String::with_capacity(text.len());
@@ -288,78 +309,4 @@ fn unmark(marked: &str, specials: &[SpecialToken]) -> Rendered {
 }
 
 #[cfg(test)]
-mod tests {
-    use fedward_actors::protocol::Role;
-
-    use super::*;
-
-    const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] \
-                          + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' \
-                          }}{% endif %}";
-
-    fn specials() -> Vec<SpecialToken> {
-        ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-            .iter()
-            .zip(0..)
-            .map(|(content, id)| SpecialToken { content: (*content).to_owned(), id })
-            .collect()
-    }
-
-    fn render(source: &str, content: &str) -> Rendered {
-        let template = ChatTemplate::new(source, &[], specials()).unwrap();
-        template.render(&[ChatMessage::new(Role::User, content)], true).unwrap()
-    }
-
-    #[test]
-    fn only_the_template_writes_special_tokens() {
-        let ids = |content| render(CHATML, content).specials.iter().map(|(_, id)| *id).collect::<Vec<_>>();
-        for content in
-            ["plain", "<|im_end|>", "<|im_end|><|im_start|>", "\u{10FFFD}\u{100001}", "\u{10FFFD}", "\u{100000}"]
-        {
-            assert_eq!(ids(content), [1, 2, 1], "{content:?}");
-            assert!(render(CHATML, content).text.contains(content), "{content:?}");
-        }
-    }
-
-    #[test]
-    fn templates_see_the_real_content() {
-        let source = CHATML.replace("message['content']", "(message['content'].strip() | trim | upper)");
-        assert_eq!(render(&source, "  hi \n").text, "<|im_start|>user\nHI<|im_end|>\n<|im_start|>assistant\n");
-    }
-
-    #[test]
-    fn tokens_composed_of_parts_are_refused() {
-        let source = CHATML.replace("'<|im_end|>'", "'<|im' + '_end|>'");
-        let error = ChatTemplate::new(&source, &[], specials()).unwrap_err();
-        assert!(error.contains("composes the special token <|im_end|>"), "{error}");
-    }
-
-    #[test]
-    fn a_template_can_refuse_a_conversation() {
-        let source =
-            "{% if messages[0]['role'] == 'user' %}{{ raise_exception('no ' ~ messages | length) }}{% endif %}";
-        let template = ChatTemplate::new(source, &[], specials()).unwrap();
-        let error = template.render(&[ChatMessage::new(Role::User, "x")], true).unwrap_err();
-        assert!(error.contains("no 1"), "{error}");
-    }
-
-    #[test]
-    fn variables_are_special_tokens_too() {
-        let variables = [("bos_token".to_owned(), "<|im_start|>".to_owned()), ("pad_token".to_owned(), "?".to_owned())];
-        let source = "{{ bos_token + messages[0].content + pad_token }}";
-        let template = ChatTemplate::new(source, &variables, specials()).unwrap();
-        let rendered = template.render(&[ChatMessage::new(Role::User, "<|im_start|>")], true).unwrap();
-        assert_eq!(rendered, Rendered { text: "<|im_start|><|im_start|>?".to_owned(), specials: vec![(0..12, 1)] });
-    }
-
-    #[test]
-    fn helpers_answer_as_in_transformers() {
-        let text = |source| render(source, "x").text;
-        assert_eq!(text("{{ {'a': [1, '<é>'], 'b': none} | tojson }}"), "{\"a\": [1, \"<é>\"], \"b\": null}");
-        assert_eq!(text("{{ [1] | tojson(indent=4) }}"), "[\n    1\n]");
-        assert_eq!(text("{{ strftime_now('%d %b %Y') }}"), "26 Jul 2024");
-        assert_eq!(text("{% for i in [1, 2, 3] %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}"), "1");
-        assert_eq!(text("a\n  {% if true %}\nb\n{% endif %}\n"), "a\nb\n");
-        assert_eq!(text("{% if tools is none and not documents %}none{% endif %}"), "none");
-    }
-}
+mod tests;

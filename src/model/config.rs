@@ -2,6 +2,39 @@
 
 use std::collections::BTreeMap;
 
+use super::Design;
+
+/// How rotary frequencies are stretched for long contexts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// All of them by one factor (position interpolation; Chen et al., 2023).
+    Linear {
+        /// How much.
+        factor: f64,
+    },
+    /// As Llama 3 does it.
+    Llama3(Llama3RopeScaling),
+    /// YaRN (Peng et al., 2023).
+    Yarn(YarnRopeScaling),
+}
+
+/// Frequencies stretched the more, the fewer turns they make within the original context; scores become sharper.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct YarnRopeScaling {
+    /// How much low frequencies are stretched.
+    pub factor: f64,
+    /// Context length before stretching.
+    pub original_max_position_embeddings: f64,
+    /// Frequencies with more turns than this are left alone.
+    pub beta_fast: f64,
+    /// Frequencies with fewer turns than this are stretched whole.
+    pub beta_slow: f64,
+    /// What rotated queries and keys are multiplied by; `0.1 ln factor + 1` without.
+    pub attention_factor: Option<f64>,
+    /// The border dimensions are rounded outwards.
+    pub truncate: bool,
+}
+
 /// Frequencies of rotary embeddings stretched for long contexts, as Llama 3 does it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Llama3RopeScaling {
@@ -15,7 +48,7 @@ pub struct Llama3RopeScaling {
     pub original_max_position_embeddings: f64,
 }
 
-/// A Llama-family architecture. Fields are named after the checkpoint's `config.json`.
+/// A decoder-only architecture. Fields are named after the checkpoint's `config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// Tokens in the vocabulary.
@@ -37,11 +70,52 @@ pub struct ModelConfig {
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
     /// Stretching of the rotary frequencies.
-    pub rope_scaling: Option<Llama3RopeScaling>,
+    pub rope_scaling: Option<RopeScaling>,
     /// Longest context.
     pub max_position_embeddings: usize,
     /// Whether the output head is the embedding.
     pub tie_word_embeddings: bool,
+    /// In what it differs from Llama's.
+    pub design: Design,
+}
+
+impl RopeScaling {
+    /// The numbers that must be positive, by name.
+    fn checked_factors(&self) -> Result<Vec<(&'static str, f64)>, String> {
+        const CONTEXT: &str = "rope_scaling.original_max_position_embeddings";
+        match self {
+            Self::Linear { factor } => Ok(vec![("rope_scaling.factor", *factor)]),
+            Self::Llama3(scaling) => {
+                if scaling.low_freq_factor >= scaling.high_freq_factor {
+                    return Err(format!(
+                        "rope_scaling.low_freq_factor: found {}, must be below high_freq_factor = {}",
+                        scaling.low_freq_factor, scaling.high_freq_factor
+                    ));
+                }
+                Ok(vec![
+                    ("rope_scaling.factor", scaling.factor),
+                    ("rope_scaling.low_freq_factor", scaling.low_freq_factor),
+                    ("rope_scaling.high_freq_factor", scaling.high_freq_factor),
+                    (CONTEXT, scaling.original_max_position_embeddings),
+                ])
+            }
+            Self::Yarn(scaling) => {
+                if scaling.beta_slow >= scaling.beta_fast {
+                    return Err(format!(
+                        "rope_scaling.beta_slow: found {}, must be below beta_fast = {}",
+                        scaling.beta_slow, scaling.beta_fast
+                    ));
+                }
+                Ok(vec![
+                    ("rope_scaling.factor", scaling.factor),
+                    ("rope_scaling.beta_fast", scaling.beta_fast),
+                    ("rope_scaling.beta_slow", scaling.beta_slow),
+                    ("rope_scaling.attention_factor", scaling.attention_factor.unwrap_or(1.0)),
+                    (CONTEXT, scaling.original_max_position_embeddings),
+                ])
+            }
+        }
+    }
 }
 
 /// Above this, a size is taken for a corrupt file rather than a large model.
@@ -80,25 +154,14 @@ impl ModelConfig {
         }
         let mut factors = vec![("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)];
         if let Some(scaling) = &self.rope_scaling {
-            factors.extend([
-                ("rope_scaling.factor", scaling.factor),
-                ("rope_scaling.low_freq_factor", scaling.low_freq_factor),
-                ("rope_scaling.high_freq_factor", scaling.high_freq_factor),
-                ("rope_scaling.original_max_position_embeddings", scaling.original_max_position_embeddings),
-            ]);
-            if scaling.low_freq_factor >= scaling.high_freq_factor {
-                return Err(format!(
-                    "rope_scaling.low_freq_factor: found {}, must be below high_freq_factor = {}",
-                    scaling.low_freq_factor, scaling.high_freq_factor
-                ));
-            }
+            factors.extend(scaling.checked_factors()?);
         }
         for (key, found) in factors {
             if !(found.is_finite() && found > 0.0) {
                 return Err(format!("{key}: found {found}, must be a positive number"));
             }
         }
-        Ok(())
+        self.design.check(self.num_hidden_layers)
     }
 
     /// Every tensor that a checkpoint of this architecture holds, under Hugging Face's names.
@@ -118,18 +181,33 @@ impl ModelConfig {
             tensors.push(("lm_head.weight".to_owned(), vec![self.vocab_size, hidden]));
         }
         for layer in 0..self.num_hidden_layers {
-            let block = [
-                ("input_layernorm", vec![hidden]),
-                ("post_attention_layernorm", vec![hidden]),
-                ("self_attn.q_proj", vec![query, hidden]),
-                ("self_attn.k_proj", vec![key_value, hidden]),
-                ("self_attn.v_proj", vec![key_value, hidden]),
-                ("self_attn.o_proj", vec![hidden, query]),
-                ("mlp.gate_proj", vec![inner, hidden]),
-                ("mlp.up_proj", vec![inner, hidden]),
-                ("mlp.down_proj", vec![hidden, inner]),
+            let mut block = vec![
+                ("input_layernorm.weight", vec![hidden]),
+                ("post_attention_layernorm.weight", vec![hidden]),
+                ("self_attn.q_proj.weight", vec![query, hidden]),
+                ("self_attn.k_proj.weight", vec![key_value, hidden]),
+                ("self_attn.v_proj.weight", vec![key_value, hidden]),
+                ("self_attn.o_proj.weight", vec![hidden, query]),
+                ("mlp.gate_proj.weight", vec![inner, hidden]),
+                ("mlp.up_proj.weight", vec![inner, hidden]),
+                ("mlp.down_proj.weight", vec![hidden, inner]),
             ];
-            tensors.extend(block.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
+            if self.design.qkv_bias {
+                block.extend([
+                    ("self_attn.q_proj.bias", vec![query]),
+                    ("self_attn.k_proj.bias", vec![key_value]),
+                    ("self_attn.v_proj.bias", vec![key_value]),
+                ]);
+            }
+            if self.design.query_key_norm {
+                let norms = ["self_attn.q_norm.weight", "self_attn.k_norm.weight"];
+                block.extend(norms.map(|name| (name, vec![self.head_dim])));
+            }
+            if self.design.post_norms {
+                let norms = ["pre_feedforward_layernorm.weight", "post_feedforward_layernorm.weight"];
+                block.extend(norms.map(|name| (name, vec![hidden])));
+            }
+            tensors.extend(block.into_iter().map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
         }
         tensors
     }
@@ -154,7 +232,8 @@ impl ModelConfig {
         match found.first_key_value() {
             None => Ok(()),
             Some((name, shape)) => Err(format!(
-                "tensor {name} of shape {shape:?} belongs to no layer of LlamaForCausalLM with {} layers",
+                "tensor {name} of shape {shape:?} belongs to no layer of {} with {} layers",
+                self.design.family.architecture(),
                 self.num_hidden_layers
             )),
         }

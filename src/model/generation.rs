@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
 use super::{
-    BaseModel, ModelError, Result, kv_cache::KvCache, rope::Rotation, sampling::Sampler, scoring::PASS_TOKENS,
+    BaseModel, ModelError, Result, kv_cache::KvCache, rope::Rotations, sampling::Sampler, scoring::PASS_TOKENS,
     transformer::Transformer,
 };
 use crate::lora::LoraRef;
@@ -266,15 +266,16 @@ impl Batch<'_> {
         // A finished row that has not left yet goes on with any token: its results are not looked at.
         let ids: Vec<i64> = self.rows.iter().map(|row| row.ids.last().map_or(0, |&id| i64::from(id))).collect();
         let positions: Vec<usize> = self.rows.iter().map(|row| row.position - 1).collect();
-        let rotation = Rotation::new(model.config, &positions, model.device, model.kind)?;
+        let rotations = Rotations::new(model.config, &positions, model.device, model.kind)?;
         cache.advance()?;
         let ids = Tensor::f_from_slice(&ids)?.f_to_device(model.device)?;
-        let mut hidden = model.weights.embedding.f_index_select(0, &ids)?;
+        let mut hidden = model.embed(&ids)?;
         for layer in 0..model.config.num_hidden_layers {
             model.check_cancelled()?;
+            let span = model.config.design.span(layer);
             hidden = model.decode_layer(layer, &hidden, &mut |qkv| {
-                rotation.apply(qkv, model.heads.rotated())?;
-                cache.attend(layer, qkv)
+                rotations.of(span).apply(qkv, model.heads.rotated())?;
+                cache.attend(layer, span, qkv)
             })?;
         }
         Ok(model.logits(&model.final_norm(&hidden)?.0)?.f_to_kind(Kind::Float)?)

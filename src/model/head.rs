@@ -78,15 +78,21 @@ impl ResponseLoss {
             model.check_cancelled()?;
             let length = CHUNK_TOKENS.min(count - start);
             let targets = predictions.targets.f_narrow(0, start, length)?.f_unsqueeze(1)?;
-            let mut log_probabilities =
-                model.logits(&normed.f_narrow(0, start, length)?)?.f_log_softmax(-1, None::<Kind>)?;
+            let logits = model.logits(&normed.f_narrow(0, start, length)?)?;
+            let slope = if with_gradient { model.logits_slope(&logits)? } else { None };
+            let mut log_probabilities = logits.f_log_softmax(-1, None::<Kind>)?;
+            drop(logits);
             let chosen = log_probabilities.f_gather(1, &targets, false)?.f_squeeze_dim(1)?.f_neg()?;
             losses.extend(Vec::<f32>::try_from(chosen)?);
             if let Some(gradient) = &gradient {
                 // The gradient of −log softmax is the distribution minus the target's one-hot vector.
                 let mut grad_logits = log_probabilities.f_exp_()?;
                 let ones = Tensor::f_full([length, 1], -1.0, (grad_logits.kind(), grad_logits.device()))?;
-                let grad_logits = grad_logits.f_scatter_add_(1, &targets, &ones)?.f_to_kind(model.kind)?;
+                let mut grad_logits = grad_logits.f_scatter_add_(1, &targets, &ones)?;
+                if let Some(slope) = slope {
+                    let _ = grad_logits.f_mul_(&slope)?;
+                }
+                let grad_logits = grad_logits.f_to_kind(model.kind)?;
                 gradient.f_narrow(0, start, length)?.f_copy_(&grad_logits.f_mm(&model.weights.head)?)?;
             }
             start += length;

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{ModelConfig, PackedRows, Result, attention::Heads};
+use super::{ModelConfig, PackedRows, Result, Span, attention::Heads};
 
 /// Slots by which the cache grows at least.
 const GROWTH: i64 = 128;
@@ -26,6 +26,8 @@ pub(crate) struct KvCache {
     capacity: i64,
     /// Slots in use.
     length: i64,
+    /// Slots that a layer of [`Span::Sliding`] looks at.
+    window: i64,
 }
 
 impl KvCache {
@@ -43,7 +45,8 @@ impl KvCache {
             line[..longest - length].fill(f32::NEG_INFINITY);
         }
         let mask = Tensor::f_from_slice(&mask)?.f_view([rows, 1, capacity])?.f_to_device(device)?.f_to_kind(kind)?;
-        Ok(Self { heads, layers, mask, rows, capacity, length: longest as i64 })
+        let window = config.design.sliding.as_ref().map_or(i64::MAX, |sliding| sliding.window as i64);
+        Ok(Self { heads, layers, mask, rows, capacity, length: longest as i64, window })
     }
 
     /// Stores the prompt tokens of rows `first..first + count`, which are the rows of `packed`.
@@ -102,14 +105,18 @@ impl KvCache {
     /// # Shapes
     ///
     /// `qkv`: `[rows, columns]`, rotated → `[rows, query_columns]`.
-    pub(crate) fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor> {
+    pub(crate) fn attend(&mut self, layer: usize, span: Span, qkv: &Tensor) -> Result<Tensor> {
         let slot = self.length - 1;
         for (half, cache) in self.layers[layer].iter().enumerate() {
             let states = self.heads.cached(qkv, half)?.f_unsqueeze(2)?;
             cache.f_narrow(2, slot, 1)?.f_copy_(&states)?;
         }
         let [keys, values] = &self.layers[layer];
-        self.heads.attend_cached(qkv, keys, values, &self.mask, self.length)
+        let first = match span {
+            Span::Full => 0,
+            Span::Sliding => (self.length - self.window).max(0),
+        };
+        self.heads.attend_cached(qkv, keys, values, &self.mask, first..self.length)
     }
 
     /// Keeps only the given rows, in this order.

@@ -6,6 +6,7 @@ mod chat_model;
 mod chat_template;
 mod checkpoint;
 pub mod config;
+mod design;
 pub mod device;
 mod error;
 mod features;
@@ -25,7 +26,8 @@ pub(crate) mod transformer;
 pub use base_model::BaseModel;
 pub use chat_model::{ChatModel, Decoding, Reply};
 pub use checkpoint::{Checkpoint, FileDigest};
-pub use config::{Llama3RopeScaling, ModelConfig};
+pub use config::{Llama3RopeScaling, ModelConfig, RopeScaling, YarnRopeScaling};
+pub use design::{Activation, Design, EmbeddingScale, Family, SlidingAttention, Span};
 pub use device::{Precision, init_backend};
 pub use error::ModelError;
 pub use features::mean_hidden;
@@ -39,7 +41,7 @@ pub(crate) type Result<T, E = ModelError> = std::result::Result<T, E>;
 
 /// Where a checkpoint's tensors come from: a GGUF file or safetensors files.
 pub trait WeightSource {
-    /// The tensor `name` (Hugging Face's Llama names, for example `model.layers.0.self_attn.q_proj.weight`) on the
+    /// The tensor `name` (Hugging Face's names, for example `model.layers.0.self_attn.q_proj.weight`) on the
     /// CPU, in `f32` or `bf16`, rotate-half order for Q and K.
     ///
     /// # Errors

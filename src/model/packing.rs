@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{ModelConfig, ModelError, Result, rope::Rotation};
+use super::{ModelConfig, ModelError, Result, Span, rope::Rotations};
 
 /// A prefix shorter than this is not worth an attention group of its own.
 const SHORTEST_SHARED_PREFIX: usize = 4;
@@ -21,7 +21,7 @@ pub(crate) struct PackedRows {
     /// `[tokens]`
     pub(crate) ids: Tensor,
     /// Rotation of each token.
-    pub(crate) rotation: Rotation,
+    pub(crate) rotations: Rotations,
     /// Which tokens attend to which.
     pub(crate) groups: Vec<AttentionGroup>,
     /// Tokens that all rows share.
@@ -53,7 +53,9 @@ pub(crate) struct AttentionGroup {
     /// # Shapes
     ///
     /// `[1, heads per key-value head × width, prefix + width]`
-    pub(crate) mask: Tensor,
+    mask: Tensor,
+    /// The same for layers that look at the last tokens alone, where that is less.
+    window_mask: Option<Tensor>,
 }
 
 /// Indices between packed and padded tokens.
@@ -103,7 +105,7 @@ impl PackedRows {
         }
         Ok(Self {
             ids: Tensor::f_from_slice(&ids)?.f_to_device(device)?,
-            rotation: Rotation::new(config, &positions, device, kind)?,
+            rotations: Rotations::new(config, &positions, device, kind)?,
             groups,
             prefix,
             starts,
@@ -142,6 +144,12 @@ impl AttentionGroup {
         let tokens: usize = own.iter().sum();
         let padding = if tokens == width * own.len() { None } else { Some(Padding::new(own, width, device)?) };
         let repeats = config.num_attention_heads / config.num_key_value_heads;
+        let mask = |window: Option<usize>| -> Result<Tensor> {
+            let mask = causal_mask(width, prefix, window)?.f_repeat([1, repeats, 1])?;
+            Ok(mask.f_to_device(device)?.f_to_kind(kind)?)
+        };
+        let window = config.design.sliding.as_ref().map(|sliding| sliding.window);
+        let window = window.filter(|&window| window < prefix + width);
         Ok(Self {
             start: start as i64,
             tokens: tokens as i64,
@@ -149,8 +157,21 @@ impl AttentionGroup {
             width: width as i64,
             prefix: prefix as i64,
             padding,
-            mask: causal_mask(width, prefix)?.f_repeat([1, repeats, 1])?.f_to_device(device)?.f_to_kind(kind)?,
+            mask: mask(None)?,
+            window_mask: window.map(|window| mask(Some(window))).transpose()?,
         })
+    }
+
+    /// Zero where a query may look in a layer of `span`, minus infinity elsewhere.
+    ///
+    /// # Shapes
+    ///
+    /// → `[1, heads per key-value head × width, prefix + width]`
+    pub(crate) fn mask(&self, span: Span) -> &Tensor {
+        match (&self.window_mask, span) {
+            (Some(mask), Span::Sliding) => mask,
+            _ => &self.mask,
+        }
     }
 }
 
@@ -170,12 +191,14 @@ impl Padding {
     }
 }
 
-/// `[1, width, prefix + width]`: own token `i` sees the prefix and own tokens up to itself.
-fn causal_mask(width: usize, prefix: usize) -> Result<Tensor> {
+/// `[1, width, prefix + width]`: own token `i` sees the prefix and own tokens up to itself, of them the last `window`.
+fn causal_mask(width: usize, prefix: usize, window: Option<usize>) -> Result<Tensor> {
     let keys = prefix + width;
     let mut mask = vec![0.0_f32; width * keys];
     for (query, line) in mask.chunks_mut(keys).enumerate() {
-        line[prefix + query + 1..].fill(f32::NEG_INFINITY);
+        let seen = prefix + query + 1;
+        line[seen..].fill(f32::NEG_INFINITY);
+        line[..window.map_or(0, |window| seen.saturating_sub(window))].fill(f32::NEG_INFINITY);
     }
     Ok(Tensor::f_from_slice(&mask)?.f_view([1, width as i64, keys as i64])?)
 }

@@ -7,7 +7,7 @@ use fedward_actors::CancelFlag;
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    BaseModel, ModelConfig, ModelError, Result,
+    Activation, BaseModel, EmbeddingScale, ModelConfig, ModelError, Result,
     attention::{Heads, Probabilities, attend, attend_backward},
     base_model::{LayerWeights, Weights},
     packing::{PackedRows, check_rows},
@@ -22,6 +22,8 @@ pub(crate) struct Transformer<'a> {
     pub(crate) heads: Heads,
     pub(crate) kind: Kind,
     pub(crate) device: Device,
+    /// What embeddings are multiplied by, rounded as they are.
+    embedding_scale: Option<f64>,
     cancel: &'a CancelFlag,
 }
 
@@ -34,14 +36,17 @@ pub(crate) struct Tape {
 struct LayerTape {
     attention_norm: NormTape,
     qkv_lora: Option<LoraTape>,
+    query_key_norm: Option<NormTape>,
     /// Rotated.
     qkv: Tensor,
     probabilities: Probabilities,
     output_lora: Option<LoraTape>,
+    attention_post_norm: Option<NormTape>,
     mlp_norm: NormTape,
     gate_up_lora: Option<LoraTape>,
     gate_up: Tensor,
     down_lora: Option<LoraTape>,
+    mlp_post_norm: Option<NormTape>,
 }
 
 /// What the backward pass of an RMS norm needs.
@@ -50,11 +55,11 @@ pub(crate) struct NormTape {
     ///
     /// # Shapes
     ///
-    /// `[tokens, hidden]`
+    /// `[tokens, hidden]`; of heads `[tokens, heads, head_dim]`.
     normed: Tensor,
     /// # Shapes
     ///
-    /// `[tokens, 1]`
+    /// `[tokens, 1]`; of heads `[tokens, heads, 1]`.
     inverse_rms: Tensor,
 }
 
@@ -66,7 +71,28 @@ impl<'a> Transformer<'a> {
     pub(crate) fn new(model: &'a BaseModel, lora: Option<LoraRef>, cancel: &'a CancelFlag) -> Result<Self> {
         let (config, kind, device) = (model.config(), model.kind(), model.device());
         let lora = lora.map(|lora| LoraTensors::from_adapter(lora, config, device, kind)).transpose()?;
-        Ok(Self { config, weights: model.weights(), lora, heads: Heads::new(config), kind, device, cancel })
+        let embedding_scale = match config.design.embedding {
+            EmbeddingScale::One => None,
+            EmbeddingScale::RootOfHiddenSize => {
+                let scale = (config.hidden_size as f64).sqrt();
+                Some(if kind == Kind::BFloat16 { half::bf16::from_f64(scale).to_f64() } else { scale })
+            }
+        };
+        let heads = Heads::new(config);
+        Ok(Self { config, weights: model.weights(), lora, heads, kind, device, embedding_scale, cancel })
+    }
+
+    /// Token ids to the states that enter the first layer.
+    ///
+    /// # Shapes
+    ///
+    /// `ids`: `[tokens]` → `[tokens, hidden]`.
+    pub(crate) fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        let mut embedded = self.weights.embedding.f_index_select(0, ids)?;
+        if let Some(scale) = self.embedding_scale {
+            let _ = embedded.f_mul_scalar_(scale)?;
+        }
+        Ok(embedded)
     }
 
     /// Packs rows for this model.
@@ -117,40 +143,46 @@ impl<'a> Transformer<'a> {
         mut dropout: Option<&mut Dropout>,
         mut sink: Option<QkvSink>,
     ) -> Result<Tensor> {
-        let mut hidden = self.weights.embedding.f_index_select(0, &packed.ids)?;
+        let mut hidden = self.embed(&packed.ids)?;
         for (index, layer) in self.weights.layers.iter().enumerate().take(layers) {
             self.check_cancelled()?;
             let lora = |group| self.lora_linear(index, group);
+            let span = self.config.design.span(index);
 
             let (normed, attention_norm) = self.norm(&hidden, &layer.attention_norm)?;
-            let (qkv, qkv_lora) = linear(&normed, &layer.qkv, lora(LinearGroup::Qkv), dropout.as_deref_mut())?;
-            packed.rotation.apply(&qkv, self.heads.rotated())?;
+            let (qkv, qkv_lora, query_key_norm) = self.qkv(index, &normed, dropout.as_deref_mut())?;
+            packed.rotations.of(span).apply(&qkv, self.heads.rotated())?;
             if let Some(sink) = sink.as_mut() {
                 sink(index, &qkv)?;
             }
-            let (attended, probabilities) = attend(self.heads, &qkv, packed)?;
-            let (after_attention, output_lora) =
-                linear_onto(&hidden, &attended, &layer.output, lora(LinearGroup::Output), dropout.as_deref_mut())?;
+            let (attended, probabilities) = attend(self.heads, &qkv, packed, span)?;
+            let branch = Branch { weight: &layer.output, post_norm: layer.attention_post_norm.as_ref() };
+            let (after_attention, output_lora, attention_post_norm) =
+                self.add_branch(&hidden, &attended, branch, lora(LinearGroup::Output), dropout.as_deref_mut())?;
 
             let (normed, mlp_norm) = self.norm(&after_attention, &layer.mlp_norm)?;
             let (gate_up, gate_up_lora) =
                 linear(&normed, &layer.gate_up, lora(LinearGroup::GateUp), dropout.as_deref_mut())?;
-            let gated = gated(&gate_up)?;
-            let (after_mlp, down_lora) =
-                linear_onto(&after_attention, &gated, &layer.down, lora(LinearGroup::Down), dropout.as_deref_mut())?;
+            let gated = gated(&gate_up, self.config.design.activation)?;
+            let branch = Branch { weight: &layer.down, post_norm: layer.mlp_post_norm.as_ref() };
+            let (after_mlp, down_lora, mlp_post_norm) =
+                self.add_branch(&after_attention, &gated, branch, lora(LinearGroup::Down), dropout.as_deref_mut())?;
             hidden = after_mlp;
 
             if let Some(tape) = tape.as_mut() {
                 tape.layers.push(LayerTape {
                     attention_norm,
                     qkv_lora,
+                    query_key_norm,
                     qkv,
                     probabilities,
                     output_lora,
+                    attention_post_norm,
                     mlp_norm,
                     gate_up_lora,
                     gate_up,
                     down_lora,
+                    mlp_post_norm,
                 });
             }
         }
@@ -172,9 +204,10 @@ impl<'a> Transformer<'a> {
             // Nothing below the first adapted layer has a gradient that anybody needs.
             let attention_matters = index > 0 || lora.adapts_attention(0);
 
+            let grad_down = behind_norm(&grad, kept.mlp_post_norm.as_ref(), layer.mlp_post_norm.as_ref())?;
             let grad_gated =
-                linear_backward(&grad, &layer.down, adapted(LinearGroup::Down), kept.down_lora.as_ref(), grads)?;
-            let grad_gate_up = gated_backward(&kept.gate_up, grad_gated)?;
+                linear_backward(&grad_down, &layer.down, adapted(LinearGroup::Down), kept.down_lora.as_ref(), grads)?;
+            let grad_gate_up = gated_backward(&kept.gate_up, grad_gated, self.config.design.activation)?;
             if !attention_matters {
                 return lora_backward(
                     &grad_gate_up,
@@ -193,10 +226,14 @@ impl<'a> Transformer<'a> {
             )?;
             norm_backward(&mut grad, grad_normed, &kept.mlp_norm, &layer.mlp_norm)?;
 
+            let grad_output =
+                behind_norm(&grad, kept.attention_post_norm.as_ref(), layer.attention_post_norm.as_ref())?;
+            let adapter = adapted(LinearGroup::Output);
             let grad_attended =
-                linear_backward(&grad, &layer.output, adapted(LinearGroup::Output), kept.output_lora.as_ref(), grads)?;
+                linear_backward(&grad_output, &layer.output, adapter, kept.output_lora.as_ref(), grads)?;
             let grad_qkv = attend_backward(self.heads, &grad_attended, &kept.qkv, &kept.probabilities, packed)?;
-            packed.rotation.apply_backward(&grad_qkv, self.heads.rotated())?;
+            packed.rotations.of(self.config.design.span(index)).apply_backward(&grad_qkv, self.heads.rotated())?;
+            self.query_key_norm_backward(&grad_qkv, layer, kept.query_key_norm.as_ref())?;
             if index == 0 {
                 return lora_backward(&grad_qkv, adapted(LinearGroup::Qkv), kept.qkv_lora.as_ref(), None, grads);
             }
@@ -212,16 +249,73 @@ impl<'a> Transformer<'a> {
         self.lora.as_ref().and_then(|lora| lora.linear(layer, group))
     }
 
-    /// Root-mean-square norm (Zhang & Sennrich, 2019), computed in `f32` whatever the kind.
+    /// Queries, keys and values of one layer, not yet rotated.
     ///
     /// # Shapes
     ///
-    /// `states`: `[tokens, hidden]`, `weight`: `[hidden]` → `[tokens, hidden]`.
+    /// `normed`: `[tokens, hidden]` → `[tokens, columns]`.
+    fn qkv(
+        &self,
+        index: usize,
+        normed: &Tensor,
+        dropout: Option<&mut Dropout>,
+    ) -> Result<(Tensor, Option<LoraTape>, Option<NormTape>)> {
+        let layer: &LayerWeights = &self.weights.layers[index];
+        let (mut qkv, lora) = linear(normed, &layer.qkv, self.lora_linear(index, LinearGroup::Qkv), dropout)?;
+        if let Some(bias) = &layer.qkv_bias {
+            let _ = qkv.f_add_(bias)?;
+        }
+        let Some(weight) = &layer.query_key_norm else { return Ok((qkv, lora, None)) };
+        let mut heads = self.heads.queries_and_keys(&qkv)?;
+        let (output, tape) = self.norm(&heads, weight)?;
+        heads.f_copy_(&output)?;
+        Ok((qkv, lora, Some(tape)))
+    }
+
+    /// Takes a gradient from behind the norm of queries and keys to before it, in place.
+    ///
+    /// # Shapes
+    ///
+    /// `grad_qkv`: `[tokens, columns]`
+    fn query_key_norm_backward(&self, grad_qkv: &Tensor, layer: &LayerWeights, tape: Option<&NormTape>) -> Result<()> {
+        let mut heads = self.heads.queries_and_keys(grad_qkv)?;
+        if tape.is_some() {
+            let before = behind_norm(&heads, tape, layer.query_key_norm.as_ref())?;
+            heads.f_copy_(&before)?;
+        }
+        Ok(())
+    }
+
+    /// `residual + x Wᵀ`, plus the adapter's share; `x Wᵀ` goes through a norm before it is added where there is one.
+    fn add_branch(
+        &self,
+        residual: &Tensor,
+        input: &Tensor,
+        branch: Branch,
+        lora: Option<&LoraLinear>,
+        dropout: Option<&mut Dropout>,
+    ) -> Result<(Tensor, Option<LoraTape>, Option<NormTape>)> {
+        let Some(post_norm) = branch.post_norm else {
+            let (sum, lora) = linear_onto(residual, input, branch.weight, lora, dropout)?;
+            return Ok((sum, lora, None));
+        };
+        let (output, lora) = linear(input, branch.weight, lora, dropout)?;
+        let (mut normed, tape) = self.norm(&output, post_norm)?;
+        Ok((normed.f_add_(residual)?, lora, Some(tape)))
+    }
+
+    /// Root-mean-square norm (Zhang & Sennrich, 2019) of the last dimension, computed in `f32` whatever the kind.
+    ///
+    /// # Shapes
+    ///
+    /// `states`: `[tokens, hidden]`, `weight`: `[hidden]` → `[tokens, hidden]`; of heads `[tokens, heads, head_dim]`,
+    /// `[heads, head_dim]` → `[tokens, heads, head_dim]`.
     pub(crate) fn norm(&self, states: &Tensor, weight: &Tensor) -> Result<(Tensor, NormTape)> {
+        let width = weight.size().last().copied().unwrap_or(1);
         let mut length = states.f_norm_scalaropt_dim_dtype(2.0, [-1_i64].as_slice(), true, Kind::Float)?;
         let inverse_rms = length
             .f_square_()?
-            .f_mul_scalar_(1.0 / self.config.hidden_size as f64)?
+            .f_mul_scalar_(1.0 / width as f64)?
             .f_add_scalar_(self.config.rms_norm_eps)?
             .f_rsqrt_()?;
         let normed = states.f_mul(&inverse_rms)?.f_to_kind(self.kind)?;
@@ -244,7 +338,22 @@ impl<'a> Transformer<'a> {
     ///
     /// `normed`: `[tokens, hidden]`, after the final norm → `[tokens, vocab_size]`.
     pub(crate) fn logits(&self, normed: &Tensor) -> Result<Tensor> {
-        Ok(product(normed, &self.weights.head)?.f_to_kind(Kind::Float)?)
+        let mut logits = product(normed, &self.weights.head)?.f_to_kind(Kind::Float)?;
+        if let Some(cap) = self.config.design.final_logit_softcapping {
+            logits = logits.f_mul_scalar_(1.0 / cap)?.f_tanh_()?.f_mul_scalar_(cap)?;
+        }
+        Ok(logits)
+    }
+
+    /// Derivative of each logit with respect to what it was before it was bounded, where it was.
+    ///
+    /// # Shapes
+    ///
+    /// `logits`: `[tokens, vocab_size]` → the same.
+    pub(crate) fn logits_slope(&self, logits: &Tensor) -> Result<Option<Tensor>> {
+        let Some(cap) = self.config.design.final_logit_softcapping else { return Ok(None) };
+        let slope = logits.f_mul_scalar(1.0 / cap)?.f_square_()?.f_neg_()?.f_add_scalar_(1.0)?;
+        Ok(Some(slope))
     }
 
     /// One layer over single new tokens: everything but attention is as in [`Transformer::forward`].
@@ -262,13 +371,28 @@ impl<'a> Transformer<'a> {
         let layer: &LayerWeights = &self.weights.layers[index];
         let lora = |group| self.lora_linear(index, group);
         let (normed, _) = self.norm(hidden, &layer.attention_norm)?;
-        let (qkv, _) = linear(&normed, &layer.qkv, lora(LinearGroup::Qkv), None)?;
-        let (hidden, _) = linear_onto(hidden, &attend(&qkv)?, &layer.output, lora(LinearGroup::Output), None)?;
+        let (qkv, _, _) = self.qkv(index, &normed, None)?;
+        let branch = Branch { weight: &layer.output, post_norm: layer.attention_post_norm.as_ref() };
+        let (hidden, _, _) = self.add_branch(hidden, &attend(&qkv)?, branch, lora(LinearGroup::Output), None)?;
         let (normed, _) = self.norm(&hidden, &layer.mlp_norm)?;
         let (gate_up, _) = linear(&normed, &layer.gate_up, lora(LinearGroup::GateUp), None)?;
-        let (hidden, _) = linear_onto(&hidden, &gated(&gate_up)?, &layer.down, lora(LinearGroup::Down), None)?;
+        let gated = gated(&gate_up, self.config.design.activation)?;
+        let branch = Branch { weight: &layer.down, post_norm: layer.mlp_post_norm.as_ref() };
+        let (hidden, _, _) = self.add_branch(&hidden, &gated, branch, lora(LinearGroup::Down), None)?;
         Ok(hidden)
     }
+}
+
+/// The last step of attention or MLP.
+struct Branch<'w> {
+    /// # Shapes
+    ///
+    /// `[hidden, inputs]`
+    weight: &'w Tensor,
+    /// # Shapes
+    ///
+    /// `[hidden]`
+    post_norm: Option<&'w Tensor>,
 }
 
 /// Up to this many tokens, `W xᵀ` is faster on a CPU than `x Wᵀ`: the library copies the right-hand matrix into its own
@@ -351,7 +475,7 @@ fn lora_backward(
 ///
 /// # Shapes
 ///
-/// `grad`, `grad_output`: `[tokens, hidden]`, `weight`: `[hidden]`.
+/// `grad`, `grad_output`: `[tokens, hidden]`, `weight`: `[hidden]`; of heads as in [`Transformer::norm`].
 pub(crate) fn norm_backward(
     grad: &mut Tensor,
     mut grad_output: Tensor,
@@ -365,14 +489,42 @@ pub(crate) fn norm_backward(
     Ok(())
 }
 
-/// `silu(gate) · up`.
+/// The gradient of a norm's input, given that of its output; the same tensor where there is no norm.
+fn behind_norm(grad: &Tensor, tape: Option<&NormTape>, weight: Option<&Tensor>) -> Result<Tensor> {
+    let (Some(tape), Some(weight)) = (tape, weight) else { return Ok(grad.shallow_clone()) };
+    let mut copy = grad.f_empty_like()?;
+    copy.f_copy_(grad)?;
+    let mut before = copy.f_zeros_like()?;
+    norm_backward(&mut before, copy, tape, weight)?;
+    Ok(before)
+}
+
+impl Activation {
+    fn apply(self, gate: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Silu => Ok(gate.f_silu()?),
+            Self::GeluTanh => Ok(gate.f_gelu("tanh")?),
+        }
+    }
+
+    /// Writes the gradient of its input to `grad_gate`.
+    fn apply_backward(self, gate: &Tensor, grad: &Tensor, grad_gate: &Tensor) -> Result<()> {
+        let _ = match self {
+            Self::Silu => gate.f_silu_backward_grad_input(grad_gate, grad)?,
+            Self::GeluTanh => gate.f_gelu_backward_grad_input(grad_gate, grad, "tanh")?,
+        };
+        Ok(())
+    }
+}
+
+/// `activation(gate) · up`.
 ///
 /// # Shapes
 ///
 /// `[tokens, 2 × intermediate]` → `[tokens, intermediate]`
-fn gated(gate_up: &Tensor) -> Result<Tensor> {
+fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
     let [gate, up] = halves(gate_up)?;
-    Ok(gate.f_silu()?.f_mul_(&up)?)
+    Ok(activation.apply(&gate)?.f_mul_(&up)?)
 }
 
 /// Gradient of [`gated`].
@@ -380,13 +532,13 @@ fn gated(gate_up: &Tensor) -> Result<Tensor> {
 /// # Shapes
 ///
 /// `gate_up`: `[tokens, 2 × intermediate]`, `grad`: `[tokens, intermediate]` → `[tokens, 2 × intermediate]`.
-fn gated_backward(gate_up: &Tensor, mut grad: Tensor) -> Result<Tensor> {
+fn gated_backward(gate_up: &Tensor, mut grad: Tensor, activation: Activation) -> Result<Tensor> {
     let output = Tensor::f_empty(gate_up.size(), (gate_up.kind(), gate_up.device()))?;
     let [gate, up] = halves(gate_up)?;
     let [grad_gate, grad_up] = halves(&output)?;
-    let _ = grad.f_mul_out(&grad_up, &gate.f_silu()?)?;
+    let _ = grad.f_mul_out(&grad_up, &activation.apply(&gate)?)?;
     let grad = grad.f_mul_(&up)?;
-    let _ = gate.f_silu_backward_grad_input(&grad_gate, &grad)?;
+    activation.apply_backward(&gate, &grad, &grad_gate)?;
     Ok(output)
 }
 

@@ -13,7 +13,10 @@ use serde_json::Value;
 
 use crate::{
     engine_small::{assert_samples, streams},
-    engine_support::{default_model, formula_adapter, ids_of, lora_of, reals_of, reference, relative_error, rows_of},
+    engine_support::{
+        default_model, formula_adapter, ids_of, lora_of, reals_of, reference, relative_error, rows_of,
+        worst_logit_error,
+    },
 };
 
 pub(crate) fn expected() -> &'static Value {
@@ -45,20 +48,7 @@ fn continue_all(
 fn logits_are_those_of_transformers() {
     let model = default_model(Precision::F32);
     let rows = rows_of(&expected()["rows"]);
-    let mut worst = 0.0_f64;
-    for entry in expected()["logits"].as_array().unwrap() {
-        let row = &rows[entry["row"].as_u64().unwrap() as usize];
-        for position in entry["positions"].as_array().unwrap() {
-            let last = position["position"].as_u64().unwrap() as usize;
-            let logits = model.next_token_logits(None, &row.ids[..=last], &CancelFlag::new()).unwrap();
-            let top = ids_of(&position["top_ids"]).into_iter().map(|id| f64::from(logits[id as usize]));
-            let strided = logits.iter().step_by(position["stride"].as_u64().unwrap() as usize).map(|&x| f64::from(x));
-            let theirs = reals_of(&position["top"]).into_iter().chain(reals_of(&position["strided"]));
-            for (ours, theirs) in top.chain(strided).zip(theirs) {
-                worst = worst.max((ours - theirs).abs());
-            }
-        }
-    }
+    let worst = worst_logit_error(&model, &rows, &expected()["logits"]);
     eprintln!("worst logit error {worst:e}");
     assert!(worst < 1e-3, "{worst:e}");
 }

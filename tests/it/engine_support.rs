@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, path::PathBuf, sync::LazyLock};
 
 use fedward::{
     lora::{LoraConfig, Target},
-    model::{BaseModel, Checkpoint, Llama3RopeScaling, ModelConfig, ModelError, Precision, TokenizedRow, WeightSource},
+    model::{
+        BaseModel, Checkpoint, Design, Llama3RopeScaling, ModelConfig, ModelError, Precision, RopeScaling,
+        TokenizedRow, WeightSource,
+    },
 };
-use fedward_actors::protocol::Adapter;
+use fedward_actors::{CancelFlag, protocol::Adapter};
 use serde_json::Value;
 use tch::Tensor;
 
@@ -39,6 +42,8 @@ impl WeightSource for FormulaWeights {
                     (1.0 + 0.2 * value) as f32
                 } else if name.contains("embed_tokens") {
                     value as f32
+                } else if name.contains("bias") {
+                    (0.5 * value) as f32
                 } else {
                     (value * (3.0 / shape[1] as f64).sqrt()) as f32
                 }
@@ -72,14 +77,17 @@ pub(crate) fn config_of(value: &Value) -> ModelConfig {
         head_dim: integer("head_dim"),
         rms_norm_eps: value["rms_norm_eps"].as_f64().unwrap(),
         rope_theta: real("rope_theta"),
-        rope_scaling: (rope["rope_type"] == "llama3").then(|| Llama3RopeScaling {
-            factor: real("factor"),
-            low_freq_factor: real("low_freq_factor"),
-            high_freq_factor: real("high_freq_factor"),
-            original_max_position_embeddings: real("original_max_position_embeddings"),
+        rope_scaling: (rope["rope_type"] == "llama3").then(|| {
+            RopeScaling::Llama3(Llama3RopeScaling {
+                factor: real("factor"),
+                low_freq_factor: real("low_freq_factor"),
+                high_freq_factor: real("high_freq_factor"),
+                original_max_position_embeddings: real("original_max_position_embeddings"),
+            })
         }),
         max_position_embeddings: integer("max_position_embeddings") as usize,
         tie_word_embeddings: value["tie_word_embeddings"].as_bool().unwrap(),
+        design: Design::LLAMA,
     }
 }
 
@@ -143,6 +151,25 @@ pub(crate) fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
 /// Eight elements spread over a tensor, as `samples` in `tests/reference/engine_numbers.py`.
 pub(crate) fn samples(values: &[f32]) -> Vec<f64> {
     (0..8).map(|k| f64::from(values[k * (values.len() - 1) / 7])).collect()
+}
+
+/// Largest difference of logits from those of a reference.
+pub(crate) fn worst_logit_error(model: &BaseModel, rows: &[TokenizedRow], expected: &Value) -> f64 {
+    let mut worst = 0.0_f64;
+    for entry in expected.as_array().unwrap() {
+        let row = &rows[entry["row"].as_u64().unwrap() as usize];
+        for position in entry["positions"].as_array().unwrap() {
+            let last = position["position"].as_u64().unwrap() as usize;
+            let logits = model.next_token_logits(None, &row.ids[..=last], &CancelFlag::new()).unwrap();
+            let top = ids_of(&position["top_ids"]).into_iter().map(|id| f64::from(logits[id as usize]));
+            let strided = logits.iter().step_by(position["stride"].as_u64().unwrap() as usize).map(|&x| f64::from(x));
+            let theirs = reals_of(&position["top"]).into_iter().chain(reals_of(&position["strided"]));
+            for (ours, theirs) in top.chain(strided).zip(theirs) {
+                worst = worst.max((ours - theirs).abs());
+            }
+        }
+    }
+    worst
 }
 
 /// The tensors of an adapter by name.

@@ -1,5 +1,6 @@
 //! Integration tests, in one binary so that libtorch is linked once.
 
+mod architectures;
 mod engine_behaviour;
 mod engine_default;
 mod engine_small;

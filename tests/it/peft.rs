@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use fedward::{
     lora::{LoraConfig, Target, peft},
-    model::{Checkpoint, Llama3RopeScaling, ModelConfig},
+    model::{Checkpoint, Design, Llama3RopeScaling, ModelConfig, RopeScaling},
 };
 use fedward_actors::protocol::{Adapter, hex};
 use serde_json::{Value, json};
@@ -23,14 +23,15 @@ fn tiny_llama() -> ModelConfig {
         head_dim: 8,
         rms_norm_eps: 1e-5,
         rope_theta: 500_000.0,
-        rope_scaling: Some(Llama3RopeScaling {
+        rope_scaling: Some(RopeScaling::Llama3(Llama3RopeScaling {
             factor: 8.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
             original_max_position_embeddings: 32.0,
-        }),
+        })),
         max_position_embeddings: 64,
         tie_word_embeddings: false,
+        design: Design::LLAMA,
     }
 }
 

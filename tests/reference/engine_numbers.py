@@ -43,6 +43,8 @@ def small_weight(name, shape):
         return (1 + 0.2 * values).float()
     if "embed_tokens" in name:
         return values.float()
+    if "bias" in name:
+        return (0.5 * values).float()
     return (values * math.sqrt(3 / shape[1])).float()
 
 
@@ -227,18 +229,25 @@ def default_model(path):
     return numbers_of
 
 
-def small_model(config, spec):
-    model = LlamaForCausalLM(LlamaConfig(**config, attn_implementation="eager"))
+def fill(model):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(small_weight(name, tuple(parameter.shape)))
-    model.double().eval()
-    vocabulary = config["vocab_size"]
+    return model.double().eval()
+
+
+def small_rows(vocabulary):
     shared = [(7 * k + 3) % vocabulary for k in range(9)]
     rows = []
     for index, length in enumerate([31, 90, 12, 31, 57]):
         own = [int(x) for x in ((formula(f"row{index}", (length,)) + 1) / 2 * vocabulary).long().clamp(max=vocabulary - 1)]
         rows.append({"ids": (shared + own)[:length], "response_start": [10, 40, 9, 11, 30][index]})
+    return rows
+
+
+def small_model(config, spec):
+    model = fill(LlamaForCausalLM(LlamaConfig(**config, attn_implementation="eager")))
+    rows = small_rows(config["vocab_size"])
     numbers_of = {"config": config, "rows": rows, "logits": [{"row": 1, "positions": logit_numbers(model, rows[1])}]}
     model = adapted(model, spec)
     numbers_of |= {
@@ -282,4 +291,5 @@ def main():
     print(out, out.stat().st_size)
 
 
-main()
+if __name__ == "__main__":
+    main()

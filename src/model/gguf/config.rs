@@ -3,7 +3,7 @@
 use std::f64::consts::PI;
 
 use super::header::{Header, Value};
-use crate::model::{Llama3RopeScaling, ModelConfig};
+use crate::model::{Design, Llama3RopeScaling, ModelConfig, RopeScaling};
 
 /// The tensor in which llama.cpp keeps the factors of stretched rotary frequencies.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -58,6 +58,7 @@ pub(super) fn model_config(header: &Header, file: &[u8]) -> Result<ModelConfig, 
         rope_scaling: None,
         max_position_embeddings: count("llama.context_length")?,
         tie_word_embeddings: !header.tensors.contains_key("output.weight"),
+        design: Design::LLAMA,
     };
     config.check()?;
     config.rope_scaling = rope_scaling(header, file, &config)?;
@@ -65,7 +66,7 @@ pub(super) fn model_config(header: &Header, file: &[u8]) -> Result<ModelConfig, 
 }
 
 /// llama.cpp keeps the factor of each frequency instead of Llama 3's four numbers: finds the numbers that give them.
-fn rope_scaling(header: &Header, file: &[u8], config: &ModelConfig) -> Result<Option<Llama3RopeScaling>, String> {
+fn rope_scaling(header: &Header, file: &[u8], config: &ModelConfig) -> Result<Option<RopeScaling>, String> {
     let Some(entry) = header.tensors.get(ROPE_FACTORS) else { return Ok(None) };
     let half = config.head_dim / 2;
     if entry.shape != [half] {
@@ -83,7 +84,11 @@ fn rope_scaling(header: &Header, file: &[u8], config: &ModelConfig) -> Result<Op
     let expected = llama3_factors(&scaling, config);
     let agree =
         factors.iter().zip(&expected).all(|(found, expected)| (f64::from(*found) / expected - 1.0).abs() < 1e-4);
-    if agree { Ok(Some(scaling)) } else { Err(format!("tensor {ROPE_FACTORS}: not the frequency factors of Llama 3")) }
+    if agree {
+        Ok(Some(RopeScaling::Llama3(scaling)))
+    } else {
+        Err(format!("tensor {ROPE_FACTORS}: not the frequency factors of Llama 3"))
+    }
 }
 
 /// What each rotary frequency is divided by.

@@ -1,17 +1,21 @@
 //! `config.json` and `generation_config.json`.
 
+mod design;
+mod rope;
+
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::rope::RopeJson;
 use super::{read_json, read_optional_json};
-use crate::model::{Llama3RopeScaling, ModelConfig, ModelError};
+use crate::model::{Family, ModelConfig, ModelError};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
 
-/// `config.json` as `transformers` writes it. Defaults are those of its `LlamaConfig`.
+/// `config.json` as `transformers` writes it.
 #[derive(Deserialize)]
 struct ConfigJson {
     architectures: Option<Vec<String>>,
@@ -23,35 +27,76 @@ struct ConfigJson {
     num_key_value_heads: Option<i64>,
     head_dim: Option<i64>,
     hidden_act: Option<String>,
+    /// Gemma's name for it.
+    hidden_activation: Option<String>,
     rms_norm_eps: Option<f64>,
     rope_theta: Option<f64>,
+    rope_local_base_freq: Option<f64>,
     /// Up to version 4.
     rope_scaling: Option<RopeJson>,
     /// From version 5 on, with `rope_theta` inside.
-    rope_parameters: Option<RopeJson>,
+    rope_parameters: Option<RopeParametersJson>,
     rope_interleaved: Option<bool>,
     partial_rotary_factor: Option<f64>,
     max_position_embeddings: Option<usize>,
     tie_word_embeddings: Option<bool>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
-    sliding_window: Option<i64>,
+    use_sliding_window: Option<bool>,
+    #[serde(default)]
+    sliding_window: Setting<usize>,
+    max_window_layers: Option<usize>,
+    sliding_window_pattern: Option<usize>,
+    layer_types: Option<Vec<LayerType>>,
+    use_bidirectional_attention: Option<bool>,
+    query_pre_attn_scalar: Option<f64>,
+    #[serde(default)]
+    attn_logit_softcapping: Setting<f64>,
+    #[serde(default)]
+    final_logit_softcapping: Setting<f64>,
     quantization_config: Option<Value>,
     eos_token_id: Option<TokenIds>,
 }
 
+/// A key for which null means something else than absence.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Setting<T> {
+    #[default]
+    Absent,
+    Null,
+    Value(T),
+}
+
+impl<T> Setting<T> {
+    /// The value, or the default of `transformers` for an absent key.
+    fn or_default(self, default: Option<T>) -> Option<T> {
+        match self {
+            Self::Absent => default,
+            Self::Null => None,
+            Self::Value(value) => Some(value),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Setting<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::<T>::deserialize(deserializer)?.map_or(Self::Null, Self::Value))
+    }
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum LayerType {
+    FullAttention,
+    SlidingAttention,
+}
+
+/// One rotation for all layers, or one for each kind.
 #[derive(Deserialize)]
-struct RopeJson {
-    rope_type: Option<String>,
-    /// The name before `rope_type`.
-    #[serde(rename = "type")]
-    legacy_type: Option<String>,
-    rope_theta: Option<f64>,
-    factor: Option<f64>,
-    low_freq_factor: Option<f64>,
-    high_freq_factor: Option<f64>,
-    original_max_position_embeddings: Option<f64>,
-    partial_rotary_factor: Option<f64>,
+#[serde(untagged)]
+enum RopeParametersJson {
+    PerKind { full_attention: RopeJson, sliding_attention: RopeJson },
+    One(RopeJson),
 }
 
 /// One token id or several.
@@ -76,6 +121,18 @@ struct GenerationJson {
     eos_token_id: Option<TokenIds>,
 }
 
+impl ConfigJson {
+    /// The rotation of layers that look at everything before.
+    fn rope(&self) -> Option<&RopeJson> {
+        match &self.rope_parameters {
+            Some(RopeParametersJson::One(rope) | RopeParametersJson::PerKind { full_attention: rope, .. }) => {
+                Some(rope)
+            }
+            None => self.rope_scaling.as_ref(),
+        }
+    }
+}
+
 /// The architecture of the model in `directory`, and the tokens that end its generation.
 pub(super) fn read(directory: &Path) -> Result<(ModelConfig, Vec<u32>), ModelError> {
     let path = directory.join(CONFIG);
@@ -87,83 +144,104 @@ pub(super) fn read(directory: &Path) -> Result<(ModelConfig, Vec<u32>), ModelErr
     Ok((config, stop_ids))
 }
 
+/// What `transformers` takes for an absent key, which differs between families.
+struct Defaults {
+    num_key_value_heads: Option<i64>,
+    head_dim: Option<i64>,
+    max_position_embeddings: usize,
+    rope_theta: f64,
+    tie_word_embeddings: bool,
+}
+
+impl Defaults {
+    const fn of(family: Family) -> Self {
+        let llama = Self {
+            num_key_value_heads: None,
+            head_dim: None,
+            max_position_embeddings: 2048,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: false,
+        };
+        let gemma2 = Self {
+            num_key_value_heads: Some(4),
+            head_dim: Some(256),
+            max_position_embeddings: 8192,
+            tie_word_embeddings: true,
+            ..llama
+        };
+        match family {
+            Family::Llama => llama,
+            Family::Mistral => Self { num_key_value_heads: Some(8), max_position_embeddings: 131_072, ..llama },
+            Family::Qwen2 => Self { num_key_value_heads: Some(32), max_position_embeddings: 32_768, ..llama },
+            Family::Qwen3 => {
+                Self { num_key_value_heads: Some(32), head_dim: Some(128), max_position_embeddings: 32_768, ..llama }
+            }
+            Family::Gemma2 => gemma2,
+            Family::Gemma3 => Self { max_position_embeddings: 131_072, rope_theta: 1_000_000.0, ..gemma2 },
+        }
+    }
+}
+
 fn resolve(json: &ConfigJson) -> Result<ModelConfig, String> {
-    refuse_other_architectures(json)?;
-    let rope = json.rope_parameters.as_ref().or(json.rope_scaling.as_ref());
-    let head_dim = match json.head_dim {
+    let family = family(json)?;
+    refuse_what_is_not_supported(json)?;
+    let defaults = Defaults::of(family);
+    let rope = json.rope();
+    let head_dim = match json.head_dim.or(defaults.head_dim) {
         Some(head_dim) => head_dim,
         None => json.hidden_size.checked_div(json.num_attention_heads).ok_or("num_attention_heads: found 0")?,
     };
+    let key_values = json.num_key_value_heads.or(defaults.num_key_value_heads);
     let config = ModelConfig {
         vocab_size: json.vocab_size,
         hidden_size: json.hidden_size,
         intermediate_size: json.intermediate_size,
         num_hidden_layers: json.num_hidden_layers,
         num_attention_heads: json.num_attention_heads,
-        num_key_value_heads: json.num_key_value_heads.unwrap_or(json.num_attention_heads),
+        num_key_value_heads: key_values.unwrap_or(json.num_attention_heads),
         head_dim,
         rms_norm_eps: json.rms_norm_eps.unwrap_or(1e-6),
-        rope_theta: rope.and_then(|rope| rope.rope_theta).or(json.rope_theta).unwrap_or(10_000.0),
-        rope_scaling: rope.map(rope_scaling).transpose()?.flatten(),
-        max_position_embeddings: json.max_position_embeddings.unwrap_or(2048),
-        tie_word_embeddings: json.tie_word_embeddings.unwrap_or(false),
+        rope_theta: rope.and_then(|rope| rope.rope_theta).or(json.rope_theta).unwrap_or(defaults.rope_theta),
+        rope_scaling: rope.map(RopeJson::scaling).transpose()?.flatten(),
+        max_position_embeddings: json.max_position_embeddings.unwrap_or(defaults.max_position_embeddings),
+        tie_word_embeddings: json.tie_word_embeddings.unwrap_or(defaults.tie_word_embeddings),
+        design: design::of(family, json)?,
     };
     config.check()?;
     Ok(config)
 }
 
-fn refuse_other_architectures(json: &ConfigJson) -> Result<(), String> {
-    match json.architectures.as_deref() {
-        Some([name]) if name == "LlamaForCausalLM" => {}
-        found => {
-            let found = found.map_or_else(|| "nothing".to_owned(), |names| names.join(", "));
-            return Err(format!("architectures: found {found}, allowed is LlamaForCausalLM"));
-        }
-    }
-    if let Some(found) = json.hidden_act.as_deref().filter(|act| *act != "silu") {
-        return Err(format!("hidden_act: found {found:?}, allowed is \"silu\""));
-    }
+fn family(json: &ConfigJson) -> Result<Family, String> {
+    let names = json.architectures.as_deref().unwrap_or_default();
+    let family = match names {
+        [name] => Family::ALL.into_iter().find(|family| family.architecture() == name),
+        _ => None,
+    };
+    family.ok_or_else(|| {
+        let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        let allowed = Family::ALL.map(Family::architecture).join(", ");
+        format!("architectures: found {found}, allowed are {allowed}")
+    })
+}
+
+fn refuse_what_is_not_supported(json: &ConfigJson) -> Result<(), String> {
     let flags = [
         ("attention_bias", json.attention_bias),
         ("mlp_bias", json.mlp_bias),
         ("rope_interleaved", json.rope_interleaved),
+        ("use_bidirectional_attention", json.use_bidirectional_attention),
     ];
     if let Some((key, _)) = flags.iter().find(|(_, flag)| *flag == Some(true)) {
         return Err(format!("{key}: found true, allowed is false"));
     }
-    if let Some(found) = json.sliding_window {
-        return Err(format!("sliding_window: found {found}, allowed is null"));
-    }
     if json.quantization_config.as_ref().is_some_and(|config| !config.is_null()) {
         return Err("quantization_config: quantized safetensors are not read; use a GGUF file".to_owned());
     }
-    let rope = json.rope_parameters.as_ref().or(json.rope_scaling.as_ref());
-    let partial = json.partial_rotary_factor.or_else(|| rope?.partial_rotary_factor);
+    let partial = json.partial_rotary_factor.or_else(|| json.rope()?.partial_rotary_factor);
     match partial {
         None => Ok(()),
         Some(factor) if (factor - 1.0).abs() < f64::EPSILON => Ok(()),
         Some(found) => Err(format!("partial_rotary_factor: found {found}, allowed is 1")),
-    }
-}
-
-fn rope_scaling(rope: &RopeJson) -> Result<Option<Llama3RopeScaling>, String> {
-    match rope.rope_type.as_deref().or(rope.legacy_type.as_deref()).unwrap_or("default") {
-        "default" => Ok(None),
-        "llama3" => {
-            let need = |key: &str, value: Option<f64>| {
-                value.ok_or_else(|| format!("rope_scaling.{key} is missing, which rope_type \"llama3\" needs"))
-            };
-            Ok(Some(Llama3RopeScaling {
-                factor: need("factor", rope.factor)?,
-                low_freq_factor: need("low_freq_factor", rope.low_freq_factor)?,
-                high_freq_factor: need("high_freq_factor", rope.high_freq_factor)?,
-                original_max_position_embeddings: need(
-                    "original_max_position_embeddings",
-                    rope.original_max_position_embeddings,
-                )?,
-            }))
-        }
-        found => Err(format!("rope_scaling.rope_type: found {found:?}, allowed: \"default\", \"llama3\"")),
     }
 }
 
@@ -172,6 +250,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::{Activation, Design, RopeScaling, Span};
 
     fn config(change: impl FnOnce(&mut Value)) -> Result<ModelConfig, String> {
         let mut value = json!({
@@ -205,16 +284,19 @@ mod tests {
             json["rope_parameters"]["rope_theta"] = 500_000.0.into();
         });
         assert_eq!(old, new);
-        assert!((new.unwrap().rope_scaling.unwrap().factor - 32.0).abs() < f64::EPSILON);
+        let Some(RopeScaling::Llama3(scaling)) = new.unwrap().rope_scaling else { panic!("another scaling") };
+        assert!((scaling.factor - 32.0).abs() < f64::EPSILON);
     }
 
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
-        let cases: [(&str, Value, &str); 10] = [
-            ("architectures", json!(["Qwen2ForCausalLM"]), "found Qwen2ForCausalLM, allowed is LlamaForCausalLM"),
+        let cases: [(&str, Value, &str); 12] = [
+            ("architectures", json!(["PhiForCausalLM"]), "found PhiForCausalLM, allowed are LlamaForCausalLM, Mistral"),
+            ("sliding_window", json!(8), "found 8, allowed is null"),
+            ("rope_scaling", json!({"type": "yarn", "factor": 2.0, "mscale": 1.0}), "mscale: found 1"),
             ("hidden_act", json!("gelu"), "found \"gelu\", allowed is \"silu\""),
             ("attention_bias", json!(true), "found true, allowed is false"),
-            ("rope_scaling", json!({"type": "yarn", "factor": 2.0}), "found \"yarn\""),
+            ("rope_scaling", json!({"type": "dynamic", "factor": 2.0}), "found \"dynamic\""),
             ("rope_scaling", json!({"rope_type": "llama3"}), "factor is missing"),
             ("num_key_value_heads", json!(3), "found 3, which does not divide"),
             ("num_attention_heads", json!(0), "found 0"),
@@ -226,5 +308,45 @@ mod tests {
             let error = config(|json| json[key] = value).unwrap_err();
             assert!(error.starts_with(key) && error.contains(expected), "{error}");
         }
+    }
+
+    fn design(architecture: &str, change: impl FnOnce(&mut Value)) -> Result<Design, String> {
+        let changed = config(|json| {
+            json["architectures"] = json!([architecture]);
+            change(json);
+        });
+        changed.map(|config| config.design)
+    }
+
+    #[test]
+    fn windows_are_those_of_the_family() {
+        let mistral = |window: Option<Value>| {
+            design("MistralForCausalLM", |json| {
+                if let Some(window) = window {
+                    json["sliding_window"] = window;
+                }
+            })
+        };
+        assert_eq!(mistral(Some(Value::Null)).unwrap(), Design { family: Family::Mistral, ..Design::LLAMA });
+        assert_eq!(mistral(None).unwrap().sliding.unwrap().window, 4096);
+        assert_eq!(mistral(Some(json!(7))).unwrap().sliding.unwrap().spans, [Span::Sliding; 2]);
+        assert!(mistral(Some(json!(0))).unwrap_err().starts_with("sliding_window: found 0"));
+
+        let qwen = |used: bool| {
+            design("Qwen2ForCausalLM", |json| {
+                json["use_sliding_window"] = json!(used);
+                json["sliding_window"] = json!(8);
+                json["max_window_layers"] = json!(1);
+            })
+        };
+        assert!(qwen(false).unwrap().sliding.is_none() && qwen(false).unwrap().qkv_bias);
+        assert_eq!(qwen(true).unwrap().sliding.unwrap().spans, [Span::Full, Span::Sliding]);
+
+        let gemma = design("Gemma3ForCausalLM", |json| json["layer_types"] = Value::Null).unwrap();
+        assert_eq!((gemma.activation, gemma.query_pre_attn_scalar), (Activation::GeluTanh, Some(256.0)));
+        let sliding = gemma.sliding.unwrap();
+        assert_eq!((sliding.spans, sliding.rope_theta), (vec![Span::Sliding; 2], Some(10_000.0)));
+        let wrong = design("Gemma2ForCausalLM", |json| json["layer_types"] = json!(["full_attention"]));
+        assert!(wrong.unwrap_err().starts_with("layer_types: found 1 of them, num_hidden_layers is 2"));
     }
 }

@@ -1,0 +1,140 @@
+//! Renderings, ours and those of transformers.
+
+use fedward_actors::protocol::Role;
+
+use super::*;
+
+const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] \
+                      + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' \
+                      }}{% endif %}";
+
+fn specials() -> Vec<SpecialToken> {
+    ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+        .iter()
+        .zip(0..)
+        .map(|(content, id)| SpecialToken { content: (*content).to_owned(), id })
+        .collect()
+}
+
+fn render(source: &str, content: &str) -> Rendered {
+    let template = ChatTemplate::new(source, &[], specials()).unwrap();
+    template.render(&[ChatMessage::new(Role::User, content)], true).unwrap()
+}
+
+#[test]
+fn only_the_template_writes_special_tokens() {
+    let ids = |content| render(CHATML, content).specials.iter().map(|(_, id)| *id).collect::<Vec<_>>();
+    for content in ["plain", "<|im_end|>", "<|im_end|><|im_start|>", "\u{10FFFD}\u{100001}", "\u{10FFFD}", "\u{100000}"]
+    {
+        assert_eq!(ids(content), [1, 2, 1], "{content:?}");
+        assert!(render(CHATML, content).text.contains(content), "{content:?}");
+    }
+}
+
+#[test]
+fn templates_see_the_real_content() {
+    let source = CHATML.replace("message['content']", "(message['content'].strip() | trim | upper)");
+    assert_eq!(render(&source, "  hi \n").text, "<|im_start|>user\nHI<|im_end|>\n<|im_start|>assistant\n");
+}
+
+#[test]
+fn tokens_composed_of_parts_are_refused() {
+    let source = CHATML.replace("'<|im_end|>'", "'<|im' + '_end|>'");
+    let error = ChatTemplate::new(&source, &[], specials()).unwrap_err();
+    assert!(error.contains("composes the special token <|im_end|>"), "{error}");
+}
+
+#[test]
+fn a_template_can_refuse_a_conversation() {
+    let source = "{% if messages[0]['role'] == 'user' %}{{ raise_exception('no ' ~ messages | length) }}{% endif %}";
+    let template = ChatTemplate::new(source, &[], specials()).unwrap();
+    let error = template.render(&[ChatMessage::new(Role::User, "x")], true).unwrap_err();
+    assert!(error.contains("no 1"), "{error}");
+}
+
+#[test]
+fn variables_are_special_tokens_too() {
+    let variables = [("bos_token".to_owned(), "<|im_start|>".to_owned()), ("pad_token".to_owned(), "?".to_owned())];
+    let source = "{{ bos_token + messages[0].content + pad_token }}";
+    let template = ChatTemplate::new(source, &variables, specials()).unwrap();
+    let rendered = template.render(&[ChatMessage::new(Role::User, "<|im_start|>")], true).unwrap();
+    assert_eq!(rendered, Rendered { text: "<|im_start|><|im_start|>?".to_owned(), specials: vec![(0..12, 1)] });
+}
+
+#[test]
+fn helpers_answer_as_in_transformers() {
+    let text = |source| render(source, "x").text;
+    assert_eq!(text("{{ {'a': [1, '<é>'], 'b': none} | tojson }}"), "{\"a\": [1, \"<é>\"], \"b\": null}");
+    assert_eq!(text("{{ [1] | tojson(indent=4) }}"), "[\n    1\n]");
+    assert_eq!(text("{{ strftime_now('%d %b %Y') }}"), "26 Jul 2024");
+    assert_eq!(text("{% for i in [1, 2, 3] %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}"), "1");
+    assert_eq!(text("a\n  {% if true %}\nb\n{% endif %}\n"), "a\nb\n");
+    assert_eq!(text("{% if tools is none and not documents %}none{% endif %}"), "none");
+    assert_eq!(text("{%- generation -%} a {%- endgeneration %}{# generation #}"), "a");
+}
+
+/// Compares renderings with those of `tests/reference/chat_templates.py`; returns how many conversations agree.
+fn assert_renders_as_transformers(reference: &str) -> usize {
+    let reference: std::collections::BTreeMap<String, Reference> = serde_json::from_str(reference).unwrap();
+    let mut agreeing = 0;
+    for (name, Reference { template, specials, cases }) in reference {
+        let variables = ["bos_token", "eos_token"].map(str::to_owned).into_iter().zip(specials.clone());
+        let specials = specials.into_iter().zip(0..).map(|(content, id)| SpecialToken { content, id }).collect();
+        let template = ChatTemplate::new(&template, &variables.collect::<Vec<_>>(), specials)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        for case in cases {
+            let found = template.render(&case.messages, case.add_generation_prompt);
+            match case.error {
+                None => assert_eq!(found.unwrap().text, case.text, "{name}: {:?}", case.messages),
+                Some(expected) => {
+                    let found = found.unwrap_err();
+                    assert!(found.contains(&expected), "{name}: found {found}, expected {expected}");
+                }
+            }
+            agreeing += 1;
+        }
+    }
+    agreeing
+}
+
+#[derive(serde::Deserialize)]
+struct Reference {
+    template: String,
+    /// `bos_token` and `eos_token` first.
+    specials: Vec<String>,
+    cases: Vec<Case>,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    messages: Vec<ChatMessage>,
+    add_generation_prompt: bool,
+    #[serde(default)]
+    text: String,
+    error: Option<String>,
+}
+
+fn reference_file(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
+}
+
+#[test]
+fn what_families_use_renders_as_in_transformers() {
+    let reference = std::fs::read_to_string(reference_file("fixtures/chat_templates.json")).unwrap();
+    assert_eq!(assert_renders_as_transformers(&reference), 84);
+}
+
+/// Llama 3, 3.1 and 3.2, Qwen 2.5 and 3, Gemma and others, whose templates are not ours to keep here.
+#[test]
+fn templates_of_an_installed_trl_render_as_in_transformers() {
+    let Some(python) = std::env::var_os("FEDWARD_PYTHON") else {
+        eprintln!("skipped: FEDWARD_PYTHON names no Python with transformers and trl");
+        return;
+    };
+    let script = reference_file("chat_templates.py");
+    let output = std::process::Command::new(python).arg(script).arg("trl").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let agreeing = assert_renders_as_transformers(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(agreeing, 17 * 14);
+    eprintln!("{agreeing} conversations render alike");
+}
