@@ -122,6 +122,24 @@ fn drawing_is_seeded() {
 }
 
 #[test]
+fn draws_follow_their_row_through_other_batches() {
+    let (small, prompts) = (small(), prompts());
+    for (top_p, top_k) in [(1.0, None), (0.8, None), (1.0, Some(7)), (0.9, Some(20))] {
+        let settings = |batch_size| GenerationSettings { top_p, top_k, ..settings(0.8, batch_size) };
+        let together = continue_all(&small, &prompts, &settings(64), 1);
+        // Every third prompt alone, in reverse, each with the stream that it had among all.
+        let chosen: Vec<usize> = (0..prompts.len()).step_by(3).rev().collect();
+        let fewer: Vec<Vec<u32>> = chosen.iter().map(|&prompt| prompts[prompt].clone()).collect();
+        let rng_of = |place: usize| ChaCha8Rng::seed_from_u64(1000 + chosen[place] as u64);
+        let (adapter, cancel) = (Some(small.lora_ref()), CancelFlag::new());
+        let apart = generate(&small.model, adapter, &fewer, &settings(5), &rng_of, &cancel, &mut |_| {}).unwrap();
+        let expected: Vec<_> = chosen.iter().map(|&prompt| together[prompt].clone()).collect();
+        assert_eq!(apart, expected, "top_p {top_p}, top_k {top_k:?}");
+        assert_ne!(together, continue_all(&small, &prompts, &settings(64), 2));
+    }
+}
+
+#[test]
 fn long_continuations_outgrow_the_first_cache_and_end_with_the_context() {
     let small = small();
     let unlimited = GenerationSettings { max_new_tokens: 1000, stop_ids: vec![], ..settings(0.0, 8) };

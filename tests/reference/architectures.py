@@ -3,8 +3,9 @@
     python tests/reference/architectures.py > tests/reference/fixtures/architectures.json
 
 Made with torch 2.11.0, transformers 5.23.0, peft 0.21.2. Weights and adapters come from `formula` of engine_numbers.py,
-which the Rust tests compute too; `config` is what transformers writes to config.json. Windows are far shorter than rows,
-so that they matter; every model has layers of each kind that its family knows.
+which the Rust tests compute too. Values are computed in f64, greedy tokens in f32. `config` is what transformers writes to
+config.json. Windows are far shorter than rows, so that they matter; every model has layers of each kind that its family
+knows.
 """
 
 import json
@@ -95,7 +96,7 @@ def main():
         written = json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}
         found = {"config": written, "tensors": tensors(model)}
         found["logits"] = [{"row": 1, "positions": logit_numbers(model, rows[1])}]
-        found["greedy"] = continuations(model, rows)
+        found["greedy"] = continuations(build(config).float(), rows)
         found["log_likelihoods"] = likelihoods(model, rows)
         found["bf16_log_likelihoods"] = likelihoods(build(config).to(torch.bfloat16), rows)
         found["adapters"] = []

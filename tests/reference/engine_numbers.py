@@ -78,16 +78,16 @@ def samples(tensor):
 
 
 def padded(rows):
+    """A batch padded on the right. Nothing before the padding sees it, so no mask is needed; with one, padding beyond a
+    sliding window would attend to nothing at all, which is not a number in f64."""
     width = max(len(row["ids"]) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     labels = torch.full((len(rows), width), -100)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
     for index, row in enumerate(rows):
         count = len(row["ids"])
         ids[index, :count] = torch.tensor(row["ids"])
         labels[index, row["response_start"] : count] = ids[index, row["response_start"] : count]
-        mask[index, :count] = 1
-    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+    return {"input_ids": ids, "labels": labels}
 
 
 def logit_numbers(model, row):
