@@ -28,6 +28,7 @@ echo "reference: $reference/engine_numbers.py"
 $python $reference/engine_numbers.py "$gguf"
 to gguf_tensors.json gguf_tensors.py "$gguf"
 to architectures.json architectures.py
+to greedy.json greedy.py "$gguf"
 to chat_templates.json chat_templates.py
 to tokenizer.json tokenizer_and_templates.py "$models"
 echo "reference: $reference/peft_interchange.py"

@@ -14,7 +14,7 @@ pub enum RopeScaling {
     },
     /// As Llama 3 does it.
     Llama3(Llama3RopeScaling),
-    /// YaRN (Peng et al., 2023).
+    /// `YaRN` (Peng et al., 2023).
     Yarn(YarnRopeScaling),
 }
 

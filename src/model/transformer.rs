@@ -384,6 +384,7 @@ impl<'a> Transformer<'a> {
 }
 
 /// The last step of attention or MLP.
+#[derive(Clone, Copy)]
 struct Branch<'w> {
     /// # Shapes
     ///

@@ -6,6 +6,7 @@ mod engine_default;
 mod engine_small;
 mod engine_speed;
 mod engine_support;
+mod greedy;
 mod hugging_face;
 mod loading;
 mod peft;

@@ -94,6 +94,8 @@ enum LayerType {
 /// One rotation for all layers, or one for each kind.
 #[derive(Deserialize)]
 #[serde(untagged)]
+// One value a file, gone once it is read.
+#[allow(clippy::large_enum_variant)]
 enum RopeParametersJson {
     PerKind { full_attention: RopeJson, sliding_attention: RopeJson },
     One(RopeJson),

@@ -53,8 +53,8 @@ fn sliding(family: Family, json: &ConfigJson) -> Result<Option<SlidingAttention>
     let slides = |layer: usize| match family {
         Family::Llama | Family::Mistral => true,
         Family::Qwen2 | Family::Qwen3 => layer >= json.max_window_layers.unwrap_or(28),
-        Family::Gemma2 => (layer + 1) % 2 != 0,
-        Family::Gemma3 => (layer + 1) % json.sliding_window_pattern.unwrap_or(6).max(1) != 0,
+        Family::Gemma2 => !(layer + 1).is_multiple_of(2),
+        Family::Gemma3 => !(layer + 1).is_multiple_of(json.sliding_window_pattern.unwrap_or(6).max(1)),
     };
     let span = |slides: bool| if slides { Span::Sliding } else { Span::Full };
     let spans = match &json.layer_types {
