@@ -15,7 +15,7 @@ use std::{
 
 use fedward_actors::{
     CancelFlag, FederationConfig, StartState,
-    ports::{LocalTrainer, LocalTraining, PortError, PortResult, RunStore, TrainTask},
+    ports::{LocalTrainer, LocalTraining, NewMemories, PortError, PortResult, RunStore, TrainTask},
     protocol::{Adapter, AdapterLayout, ChatRow, RoundId},
     records::{ClientRecord, RoundRecord},
     run_federation,
@@ -43,7 +43,7 @@ struct LastState {
 }
 
 impl RunStore for LastState {
-    fn checkpoint(&mut self, _: RoundId, global: &Adapter, _: &[u8]) -> PortResult<()> {
+    fn checkpoint(&mut self, _: RoundId, global: &Adapter, _: &[u8], _: &NewMemories) -> PortResult<()> {
         self.state = Some(global.clone());
         Ok(())
     }
@@ -68,7 +68,15 @@ impl LocalTrainer for Untouched {
         } else {
             global.clone()
         };
-        Ok(LocalTraining { adapter, steps: 1, tokens: rows.len() as u64, mean_loss: 0.0, seconds: 0.0, reused: false })
+        Ok(LocalTraining {
+            adapter,
+            steps: 1,
+            tokens: rows.len() as u64,
+            learning_rate_sum: 0.0,
+            mean_loss: 0.0,
+            seconds: 0.0,
+            reused: false,
+        })
     }
 }
 

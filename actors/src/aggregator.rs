@@ -8,10 +8,13 @@ use rayon::prelude::*;
 use crate::{
     compute::{Compute, Panicked},
     federation::StrategyFactory,
-    ports::{ClientUpdate, Strategy},
+    ports::{ClientUpdate, Instructions, Strategy},
     protocol::{
         Adapter, AdapterError, RoundId,
-        messages::{AggregateRequest, Aggregation, AggregatorMessage, ScreenRequest, ScreenedUpdate, StrategyState},
+        messages::{
+            AggregateRequest, Aggregation, AggregatorMessage, InstructRequest, ScreenRequest, ScreenedUpdate,
+            StrategyState,
+        },
     },
     records::RejectReason,
 };
@@ -38,6 +41,17 @@ struct HeldStrategy {
     strategy: Box<dyn Strategy>,
 }
 
+impl HeldStrategy {
+    /// A strategy of its own, brought to where `state` says.
+    fn restored(factory: &StrategyFactory, state: &StrategyState) -> Result<Self, String> {
+        let mut strategy = factory();
+        if !state.bytes.is_empty() {
+            strategy.restore(&state.bytes).map_err(|error| format!("cannot restore {}: {error}", strategy.name()))?;
+        }
+        Ok(Self { after: state.after, strategy })
+    }
+}
+
 impl Actor for Aggregator {
     type Msg = AggregatorMessage;
     type State = AggregatorState;
@@ -58,6 +72,7 @@ impl Actor for Aggregator {
         state: &mut AggregatorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
+            AggregatorMessage::Instruct(request, reply) => drop(reply.send(state.instruct(request).await?)),
             AggregatorMessage::Screen(request, reply) => drop(reply.send(state.args.screen(request).await?)),
             AggregatorMessage::Aggregate(request, reply) => drop(reply.send(state.aggregate(request).await?)),
         }
@@ -73,6 +88,28 @@ impl AggregatorArgs {
 }
 
 impl AggregatorState {
+    /// What the strategy has to say to a round's clients.
+    async fn instruct(&mut self, request: InstructRequest) -> Result<Result<Instructions, String>, Panicked> {
+        let InstructRequest { ticket, strategy: state } = request;
+        tracing::trace!(?ticket, "instructions to give");
+        let held = self.take_held(&state);
+        let factory = Arc::clone(&self.args.strategy);
+        let instructed = self.args.compute.run(move |_| -> Result<_, String> {
+            let held = held.map_or_else(|| HeldStrategy::restored(&factory, &state), Ok)?;
+            let given = held.strategy.instructions(ticket.round).map_err(|error| error.to_string())?;
+            Ok((held, given))
+        });
+        Ok(instructed.await?.map(|(held, given)| {
+            self.held = Some(held);
+            given
+        }))
+    }
+
+    /// The strategy at hand, if it stands where a request's state says.
+    fn take_held(&mut self, state: &StrategyState) -> Option<HeldStrategy> {
+        self.held.take().filter(|held| held.after == state.after)
+    }
+
     /// Combines updates with the strategy as of the request's state. A strategy that fails is discarded, half-changed as
     /// it may be; the next round builds it anew from the last good state.
     async fn aggregate(&mut self, request: AggregateRequest) -> Result<Aggregation, Panicked> {
@@ -80,7 +117,7 @@ impl AggregatorState {
         if accepted < request.quorum.max(1) {
             return Ok(Aggregation::BelowQuorum { accepted, quorum: request.quorum });
         }
-        let held = self.held.take().filter(|held| held.after == request.strategy.after);
+        let held = self.take_held(&request.strategy);
         let factory = Arc::clone(&self.args.strategy);
         let aggregated = self.args.compute.run(move |_| aggregate_updates(held, &factory, request)).await?;
         Ok(match aggregated {
@@ -98,20 +135,21 @@ fn screen_updates(global: &Adapter, updates: &[ClientUpdate]) -> Vec<ScreenedUpd
     let mut seen = HashSet::new();
     let repeated: Vec<bool> = updates.iter().map(|update| !seen.insert(update.client)).collect();
     let check = |(update, repeated): (&ClientUpdate, bool)| {
-        let verdict = if repeated { Err(RejectReason::Stale) } else { screen_update(global, &update.adapter) };
+        let verdict = if repeated { Err(RejectReason::Stale) } else { screen_update(global, update) };
         ScreenedUpdate { client: update.client, verdict }
     };
     updates.par_iter().zip(repeated).map(check).collect()
 }
 
 /// The norm of an update's delta, or why the update is refused.
-fn screen_update(global: &Adapter, local: &Adapter) -> Result<f64, RejectReason> {
-    check(global, local).map_err(|error| match error {
+fn screen_update(global: &Adapter, update: &ClientUpdate) -> Result<f64, RejectReason> {
+    let mut vectors = std::iter::once(&update.adapter).chain(update.extras.vectors());
+    vectors.try_for_each(|vector| check(global, vector)).map_err(|error| match error {
         AdapterError::NotFinite { tensor } => RejectReason::NotFinite(tensor),
         AdapterError::LayoutMismatch(difference) => RejectReason::LayoutMismatch(difference),
         AdapterError::WrongLength { .. } => RejectReason::LayoutMismatch(error.to_string()),
     })?;
-    Ok(distance(local, global))
+    Ok(distance(&update.adapter, global))
 }
 
 fn check(global: &Adapter, other: &Adapter) -> Result<(), AdapterError> {
@@ -131,25 +169,16 @@ fn aggregate_updates(
     factory: &StrategyFactory,
     mut request: AggregateRequest,
 ) -> Result<(HeldStrategy, Aggregation), String> {
-    let mut strategy = match held {
-        Some(held) => held.strategy,
-        None => restored(factory, &request.strategy)?,
-    };
+    let HeldStrategy { mut strategy, .. } =
+        held.map_or_else(|| HeldStrategy::restored(factory, &request.strategy), Ok)?;
     request.updates.sort_by_key(|update| update.client);
     let round = request.ticket.round;
     let global = strategy.aggregate(round, &request.global, &request.updates).map_err(|error| error.to_string())?;
     check(&request.global, &global).map_err(|error| format!("{} gave no usable adapter: {error}", strategy.name()))?;
     let update_norm = distance(&global, &request.global);
+    let report = strategy.report();
     let state = StrategyState { after: round, bytes: strategy.state().into() };
-    Ok((HeldStrategy { after: round, strategy }, Aggregation::Done { global, strategy: state, update_norm }))
-}
-
-fn restored(factory: &StrategyFactory, state: &StrategyState) -> Result<Box<dyn Strategy>, String> {
-    let mut strategy = factory();
-    if !state.bytes.is_empty() {
-        strategy.restore(&state.bytes).map_err(|error| format!("cannot restore {}: {error}", strategy.name()))?;
-    }
-    Ok(strategy)
+    Ok((HeldStrategy { after: round, strategy }, Aggregation::Done { global, strategy: state, update_norm, report }))
 }
 
 #[cfg(test)]
@@ -159,14 +188,14 @@ mod tests {
     use super::*;
     use crate::{
         cancel::CancelFlag,
-        ports::{PortError, PortResult},
+        ports::{Extras, PortError, PortResult},
         protocol::{Attempt, ClientId, Ticket},
         testing::{Rehearsal, WeightedMean, layout_of_rank, tiny_layout},
     };
 
     fn update(client: u32, value: f32) -> ClientUpdate {
         let adapter = Adapter::new(tiny_layout(), vec![value; 8]).unwrap();
-        ClientUpdate { client: ClientId(client), adapter, n_examples: 1 }
+        ClientUpdate { client: ClientId(client), adapter, n_examples: 1, extras: Extras::default() }
     }
 
     fn request(round: u32, updates: Vec<ClientUpdate>) -> AggregateRequest {

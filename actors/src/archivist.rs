@@ -10,7 +10,7 @@ use crate::{
     compute::{Compute, Panicked},
     ports::{PortError, PortResult, RunStore},
     protocol::{
-        Adapter,
+        Adapter, ClientId,
         messages::{CommitRequest, StrategyState},
     },
     records::{ClientRecord, RoundRecord},
@@ -56,9 +56,10 @@ impl Actor for Archivist {
         request: CommitRequest,
         state: &mut ArchivistState,
     ) -> Result<(), ActorProcessingErr> {
-        let CommitRequest { ticket, global, strategy, record, clients, reply } = request;
+        let CommitRequest { ticket, global, strategy, memories, record, clients, reply } = request;
         tracing::trace!(?ticket, "round to commit");
-        let _ = reply.send(state.commit(global, strategy, record, clients).await?);
+        let round = Leaves { global, strategy, memories, clients };
+        let _ = reply.send(state.commit(round, record).await?);
         Ok(())
     }
 }
@@ -66,10 +67,8 @@ impl Actor for Archivist {
 impl ArchivistState {
     async fn commit(
         &mut self,
-        global: Adapter,
-        strategy: StrategyState,
+        round: Leaves,
         record: Box<RoundRecord>,
-        clients: Vec<ClientRecord>,
     ) -> Result<PortResult<Box<RoundRecord>>, Panicked> {
         let mut store = self.store.take().ok_or_else(|| Panicked("the run store is lost".to_owned()))?;
         let gate = Arc::clone(&self.commits.0);
@@ -78,7 +77,7 @@ impl ArchivistState {
             if cancel.is_cancelled() {
                 return (store, Err(PortError::Cancelled));
             }
-            let stored = store_round(store.as_mut(), &global, &strategy, record, &clients);
+            let stored = store_round(store.as_mut(), &round, record);
             (store, stored)
         };
         let (store, stored) = self.compute.run_without_slot(work).await?;
@@ -87,18 +86,20 @@ impl ArchivistState {
     }
 }
 
+/// What a round leaves behind beside its row.
+struct Leaves {
+    global: Adapter,
+    strategy: StrategyState,
+    memories: Vec<(ClientId, Arc<[u8]>)>,
+    clients: Vec<ClientRecord>,
+}
+
 /// Stores the checkpoint, then the rows, whose seconds of commit are therefore those of the checkpoint.
-fn store_round(
-    store: &mut dyn RunStore,
-    global: &Adapter,
-    strategy: &StrategyState,
-    mut record: Box<RoundRecord>,
-    clients: &[ClientRecord],
-) -> PortResult<Box<RoundRecord>> {
+fn store_round(store: &mut dyn RunStore, round: &Leaves, mut record: Box<RoundRecord>) -> PortResult<Box<RoundRecord>> {
     let begun = Instant::now();
-    record.adapter_sha256 = global.sha256();
-    store.checkpoint(record.round, global, &strategy.bytes)?;
+    record.adapter_sha256 = round.global.sha256();
+    store.checkpoint(record.round, &round.global, &round.strategy.bytes, &round.memories)?;
     record.seconds.commit = begun.elapsed().as_secs_f64();
-    store.append(&record, clients)?;
+    store.append(&record, &round.clients)?;
     Ok(record)
 }

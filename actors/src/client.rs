@@ -5,12 +5,16 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::{
+    cancel::CancelFlag,
     compute::{AbortOnDrop, Compute, Panicked},
     fanout::{Address, Answer},
-    ports::{ClientRows, LocalTrainer, PortResult, TrainTask},
+    ports::{
+        ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, LocalTraining, PortResult, TrainTask, TurnEnd,
+        TurnStart,
+    },
     protocol::{
         ChatRow, ClientId, RowLabel, Ticket, Verdict,
-        messages::{AssessRequest, ClientMessage, ClientReport, GuardMessage, LocalWork, TurnRequest},
+        messages::{AssessRequest, ClientMessage, ClientReport, GuardMessage, LocalWork, Parcel, TurnRequest},
     },
     records::{DropReason, GuardCounts},
 };
@@ -23,6 +27,10 @@ pub(crate) struct Client;
 pub(crate) struct Site {
     pub(crate) rows: Arc<dyn ClientRows>,
     pub(crate) trainer: Arc<dyn LocalTrainer>,
+    /// What the strategy has clients do beside training.
+    pub(crate) algorithm: Arc<dyn ClientAlgorithm>,
+    /// What clients remember of earlier rounds.
+    pub(crate) memories: Arc<dyn ClientMemories>,
     /// The guard that the server handed out, if it did.
     pub(crate) guard: Option<Address<GuardMessage>>,
     pub(crate) compute: Compute,
@@ -76,13 +84,12 @@ impl ClientState {
     fn start_turn(
         &mut self,
         myself: &ActorRef<ClientMessage>,
-        TurnRequest { ticket, global }: TurnRequest,
+        TurnRequest { ticket, parcel }: TurnRequest,
         reply: RpcReplyPort<ClientReport>,
     ) {
-        let task = TrainTask { client: self.id, round: ticket.round, global };
-        let (site, myself) = (Arc::clone(&self.site), myself.clone());
+        let (client, site, myself) = (self.id, Arc::clone(&self.site), myself.clone());
         let work = AbortOnDrop::spawn(async move {
-            let result = site.take_turn(ticket, task).await;
+            let result = site.take_turn(ticket, client, parcel).await;
             let _ = myself.cast(ClientMessage::TurnOver(ticket, result));
         });
         self.turn = Some(Turn { ticket, reply, _work: work });
@@ -114,8 +121,12 @@ impl Site {
     /// One client's turn from its first row to its report.
     ///
     /// No step waits for another actor while it holds a compute slot, so that turns cannot block one another.
-    pub(crate) async fn take_turn(&self, ticket: Ticket, task: TrainTask) -> Result<ClientReport, Panicked> {
-        let client = task.client;
+    pub(crate) async fn take_turn(
+        &self,
+        ticket: Ticket,
+        client: ClientId,
+        parcel: Parcel,
+    ) -> Result<ClientReport, Panicked> {
         let report = |guard, work| ClientReport { ticket, client, guard, work };
         let dropped = |guard, reason| Ok(report(guard, LocalWork::Dropped(reason)));
 
@@ -131,11 +142,32 @@ impl Site {
             return dropped(counts, DropReason::NoRows);
         }
         let n_examples = kept.len() as u64;
-        let trainer = Arc::clone(&self.trainer);
-        match self.compute.run(move |cancel| trainer.train(&task, &kept, cancel)).await? {
-            Ok(training) => Ok(report(counts, LocalWork::Trained { training, n_examples })),
+        match self.train(ticket, client, parcel, kept).await? {
+            Ok((training, end)) => Ok(report(counts, LocalWork::Trained { training, n_examples, end })),
             Err(error) => dropped(counts, DropReason::TrainingFailed(error.to_string())),
         }
+    }
+
+    /// Trains as the strategy asks. What the client remembers is read here, and lives as long as its training.
+    async fn train(
+        &self,
+        ticket: Ticket,
+        client: ClientId,
+        Parcel { global, instructions }: Parcel,
+        rows: Arc<[ChatRow]>,
+    ) -> Result<PortResult<(LocalTraining, TurnEnd)>, Panicked> {
+        let (trainer, algorithm, memories) =
+            (Arc::clone(&self.trainer), Arc::clone(&self.algorithm), Arc::clone(&self.memories));
+        let work = move |cancel: &CancelFlag| {
+            let memory = if algorithm.keeps_memory() { memories.memory(client, ticket.round.before())? } else { None };
+            let start = TurnStart { global: &global, instructions: &instructions, memory: memory.as_deref() };
+            let correction = algorithm.correction(start)?;
+            let task = TrainTask { client, round: ticket.round, global: global.clone(), correction };
+            let training = trainer.train(&task, &rows, cancel)?;
+            let end = algorithm.conclude(start, &training)?;
+            Ok((training, end))
+        };
+        self.compute.run(work).await
     }
 
     async fn fetch_rows(&self, client: ClientId) -> Result<PortResult<Arc<[ChatRow]>>, Panicked> {

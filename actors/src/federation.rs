@@ -13,7 +13,10 @@ use crate::{
     coordinator::{Coordinator, Server},
     fanout::ask,
     guard::{GuardArgs, VerdictCache},
-    ports::{Benchmarks, ClientRows, GuardModel, LocalTrainer, Observer, PortError, Realigner, RunStore, Strategy},
+    ports::{
+        Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, GuardModel, LocalTrainer, Observer, PortError,
+        Realigner, RunStore, Strategy,
+    },
     protocol::{
         Adapter, RoundId,
         messages::{RunRounds, StrategyState, SupervisorMessage},
@@ -89,8 +92,12 @@ pub struct Ports {
     pub trainer: Arc<dyn LocalTrainer>,
     /// The guard that clients screen their rows with; without one, all rows are trained on.
     pub guard: Option<Arc<dyn GuardModel>>,
-    /// The server's algorithm.
+    /// The server's side of the federated algorithm.
     pub strategy: StrategyFactory,
+    /// The clients' side of it.
+    pub algorithm: Arc<dyn ClientAlgorithm>,
+    /// What clients remember: what the store was given with earlier rounds.
+    pub memories: Arc<dyn ClientMemories>,
     /// Constitutional AI, if the run has it.
     pub realigner: Option<Arc<dyn Realigner>>,
     /// Benchmarks, if the run has them.
@@ -227,6 +234,8 @@ async fn start_supervisor(
     let args = SupervisorArgs {
         rows: ports.rows,
         trainer: ports.trainer,
+        algorithm: ports.algorithm,
+        memories: ports.memories,
         guard,
         aggregator: AggregatorArgs { strategy: ports.strategy, compute: compute.clone() },
         realigner: ports.realigner,

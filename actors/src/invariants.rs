@@ -9,7 +9,8 @@ use proptest::prelude::*;
 
 use crate::{
     federation::{FederationConfig, FederationError, Schedule},
-    protocol::RoundId,
+    ports::PlainClients,
+    protocol::{ClientId, RoundId},
     records::{ClientOutcome, ClientRecord, DropReason, Phase, RejectReason, RoundEvent, RoundOutcome},
     sampler::CohortSampler,
     testing::{Conduct, FakeBenchmarks, FakeRealigner, FakeRows, Rehearsal},
@@ -421,6 +422,102 @@ async fn a_contradictory_configuration_is_refused_in_words() {
     assert_eq!(refused(|config| config.quorum = 0).await, "quorum must be from 1 to the cohort of 5, found 0");
     assert!(refused(|config| config.slots = 0).await.starts_with("slots must be at least 1"));
     assert_eq!(refused(|config| config.max_attempts = 0).await, "max_attempts must be at least 1, found 0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn d_1_the_order_of_replies_changes_no_memory() {
+    let mut ends = Vec::new();
+    for disorder in 0..4_u64 {
+        let mut rehearsal =
+            Rehearsal::new(9, 5, 5).with_memory(|_| Conduct::Honest).with_trainer(move |client, round, _| {
+                let delay = (u64::from(client.0) * 7 + u64::from(round.0) * 5) * (disorder + 1) % 11;
+                Conduct::Slow(Duration::from_millis(delay))
+            });
+        rehearsal.config.slots = 1 + disorder as usize;
+        rehearsal.run().await.unwrap();
+        let stored = rehearsal.store.stored();
+        ends.push((stored.checkpoints, stored.memories));
+    }
+    assert!(ends.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c_1_a_resumed_run_remembers_what_an_uninterrupted_one_does() {
+    let whole = Rehearsal::new(7, 4, 6).with_memory(|_| Conduct::Honest);
+    let result = whole.run().await.unwrap();
+    let stored = whole.store.stored();
+    let mut forgetful = Rehearsal::new(7, 4, 6).with_memory(|_| Conduct::Honest);
+    forgetful.algorithm = Arc::new(PlainClients);
+    assert_ne!(forgetful.run().await.unwrap(), result, "memories move nothing, so there is nothing to test");
+    for checkpoint in &stored.checkpoints {
+        let mut resumed = Rehearsal::new(7, 4, 6).with_memory(|_| Conduct::Honest);
+        resumed.store = whole.store.memories_after(checkpoint.round);
+        assert_eq!(resumed.run_from(checkpoint.clone()).await.unwrap().global, result.global, "{}", checkpoint.round);
+        assert_eq!(resumed.store.stored().memories, stored.memories, "{}", checkpoint.round);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn r_3_clients_forget_a_round_that_did_not_take_them_in() {
+    let is_remembered = |rehearsal: &Rehearsal, client: u32, round: u32| {
+        rehearsal.store.stored().memories.contains_key(&(ClientId(client), RoundId(round)))
+    };
+    // Round 1 fails in aggregation, round 2 is below quorum, in round 3 one client is rejected.
+    let mut rehearsal = Rehearsal::new(4, 4, 3)
+        .with_memory(|round| if round.0 == 1 { Conduct::Fails } else { Conduct::Honest })
+        .with_trainer(|client, round, _| match (round.0, client.0) {
+            (2, 1..) => Conduct::Fails,
+            (3, 2) => Conduct::NotFinite,
+            _ => Conduct::Honest,
+        });
+    rehearsal.config.quorum = 2;
+    rehearsal.run().await.unwrap();
+    let rounds = rehearsal.store.stored().rounds;
+    assert!(
+        matches!(rounds[0].outcome, RoundOutcome::Failed(_)) && matches!(rounds[1].outcome, RoundOutcome::Skipped(_))
+    );
+    let remembered: Vec<bool> = (0..4).map(|client| is_remembered(&rehearsal, client, 3)).collect();
+    assert_eq!(remembered, [true, true, false, true]);
+    assert!((0..4).all(|client| !is_remembered(&rehearsal, client, 1) && !is_remembered(&rehearsal, client, 2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn r_1_without_instructions_nobody_trains_and_the_round_is_skipped() {
+    let rehearsal =
+        Rehearsal::new(3, 3, 2).with_memory(|round| if round.0 == 1 { Conduct::WrongShape } else { Conduct::Honest });
+    rehearsal.run().await.unwrap();
+    let stored = rehearsal.store.stored();
+    let silent = dropped(DropReason::NoInstructions("rehearsed silence".to_owned()));
+    assert!(stored.clients[..3].iter().all(|record| record.outcome == silent), "{:?}", outcomes(&stored.clients));
+    assert!(matches!(stored.rounds[0].outcome, RoundOutcome::Skipped(_)));
+    assert_eq!(stored.rounds[0].adapter_bytes_down, 0);
+    assert_eq!(stored.rounds[1].outcome, RoundOutcome::Committed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_travels_beside_the_adapter_is_counted_and_what_the_strategy_says_is_told() {
+    let rehearsal = Rehearsal::new(3, 3, 2).with_memory(|_| Conduct::Honest);
+    rehearsal.run().await.unwrap();
+    let (rounds, size) = (rehearsal.store.stored().rounds, rehearsal.layout.size_bytes());
+    let bytes: Vec<_> = rounds.iter().map(|round| (round.adapter_bytes_up, round.adapter_bytes_down)).collect();
+    // The server's vector travels once it has been moved.
+    assert_eq!(bytes, [(6 * size, 3 * size), (6 * size, 6 * size)]);
+    assert!(rounds.iter().all(|round| round.strategy["control_norm"] > 0.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn m_1_what_clients_remember_is_in_memory_for_turns_alone() {
+    let mut rehearsal = Rehearsal::new(20, 10, 4)
+        .with_memory(|_| Conduct::Honest)
+        .with_trainer(|_, _, _| Conduct::Slow(Duration::from_millis(2)));
+    rehearsal.config.slots = 2;
+    rehearsal.run().await.unwrap();
+    let (read, peak) = rehearsal.store.memories_read();
+    assert_eq!(read, 40);
+    assert!((1..=2).contains(&peak), "{peak} memories at once");
+    let plain = Rehearsal::new(4, 4, 2);
+    plain.run().await.unwrap();
+    assert_eq!(plain.store.memories_read(), (0, 0));
 }
 
 proptest! {

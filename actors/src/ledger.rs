@@ -1,7 +1,9 @@
 //! What a round's reports come to: pure bookkeeping.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use crate::{
-    ports::{ClientUpdate, Evaluation},
+    ports::{ClientUpdate, Evaluation, TurnEnd},
     protocol::{
         ClientId, RoundId, Ticket,
         messages::{ClientReport, LocalWork},
@@ -16,10 +18,19 @@ use crate::{
 pub(crate) struct Reported {
     pub(crate) client: ClientId,
     pub(crate) ticket: Ticket,
+    /// What the server sent it, in all attempts.
+    pub(crate) bytes_down: u64,
     pub(crate) answer: Result<ClientReport, DropReason>,
 }
 
-/// Bytes of adapters that a round moved.
+/// An update, and what its client remembers if the update counts.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Delivered {
+    pub(crate) update: ClientUpdate,
+    pub(crate) memory: Option<Arc<[u8]>>,
+}
+
+/// Bytes of adapters, and of other vectors of their size, that a round moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Traffic {
     /// From clients to the server.
@@ -31,8 +42,8 @@ pub(crate) struct Traffic {
 impl Reported {
     /// The client's row, and its update if it sent one for this very ticket (invariant R-2). The outcome of a client with
     /// an update is provisional: screening may still refuse it.
-    pub(crate) fn settle(self) -> (ClientRecord, Option<ClientUpdate>) {
-        let Self { client, ticket, answer } = self;
+    pub(crate) fn settle(self) -> (ClientRecord, Option<Delivered>) {
+        let Self { client, ticket, answer, .. } = self;
         let mut record = ClientRecord {
             round: ticket.round,
             client,
@@ -64,30 +75,33 @@ impl Reported {
                 record.outcome = ClientOutcome::Dropped(reason);
                 (record, None)
             }
-            LocalWork::Trained { training, n_examples } => {
+            LocalWork::Trained { training, n_examples, end: TurnEnd { extras, memory } } => {
                 record.steps = training.steps;
                 record.train_tokens = training.tokens;
                 record.train_loss = Some(training.mean_loss);
                 record.train_seconds = training.seconds;
                 record.reused = training.reused;
-                (record, Some(ClientUpdate { client, adapter: training.adapter, n_examples }))
+                let update = ClientUpdate { client, adapter: training.adapter, n_examples, extras };
+                (record, Some(Delivered { update, memory }))
             }
         }
     }
 
     fn bytes_up(&self) -> u64 {
         match &self.answer {
-            Ok(ClientReport { work: LocalWork::Trained { training, .. }, .. }) => training.adapter.size_bytes(),
+            Ok(ClientReport { work: LocalWork::Trained { training, end, .. }, .. }) => {
+                training.adapter.size_bytes() + end.extras.size_bytes()
+            }
             _ => 0,
         }
     }
 }
 
 impl Traffic {
-    /// What these reports moved, given the size of the global adapter in bytes.
-    pub(crate) fn of(reports: &[Reported], adapter_bytes: u64) -> Self {
-        let attempts: u64 = reports.iter().map(|reported| u64::from(reported.ticket.attempt.0)).sum();
-        Self { up: reports.iter().map(Reported::bytes_up).sum(), down: attempts * adapter_bytes }
+    /// What these reports and the turns before them moved.
+    pub(crate) fn of(reports: &[Reported]) -> Self {
+        let (up, down) = (reports.iter().map(Reported::bytes_up), reports.iter().map(|reported| reported.bytes_down));
+        Self { up: up.sum(), down: down.sum() }
     }
 }
 
@@ -122,6 +136,7 @@ pub(crate) fn summary(
         trainings_reused: clients.iter().filter(|record| record.reused).count() as u32,
         train_tokens_per_second: training_speed(clients, seconds.train),
         update_norm: None,
+        strategy: BTreeMap::new(),
         adapter_bytes_up: traffic.up,
         adapter_bytes_down: traffic.down,
         seconds,
@@ -151,7 +166,7 @@ fn mean_loss(clients: &[ClientRecord]) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::{
-        ports::LocalTraining,
+        ports::{Extras, LocalTraining},
         protocol::{Adapter, Attempt},
         testing::tiny_layout,
     };
@@ -162,11 +177,14 @@ mod tests {
 
     fn reported(client: u32, asked: Ticket, answered: Ticket, tokens: u64, mean_loss: f64) -> Reported {
         let adapter = Adapter::zeros(tiny_layout());
-        let training = LocalTraining { adapter, steps: 3, tokens, mean_loss, seconds: 0.5, reused: false };
+        let learning_rate_sum = 0.3;
+        let training =
+            LocalTraining { adapter, steps: 3, tokens, learning_rate_sum, mean_loss, seconds: 0.5, reused: false };
         let guard = GuardCounts { kept: 5, filtered: 2, kept_unsafe: 1, filtered_safe: 1 };
-        let work = LocalWork::Trained { training, n_examples: 5 };
+        let extras = Extras { control_delta: (client == 2).then(|| Adapter::zeros(tiny_layout())) };
+        let work = LocalWork::Trained { training, n_examples: 5, end: TurnEnd { extras, memory: None } };
         let report = ClientReport { ticket: answered, client: ClientId(client), guard, work };
-        Reported { client: ClientId(client), ticket: asked, answer: Ok(report) }
+        Reported { client: ClientId(client), ticket: asked, bytes_down: 32, answer: Ok(report) }
     }
 
     #[test]
@@ -174,7 +192,7 @@ mod tests {
         let asked = ticket(3, 2);
         let (record, update) = reported(1, asked, asked, 10, 1.0).settle();
         assert_eq!((record.outcome, record.attempt), (ClientOutcome::Accepted, 2));
-        assert_eq!(update.unwrap().n_examples, 5);
+        assert_eq!(update.unwrap().update.n_examples, 5);
         let mut other_client = reported(1, asked, asked, 10, 1.0);
         other_client.client = ClientId(2);
         for stale in
@@ -188,10 +206,12 @@ mod tests {
     #[test]
     fn a_summary_counts_outcomes_rows_bytes_and_weighs_losses_by_tokens() {
         let asked = ticket(1, 1);
-        let silent = Reported { client: ClientId(3), ticket: ticket(1, 3), answer: Err(DropReason::Crashed) };
+        let silent =
+            Reported { client: ClientId(3), ticket: ticket(1, 3), bytes_down: 96, answer: Err(DropReason::Crashed) };
         let reports = [reported(1, asked, asked, 300, 1.0), reported(2, asked, asked, 100, 2.0), silent];
-        let traffic = Traffic::of(&reports, 32);
-        assert_eq!(traffic, Traffic { up: 64, down: 5 * 32 });
+        let traffic = Traffic::of(&reports);
+        // Client 2 sends a vector beside its adapter.
+        assert_eq!(traffic, Traffic { up: 3 * 32, down: 5 * 32 });
         let clients: Vec<ClientRecord> = reports.into_iter().map(|reported| reported.settle().0).collect();
         let seconds = PhaseSeconds { train: 2.0, ..PhaseSeconds::default() };
         let record = summary(RoundId(1), RoundOutcome::Committed, seconds, &clients, traffic);

@@ -3,6 +3,8 @@
 //! Every method here blocks and may take long; actors call them on blocking threads, under a compute permit where they
 //! compute. Each polls its [`CancelFlag`] and ends with `Cancelled` soon after it was raised. Expected failure is a value.
 
+mod strategy;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,11 @@ use crate::{
     cancel::CancelFlag,
     protocol::{Adapter, ChatRow, ClientId, RoundId, Verdict},
     records::{ClientRecord, RoundRecord},
+};
+
+pub use strategy::{
+    ClientAlgorithm, ClientMemories, ClientUpdate, Extras, Instructions, LocalCorrection, NewMemories, PlainClients,
+    Strategy, TurnEnd, TurnStart,
 };
 
 /// Why a port did not do what it was asked for.
@@ -46,6 +53,8 @@ pub struct TrainTask {
     pub round: RoundId,
     /// The adapter to start from.
     pub global: Adapter,
+    /// What the federated algorithm adds to plain fine-tuning.
+    pub correction: LocalCorrection,
 }
 
 /// What local training gives.
@@ -57,6 +66,8 @@ pub struct LocalTraining {
     pub steps: u32,
     /// Tokens trained on (forward and backward; padding not counted).
     pub tokens: u64,
+    /// Learning rates of all steps, added up: steps times the rate where it is constant.
+    pub learning_rate_sum: f64,
     /// Mean loss over the steps.
     pub mean_loss: f64,
     /// Seconds spent on it, on whatever clock the trainer has; 0 if it was reused.
@@ -86,48 +97,6 @@ pub trait GuardModel: Send + Sync + 'static {
     ///
     /// [`PortError::Cancelled`] or [`PortError::Failed`]; the caller then trains on none of the rows (invariant S-1).
     fn assess(&self, rows: &[ChatRow], cancel: &CancelFlag) -> PortResult<Vec<Verdict>>;
-}
-
-/// What a client sends back: its adapter and what it says of its training.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClientUpdate {
-    /// Who trained.
-    pub client: ClientId,
-    /// The adapter after local training.
-    pub adapter: Adapter,
-    /// Rows that it trained on: the aggregation weight of FedAvg.
-    pub n_examples: u64,
-}
-
-/// The server's algorithm.
-pub trait Strategy: Send + 'static {
-    /// Its name in scenarios and records.
-    fn name(&self) -> &'static str;
-
-    /// Combines the accepted updates, which come in [`ClientId`] order, into the next global adapter.
-    ///
-    /// # Errors
-    ///
-    /// [`PortError::Failed`] if the updates cannot be combined; the global adapter then stays as it was.
-    fn aggregate(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter>;
-
-    /// What the strategy must remember between rounds; stored with each checkpoint. Empty for stateless strategies.
-    fn state(&self) -> Vec<u8> {
-        Vec::new()
-    }
-
-    /// Takes up a state that [`Strategy::state`] gave.
-    ///
-    /// # Errors
-    ///
-    /// [`PortError::Failed`] if the bytes are not a state of this strategy.
-    fn restore(&mut self, state: &[u8]) -> PortResult<()> {
-        if state.is_empty() {
-            Ok(())
-        } else {
-            Err(PortError::Failed(format!("{} keeps no state, found {} bytes", self.name(), state.len())))
-        }
-    }
 }
 
 /// What a realignment gives.
@@ -208,12 +177,19 @@ pub trait Benchmarks: Send + Sync + 'static {
 
 /// Keeps what rounds leave behind. A round counts as stored once its rows are appended (invariant C-1).
 pub trait RunStore: Send + 'static {
-    /// Stores the state after a round: first, so that rows are never ahead of their checkpoint.
+    /// Stores the state after a round, what its clients remember included: first, so that rows are never ahead of their
+    /// checkpoint.
     ///
     /// # Errors
     ///
     /// [`PortError::Failed`] if it cannot be stored; the run ends, and everything stored before stays readable.
-    fn checkpoint(&mut self, round: RoundId, global: &Adapter, strategy_state: &[u8]) -> PortResult<()>;
+    fn checkpoint(
+        &mut self,
+        round: RoundId,
+        global: &Adapter,
+        strategy_state: &[u8],
+        memories: &NewMemories,
+    ) -> PortResult<()>;
 
     /// Appends the round's row and its clients' rows, as one.
     ///

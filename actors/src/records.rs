@@ -1,5 +1,7 @@
 //! What a round says of itself: outcomes, rows for the run's files, events for observers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -33,6 +35,8 @@ pub enum DropReason {
     NoRows,
     /// Its training failed; the text says why.
     TrainingFailed(String),
+    /// The strategy had no instructions for the round's clients; the text says why.
+    NoInstructions(String),
 }
 
 /// What became of a selected client: exactly one a round (invariant R-1).
@@ -183,9 +187,12 @@ pub struct RoundRecord {
     pub train_tokens_per_second: Option<f64>,
     /// Euclidean norm of the global adapter's change in aggregation.
     pub update_norm: Option<f64>,
-    /// Bytes of adapters that clients sent.
+    /// What the strategy says of itself after the aggregation, by name: empty without one.
+    #[serde(default)]
+    pub strategy: BTreeMap<String, f64>,
+    /// Bytes of adapters, and of other vectors of their size, that clients sent.
     pub adapter_bytes_up: u64,
-    /// Bytes of adapters that the server sent.
+    /// Bytes of adapters, and of other vectors of their size, that the server sent.
     pub adapter_bytes_down: u64,
     /// Seconds of each phase.
     pub seconds: PhaseSeconds,

@@ -1,6 +1,6 @@
 //! The round, top to bottom.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ractor::{Message, RpcReplyPort};
 use tokio::time::Instant;
@@ -9,13 +9,13 @@ use crate::{
     coordinator::Server,
     fanout::{Address, Answer, ask, fan_out},
     federation::{FederationError, Schedule},
-    ledger::{self, Reported, Traffic},
-    ports::{ClientUpdate, Evaluation, EvaluationScope, PortError, PortResult, RealignmentReport},
+    ledger::{self, Delivered, Reported, Traffic},
+    ports::{ClientUpdate, Evaluation, EvaluationScope, Instructions, PortError, PortResult, RealignmentReport},
     protocol::{
         Adapter, Attempt, ClientId, RoundId, Ticket,
         messages::{
             AggregateRequest, Aggregation, AggregatorMessage, ClientMessage, CommitRequest, EvaluateRequest,
-            RealignRequest, ScreenRequest, StrategyState, SupervisorMessage, TurnRequest,
+            InstructRequest, Parcel, RealignRequest, ScreenRequest, StrategyState, SupervisorMessage, TurnRequest,
         },
     },
     records::{
@@ -42,17 +42,19 @@ pub(crate) async fn run_round(server: &mut Server, round: RoundId) -> Result<(),
     server.commit(round, took, screened, aggregated, aligned, evaluated).await
 }
 
-/// A selected client with what it is sent and where to.
+/// A selected client with what it is sent and where to; without instructions it is sent nothing.
 struct Invited {
     client: ClientId,
     address: Address<ClientMessage>,
-    global: Adapter,
+    parcel: Result<Parcel, String>,
 }
 
 /// Every selected client's outcome, and the updates of those accepted, both in order of client.
 struct Screened {
     clients: Vec<ClientRecord>,
     updates: Vec<ClientUpdate>,
+    /// What the clients of those updates remember, if the round is committed.
+    memories: Vec<(ClientId, Arc<[u8]>)>,
     traffic: Traffic,
 }
 
@@ -62,6 +64,7 @@ struct Aggregated {
     global: Adapter,
     strategy: StrategyState,
     update_norm: Option<f64>,
+    report: BTreeMap<String, f64>,
 }
 
 /// The adapter after realignment: as aggregated where there was none.
@@ -87,12 +90,15 @@ impl Server {
         self.unless_cancelled(cohort)
     }
 
-    /// Brings the cohort's actors into being and gives each the global adapter, which travels with its turn.
+    /// Brings the cohort's actors into being and gives each the global adapter with the strategy's instructions, which
+    /// travel with its turn.
     async fn broadcast(&self, round: RoundId, cohort: Vec<ClientId>) -> Result<Vec<Invited>, FederationError> {
         tracing::debug!(%round, clients = cohort.len(), "cohort mustered");
         let muster = |reply| SupervisorMessage::Muster(cohort, reply);
         let mustered = ask(&self.supervisor, muster).await.ok_or(FederationError::ActorLost("supervisor"))?;
-        let invite = |(client, address)| Invited { client, address, global: self.global.clone() };
+        let instructions = self.instructions(round).await;
+        let parcel = instructions.map(|instructions| Parcel { global: self.global.clone(), instructions });
+        let invite = |(client, address)| Invited { client, address, parcel: parcel.clone() };
         self.unless_cancelled(mustered.into_iter().map(invite).collect())
     }
 
@@ -112,9 +118,10 @@ impl Server {
 
     /// Settles every selected client's outcome, exactly one each (invariant R-1).
     async fn screen(&self, round: RoundId, reports: Vec<Reported>) -> Result<Screened, FederationError> {
-        let traffic = Traffic::of(&reports, self.global.size_bytes());
+        let traffic = Traffic::of(&reports);
         let entries: Vec<_> = reports.into_iter().map(Reported::settle).collect();
-        let updates: Vec<ClientUpdate> = entries.iter().filter_map(|(_, update)| update.clone()).collect();
+        let updates: Vec<ClientUpdate> =
+            entries.iter().filter_map(|(_, delivered)| Some(delivered.as_ref()?.update.clone())).collect();
         let request = |attempt| ScreenRequest {
             ticket: Ticket { round, attempt },
             global: self.global.clone(),
@@ -125,13 +132,14 @@ impl Server {
             return Err(self.lost("aggregator"));
         };
         let mut verdicts = verdicts.into_iter();
-        let mut screened = Screened { clients: Vec::new(), updates: Vec::new(), traffic };
-        for (mut record, update) in entries {
-            if let Some(update) = update {
+        let mut screened = Screened { clients: Vec::new(), updates: Vec::new(), memories: Vec::new(), traffic };
+        for (mut record, delivered) in entries {
+            if let Some(Delivered { update, memory }) = delivered {
                 // An update without a verdict has no way in.
                 match verdicts.next().map_or(Err(RejectReason::Stale), |screened| screened.verdict) {
                     Ok(norm) => {
                         record.update_norm = Some(norm);
+                        screened.memories.extend(memory.map(|memory| (update.client, memory)));
                         screened.updates.push(update);
                     }
                     Err(reason) => record.outcome = ClientOutcome::Rejected(reason),
@@ -155,10 +163,10 @@ impl Server {
         };
         let question = |attempt, reply| AggregatorMessage::Aggregate(request(attempt), reply);
         let outcome = match self.ask_crew(&self.crew.aggregator, question).await {
-            Answer::Reply(Aggregation::Done { global, strategy, update_norm }) => {
+            Answer::Reply(Aggregation::Done { global, strategy, update_norm, report }) => {
                 let update_norm = Some(update_norm);
                 let outcome = RoundOutcome::Committed;
-                return self.unless_cancelled(Aggregated { outcome, global, strategy, update_norm });
+                return self.unless_cancelled(Aggregated { outcome, global, strategy, update_norm, report });
             }
             Answer::Reply(Aggregation::BelowQuorum { accepted, quorum }) => {
                 RoundOutcome::Skipped(format!("{accepted} updates accepted, {quorum} needed"))
@@ -167,7 +175,8 @@ impl Server {
             Answer::TimedOut | Answer::Died(_) => RoundOutcome::Failed(self.died("aggregation")),
         };
         let (global, strategy) = (self.global.clone(), self.strategy.clone());
-        self.unless_cancelled(Aggregated { outcome, global, strategy, update_norm: None })
+        let (update_norm, report) = (None, BTreeMap::new());
+        self.unless_cancelled(Aggregated { outcome, global, strategy, update_norm, report })
     }
 
     /// Realigns an adapter that has moved on. If that fails, the round keeps the aggregated one and says so.
@@ -221,8 +230,12 @@ impl Server {
         evaluated: Evaluated,
     ) -> Result<(), FederationError> {
         self.begin(round, Phase::Commit);
+        // What clients did counts only with the aggregation that took it in (invariant R-3).
+        let counts = aggregated.outcome == RoundOutcome::Committed;
+        let memories = if counts { screened.memories } else { Vec::new() };
         let record = RoundRecord {
             update_norm: aggregated.update_norm,
+            strategy: aggregated.report,
             align: aligned.report,
             eval: evaluated.scores,
             warnings: aligned.warning.into_iter().chain(evaluated.warning).collect(),
@@ -233,6 +246,7 @@ impl Server {
             ticket: Ticket { round, attempt: Attempt::FIRST },
             global: global.clone(),
             strategy: strategy.clone(),
+            memories,
             record: Box::new(record),
             clients: screened.clients,
             reply,
@@ -265,6 +279,18 @@ impl Server {
         schedule.is_due(round, self.config.rounds)
     }
 
+    /// What the strategy has to say to the clients of a round, or in words why there is nothing.
+    async fn instructions(&self, round: RoundId) -> Result<Instructions, String> {
+        let question = |attempt, reply| {
+            let request = InstructRequest { ticket: Ticket { round, attempt }, strategy: self.strategy.clone() };
+            AggregatorMessage::Instruct(request, reply)
+        };
+        match self.ask_crew(&self.crew.aggregator, question).await {
+            Answer::Reply(instructions) => instructions,
+            Answer::TimedOut | Answer::Died(_) => Err(self.died("instructions")),
+        }
+    }
+
     /// Puts a question to an actor of the server, again under the next attempt if it dies over it.
     async fn ask_crew<M: Message, R: Send>(
         &self,
@@ -295,10 +321,17 @@ impl Server {
 impl Invited {
     /// Asks until the client answers, its time is up, or its attempts are used up.
     async fn take_turn(self, round: RoundId, max_attempts: u32, limit: Duration) -> Reported {
-        let Self { client, address, global } = self;
+        let Self { client, address, parcel } = self;
+        let parcel = match parcel {
+            Ok(parcel) => parcel,
+            Err(reason) => {
+                let ticket = Ticket { round, attempt: Attempt::FIRST };
+                return Reported { client, ticket, bytes_down: 0, answer: Err(DropReason::NoInstructions(reason)) };
+            }
+        };
         let question = |attempt, reply| {
             let ticket = Ticket { round, attempt };
-            ClientMessage::TakeTurn(TurnRequest { ticket, global: global.clone() }, reply)
+            ClientMessage::TakeTurn(TurnRequest { ticket, parcel: parcel.clone() }, reply)
         };
         let (attempt, answer) = address.ask_persistently(max_attempts, Some(limit), question).await;
         let ticket = Ticket { round, attempt };
@@ -310,7 +343,8 @@ impl Invited {
             }
             Answer::Died(_) => Err(DropReason::Crashed),
         };
-        Reported { client, ticket, answer }
+        let bytes_down = u64::from(attempt.0) * (parcel.global.size_bytes() + parcel.instructions.size_bytes());
+        Reported { client, ticket, bytes_down, answer }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     evaluator::{Evaluator, EvaluatorState},
     fanout::Address,
     guard::{Guard, GuardArgs},
-    ports::{Benchmarks, ClientRows, LocalTrainer, Observer, Realigner, RunStore},
+    ports::{Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, Observer, Realigner, RunStore},
     protocol::{
         ClientId,
         messages::{Cohort, CommitRequest, Crew, SupervisorMessage},
@@ -30,6 +30,8 @@ pub(crate) struct SupervisorArgs {
     pub(crate) compute: Compute,
     pub(crate) rows: Arc<dyn ClientRows>,
     pub(crate) trainer: Arc<dyn LocalTrainer>,
+    pub(crate) algorithm: Arc<dyn ClientAlgorithm>,
+    pub(crate) memories: Arc<dyn ClientMemories>,
     pub(crate) guard: Option<GuardArgs>,
     pub(crate) aggregator: AggregatorArgs,
     pub(crate) realigner: Option<Arc<dyn Realigner>>,
@@ -124,7 +126,14 @@ impl SupervisorState {
             cai: Post::fill_if("cai", CaiGenerator, cai, supervisor).await?,
             evaluator: Post::fill_if("evaluator", Evaluator, evaluator, supervisor).await?,
             archivist: Some(watch::Sender::new(archivist)),
-            site: Arc::new(Site { rows: args.rows, trainer: args.trainer, guard: guard_address, compute }),
+            site: Arc::new(Site {
+                rows: args.rows,
+                trainer: args.trainer,
+                algorithm: args.algorithm,
+                memories: args.memories,
+                guard: guard_address,
+                compute,
+            }),
             clients: BTreeMap::new(),
         })
     }

@@ -2,6 +2,8 @@
 //!
 //! Every fake is deterministic in what it computes and misbehaves on demand. A [`Rehearsal`] holds one of each.
 
+mod memory;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -23,15 +25,19 @@ use crate::{
         run_federation,
     },
     ports::{
-        BenchmarkScore, Benchmarks, ClientRows, ClientUpdate, Evaluation, EvaluationScope, GuardModel, LocalTrainer,
-        LocalTraining, Observer, PortError, PortResult, Realigner, Realignment, RealignmentReport, RunStore, Strategy,
-        TrainTask,
+        BenchmarkScore, Benchmarks, ClientAlgorithm, ClientRows, ClientUpdate, Evaluation, EvaluationScope, GuardModel,
+        LocalTrainer, LocalTraining, NewMemories, Observer, PlainClients, PortError, PortResult, Realigner,
+        Realignment, RealignmentReport, RunStore, Strategy, TrainTask,
     },
     protocol::{Adapter, AdapterLayout, ChatRow, ClientId, RoundId, RowDigest, RowLabel, Verdict},
     records::{ClientRecord, RoundEvent, RoundRecord},
     sampler::CohortSampler,
     streams::{Purpose, stream},
 };
+
+pub use memory::{PushedMean, RememberingClients};
+
+use memory::Readings;
 
 /// How often a fake that waits looks at its cancel flag.
 const POLL: Duration = Duration::from_millis(1);
@@ -194,12 +200,20 @@ impl FakeTrainer {
         let mut noise = stream(7, Purpose::BatchOrder, task.round, Some(task.client));
         let mut step = || (noise.next_u32() >> 8) as f32 / (1 << 24) as f32 - 0.5;
         let layout = if conduct == Conduct::WrongShape { layout_of_rank(2) } else { Arc::clone(task.global.layout()) };
+        let drift = |index| task.correction.drift.as_ref().map_or(0.0, |drift| 0.25 * drift[index]);
         let trained = adapter(&layout, |index| match conduct {
             Conduct::NotFinite if index == 5 => f32::NAN,
-            _ => task.global.values().get(index).copied().unwrap_or(0.0) + step(),
+            _ => task.global.values().get(index).map_or(0.0, |value| value - drift(index)) + step(),
         });
-        let tokens = 10 * rows as u64;
-        Ok(LocalTraining { adapter: trained, steps: 2, tokens, mean_loss: 1.5, seconds: 0.0, reused: false })
+        Ok(LocalTraining {
+            adapter: trained,
+            steps: 2,
+            tokens: 10 * rows as u64,
+            learning_rate_sum: 0.5,
+            mean_loss: 1.5,
+            seconds: 0.0,
+            reused: false,
+        })
     }
 }
 
@@ -389,12 +403,15 @@ pub struct Stored {
     pub rounds: Vec<RoundRecord>,
     /// Rows of the clients.
     pub clients: Vec<ClientRecord>,
+    /// What clients remembered after rounds that took them in.
+    pub memories: BTreeMap<(ClientId, RoundId), Arc<[u8]>>,
 }
 
 /// A run store in memory; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     stored: Arc<Mutex<Stored>>,
+    readings: Arc<Readings>,
     /// The round whose checkpoint fails, if any.
     pub fails_in: Option<RoundId>,
     /// How long a checkpoint takes.
@@ -409,13 +426,21 @@ impl MemoryStore {
 }
 
 impl RunStore for MemoryStore {
-    fn checkpoint(&mut self, round: RoundId, global: &Adapter, strategy_state: &[u8]) -> PortResult<()> {
+    fn checkpoint(
+        &mut self,
+        round: RoundId,
+        global: &Adapter,
+        strategy_state: &[u8],
+        memories: &NewMemories,
+    ) -> PortResult<()> {
         if self.fails_in == Some(round) {
             return Err(PortError::Failed("no space left".to_owned()));
         }
         thread::sleep(self.checkpoint_takes);
         let state = StartState { round, global: global.clone(), strategy_state: strategy_state.to_vec() };
-        lock(&self.stored).checkpoints.push(state);
+        let mut stored = lock(&self.stored);
+        stored.memories.extend(memories.iter().map(|(client, memory)| ((*client, round), Arc::clone(memory))));
+        stored.checkpoints.push(state);
         Ok(())
     }
 
@@ -463,6 +488,8 @@ pub struct Rehearsal {
     pub guard: Option<Arc<FakeGuard>>,
     /// The strategy.
     pub strategy: StrategyFactory,
+    /// What clients do beside training.
+    pub algorithm: Arc<dyn ClientAlgorithm>,
     /// The realigner, if there is one.
     pub realigner: Option<Arc<FakeRealigner>>,
     /// The benchmarks, if there are any.
@@ -504,6 +531,7 @@ impl Rehearsal {
             trainer: Arc::new(FakeTrainer::new(|_, _, _| Conduct::Honest)),
             guard: None,
             strategy: Arc::new(|| Box::new(WeightedMean)),
+            algorithm: Arc::new(PlainClients),
             realigner: None,
             benchmarks: None,
             store: MemoryStore::default(),
@@ -539,6 +567,20 @@ impl Rehearsal {
         self
     }
 
+    /// With [`RememberingClients`] and a [`PushedMean`] that behaves as told in a round; of the wrong shape, it has no
+    /// instructions.
+    #[must_use]
+    pub fn with_memory(mut self, conduct: impl Fn(RoundId) -> Conduct + Send + Sync + 'static) -> Self {
+        let (conduct, layout): (Arc<dyn Fn(RoundId) -> Conduct + Send + Sync>, _) =
+            (Arc::new(conduct), Arc::clone(&self.layout));
+        self.algorithm = Arc::new(RememberingClients);
+        self.strategy = Arc::new(move || {
+            let (conduct, layout) = (Arc::clone(&conduct), Arc::clone(&layout));
+            Box::new(PushedMean { control: Vec::new(), conduct, layout })
+        });
+        self
+    }
+
     /// The ports, sharing this rehearsal's fakes.
     pub fn ports(&self) -> Ports {
         Ports {
@@ -546,6 +588,8 @@ impl Rehearsal {
             trainer: Arc::clone(&self.trainer) as Arc<dyn LocalTrainer>,
             guard: self.guard.clone().map(|guard| guard as Arc<dyn GuardModel>),
             strategy: Arc::clone(&self.strategy),
+            algorithm: Arc::clone(&self.algorithm),
+            memories: Arc::new(self.store.clone()),
             realigner: self.realigner.clone().map(|realigner| realigner as Arc<dyn Realigner>),
             benchmarks: self.benchmarks.clone().map(|benchmarks| benchmarks as Arc<dyn Benchmarks>),
             store: Box::new(self.store.clone()),

@@ -29,6 +29,12 @@ impl RoundId {
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
+
+    /// The round before this one; the start is before itself.
+    #[must_use]
+    pub const fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
 }
 
 impl fmt::Display for RoundId {

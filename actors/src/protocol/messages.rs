@@ -3,7 +3,7 @@
 //! The enums pair each question with the port for its answer. What they carry could cross a wire as it is: adapters, rows
 //! and counts, whose sizes are known before sending. Nothing here behaves.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ractor::RpcReplyPort;
 
@@ -12,7 +12,7 @@ use crate::{
     compute::Panicked,
     fanout::Address,
     federation::{FederationError, FederationResult},
-    ports::{ClientUpdate, Evaluation, EvaluationScope, LocalTraining, PortResult, Realignment},
+    ports::{ClientUpdate, Evaluation, EvaluationScope, Instructions, LocalTraining, PortResult, Realignment, TurnEnd},
     records::{ClientRecord, DropReason, GuardCounts, RejectReason, RoundRecord},
 };
 
@@ -27,11 +27,18 @@ pub(crate) enum ClientMessage {
     TurnOver(Ticket, Result<ClientReport, Panicked>),
 }
 
-/// What a client needs for its turn: the global adapter to start from.
+/// What a client needs for its turn.
 #[derive(Clone, Debug)]
 pub(crate) struct TurnRequest {
     pub(crate) ticket: Ticket,
+    pub(crate) parcel: Parcel,
+}
+
+/// What the server sends a client: the global adapter to start from, and what its strategy says.
+#[derive(Clone, Debug)]
+pub(crate) struct Parcel {
     pub(crate) global: Adapter,
+    pub(crate) instructions: Instructions,
 }
 
 /// What a client did in its turn.
@@ -47,7 +54,7 @@ pub(crate) struct ClientReport {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum LocalWork {
     /// It trained on the rows that its guard kept.
-    Trained { training: LocalTraining, n_examples: u64 },
+    Trained { training: LocalTraining, n_examples: u64, end: TurnEnd },
     /// It did not, for this reason.
     Dropped(DropReason),
 }
@@ -75,10 +82,19 @@ pub(crate) type Assessment = Result<Vec<Verdict>, String>;
 /// To the aggregator.
 #[derive(Debug)]
 pub(crate) enum AggregatorMessage {
+    /// What are this round's clients to be sent?
+    Instruct(InstructRequest, RpcReplyPort<Result<Instructions, String>>),
     /// Which of these updates may enter the global adapter?
     Screen(ScreenRequest, RpcReplyPort<Vec<ScreenedUpdate>>),
     /// What is the next global adapter?
     Aggregate(AggregateRequest, RpcReplyPort<Aggregation>),
+}
+
+/// The strategy whose instructions are asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct InstructRequest {
+    pub(crate) ticket: Ticket,
+    pub(crate) strategy: StrategyState,
 }
 
 /// Updates to check against the adapter that they started from.
@@ -121,7 +137,7 @@ pub(crate) struct StrategyState {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Aggregation {
     /// The global adapter moves on.
-    Done { global: Adapter, strategy: StrategyState, update_norm: f64 },
+    Done { global: Adapter, strategy: StrategyState, update_norm: f64, report: BTreeMap<String, f64> },
     /// There were too few updates.
     BelowQuorum { accepted: u32, quorum: u32 },
     /// The updates could not be combined; in words, why.
@@ -151,6 +167,8 @@ pub(crate) struct CommitRequest {
     pub(crate) ticket: Ticket,
     pub(crate) global: Adapter,
     pub(crate) strategy: StrategyState,
+    /// What clients remember after the round: nothing new unless it is committed.
+    pub(crate) memories: Vec<(ClientId, Arc<[u8]>)>,
     /// Complete but for the hash of the adapter and the seconds of the commit.
     pub(crate) record: Box<RoundRecord>,
     pub(crate) clients: Vec<ClientRecord>,
