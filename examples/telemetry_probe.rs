@@ -106,6 +106,7 @@ fn round_record(round: RoundId) -> RoundRecord {
         trainings_reused: 0,
         train_tokens_per_second: Some(600.0 + f64::from(round.0)),
         update_norm: Some(0.2),
+        strategy: BTreeMap::new(),
         adapter_bytes_up: 3_700_000 * u64::from(COHORT),
         adapter_bytes_down: 3_700_000 * u64::from(COHORT),
         seconds: PhaseSeconds {

@@ -90,13 +90,13 @@ impl AggregatorArgs {
 impl AggregatorState {
     /// What the strategy has to say to a round's clients.
     async fn instruct(&mut self, request: InstructRequest) -> Result<Result<Instructions, String>, Panicked> {
-        let InstructRequest { ticket, strategy: state } = request;
+        let InstructRequest { ticket, global, strategy: state } = request;
         tracing::trace!(?ticket, "instructions to give");
         let held = self.take_held(&state);
         let factory = Arc::clone(&self.args.strategy);
         let instructed = self.args.compute.run(move |_| -> Result<_, String> {
             let held = held.map_or_else(|| HeldStrategy::restored(&factory, &state), Ok)?;
-            let given = held.strategy.instructions(ticket.round).map_err(|error| error.to_string())?;
+            let given = held.strategy.instructions(ticket.round, &global).map_err(|error| error.to_string())?;
             Ok((held, given))
         });
         Ok(instructed.await?.map(|(held, given)| {

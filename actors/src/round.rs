@@ -282,7 +282,8 @@ impl Server {
     /// What the strategy has to say to the clients of a round, or in words why there is nothing.
     async fn instructions(&self, round: RoundId) -> Result<Instructions, String> {
         let question = |attempt, reply| {
-            let request = InstructRequest { ticket: Ticket { round, attempt }, strategy: self.strategy.clone() };
+            let ticket = Ticket { round, attempt };
+            let request = InstructRequest { ticket, global: self.global.clone(), strategy: self.strategy.clone() };
             AggregatorMessage::Instruct(request, reply)
         };
         match self.ask_crew(&self.crew.aggregator, question).await {

@@ -571,13 +571,9 @@ impl Rehearsal {
     /// instructions.
     #[must_use]
     pub fn with_memory(mut self, conduct: impl Fn(RoundId) -> Conduct + Send + Sync + 'static) -> Self {
-        let (conduct, layout): (Arc<dyn Fn(RoundId) -> Conduct + Send + Sync>, _) =
-            (Arc::new(conduct), Arc::clone(&self.layout));
+        let conduct: Arc<dyn Fn(RoundId) -> Conduct + Send + Sync> = Arc::new(conduct);
         self.algorithm = Arc::new(RememberingClients);
-        self.strategy = Arc::new(move || {
-            let (conduct, layout) = (Arc::clone(&conduct), Arc::clone(&layout));
-            Box::new(PushedMean { control: Vec::new(), conduct, layout })
-        });
+        self.strategy = Arc::new(move || Box::new(PushedMean { control: Vec::new(), conduct: Arc::clone(&conduct) }));
         self
     }
 

@@ -250,7 +250,7 @@ impl SingleRun<'_> {
         RunInfo {
             scenario: self.scenario.name.clone(),
             variant: self.scenario.variant.clone(),
-            strategy: self.scenario.federation.strategy.clone(),
+            strategy: self.scenario.federation.strategy.name().to_owned(),
             guard: prepared.guard.as_ref().map_or("none", |guard| guard.model.version()).to_owned(),
             model: prepared.model.name.clone(),
             clients: self.scenario.federation.clients,

@@ -1,6 +1,12 @@
 //! The arithmetic of aggregation: pure functions on the flat buffers of adapters.
 
+use fedward_actors::{
+    ports::{ClientUpdate, PortError, PortResult},
+    protocol::Adapter,
+};
 use rayon::prelude::*;
+
+use super::state::adapter_like;
 
 /// Numbers that one task adds up at a time: small enough for its accumulators to stay in the cache.
 const CHUNK: usize = 8192;
@@ -42,6 +48,43 @@ pub fn weighted_mean(vectors: &[&[f32]], weights: &[f64]) -> Vec<f32> {
         },
     );
     mean
+}
+
+/// Refuses updates that do not fit the global adapter, or that there are none of.
+fn check(global: &Adapter, updates: &[ClientUpdate]) -> PortResult<()> {
+    for update in updates {
+        global
+            .check_same_layout(&update.adapter)
+            .map_err(|error| PortError::Failed(format!("{}: {error}", update.client)))?;
+    }
+    let rows: u64 = updates.iter().map(|update| update.n_examples).sum();
+    if rows > 0 {
+        return Ok(());
+    }
+    let problem = format!("{} updates rest on 0 rows, expected at least one row in one update", updates.len());
+    Err(PortError::Failed(problem))
+}
+
+/// The mean of the clients' adapters, weighted by the rows that each trained on.
+pub(super) fn mean_by_examples(global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+    check(global, updates)?;
+    let weights: Vec<f64> = updates.iter().map(|update| update.n_examples as f64).collect();
+    adapter_like(global, weighted_mean(&vectors(updates), &weights))
+}
+
+/// The mean of the clients' adapters, each counting the same.
+pub(super) fn plain_mean(global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+    check(global, updates)?;
+    adapter_like(global, weighted_mean(&vectors(updates), &vec![1.0; updates.len()]))
+}
+
+fn vectors(updates: &[ClientUpdate]) -> Vec<&[f32]> {
+    updates.iter().map(|update| update.adapter.values()).collect()
+}
+
+/// Euclidean norm.
+pub(super) fn l2_norm(values: &[f32]) -> f64 {
+    values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
 }
 
 #[cfg(test)]

@@ -1,13 +1,11 @@
 //! Federated averaging.
 
-use std::sync::Arc;
-
 use fedward_actors::{
-    ports::{ClientUpdate, PortError, PortResult, Strategy},
+    ports::{ClientUpdate, PortResult, Strategy},
     protocol::{Adapter, RoundId},
 };
 
-use super::aggregate::weighted_mean;
+use super::aggregate::mean_by_examples;
 
 /// `FedAvg` ("Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017): the mean of the clients' adapters, weighted by the rows each trained on. A and B are
 /// averaged apart, as `OpenFedLLM` does it, so `mean(B) mean(A)` stands for `mean(B A)`.
@@ -25,25 +23,18 @@ impl Strategy for FedAvg {
     }
 
     fn aggregate(&mut self, _round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
-        for update in updates {
-            global
-                .check_same_layout(&update.adapter)
-                .map_err(|error| PortError::Failed(format!("{}: {error}", update.client)))?;
-        }
-        let weights: Vec<f64> = updates.iter().map(|update| update.n_examples as f64).collect();
-        if weights.iter().sum::<f64>() <= 0.0 {
-            let problem = format!("{} updates rest on 0 rows, expected at least one row in one update", updates.len());
-            return Err(PortError::Failed(problem));
-        }
-        let vectors: Vec<&[f32]> = updates.iter().map(|update| update.adapter.values()).collect();
-        let mean = weighted_mean(&vectors, &weights);
-        Adapter::new(Arc::clone(global.layout()), mean).map_err(|error| PortError::Failed(error.to_string()))
+        mean_by_examples(global, updates)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use fedward_actors::protocol::{AdapterLayout, ClientId};
+    use std::sync::Arc;
+
+    use fedward_actors::{
+        ports::Extras,
+        protocol::{AdapterLayout, ClientId},
+    };
 
     use super::*;
 
@@ -54,7 +45,8 @@ mod tests {
     fn update(client: u32, value: f32, n_examples: u64) -> ClientUpdate {
         let layout = layout(2);
         let values = vec![value; layout.len()];
-        ClientUpdate { client: ClientId(client), adapter: Adapter::new(layout, values).unwrap(), n_examples }
+        let adapter = Adapter::new(layout, values).unwrap();
+        ClientUpdate { client: ClientId(client), adapter, n_examples, extras: Extras::default() }
     }
 
     fn aggregate(updates: &[ClientUpdate]) -> PortResult<Adapter> {

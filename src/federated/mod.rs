@@ -1,43 +1,89 @@
-//! Aggregation strategies, one a file.
+//! Federated algorithms, one a file: what the server does, and what clients do beside training.
 
 pub mod aggregate;
 mod fedavg;
+mod fedopt;
+mod fedprox;
+mod scaffold;
+mod state;
 
-use fedward_actors::ports::Strategy;
+use std::sync::Arc;
+
+use fedward_actors::{
+    StrategyFactory,
+    ports::{ClientAlgorithm, PlainClients},
+};
+use serde::Serialize;
 
 pub use fedavg::FedAvg;
+pub use fedopt::{AdaptiveSettings, Adaptivity, FedAvgM, FedOpt};
+pub use fedprox::FedProx;
+pub use scaffold::{Scaffold, ScaffoldClients};
 
-/// Makes a strategy of its own for a run.
-type MakeStrategy = fn() -> Box<dyn Strategy>;
-
-/// Every strategy by the name that scenarios use.
-const STRATEGIES: &[(&str, MakeStrategy)] = &[(FedAvg::NAME, || Box::new(FedAvg))];
-
-/// The names that [`strategy_by_name`] knows.
-pub fn strategy_names() -> impl Iterator<Item = &'static str> {
-    STRATEGIES.iter().map(|(name, _)| *name)
+/// A federated algorithm with its constants.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum FederatedAlgorithm {
+    /// The mean of the adapters.
+    FedAvg,
+    /// The mean of adapters that are kept near the global one.
+    FedProx {
+        /// μ.
+        proximal_mu: f64,
+    },
+    /// Momentum on the server.
+    FedAvgM {
+        /// Share of itself that the momentum keeps.
+        beta1: f64,
+    },
+    /// Adagrad on the server.
+    FedAdagrad(AdaptiveSettings),
+    /// Yogi on the server.
+    FedYogi(AdaptiveSettings),
+    /// Adam on the server.
+    FedAdam(AdaptiveSettings),
+    /// Control variates on server and clients.
+    Scaffold,
 }
 
-/// A strategy by the name that scenarios use, in its starting state.
-pub fn strategy_by_name(name: &str) -> Option<Box<dyn Strategy>> {
-    strategy_factory(name).map(|make| make())
-}
+/// The names of all algorithms, as scenarios have them.
+pub const NAMES: [&str; 7] = ["fedavg", "fedprox", "fedavgm", "fedadagrad", "fedyogi", "fedadam", "scaffold"];
 
-/// Makes the strategy of a name, each time in its starting state.
-pub fn strategy_factory(name: &str) -> Option<fn() -> Box<dyn Strategy>> {
-    STRATEGIES.iter().find(|(known, _)| *known == name).map(|(_, make)| *make)
+impl FederatedAlgorithm {
+    /// Its name in scenarios and records.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::FedAvg => NAMES[0],
+            Self::FedProx { .. } => NAMES[1],
+            Self::FedAvgM { .. } => NAMES[2],
+            Self::FedAdagrad(_) => NAMES[3],
+            Self::FedYogi(_) => NAMES[4],
+            Self::FedAdam(_) => NAMES[5],
+            Self::Scaffold => NAMES[6],
+        }
+    }
+
+    /// Makes its server's side in a federation of `clients`, each time in its starting state.
+    pub fn server(self, clients: u32) -> StrategyFactory {
+        Arc::new(move || match self {
+            Self::FedAvg => Box::new(FedAvg),
+            Self::FedProx { proximal_mu } => Box::new(FedProx { proximal_mu }),
+            Self::FedAvgM { beta1 } => Box::new(FedAvgM::new(beta1)),
+            Self::FedAdagrad(settings) => Box::new(FedOpt::new(Adaptivity::Adagrad, settings)),
+            Self::FedYogi(settings) => Box::new(FedOpt::new(Adaptivity::Yogi, settings)),
+            Self::FedAdam(settings) => Box::new(FedOpt::new(Adaptivity::Adam, settings)),
+            Self::Scaffold => Box::new(Scaffold::new(clients)),
+        })
+    }
+
+    /// Its clients' side.
+    pub fn clients(self) -> Arc<dyn ClientAlgorithm> {
+        match self {
+            Self::Scaffold => Arc::new(ScaffoldClients),
+            _ => Arc::new(PlainClients),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_name_gives_the_strategy_of_that_name() {
-        for name in strategy_names() {
-            assert_eq!(strategy_by_name(name).unwrap().name(), name);
-        }
-        assert!(strategy_names().any(|name| name == "fedavg"));
-        assert!(strategy_by_name("fedavgm2").is_none());
-    }
-}
+mod tests;

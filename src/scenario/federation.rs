@@ -3,8 +3,8 @@
 use fedward_actors::CohortSampler;
 use serde::{Deserialize, Serialize};
 
-use super::rules::Rules;
-use crate::federated;
+use super::{rules::Rules, strategy::RawStrategySettings};
+use crate::federated::FederatedAlgorithm;
 
 /// Clients, cohort and rounds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,8 +21,8 @@ pub struct FederationSection {
     pub max_attempts: u32,
     /// Seconds after which a client is taken for hung.
     pub client_timeout_seconds: u64,
-    /// The server's algorithm.
-    pub strategy: String,
+    /// The federated algorithm.
+    pub strategy: FederatedAlgorithm,
     /// How the cohort is drawn.
     pub sampler: CohortSampler,
     /// Clients that compute at the same time; `None` means as many as the device serves well.
@@ -39,6 +39,7 @@ pub(super) struct RawFederation {
     pub max_attempts: u32,
     pub client_timeout_seconds: u64,
     pub strategy: String,
+    pub strategy_settings: RawStrategySettings,
     pub sampler: SamplerName,
     pub slots: Option<usize>,
 }
@@ -61,6 +62,7 @@ impl Default for RawFederation {
             max_attempts: 2,
             client_timeout_seconds: 3600,
             strategy: "fedavg".into(),
+            strategy_settings: RawStrategySettings::default(),
             sampler: SamplerName::Seeded,
             slots: None,
         }
@@ -80,26 +82,22 @@ impl RawFederation {
             format!("found {}; allowed: 1 to {} (federation.cohort)", self.quorum, self.cohort)
         });
         rules.check(self.slots != Some(0), "federation.slots", || "found 0; allowed: 1 or more".into());
-        let known: Vec<_> = federated::strategy_names().collect();
-        rules.check(known.contains(&self.strategy.as_str()), "federation.strategy", || {
-            format!("found {:?}; allowed: {}", self.strategy, known.join(", "))
-        });
     }
 
-    pub(super) fn resolve(&self) -> FederationSection {
-        FederationSection {
+    pub(super) fn resolve(&self, rules: &mut Rules) -> Option<FederationSection> {
+        Some(FederationSection {
             clients: self.clients,
             cohort: self.cohort,
             rounds: self.rounds,
             quorum: self.quorum,
             max_attempts: self.max_attempts,
             client_timeout_seconds: self.client_timeout_seconds,
-            strategy: self.strategy.clone(),
+            strategy: self.strategy_settings.resolve(&self.strategy, rules)?,
             sampler: match self.sampler {
                 SamplerName::Seeded => CohortSampler::Seeded,
                 SamplerName::Openfedllm => CohortSampler::OpenFedLlm,
             },
             slots: self.slots,
-        }
+        })
     }
 }

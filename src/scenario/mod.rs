@@ -19,6 +19,7 @@ mod raw;
 mod rules;
 mod schedule;
 mod start;
+mod strategy;
 mod training;
 
 use std::{

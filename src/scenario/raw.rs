@@ -42,10 +42,11 @@ impl RawScenario {
         let mut rules = Rules::default();
         self.check(&mut rules);
         let start = self.start.resolve(&self.training, document.folder(), &mut rules);
+        let federation = self.federation.resolve(&mut rules);
         let data = self.data.resolve(document.folder(), &mut rules);
         let problems: Vec<_> =
             rules.broken.into_iter().map(|(key, message)| document.problem(variant, &key, message)).collect();
-        let (Some(start), Some(data), []) = (start, data, problems.as_slice()) else {
+        let (Some(start), Some(federation), Some(data), []) = (start, federation, data, problems.as_slice()) else {
             return Err(ScenarioError { problems });
         };
         let mut scenario = Scenario {
@@ -56,7 +57,7 @@ impl RawScenario {
             model: self.model.resolve(document.folder()),
             lora: self.lora.resolve(),
             start,
-            federation: self.federation.resolve(),
+            federation,
             data,
             training: self.training.resolve(),
             guard: self.guard.resolve(),

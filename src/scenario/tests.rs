@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::federated::{AdaptiveSettings, FederatedAlgorithm};
 
 /// A scenario file in a folder of its own.
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
@@ -88,6 +89,31 @@ fn a_start_path_goes_with_its_kind_alone() {
     assert_eq!(found, ["test.toml:5: start.path: is set, but only start.kind = \"adapter\" reads it"]);
     let found = complaints(&format!("{HEAD}[start]\nkind = \"adapter\"\n"), &[]);
     assert!(found[0].contains("needs a PEFT directory"), "{found:?}");
+}
+
+#[test]
+fn a_strategy_reads_its_own_settings_alone() {
+    let with = |text: &str| complaints(&format!("{HEAD}[federation]\n{text}"), &[]);
+    let found = with("strategy = \"fedavgm2\"\n");
+    let known = "fedavg, fedprox, fedavgm, fedadagrad, fedyogi, fedadam, scaffold";
+    assert_eq!(found, [format!("test.toml:4: federation.strategy: found \"fedavgm2\"; allowed: {known}")]);
+    let found = with("strategy = \"scaffold\"\nstrategy_settings.beta1 = 0.5\n");
+    let unread = "is set, but scaffold does not read it; read by fedavgm, fedyogi, fedadam";
+    assert_eq!(found, [format!("test.toml:5: federation.strategy_settings.beta1: {unread}")]);
+    let found = with("strategy_settings.flavour = \"flower\"\n");
+    let flavour = "found \"flower\"; allowed: \"openfedllm\"";
+    assert_eq!(found, [format!("test.toml:4: federation.strategy_settings.flavour: {flavour}")]);
+    let found = with("strategy = \"fedadam\"\nstrategy_settings.tau = 0.0\n");
+    assert_eq!(found, ["test.toml:5: federation.strategy_settings.tau: found 0; allowed: above 0"]);
+}
+
+#[test]
+fn a_strategy_without_settings_has_openfedllm_s() {
+    let text = format!("{HEAD}[federation]\nstrategy = \"fedyogi\"\nstrategy_settings.beta1 = 0.5\n");
+    let (_folder, path) = file(&text);
+    let scenario = load(&path, &[]).unwrap().scenarios.remove(0);
+    let settings = AdaptiveSettings { server_learning_rate: 1e-3, beta1: 0.5, beta2: 0.99, tau: 1e-3 };
+    assert_eq!(scenario.federation.strategy, FederatedAlgorithm::FedYogi(settings));
 }
 
 #[test]

@@ -1,14 +1,16 @@
-//! The run directory: manifest, rows, checkpoints, final adapter, summary.
+//! The run directory: manifest, rows, checkpoints, what clients remember, final adapter, summary.
 //!
 //! A file is whole or absent (invariant C-1): it is written beside its place, synced and renamed. Rows are appended, and
 //! a row that a crash cut off is dropped when the run is resumed.
 
 mod checkpoint;
 mod files;
+mod memories;
 mod run_directory;
 
 pub use checkpoint::Checkpoint;
 pub use files::{read_json, write_atomically, write_json};
+pub use memories::MemoryFolder;
 pub use run_directory::{Resumed, RunDirectory};
 
 use std::path::PathBuf;

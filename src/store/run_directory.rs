@@ -7,14 +7,14 @@ use std::{
 };
 
 use fedward_actors::{
-    ports::{PortError, PortResult, RunStore},
+    ports::{NewMemories, PortError, PortResult, RunStore},
     protocol::{Adapter, RoundId},
     records::{ClientRecord, RoundRecord},
 };
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Checkpoint, StoreError, files};
+use super::{Checkpoint, MemoryFolder, StoreError, files};
 
 /// Checkpoints kept: the last, and the one before it, which counts if the last round's rows were cut off.
 const KEPT_CHECKPOINTS: u32 = 2;
@@ -83,6 +83,7 @@ impl RunDirectory {
         let clients: Vec<_> = clients.into_iter().filter(|client| client.round <= last.round).collect();
         directory.rewrite_rows("rounds.jsonl", &rounds)?;
         directory.rewrite_rows("clients.jsonl", &clients)?;
+        directory.memories().forget_after(last.round)?;
         Ok(Some((directory, Resumed { checkpoint, rounds })))
     }
 
@@ -134,6 +135,11 @@ impl RunDirectory {
         rounds.last().map(|last| Checkpoint::read(&self.checkpoints(), last.round)).transpose()
     }
 
+    /// What its clients remember.
+    pub fn memories(&self) -> MemoryFolder {
+        MemoryFolder::of(&self.path)
+    }
+
     fn manifest_path(&self) -> PathBuf {
         self.path.join("manifest.json")
     }
@@ -175,7 +181,14 @@ impl RunDirectory {
 }
 
 impl RunStore for RunDirectory {
-    fn checkpoint(&mut self, round: RoundId, global: &Adapter, strategy_state: &[u8]) -> PortResult<()> {
+    fn checkpoint(
+        &mut self,
+        round: RoundId,
+        global: &Adapter,
+        strategy_state: &[u8],
+        memories: &NewMemories,
+    ) -> PortResult<()> {
+        self.memories().write(round, memories).map_err(to_port_error)?;
         let checkpoint = Checkpoint { round, global: global.clone(), strategy_state: strategy_state.to_vec() };
         checkpoint.write(&self.checkpoints()).map_err(to_port_error)?;
         if let Some(old) = round.0.checked_sub(KEPT_CHECKPOINTS) {
@@ -192,11 +205,12 @@ impl RunStore for RunDirectory {
 }
 
 /// What a run writes into its directory.
-const OWN_FILES: [&str; 8] = [
+const OWN_FILES: [&str; 9] = [
     "manifest.json",
     "rounds.jsonl",
     "clients.jsonl",
     "checkpoints",
+    "clients",
     "adapter",
     "summary.json",
     "report.html",
@@ -218,7 +232,7 @@ fn to_lines<T: Serialize>(rows: &[T], path: &Path) -> Result<String, StoreError>
     Ok(lines)
 }
 
-fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
@@ -246,7 +260,10 @@ fn first_difference(found: &Value, expected: &Value, key: &str) -> Option<String
 mod tests {
     use std::sync::Arc;
 
-    use fedward_actors::{protocol::AdapterLayout, records::RoundOutcome};
+    use fedward_actors::{
+        protocol::{AdapterLayout, ClientId},
+        records::RoundOutcome,
+    };
     use serde_json::json;
 
     use super::*;
@@ -276,7 +293,8 @@ mod tests {
         let mut store = directory.share();
         for round in 1..=3 {
             let global = adapter(round as f32);
-            store.checkpoint(RoundId(round), &global, &[round as u8]).unwrap();
+            let memories = [(ClientId(0), Arc::from([round as u8]))];
+            store.checkpoint(RoundId(round), &global, &[round as u8], &memories).unwrap();
             store.append(&record(round, &global), &[]).unwrap();
         }
         directory
@@ -287,7 +305,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = begun(folder.path());
         // A crash after the checkpoint of round 4, in the middle of its row.
-        directory.share().checkpoint(RoundId(4), &adapter(4.0), &[]).unwrap();
+        let memories = [(ClientId(0), Arc::from([4]))];
+        directory.share().checkpoint(RoundId(4), &adapter(4.0), &[], &memories).unwrap();
         let rows = folder.path().join("rounds.jsonl");
         let mut file = OpenOptions::new().append(true).open(&rows).unwrap();
         file.write_all(b"{\"round\": 4, \"outc").unwrap();
@@ -296,6 +315,8 @@ mod tests {
         let (_, resumed) = RunDirectory::resume(folder.path(), &json!({"seed": 1})).unwrap().unwrap();
         assert_eq!(resumed.checkpoint, Checkpoint { round: RoundId(3), global: adapter(3.0), strategy_state: vec![3] });
         assert_eq!(resumed.rounds.len(), 3);
+        let remembered = directory.memories().read(ClientId(0), RoundId(9)).unwrap();
+        assert_eq!(remembered.as_deref(), Some(&[3][..]));
         assert_eq!(fs::read_to_string(&rows).unwrap().lines().count(), 3);
     }
 

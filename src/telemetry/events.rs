@@ -185,6 +185,9 @@ impl RunObserver {
         if let Some(norm) = record.update_norm {
             table::UPDATE_NORM.set(recorder, [variant], norm);
         }
+        for (measure, value) in &record.strategy {
+            table::STRATEGY_STATE.set(recorder, [variant, measure], *value);
+        }
         self.round_timed(&record.seconds);
         if let Some(report) = &record.align {
             self.realigned(report);
@@ -258,7 +261,7 @@ const ROUND_OUTCOMES: [&str; 3] = ["committed", "skipped", "failed"];
 
 const ACTOR_KINDS: [&str; 5] = ["client", "guard", "aggregator", "cai", "evaluator"];
 
-const CLIENT_OUTCOMES: [(&str, &str); 9] = [
+const CLIENT_OUTCOMES: [(&str, &str); 10] = [
     ("accepted", "none"),
     ("rejected", "layout_mismatch"),
     ("rejected", "not_finite"),
@@ -268,6 +271,7 @@ const CLIENT_OUTCOMES: [(&str, &str); 9] = [
     ("dropped", "guard_unavailable"),
     ("dropped", "no_rows"),
     ("dropped", "training_failed"),
+    ("dropped", "no_instructions"),
 ];
 
 const fn phase_name(phase: Phase) -> &'static str {
@@ -308,6 +312,7 @@ const fn outcome_labels(outcome: &ClientOutcome) -> (&'static str, &'static str)
                 DropReason::GuardUnavailable(_) => "guard_unavailable",
                 DropReason::NoRows => "no_rows",
                 DropReason::TrainingFailed(_) => "training_failed",
+                DropReason::NoInstructions(_) => "no_instructions",
             },
         ),
     }

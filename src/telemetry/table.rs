@@ -71,8 +71,10 @@ declare! {
         "Mean loss of the accepted clients in the round that ended last, weighted by tokens";
     UPDATE_NORM: Gauge(), "fedward_update_norm", Dimensionless, ["variant"],
         "Euclidean norm of the global adapter's change in the last aggregation";
+    STRATEGY_STATE: Gauge(), "fedward_strategy_state", Dimensionless, ["variant", "measure"],
+        "What the strategy says of itself after the last aggregation, such as the norm of its control variate";
     ADAPTER_BYTES: Counter(), "fedward_adapter_bytes_total", Bytes, ["variant", "direction"],
-        "Bytes of adapters that clients sent (up) and the server sent (down)";
+        "Bytes of adapters, and of other vectors of their size, that clients sent (up) and the server sent (down)";
 
     REALIGNMENTS: Counter(), "fedward_realignments_total", Count, ["variant"],
         "Realignments of the global adapter by Constitutional AI";

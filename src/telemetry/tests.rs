@@ -60,6 +60,7 @@ fn round(id: u32, outcome: RoundOutcome) -> RoundRecord {
         trainings_reused: 0,
         train_tokens_per_second: Some(50.0),
         update_norm: Some(0.5),
+        strategy: BTreeMap::from([("control_norm".to_owned(), 0.75)]),
         adapter_bytes_up: 11,
         adapter_bytes_down: 13,
         seconds: PhaseSeconds { train: 2.0, align: 0.5, ..PhaseSeconds::default() },

@@ -39,18 +39,16 @@ impl LocalTrainer for SftTrainer {
             return Err(PortError::Failed(problem));
         }
         let streams = TrainStreams::of(self.seed, task.round, Some(task.client));
-        let outcome = train_sft(
-            &self.model.base,
-            &self.lora,
-            &task.global,
-            &tokenized,
-            &self.settings,
-            streams,
-            cancel,
-            &mut |_| {},
-        )?;
+        let settings = SftSettings {
+            proximal_mu: task.correction.proximal_mu,
+            drift_correction: task.correction.drift.clone(),
+            ..self.settings.clone()
+        };
+        let outcome =
+            train_sft(&self.model.base, &self.lora, &task.global, &tokenized, &settings, streams, cancel, &mut |_| {})?;
         Ok(LocalTraining {
             mean_loss: outcome.mean_loss(),
+            learning_rate_sum: settings.learning_rate_sum(),
             steps: outcome.steps as u32,
             tokens: outcome.tokens,
             adapter: outcome.adapter,
@@ -116,6 +114,10 @@ impl RememberingTrainer {
         let mut hash = Sha256::new();
         hash.update(self.identity);
         hash.update(format!("{}/{}/{}", task.client, task.round, task.global.sha256()));
+        hash.update(task.correction.proximal_mu.to_le_bytes());
+        for drift in task.correction.drift.iter().flat_map(|drift| drift.iter()) {
+            hash.update(drift.to_le_bytes());
+        }
         for row in rows {
             hash.update(row.digest().0);
         }
@@ -140,7 +142,10 @@ impl LocalTrainer for RememberingTrainer {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use fedward_actors::protocol::{Adapter, AdapterLayout, ClientId, RoundId};
+    use fedward_actors::{
+        ports::LocalCorrection,
+        protocol::{Adapter, AdapterLayout, ClientId, RoundId},
+    };
 
     use super::*;
 
@@ -155,14 +160,23 @@ mod tests {
             let adapter = Adapter::new(Arc::clone(&layout), vec![call as f32; layout.len()])
                 .map_err(|error| PortError::Failed(error.to_string()))?;
             let tokens = rows.len() as u64;
-            Ok(LocalTraining { adapter, steps: 1, tokens, mean_loss: 1.0, seconds: 2.5, reused: false })
+            Ok(LocalTraining {
+                adapter,
+                steps: 1,
+                tokens,
+                learning_rate_sum: 0.1,
+                mean_loss: 1.0,
+                seconds: 2.5,
+                reused: false,
+            })
         }
     }
 
     fn task(client: u32, value: f32) -> TrainTask {
         let layout = Arc::new(AdapterLayout::new([("a".to_owned(), [1, 2])]));
         let global = Adapter::new(layout, vec![value; 2]).unwrap();
-        TrainTask { client: ClientId(client), round: RoundId(1), global }
+        let correction = LocalCorrection::default();
+        TrainTask { client: ClientId(client), round: RoundId(1), global, correction }
     }
 
     #[test]
@@ -182,8 +196,15 @@ mod tests {
         assert!(!first.reused && first.seconds > 0.0);
         let again = train(1, &task(0, 0.5), &rows);
         assert_eq!(again, LocalTraining { reused: true, seconds: 0.0, ..first });
-        // Another client, start, row or trainer is another training.
+        let corrected = |proximal_mu, drift: Option<f32>| TrainTask {
+            correction: LocalCorrection { proximal_mu, drift: drift.map(|drift| Arc::new(vec![drift; 2])) },
+            ..task(0, 0.5)
+        };
+        // Another client, start, correction, row or trainer is another training.
         for other in [
+            train(1, &corrected(0.1, None), &rows),
+            train(1, &corrected(0.0, Some(0.5)), &rows),
+            train(1, &corrected(0.0, Some(0.25)), &rows),
             train(1, &task(1, 0.5), &rows),
             train(1, &task(0, 0.25), &rows),
             train(1, &task(0, 0.5), &others),
@@ -191,7 +212,7 @@ mod tests {
         ] {
             assert!(!other.reused);
         }
-        assert_eq!(calls.load(Ordering::SeqCst), 5);
+        assert_eq!(calls.load(Ordering::SeqCst), 8);
     }
 
     #[test]

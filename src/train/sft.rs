@@ -68,6 +68,11 @@ impl SftSettings {
             shards: 1,
         }
     }
+
+    /// The learning rates of all steps, added up.
+    pub fn learning_rate_sum(&self) -> f64 {
+        (0..self.steps).map(|step| self.learning_rate * self.schedule.factor(step, self.steps)).sum()
+    }
 }
 
 /// The random streams of one training.

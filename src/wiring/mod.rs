@@ -23,10 +23,9 @@ pub use workshop::{Progress, Workshop};
 use crate::{
     data::DataError,
     eval::{BenchRecipe, BenchmarkSuite, RecipeError},
-    federated,
     model::{ChatModel, Decoding, ModelError},
     safety::cai::{CaiGenerator, CaiSettings, Constitution},
-    scenario::Scenario,
+    scenario::{FederationSection, Scenario},
     store::{RunDirectory, StoreError},
     train::{RememberingTrainer, SftTrainer},
 };
@@ -95,8 +94,7 @@ pub fn ports(
     directory: &RunDirectory,
     observer: Arc<dyn Observer>,
 ) -> Result<Ports, SetupError> {
-    let unknown = || SetupError::Other(format!("unknown strategy {:?}", scenario.federation.strategy));
-    let strategy = federated::strategy_factory(&scenario.federation.strategy).ok_or_else(unknown)?;
+    let FederationSection { strategy: algorithm, clients, .. } = scenario.federation;
     let trainer = SftTrainer {
         model: Arc::clone(&prepared.model),
         lora: scenario.lora.clone(),
@@ -114,7 +112,9 @@ pub fn ports(
         },
         realigner: cai_generator(scenario, prepared, guard.clone()).map(|cai| Arc::new(cai) as _),
         guard,
-        strategy: Arc::new(strategy),
+        strategy: algorithm.server(clients),
+        algorithm: algorithm.clients(),
+        memories: Arc::new(directory.memories()),
         benchmarks: Some(Arc::clone(&prepared.benchmarks) as Arc<dyn Benchmarks>),
         store: Box::new(directory.share()),
         observer,

@@ -80,10 +80,15 @@ fn assert_success(output: &std::process::Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-#[test]
-fn d1_a_scenario_run_twice_gives_identical_bytes_and_resume_equals_uninterrupted() {
+/// Runs `strategy` twice and once with an interruption; gives the final adapter.
+fn run_thrice(strategy: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let scenario = tiny(folder.path());
+    let strategy = format!("federation.strategy={strategy}");
+    let run = |scenario: &Path, out: &Path, more: &[&str]| {
+        let more: Vec<_> = ["--set", &strategy].into_iter().chain(more.iter().copied()).collect();
+        run(scenario, out, &more)
+    };
     let [one, two, resumed] = ["one", "two", "resumed"].map(|name| folder.path().join(name));
     assert_success(&run(&scenario, &one, &[]));
     assert_success(&run(&scenario, &two, &["--set", "federation.slots=1"]));
@@ -101,6 +106,22 @@ fn d1_a_scenario_run_twice_gives_identical_bytes_and_resume_equals_uninterrupted
     assert_success(&run(&scenario, &resumed, &["--resume"]));
     assert_eq!(bytes(&one, "adapter/adapter_model.safetensors"), bytes(&resumed, "adapter/adapter_model.safetensors"));
     assert_eq!(timeless(&one.join("rounds.jsonl")), timeless(&path));
+    bytes(&one, "adapter/adapter_model.safetensors")
+}
+
+#[test]
+fn d1_a_scenario_run_twice_gives_identical_bytes_and_resume_equals_uninterrupted() {
+    run_thrice("fedavg");
+}
+
+/// Two of three clients a round: in round 2 at least one comes back to the control variate that it keeps on disk.
+#[test]
+fn d1_and_c1_hold_with_what_scaffold_remembers() {
+    let scaffold = run_thrice("scaffold");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("fedavg");
+    assert_success(&run(&tiny(folder.path()), &out, &[]));
+    assert_ne!(fs::read(out.join("adapter/adapter_model.safetensors")).unwrap(), scaffold);
 }
 
 #[test]

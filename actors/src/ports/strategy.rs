@@ -58,13 +58,13 @@ pub trait Strategy: Send + 'static {
     /// Its name in scenarios and records.
     fn name(&self) -> &'static str;
 
-    /// What the clients of `round` are sent beside the global adapter.
+    /// What the clients of `round` are sent beside `global`, the adapter that they start from.
     ///
     /// # Errors
     ///
     /// [`PortError::Failed`] if there is nothing to send; no client then trains.
-    fn instructions(&self, round: RoundId) -> PortResult<Instructions> {
-        let _ = round;
+    fn instructions(&self, round: RoundId, global: &Adapter) -> PortResult<Instructions> {
+        let _ = (round, global);
         Ok(Instructions::default())
     }
 

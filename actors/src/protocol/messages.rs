@@ -94,6 +94,7 @@ pub(crate) enum AggregatorMessage {
 #[derive(Clone, Debug)]
 pub(crate) struct InstructRequest {
     pub(crate) ticket: Ticket,
+    pub(crate) global: Adapter,
     pub(crate) strategy: StrategyState,
 }
 

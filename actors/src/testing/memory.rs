@@ -64,7 +64,6 @@ impl ClientAlgorithm for RememberingClients {
 pub struct PushedMean {
     pub(super) control: Vec<f32>,
     pub(super) conduct: Arc<dyn Fn(RoundId) -> Conduct + Send + Sync>,
-    pub(super) layout: Arc<crate::protocol::AdapterLayout>,
 }
 
 impl Strategy for PushedMean {
@@ -72,11 +71,11 @@ impl Strategy for PushedMean {
         "pushed mean"
     }
 
-    fn instructions(&self, round: RoundId) -> PortResult<Instructions> {
+    fn instructions(&self, round: RoundId, global: &Adapter) -> PortResult<Instructions> {
         if (self.conduct)(round) == Conduct::WrongShape {
             return Err(PortError::Failed("rehearsed silence".to_owned()));
         }
-        let control = (!self.control.is_empty()).then(|| adapter(&self.layout, |index| self.control[index]));
+        let control = (!self.control.is_empty()).then(|| adapter(global.layout(), |index| self.control[index]));
         Ok(Instructions { control, ..Instructions::default() })
     }
 

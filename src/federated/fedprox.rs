@@ -1,0 +1,34 @@
+//! `FedProx` ("Federated Optimization in Heterogeneous Networks", 2020).
+
+use fedward_actors::{
+    ports::{ClientUpdate, Instructions, PortResult, Strategy},
+    protocol::{Adapter, RoundId},
+};
+
+use super::aggregate::mean_by_examples;
+
+/// [`FedAvg`](super::FedAvg) of clients whose loss gains μ/2 · ‖w − `w_global`‖², so that they stay near.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FedProx {
+    /// μ.
+    pub proximal_mu: f64,
+}
+
+impl FedProx {
+    /// Its name in scenarios and records.
+    pub const NAME: &'static str = "fedprox";
+}
+
+impl Strategy for FedProx {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn instructions(&self, _: RoundId, _: &Adapter) -> PortResult<Instructions> {
+        Ok(Instructions { proximal_mu: self.proximal_mu, ..Instructions::default() })
+    }
+
+    fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+        mean_by_examples(global, updates)
+    }
+}

@@ -1,0 +1,151 @@
+//! SCAFFOLD ("SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", 2020): control variates against the
+//! drift of clients, the second of the paper's two rules for them, applied as `OpenFedLLM` does it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fedward_actors::{
+    ports::{
+        ClientAlgorithm, ClientUpdate, Extras, Instructions, LocalCorrection, LocalTraining, PortError, PortResult,
+        Strategy, TurnEnd, TurnStart,
+    },
+    protocol::{Adapter, RoundId},
+};
+
+use super::{
+    aggregate::{l2_norm, mean_by_examples},
+    state::{adapter_like, from_bytes, to_bytes},
+};
+
+/// The server's side: `c ← c + Σ Δc_i / N` over the clients that took part, N being all clients; the model is averaged by
+/// rows.
+#[derive(Clone, Debug)]
+pub struct Scaffold {
+    /// N.
+    clients: u32,
+    /// c; empty before the first round that moved it, where it is zero.
+    control: Vec<f32>,
+}
+
+impl Scaffold {
+    /// Its name in scenarios and records.
+    pub const NAME: &'static str = "scaffold";
+
+    /// SCAFFOLD in a federation of `clients`.
+    pub const fn new(clients: u32) -> Self {
+        Self { clients, control: Vec::new() }
+    }
+}
+
+impl Strategy for Scaffold {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn instructions(&self, _: RoundId, global: &Adapter) -> PortResult<Instructions> {
+        let control = (!self.control.is_empty()).then(|| adapter_like(global, self.control.clone())).transpose()?;
+        Ok(Instructions { control, ..Instructions::default() })
+    }
+
+    fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+        let mean = mean_by_examples(global, updates)?;
+        let mut control: Vec<f64> = self.control.iter().map(|&value| f64::from(value)).collect();
+        control.resize(global.values().len(), 0.0);
+        for update in updates {
+            let delta =
+                update.extras.control_delta.as_ref().ok_or_else(|| {
+                    PortError::Failed(format!("{} sent no change of its control variate", update.client))
+                })?;
+            for (control, &delta) in control.iter_mut().zip(delta.values()) {
+                *control += f64::from(delta) / f64::from(self.clients);
+            }
+        }
+        self.control = control.into_iter().map(|value| value as f32).collect();
+        if self.control.iter().any(|value| !value.is_finite()) {
+            return Err(PortError::Failed("the server's control variate is no longer finite".to_owned()));
+        }
+        Ok(mean)
+    }
+
+    fn state(&self) -> Vec<u8> {
+        to_bytes(&[&self.control])
+    }
+
+    fn restore(&mut self, state: &[u8]) -> PortResult<()> {
+        let [control] = from_bytes(Self::NAME, state)?;
+        self.control = control;
+        Ok(())
+    }
+
+    fn report(&self) -> BTreeMap<String, f64> {
+        BTreeMap::from([("control_norm".to_owned(), l2_norm(&self.control))])
+    }
+}
+
+/// The clients' side: `w ← w − lr (c − c_i)` after each optimizer step, and at the end of K steps
+/// `c_i⁺ = (w_global − w) / (K lr) − (c − c_i)`; where the rate changes from step to step, `K lr` is the sum of the rates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScaffoldClients;
+
+impl ClientAlgorithm for ScaffoldClients {
+    fn keeps_memory(&self) -> bool {
+        true
+    }
+
+    fn correction(&self, start: TurnStart<'_>) -> PortResult<LocalCorrection> {
+        Ok(LocalCorrection { proximal_mu: 0.0, drift: Variates::of(start)?.drift().map(Arc::new) })
+    }
+
+    fn conclude(&self, start: TurnStart<'_>, training: &LocalTraining) -> PortResult<TurnEnd> {
+        let rates = training.learning_rate_sum;
+        if !(rates > 0.0 && rates.is_finite()) {
+            return Err(PortError::Failed(format!("learning rates add up to {rates}; scaffold needs more than 0")));
+        }
+        let variates = Variates::of(start)?;
+        let moved = start.global.values().iter().zip(training.adapter.values());
+        let own: Vec<f32> = moved
+            .enumerate()
+            .map(|(index, (&from, &to))| {
+                ((f64::from(from) - f64::from(to)) / rates - variates.difference(index)) as f32
+            })
+            .collect();
+        let delta = own.iter().enumerate().map(|(index, &own)| own - variates.own(index)).collect();
+        let control_delta = Some(adapter_like(start.global, delta)?);
+        Ok(TurnEnd { extras: Extras { control_delta }, memory: Some(to_bytes(&[&own]).into()) })
+    }
+}
+
+/// c and c_i at the beginning of a turn; either may be zero by never having been moved.
+struct Variates<'a> {
+    server: Option<&'a [f32]>,
+    own: Option<Vec<f32>>,
+}
+
+impl<'a> Variates<'a> {
+    fn of(start: TurnStart<'a>) -> PortResult<Self> {
+        let server = start.instructions.control.as_ref().map(Adapter::values);
+        let own = start.memory.map(|memory| from_bytes::<1>(Scaffold::NAME, memory)).transpose()?.map(|[own]| own);
+        let wanted = start.global.values().len();
+        let lengths = [server.map(<[f32]>::len), own.as_ref().map(Vec::len)];
+        match lengths.into_iter().flatten().find(|&found| found != wanted) {
+            None => Ok(Self { server, own }),
+            Some(found) => {
+                Err(PortError::Failed(format!("a control variate holds {found} numbers, the adapter {wanted}")))
+            }
+        }
+    }
+
+    fn own(&self, index: usize) -> f32 {
+        self.own.as_ref().map_or(0.0, |own| own[index])
+    }
+
+    /// c − c_i.
+    fn difference(&self, index: usize) -> f64 {
+        self.server.map_or(0.0, |server| f64::from(server[index])) - f64::from(self.own(index))
+    }
+
+    /// c − c_i for all numbers; `None` where both are zero, so that such a training equals one without SCAFFOLD.
+    fn drift(&self) -> Option<Vec<f32>> {
+        let length = self.server.map(<[f32]>::len).or(self.own.as_ref().map(Vec::len))?;
+        Some((0..length).map(|index| self.difference(index) as f32).collect())
+    }
+}

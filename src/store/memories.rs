@@ -1,0 +1,153 @@
+//! What clients remember, on disk: `clients/<client>/<round>.memory`, a SHA-256 and the bytes that it is of.
+//!
+//! A client that took part has the memory of its last turn that counted, and the one before it, which counts if the last
+//! round's row was cut off. Nothing of it is in memory but in the client's turn.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use fedward_actors::{
+    ports::{ClientMemories, NewMemories, PortError, PortResult},
+    protocol::{ClientId, RoundId},
+};
+use sha2::{Digest, Sha256};
+
+use super::{StoreError, files, run_directory::remove_if_there};
+
+/// Memories kept of each client.
+const KEPT: usize = 2;
+
+const EXTENSION: &str = "memory";
+
+/// The folder of a run that holds what its clients remember.
+#[derive(Clone, Debug)]
+pub struct MemoryFolder(PathBuf);
+
+impl MemoryFolder {
+    /// The folder of a run in `directory`.
+    pub(super) fn of(directory: &Path) -> Self {
+        Self(directory.join("clients"))
+    }
+
+    /// Writes what clients remember after `round`, each file whole or not at all.
+    pub(super) fn write(&self, round: RoundId, memories: &NewMemories) -> Result<(), StoreError> {
+        for (client, memory) in memories {
+            let mut bytes = Sha256::digest(memory).to_vec();
+            bytes.extend_from_slice(memory);
+            files::write_atomically(&self.path(*client, round), &bytes)?;
+            let kept = self.rounds(*client)?;
+            for old in &kept[..kept.len().saturating_sub(KEPT)] {
+                remove_if_there(&self.path(*client, *old))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what was written of rounds after `round`, which were not stored.
+    pub(super) fn forget_after(&self, round: RoundId) -> Result<(), StoreError> {
+        for folder in entries(&self.0)? {
+            let Some(client) = number(&folder).map(ClientId) else { continue };
+            for later in self.rounds(client)?.into_iter().filter(|&of| of > round) {
+                remove_if_there(&self.path(client, later))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What `client` remembered after `round`.
+    pub(super) fn read(&self, client: ClientId, round: RoundId) -> Result<Option<Arc<[u8]>>, StoreError> {
+        let Some(last) = self.rounds(client)?.into_iter().rfind(|&of| of <= round) else { return Ok(None) };
+        let path = self.path(client, last);
+        let bytes = fs::read(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        match bytes.split_first_chunk::<32>() {
+            Some((digest, memory)) if digest[..] == Sha256::digest(memory)[..] => Ok(Some(memory.into())),
+            _ => Err(StoreError::Invalid { path, problem: "its content does not have its checksum".to_owned() }),
+        }
+    }
+
+    /// The rounds of which there is a memory of `client`, ascending.
+    fn rounds(&self, client: ClientId) -> Result<Vec<RoundId>, StoreError> {
+        let memories = entries(&self.folder(client))?.into_iter();
+        let memories = memories.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION));
+        let mut rounds: Vec<RoundId> = memories.filter_map(|path| number(&path).map(RoundId)).collect();
+        rounds.sort_unstable();
+        Ok(rounds)
+    }
+
+    fn folder(&self, client: ClientId) -> PathBuf {
+        self.0.join(format!("{:05}", client.0))
+    }
+
+    fn path(&self, client: ClientId, round: RoundId) -> PathBuf {
+        self.folder(client).join(format!("{:05}.{EXTENSION}", round.0))
+    }
+}
+
+impl ClientMemories for MemoryFolder {
+    fn memory(&self, client: ClientId, round: RoundId) -> PortResult<Option<Arc<[u8]>>> {
+        self.read(client, round).map_err(|error| PortError::Failed(error.to_string()))
+    }
+}
+
+/// What a folder holds; nothing if it is not there.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let failed = |source| StoreError::Io { path: folder.to_owned(), source };
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+/// The number that a file or folder is named by.
+fn number(path: &Path) -> Option<u32> {
+    path.file_stem()?.to_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(byte: u8) -> Arc<[u8]> {
+        Arc::from([byte; 3])
+    }
+
+    #[test]
+    fn a_client_remembers_its_last_turn_that_counted_as_of_any_stored_round() {
+        let run = tempfile::tempdir().unwrap();
+        let folder = MemoryFolder::of(run.path());
+        assert_eq!(folder.read(ClientId(7), RoundId(9)).unwrap(), None);
+        for (round, client) in [(1, 7), (2, 8), (3, 7), (6, 7)] {
+            folder.write(RoundId(round), &[(ClientId(client), memory(round as u8))]).unwrap();
+        }
+        let read = |client, round| folder.read(ClientId(client), RoundId(round)).unwrap();
+        assert_eq!((read(7, 9), read(7, 5), read(8, 2)), (Some(memory(6)), Some(memory(3)), Some(memory(2))));
+        // Two at most are kept of each.
+        assert_eq!(read(7, 2), None);
+        assert_eq!(folder.rounds(ClientId(7)).unwrap(), [RoundId(3), RoundId(6)]);
+    }
+
+    #[test]
+    fn what_was_not_stored_is_forgotten() {
+        let run = tempfile::tempdir().unwrap();
+        let folder = MemoryFolder::of(run.path());
+        for round in [2, 4] {
+            folder.write(RoundId(round), &[(ClientId(0), memory(round as u8))]).unwrap();
+        }
+        folder.forget_after(RoundId(3)).unwrap();
+        assert_eq!(folder.read(ClientId(0), RoundId(9)).unwrap(), Some(memory(2)));
+    }
+
+    #[test]
+    fn a_changed_memory_is_refused() {
+        let run = tempfile::tempdir().unwrap();
+        let folder = MemoryFolder::of(run.path());
+        folder.write(RoundId(1), &[(ClientId(3), memory(1))]).unwrap();
+        fs::write(folder.path(ClientId(3), RoundId(1)), [0; 40]).unwrap();
+        let error = folder.memory(ClientId(3), RoundId(1)).unwrap_err().to_string();
+        assert!(error.ends_with("00003/00001.memory: its content does not have its checksum"), "{error}");
+    }
+}
