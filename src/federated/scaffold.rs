@@ -114,7 +114,7 @@ impl ClientAlgorithm for ScaffoldClients {
     }
 }
 
-/// c and c_i at the beginning of a turn; either may be zero by never having been moved.
+/// `c` and `c_i` at the beginning of a turn; either may be zero by never having been moved.
 struct Variates<'a> {
     server: Option<&'a [f32]>,
     own: Option<Vec<f32>>,
@@ -138,12 +138,12 @@ impl<'a> Variates<'a> {
         self.own.as_ref().map_or(0.0, |own| own[index])
     }
 
-    /// c − c_i.
+    /// `c − c_i`.
     fn difference(&self, index: usize) -> f64 {
         self.server.map_or(0.0, |server| f64::from(server[index])) - f64::from(self.own(index))
     }
 
-    /// c − c_i for all numbers; `None` where both are zero, so that such a training equals one without SCAFFOLD.
+    /// `c − c_i` for all numbers; `None` where both are zero, so that such a training equals one without SCAFFOLD.
     fn drift(&self) -> Option<Vec<f32>> {
         let length = self.server.map(<[f32]>::len).or(self.own.as_ref().map(Vec::len))?;
         Some((0..length).map(|index| self.difference(index) as f32).collect())

@@ -12,7 +12,7 @@ use super::*;
 
 const SETTINGS: AdaptiveSettings = AdaptiveSettings { server_learning_rate: 1e-3, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
 
-/// The problem of the reference: client i descends a_i/2 (w - b_i)² by plain gradient steps.
+/// The problem of the reference: client i descends `a_i/2 (w - b_i)²` by plain gradient steps.
 const CURVATURE: [f64; 4] = [0.5, 1.0, 2.0, 1.5];
 const OPTIMUM: [f64; 4] = [1.0, -2.0, 0.5, 3.0];
 const ROWS: [u64; 4] = [10, 30, 20, 40];
