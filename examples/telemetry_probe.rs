@@ -65,6 +65,7 @@ fn run(telemetry: &Telemetry, variant: &str) {
 fn client_record(round: RoundId, client: u32) -> ClientRecord {
     let outcome = match (round.0, client) {
         (2, 4) => ClientOutcome::Dropped(DropReason::TimedOut),
+        (3, 4) => ClientOutcome::Rejected(RejectReason::Screened("its delta is too long".to_owned())),
         (3, 5) => ClientOutcome::Rejected(RejectReason::NotFinite("layer 0".to_owned())),
         _ => ClientOutcome::Accepted,
     };
@@ -85,6 +86,7 @@ fn client_record(round: RoundId, client: u32) -> ClientRecord {
         train_seconds: 1.5,
         reused: false,
         update_norm: Some(0.05 * f64::from(client + 1)),
+        clipped_to: (client == 5).then_some(0.25),
     }
 }
 
@@ -95,6 +97,7 @@ fn round_record(round: RoundId) -> RoundRecord {
         outcome: if skipped { RoundOutcome::Skipped("quorum".to_owned()) } else { RoundOutcome::Committed },
         cohort: (0..COHORT).map(ClientId).collect(),
         accepted: COHORT - 1,
+        clipped: 1,
         rejected: 0,
         dropped: 1,
         rows_kept: 240,

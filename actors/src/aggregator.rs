@@ -1,22 +1,21 @@
 //! The aggregator: the one actor that says what enters the global adapter.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use rayon::prelude::*;
 
 use crate::{
     compute::{Compute, Panicked},
     federation::StrategyFactory,
-    ports::{ClientUpdate, Instructions, Strategy},
+    ports::{Instructions, Strategy, UpdateScreen},
     protocol::{
-        Adapter, AdapterError, RoundId,
+        RoundId,
         messages::{
             AggregateRequest, Aggregation, AggregatorMessage, InstructRequest, ScreenRequest, ScreenedUpdate,
             StrategyState,
         },
     },
-    records::RejectReason,
+    screening::{self, screen_updates},
 };
 
 /// The actor that screens and combines updates. What it remembers it can lose: each request carries the state to go on from.
@@ -27,7 +26,11 @@ pub(crate) struct Aggregator;
 #[derive(Clone)]
 pub(crate) struct AggregatorArgs {
     pub(crate) strategy: StrategyFactory,
+    /// The update-level defence, if the run has one.
+    pub(crate) screen: Option<Arc<dyn UpdateScreen>>,
     pub(crate) compute: Compute,
+    /// How long screening or combining may take.
+    pub(crate) limit: Duration,
 }
 
 pub(crate) struct AggregatorState {
@@ -83,7 +86,11 @@ impl Actor for Aggregator {
 impl AggregatorArgs {
     async fn screen(&self, request: ScreenRequest) -> Result<Vec<ScreenedUpdate>, Panicked> {
         tracing::trace!(ticket = ?request.ticket, updates = request.updates.len(), "updates to screen");
-        self.compute.run(move |_| screen_updates(&request.global, &request.updates)).await
+        let screen = self.screen.clone();
+        let clients: Vec<_> = request.updates.iter().map(|update| update.client).collect();
+        let screened =
+            self.compute.run_within(self.limit, move |cancel| screen_updates(screen.as_deref(), &request, cancel));
+        Ok(screened.await?.unwrap_or_else(|overdue| screening::unscreened(&clients, &overdue.to_string())))
     }
 }
 
@@ -119,48 +126,16 @@ impl AggregatorState {
         }
         let held = self.take_held(&request.strategy);
         let factory = Arc::clone(&self.args.strategy);
-        let aggregated = self.args.compute.run(move |_| aggregate_updates(held, &factory, request)).await?;
-        Ok(match aggregated {
-            Ok((held, done)) => {
+        let work = move |_: &_| aggregate_updates(held, &factory, request);
+        Ok(match self.args.compute.run_within(self.args.limit, work).await? {
+            Ok(Ok((held, done))) => {
                 self.held = Some(held);
                 done
             }
-            Err(reason) => Aggregation::Failed(reason),
+            Ok(Err(reason)) => Aggregation::Failed(reason),
+            Err(overdue) => Aggregation::Failed(format!("aggregation {overdue}")),
         })
     }
-}
-
-/// Checks updates against the adapter that they started from (invariants) and against each other.
-fn screen_updates(global: &Adapter, updates: &[ClientUpdate]) -> Vec<ScreenedUpdate> {
-    let mut seen = HashSet::new();
-    let repeated: Vec<bool> = updates.iter().map(|update| !seen.insert(update.client)).collect();
-    let check = |(update, repeated): (&ClientUpdate, bool)| {
-        let verdict = if repeated { Err(RejectReason::Stale) } else { screen_update(global, update) };
-        ScreenedUpdate { client: update.client, verdict }
-    };
-    updates.par_iter().zip(repeated).map(check).collect()
-}
-
-/// The norm of an update's delta, or why the update is refused.
-fn screen_update(global: &Adapter, update: &ClientUpdate) -> Result<f64, RejectReason> {
-    let mut vectors = std::iter::once(&update.adapter).chain(update.extras.vectors());
-    vectors.try_for_each(|vector| check(global, vector)).map_err(|error| match error {
-        AdapterError::NotFinite { tensor } => RejectReason::NotFinite(tensor),
-        AdapterError::LayoutMismatch(difference) => RejectReason::LayoutMismatch(difference),
-        AdapterError::WrongLength { .. } => RejectReason::LayoutMismatch(error.to_string()),
-    })?;
-    Ok(distance(&update.adapter, global))
-}
-
-fn check(global: &Adapter, other: &Adapter) -> Result<(), AdapterError> {
-    global.check_same_layout(other)?;
-    other.check_finite()
-}
-
-/// Euclidean distance of two adapters of one layout, without a buffer for their difference.
-fn distance(a: &Adapter, b: &Adapter) -> f64 {
-    let squares = a.values().iter().zip(b.values()).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2));
-    squares.sum::<f64>().sqrt()
 }
 
 /// Runs the strategy on updates in order of client, and checks what comes out as strictly as what went in.
@@ -174,8 +149,9 @@ fn aggregate_updates(
     request.updates.sort_by_key(|update| update.client);
     let round = request.ticket.round;
     let global = strategy.aggregate(round, &request.global, &request.updates).map_err(|error| error.to_string())?;
-    check(&request.global, &global).map_err(|error| format!("{} gave no usable adapter: {error}", strategy.name()))?;
-    let update_norm = distance(&global, &request.global);
+    screening::check(&request.global, &global)
+        .map_err(|error| format!("{} gave no usable adapter: {error}", strategy.name()))?;
+    let update_norm = screening::distance(&global, &request.global);
     let report = strategy.report();
     let state = StrategyState { after: round, bytes: strategy.state().into() };
     Ok((HeldStrategy { after: round, strategy }, Aggregation::Done { global, strategy: state, update_norm, report }))
@@ -188,8 +164,8 @@ mod tests {
     use super::*;
     use crate::{
         cancel::CancelFlag,
-        ports::{Extras, PortError, PortResult},
-        protocol::{Attempt, ClientId, Ticket},
+        ports::{ClientUpdate, Extras, PortError, PortResult},
+        protocol::{Adapter, Attempt, ClientId, Ticket},
         testing::{Rehearsal, WeightedMean, layout_of_rank, tiny_layout},
     };
 
@@ -210,20 +186,8 @@ mod tests {
 
     fn state(strategy: StrategyFactory) -> AggregatorState {
         let compute = Compute::new(1, CancelFlag::new(), Duration::from_secs(1));
-        AggregatorState { args: AggregatorArgs { strategy, compute }, held: None }
-    }
-
-    #[test]
-    fn screening_refuses_layout_values_and_repetition_and_measures_the_rest() {
-        let mut other = update(2, 1.0);
-        other.adapter = Adapter::zeros(layout_of_rank(3));
-        let updates = [update(0, 2.0), update(1, f32::NEG_INFINITY), other, update(0, 9.0)];
-        let screened = screen_updates(&Adapter::zeros(tiny_layout()), &updates);
-        let verdicts: Vec<_> = screened.into_iter().map(|screened| screened.verdict).collect();
-        assert!((verdicts[0].as_ref().unwrap() - 32_f64.sqrt()).abs() < 1e-12);
-        assert!(matches!(&verdicts[1], Err(RejectReason::NotFinite(tensor)) if tensor.ends_with("lora_A.weight")));
-        assert!(matches!(&verdicts[2], Err(RejectReason::LayoutMismatch(text)) if text.contains("found [3, 4]")));
-        assert_eq!(verdicts[3], Err(RejectReason::Stale));
+        let args = AggregatorArgs { strategy, screen: None, compute, limit: Duration::from_mins(1) };
+        AggregatorState { args, held: None }
     }
 
     /// Remembers in which order it saw its clients.

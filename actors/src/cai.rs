@@ -1,6 +1,6 @@
 //! Constitutional AI on the server: realigns the global adapter after aggregation.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -19,6 +19,8 @@ pub(crate) struct CaiGenerator;
 pub(crate) struct CaiState {
     pub(crate) realigner: Arc<dyn Realigner>,
     pub(crate) compute: Compute,
+    /// How long a realignment may take.
+    pub(crate) limit: Duration,
 }
 
 impl Actor for CaiGenerator {
@@ -53,6 +55,6 @@ impl CaiState {
                 .map_err(|error| PortError::Failed(error.to_string()))?;
             Ok(realignment)
         };
-        self.compute.run(work).await
+        Ok(self.compute.run_within(self.limit, work).await?.unwrap_or_else(|overdue| Err(overdue.into())))
     }
 }

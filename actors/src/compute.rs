@@ -14,12 +14,26 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::cancel::{CancelFlag, CancelOnDrop};
+use crate::{
+    cancel::{CancelFlag, CancelOnDrop},
+    ports::PortError,
+};
 
 /// Blocking work panicked: a bug, and the actor that asked for it is to be restarted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("panicked: {0}")]
 pub(crate) struct Panicked(pub(crate) String);
+
+/// Blocking work took longer than it may and was cancelled: an expected failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("did not end within {0:?}")]
+pub(crate) struct Overdue(pub(crate) Duration);
+
+impl From<Overdue> for PortError {
+    fn from(overdue: Overdue) -> Self {
+        Self::Failed(overdue.to_string())
+    }
+}
 
 /// The compute slots of one run.
 #[derive(Clone, Debug)]
@@ -44,6 +58,18 @@ impl Compute {
     ) -> Result<T, Panicked> {
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
         self.spawn(slot, work).await
+    }
+
+    /// Runs work that computes, and gives it up when it takes longer than `limit`, waiting for its slot included.
+    pub(crate) async fn run_within<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce(&CancelFlag) -> T + Send + 'static,
+    ) -> Result<Result<T, Overdue>, Panicked> {
+        match tokio::time::timeout(limit, self.run(work)).await {
+            Ok(done) => done.map(Ok),
+            Err(_) => Ok(Err(Overdue(limit))),
+        }
     }
 
     /// Runs work that waits rather than computes, such as reading and writing: needs no slot.

@@ -1,6 +1,6 @@
 //! The evaluator: measures the global adapter.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -19,6 +19,8 @@ pub(crate) struct Evaluator;
 pub(crate) struct EvaluatorState {
     pub(crate) benchmarks: Arc<dyn Benchmarks>,
     pub(crate) compute: Compute,
+    /// How long an evaluation may take.
+    pub(crate) limit: Duration,
 }
 
 impl Actor for Evaluator {
@@ -53,6 +55,7 @@ impl EvaluatorState {
         scope: EvaluationScope,
     ) -> Result<PortResult<Evaluation>, Panicked> {
         let benchmarks = Arc::clone(&self.benchmarks);
-        self.compute.run(move |cancel| benchmarks.evaluate(round, &global, scope, cancel)).await
+        let work = move |cancel: &_| benchmarks.evaluate(round, &global, scope, cancel);
+        Ok(self.compute.run_within(self.limit, work).await?.unwrap_or_else(|overdue| Err(overdue.into())))
     }
 }

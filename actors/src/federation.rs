@@ -15,7 +15,7 @@ use crate::{
     guard::{GuardArgs, VerdictCache},
     ports::{
         Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, GuardModel, LocalTrainer, Observer, PortError,
-        Realigner, RunStore, Strategy,
+        Realigner, RunStore, Strategy, UpdateScreen,
     },
     protocol::{
         Adapter, RoundId,
@@ -50,6 +50,9 @@ pub struct FederationConfig {
     pub max_attempts: u32,
     /// How long a client may take over one attempt: catches hangs, nothing else. Its guard may take half.
     pub client_timeout: Duration,
+    /// How long each step of the server may take: screening, aggregation, realignment, evaluation. Catches hangs, nothing
+    /// else.
+    pub server_timeout: Duration,
     /// After which rounds the global adapter is realigned.
     pub align: Schedule,
     /// After which rounds the global adapter is evaluated.
@@ -92,6 +95,8 @@ pub struct Ports {
     pub trainer: Arc<dyn LocalTrainer>,
     /// The guard that clients screen their rows with; without one, all rows are trained on.
     pub guard: Option<Arc<dyn GuardModel>>,
+    /// The update-level defence, if the run has one.
+    pub screen: Option<Arc<dyn UpdateScreen>>,
     /// The server's side of the federated algorithm.
     pub strategy: StrategyFactory,
     /// The clients' side of it.
@@ -157,7 +162,7 @@ impl FederationConfig {
     ///
     /// [`FederationError::Invalid`] names the first that does not.
     pub fn check(&self) -> Result<(), FederationError> {
-        let Self { clients, cohort, quorum, slots, max_attempts, client_timeout, .. } = self;
+        let Self { clients, cohort, quorum, slots, max_attempts, client_timeout, server_timeout, .. } = self;
         let invalid = if *clients == 0 {
             "clients must be at least 1, found 0".to_owned()
         } else if !(1..=*clients).contains(cohort) {
@@ -170,6 +175,8 @@ impl FederationConfig {
             "max_attempts must be at least 1, found 0".to_owned()
         } else if client_timeout.is_zero() {
             "client_timeout must be more than 0 seconds, found 0".to_owned()
+        } else if server_timeout.is_zero() {
+            "server_timeout must be more than 0 seconds, found 0".to_owned()
         } else {
             return Ok(());
         };
@@ -237,7 +244,13 @@ async fn start_supervisor(
         algorithm: ports.algorithm,
         memories: ports.memories,
         guard,
-        aggregator: AggregatorArgs { strategy: ports.strategy, compute: compute.clone() },
+        aggregator: AggregatorArgs {
+            strategy: ports.strategy,
+            screen: ports.screen,
+            compute: compute.clone(),
+            limit: config.server_timeout,
+        },
+        server_timeout: config.server_timeout,
         realigner: ports.realigner,
         benchmarks: ports.benchmarks,
         store: ports.store,

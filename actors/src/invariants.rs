@@ -13,7 +13,7 @@ use crate::{
     protocol::{ClientId, RoundId},
     records::{ClientOutcome, ClientRecord, DropReason, Phase, RejectReason, RoundEvent, RoundOutcome},
     sampler::CohortSampler,
-    testing::{Conduct, FakeBenchmarks, FakeRealigner, FakeRows, Rehearsal},
+    testing::{Conduct, FakeBenchmarks, FakeRealigner, FakeRows, FakeScreen, Rehearsal},
 };
 
 fn outcomes(clients: &[ClientRecord]) -> Vec<(u32, ClientOutcome)> {
@@ -149,6 +149,122 @@ async fn a_2_nothing_that_is_not_finite_enters_the_global_adapter() {
     assert_eq!(stored.checkpoints[1].global, stored.checkpoints[0].global);
     assert!(stored.rounds[2].warnings[0].starts_with("not realigned: "), "{:?}", stored.rounds[2].warnings);
     assert!(stored.checkpoints.iter().all(|checkpoint| checkpoint.global.check_finite().is_ok()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_3_what_a_screen_clips_or_refuses_shapes_the_round() {
+    let mut rehearsal = Rehearsal::new(4, 4, 2);
+    let bound = 0.25;
+    rehearsal.screen = Some(Arc::new(FakeScreen { bound, refused: vec![ClientId(2)], conduct: Conduct::Honest }));
+    rehearsal.run().await.unwrap();
+    let stored = rehearsal.store.stored();
+    let (round, clients) = (&stored.rounds[0], &stored.clients[..4]);
+    assert_eq!((round.accepted, round.clipped, round.rejected, round.dropped), (3, 3, 1, 0));
+    assert_eq!(clients[2].outcome, ClientOutcome::Rejected(RejectReason::Screened("refused".to_owned())));
+    for client in clients.iter().filter(|client| client.client.0 != 2) {
+        assert_eq!((&client.outcome, client.clipped_to), (&ClientOutcome::Accepted, Some(bound)));
+        assert!(client.update_norm.unwrap() > bound, "the norm is that of the update as it was sent");
+    }
+    // The mean of deltas of at most 0.25 each is no longer; without the screen it is.
+    assert!(round.update_norm.unwrap() <= bound + 1e-6, "{:?}", round.update_norm);
+    let unscreened = Rehearsal::new(4, 4, 2);
+    unscreened.run().await.unwrap();
+    assert!(unscreened.store.stored().rounds[0].update_norm.unwrap() > bound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_3_without_judgements_nothing_enters() {
+    for conduct in [Conduct::Fails, Conduct::Panics, Conduct::NotFinite, Conduct::WrongShape] {
+        let mut rehearsal = Rehearsal::new(3, 3, 2);
+        let refused = Vec::new();
+        rehearsal.screen = Some(Arc::new(FakeScreen { bound: 0.25, refused, conduct }));
+        let result = rehearsal.run().await.unwrap();
+        let stored = rehearsal.store.stored();
+        let unavailable = |record: &ClientRecord| {
+            matches!(record.outcome, ClientOutcome::Rejected(RejectReason::ScreenUnavailable(_)))
+        };
+        assert!(stored.clients.iter().all(unavailable), "{conduct:?}: {:?}", outcomes(&stored.clients));
+        assert!(stored.rounds.iter().all(|round| matches!(round.outcome, RoundOutcome::Skipped(_))), "{conduct:?}");
+        assert_eq!(result.global, rehearsal.start().global);
+    }
+}
+
+/// Runs `rehearsal`, and lets the server's time pass once `reached` holds and the next step hangs.
+async fn run_past_the_server_timeout(
+    rehearsal: &Rehearsal,
+    reached: impl Fn(&[RoundEvent]) -> bool,
+) -> Result<(), FederationError> {
+    let run = tokio::spawn({
+        let rehearsal = rehearsal.clone();
+        async move { rehearsal.run().await }
+    });
+    // The clock is paused and stands still while a thread is at work: time passes where this says so.
+    while !reached(&rehearsal.events.events()) {
+        std::thread::sleep(Duration::from_millis(1));
+        tokio::task::yield_now().await;
+    }
+    // From there no thread works but the one that hangs: each turn brings every task one message on.
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!run.is_finished());
+    tokio::time::advance(rehearsal.config.server_timeout).await;
+    run.await.unwrap().map(drop)
+}
+
+fn has_begun(phase: Phase) -> impl Fn(&[RoundEvent]) -> bool {
+    let begins =
+        move |event: &RoundEvent| matches!(event, RoundEvent::PhaseStarted { phase: begun, .. } if *begun == phase);
+    move |events| events.iter().any(begins)
+}
+
+fn have_reported(clients: usize) -> impl Fn(&[RoundEvent]) -> bool {
+    move |events| events.iter().filter(|event| matches!(event, RoundEvent::ClientReported { .. })).count() == clients
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_of_the_server_that_hangs_costs_its_result_and_not_the_run() {
+    let every = Schedule::Every(1.try_into().unwrap());
+    let mut aligning = Rehearsal::new(3, 2, 1);
+    aligning.config.align = every;
+    aligning.realigner = Some(Arc::new(FakeRealigner(Conduct::Hangs)));
+    run_past_the_server_timeout(&aligning, has_begun(Phase::Align)).await.unwrap();
+    let round = aligning.store.stored().rounds.remove(0);
+    assert_eq!(round.outcome, RoundOutcome::Committed);
+    assert_eq!(round.warnings, ["not realigned: did not end within 14400s"]);
+
+    let mut evaluating = Rehearsal::new(3, 2, 1);
+    evaluating.config.evaluate = every;
+    evaluating.benchmarks = Some(Arc::new(FakeBenchmarks(Conduct::Hangs)));
+    run_past_the_server_timeout(&evaluating, has_begun(Phase::Evaluate)).await.unwrap();
+    let round = evaluating.store.stored().rounds.remove(0);
+    assert_eq!(round.warnings, ["not evaluated: did not end within 14400s"]);
+    assert!(round.eval.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn r_3_an_aggregation_that_hangs_fails_its_round_alone() {
+    // A strategy has no flag to heed: its thread is left behind.
+    let rehearsal = Rehearsal::new(3, 2, 2).with_strategy(|round, _| {
+        if round.0 == 1 { Conduct::Deaf(Duration::from_millis(300)) } else { Conduct::Honest }
+    });
+    run_past_the_server_timeout(&rehearsal, has_begun(Phase::Aggregate)).await.unwrap();
+    let stored = rehearsal.store.stored();
+    assert_eq!(stored.rounds[0].outcome, RoundOutcome::Failed("aggregation did not end within 14400s".to_owned()));
+    assert_eq!(stored.checkpoints[0].global, rehearsal.start().global);
+    assert_eq!(stored.rounds[1].outcome, RoundOutcome::Committed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_3_a_screen_that_hangs_lets_nothing_in() {
+    let mut rehearsal = Rehearsal::new(3, 2, 1);
+    let screen = FakeScreen { bound: 1.0, refused: Vec::new(), conduct: Conduct::Hangs };
+    rehearsal.screen = Some(Arc::new(screen));
+    run_past_the_server_timeout(&rehearsal, have_reported(2)).await.unwrap();
+    let unavailable = RejectReason::ScreenUnavailable("screening did not end within 14400s".to_owned());
+    let stored = rehearsal.store.stored();
+    assert!(stored.clients.iter().all(|client| client.outcome == ClientOutcome::Rejected(unavailable.clone())));
+    assert_eq!(stored.rounds[0].outcome, RoundOutcome::Skipped("0 updates accepted, 1 needed".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,6 +56,7 @@ impl Reported {
             train_seconds: 0.0,
             reused: false,
             update_norm: None,
+            clipped_to: None,
         };
         let report = match answer {
             Ok(report) if report.ticket == ticket && report.client == client => report,
@@ -125,6 +126,7 @@ pub(crate) fn summary(
         outcome,
         cohort: clients.iter().map(|record| record.client).collect(),
         accepted: count(|outcome| matches!(outcome, ClientOutcome::Accepted)),
+        clipped: clients.iter().filter(|record| record.clipped_to.is_some()).count() as u32,
         rejected: count(|outcome| matches!(outcome, ClientOutcome::Rejected(_))),
         dropped: count(|outcome| matches!(outcome, ClientOutcome::Dropped(_))),
         rows_kept: guard.kept,

@@ -41,6 +41,8 @@
 //! - **R-3** A round below quorum, or whose aggregation fails, leaves the global adapter and the strategy as they were.
 //! - **A-1** A run has one adapter layout; an adapter of another is rejected, naming the first difference.
 //! - **A-2** Nothing that is not finite enters the global adapter: not from clients, strategy or realignment.
+//! - **A-3** With an update screen nothing enters the aggregation that it has not judged: no judgement, no way in. What it
+//!   clips is no longer than it says.
 //! - **S-1** With a guard, nothing unscreened is trained on: no verdict, no training.
 //! - **S-2** A row's verdict is computed once a guard version.
 //! - **D-1** Same seed, same bytes, whatever the order of replies and the number of slots.
@@ -74,6 +76,7 @@ pub mod protocol;
 pub mod records;
 mod round;
 pub mod sampler;
+mod screening;
 pub mod streams;
 mod supervisor;
 #[cfg(any(test, feature = "testing"))]

@@ -99,6 +99,46 @@ pub trait GuardModel: Send + Sync + 'static {
     fn assess(&self, rows: &[ChatRow], cancel: &CancelFlag) -> PortResult<Vec<Verdict>>;
 }
 
+/// An update that is to be judged: valid in layout and values, and its client's only one this round.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// What the client sent.
+    pub update: &'a ClientUpdate,
+    /// Euclidean norm of its delta: local minus global adapter.
+    pub delta_norm: f64,
+}
+
+/// What an update screen says of one update.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judgement {
+    /// It enters the aggregation as it is.
+    Keep,
+    /// Its delta is scaled down to this norm first.
+    Clip(f64),
+    /// It does not enter; the text says why.
+    Reject(String),
+}
+
+/// An update-level defence: looks at what clients send before it is aggregated.
+pub trait UpdateScreen: Send + Sync + 'static {
+    /// Its name in scenarios and records.
+    fn name(&self) -> &'static str;
+
+    /// One judgement a candidate, in their order, which is that of [`ClientId`]. It depends on the arguments alone
+    /// (invariant D-1).
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Cancelled`] or [`PortError::Failed`]; none of the updates then enters (invariant A-3).
+    fn judge(
+        &self,
+        round: RoundId,
+        global: &Adapter,
+        candidates: &[Candidate<'_>],
+        cancel: &CancelFlag,
+    ) -> PortResult<Vec<Judgement>>;
+}
+
 /// What a realignment gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Realignment {

@@ -19,6 +19,10 @@ pub enum RejectReason {
     NotFinite(String),
     /// The answer is for another round or attempt, or came twice (invariant R-2).
     Stale,
+    /// The update screen refused it; the text says why.
+    Screened(String),
+    /// It could not be screened, and nothing unscreened enters the aggregation (invariant A-3); the text says why.
+    ScreenUnavailable(String),
 }
 
 /// Why a selected client sent no update.
@@ -108,8 +112,10 @@ pub struct ClientRecord {
     pub train_seconds: f64,
     /// Whether its training was not computed but taken from an earlier variant that had done the same.
     pub reused: bool,
-    /// Euclidean norm of its delta, if it sent an update.
+    /// Euclidean norm of its delta as it sent it, if it sent an update that could be measured.
     pub update_norm: Option<f64>,
+    /// The norm that the update screen scaled its delta down to, if it did.
+    pub clipped_to: Option<f64>,
 }
 
 /// Seconds that each step of a round took.
@@ -165,6 +171,8 @@ pub struct RoundRecord {
     pub cohort: Vec<ClientId>,
     /// How many updates entered the aggregation.
     pub accepted: u32,
+    /// How many of them the update screen had scaled down first.
+    pub clipped: u32,
     /// How many updates were refused.
     pub rejected: u32,
     /// How many clients sent none.

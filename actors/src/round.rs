@@ -128,19 +128,24 @@ impl Server {
             updates: updates.clone(),
         };
         let question = |attempt, reply| AggregatorMessage::Screen(request(attempt), reply);
-        let Answer::Reply(verdicts) = self.ask_crew(&self.crew.aggregator, question).await else {
-            return Err(self.lost("aggregator"));
+        let mut verdicts = match self.ask_crew(&self.crew.aggregator, question).await {
+            Answer::Reply(verdicts) => verdicts.into_iter(),
+            Answer::TimedOut | Answer::Died(_) => Vec::new().into_iter(),
         };
-        let mut verdicts = verdicts.into_iter();
         let mut screened = Screened { clients: Vec::new(), updates: Vec::new(), memories: Vec::new(), traffic };
         for (mut record, delivered) in entries {
             if let Some(Delivered { update, memory }) = delivered {
-                // An update without a verdict has no way in.
-                match verdicts.next().map_or(Err(RejectReason::Stale), |screened| screened.verdict) {
-                    Ok(norm) => {
-                        record.update_norm = Some(norm);
+                // An update without a verdict has no way in (invariant A-3).
+                let unscreened = || RejectReason::ScreenUnavailable(self.died("screening"));
+                let (delta_norm, verdict) = verdicts
+                    .next()
+                    .map_or_else(|| (None, Err(unscreened())), |screened| (screened.delta_norm, screened.verdict));
+                record.update_norm = delta_norm;
+                match verdict {
+                    Ok(admitted) => {
+                        record.clipped_to = admitted.clipped_to;
                         screened.memories.extend(memory.map(|memory| (update.client, memory)));
-                        screened.updates.push(update);
+                        screened.updates.push(ClientUpdate { adapter: admitted.adapter, ..update });
                     }
                     Err(reason) => record.outcome = ClientOutcome::Rejected(reason),
                 }

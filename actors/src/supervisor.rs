@@ -1,6 +1,6 @@
 //! The supervisor: starts every actor of a run and puts a successor in the place of each that dies.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use tokio::sync::watch;
@@ -34,6 +34,8 @@ pub(crate) struct SupervisorArgs {
     pub(crate) memories: Arc<dyn ClientMemories>,
     pub(crate) guard: Option<GuardArgs>,
     pub(crate) aggregator: AggregatorArgs,
+    /// How long realignment and evaluation may take.
+    pub(crate) server_timeout: Duration,
     pub(crate) realigner: Option<Arc<dyn Realigner>>,
     pub(crate) benchmarks: Option<Arc<dyn Benchmarks>>,
     pub(crate) store: Box<dyn RunStore>,
@@ -114,8 +116,16 @@ impl SupervisorState {
     async fn start(supervisor: &ActorCell, args: SupervisorArgs) -> Result<Self, SpawnErr> {
         let compute = args.compute;
         let guard = Post::fill_if("guard", Guard, args.guard, supervisor).await?;
-        let cai = args.realigner.map(|realigner| CaiState { realigner, compute: compute.clone() });
-        let evaluator = args.benchmarks.map(|benchmarks| EvaluatorState { benchmarks, compute: compute.clone() });
+        let cai = args.realigner.map(|realigner| CaiState {
+            realigner,
+            compute: compute.clone(),
+            limit: args.server_timeout,
+        });
+        let evaluator = args.benchmarks.map(|benchmarks| EvaluatorState {
+            benchmarks,
+            compute: compute.clone(),
+            limit: args.server_timeout,
+        });
         let archivist = ArchivistState { store: Some(args.store), commits: args.commits, compute: compute.clone() };
         let (archivist, _) = Actor::spawn_linked(None, Archivist, archivist, supervisor.clone()).await?;
         let guard_address = guard.as_ref().map(Post::address);

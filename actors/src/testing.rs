@@ -25,9 +25,9 @@ use crate::{
         run_federation,
     },
     ports::{
-        BenchmarkScore, Benchmarks, ClientAlgorithm, ClientRows, ClientUpdate, Evaluation, EvaluationScope, GuardModel,
-        LocalTrainer, LocalTraining, NewMemories, Observer, PlainClients, PortError, PortResult, Realigner,
-        Realignment, RealignmentReport, RunStore, Strategy, TrainTask,
+        BenchmarkScore, Benchmarks, Candidate, ClientAlgorithm, ClientRows, ClientUpdate, Evaluation, EvaluationScope,
+        GuardModel, Judgement, LocalTrainer, LocalTraining, NewMemories, Observer, PlainClients, PortError, PortResult,
+        Realigner, Realignment, RealignmentReport, RunStore, Strategy, TrainTask, UpdateScreen,
     },
     protocol::{Adapter, AdapterLayout, ChatRow, ClientId, RoundId, RowDigest, RowLabel, Verdict},
     records::{ClientRecord, RoundEvent, RoundRecord},
@@ -291,6 +291,43 @@ impl GuardModel for FakeGuard {
     }
 }
 
+/// Clips every delta that is longer than its bound, or misbehaves.
+#[derive(Debug)]
+pub struct FakeScreen {
+    /// The longest delta that it keeps.
+    pub bound: f64,
+    /// Clients that it refuses.
+    pub refused: Vec<ClientId>,
+    /// How it behaves.
+    pub conduct: Conduct,
+}
+
+impl UpdateScreen for FakeScreen {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn judge(
+        &self,
+        _: RoundId,
+        _: &Adapter,
+        candidates: &[Candidate<'_>],
+        cancel: &CancelFlag,
+    ) -> PortResult<Vec<Judgement>> {
+        self.conduct.act(cancel)?;
+        let judge = |candidate: &Candidate<'_>| match candidate {
+            _ if self.conduct == Conduct::NotFinite => Judgement::Clip(f64::NAN),
+            Candidate { update, .. } if self.refused.contains(&update.client) => {
+                Judgement::Reject("refused".to_owned())
+            }
+            Candidate { delta_norm, .. } if *delta_norm > self.bound => Judgement::Clip(self.bound),
+            _ => Judgement::Keep,
+        };
+        let judged = candidates.len() - usize::from(self.conduct == Conduct::WrongShape);
+        Ok(candidates[..judged].iter().map(judge).collect())
+    }
+}
+
 /// The mean of the updates weighted by their examples, as FedAvg.
 #[derive(Clone, Copy, Debug)]
 pub struct WeightedMean;
@@ -486,6 +523,8 @@ pub struct Rehearsal {
     pub trainer: Arc<FakeTrainer>,
     /// The guard, if there is one.
     pub guard: Option<Arc<FakeGuard>>,
+    /// The update screen, if there is one.
+    pub screen: Option<Arc<FakeScreen>>,
     /// The strategy.
     pub strategy: StrategyFactory,
     /// What clients do beside training.
@@ -523,6 +562,7 @@ impl Rehearsal {
                 slots: 2,
                 max_attempts: 3,
                 client_timeout: Duration::from_mins(1),
+                server_timeout: Duration::from_hours(4),
                 align: Schedule::Never,
                 evaluate: Schedule::Never,
                 sampler: CohortSampler::Seeded,
@@ -530,6 +570,7 @@ impl Rehearsal {
             rows: Arc::new(FakeRows::new(8, false)),
             trainer: Arc::new(FakeTrainer::new(|_, _, _| Conduct::Honest)),
             guard: None,
+            screen: None,
             strategy: Arc::new(|| Box::new(WeightedMean)),
             algorithm: Arc::new(PlainClients),
             realigner: None,
@@ -583,6 +624,7 @@ impl Rehearsal {
             rows: Arc::clone(&self.rows) as Arc<dyn ClientRows>,
             trainer: Arc::clone(&self.trainer) as Arc<dyn LocalTrainer>,
             guard: self.guard.clone().map(|guard| guard as Arc<dyn GuardModel>),
+            screen: self.screen.clone().map(|screen| screen as Arc<dyn UpdateScreen>),
             strategy: Arc::clone(&self.strategy),
             algorithm: Arc::clone(&self.algorithm),
             memories: Arc::new(self.store.clone()),

@@ -144,6 +144,9 @@ fn round_line(record: &RoundRecord) -> String {
     };
     let cohort = record.cohort.len();
     let _ = write!(line, " {} of {cohort} updates", record.accepted);
+    if record.clipped > 0 {
+        let _ = write!(line, " ({} clipped)", record.clipped);
+    }
     if record.rows_filtered > 0 {
         let _ = write!(line, ", {} of {} rows filtered", record.rows_filtered, record.rows_filtered + record.rows_kept);
     }

@@ -26,6 +26,8 @@ pub struct Totals {
     pub peak_memory_bytes: u64,
     /// Updates that entered an aggregation.
     pub accepted: u64,
+    /// Of them, those that the update screen had scaled down.
+    pub clipped: u64,
     /// Updates refused.
     pub rejected: u64,
     /// Clients that sent none.
@@ -48,6 +50,7 @@ impl Totals {
             totals.train_tokens += round.train_tokens;
             totals.seconds += round.seconds.total();
             totals.accepted += u64::from(round.accepted);
+            totals.clipped += u64::from(round.clipped);
             totals.rejected += u64::from(round.rejected);
             totals.dropped += u64::from(round.dropped);
             totals.rows_kept += round.rows_kept;

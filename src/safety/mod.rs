@@ -1,4 +1,5 @@
-//! Guard and Constitutional AI.
+//! Guard, update screens and Constitutional AI.
 
 pub mod cai;
 pub mod guard;
+pub mod screen;

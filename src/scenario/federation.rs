@@ -21,6 +21,8 @@ pub struct FederationSection {
     pub max_attempts: u32,
     /// Seconds after which a client is taken for hung.
     pub client_timeout_seconds: u64,
+    /// Seconds after which a step of the server is taken for hung: screening, aggregation, realignment, evaluation.
+    pub server_timeout_seconds: u64,
     /// The federated algorithm.
     pub strategy: FederatedAlgorithm,
     /// How the cohort is drawn.
@@ -38,6 +40,7 @@ pub(super) struct RawFederation {
     pub quorum: u32,
     pub max_attempts: u32,
     pub client_timeout_seconds: u64,
+    pub server_timeout_seconds: u64,
     pub strategy: String,
     pub strategy_settings: RawStrategySettings,
     pub sampler: SamplerName,
@@ -61,6 +64,7 @@ impl Default for RawFederation {
             quorum: 1,
             max_attempts: 2,
             client_timeout_seconds: 3600,
+            server_timeout_seconds: 4 * 3600,
             strategy: "fedavg".into(),
             strategy_settings: RawStrategySettings::default(),
             sampler: SamplerName::Seeded,
@@ -75,6 +79,7 @@ impl RawFederation {
         rules.at_least_one("federation.rounds", self.rounds as usize);
         rules.at_least_one("federation.max_attempts", self.max_attempts as usize);
         rules.at_least_one("federation.client_timeout_seconds", self.client_timeout_seconds as usize);
+        rules.at_least_one("federation.server_timeout_seconds", self.server_timeout_seconds as usize);
         rules.check((1..=self.clients).contains(&self.cohort), "federation.cohort", || {
             format!("found {}; allowed: 1 to {} (federation.clients)", self.cohort, self.clients)
         });
@@ -92,6 +97,7 @@ impl RawFederation {
             quorum: self.quorum,
             max_attempts: self.max_attempts,
             client_timeout_seconds: self.client_timeout_seconds,
+            server_timeout_seconds: self.server_timeout_seconds,
             strategy: self.strategy_settings.resolve(&self.strategy, rules)?,
             sampler: match self.sampler {
                 SamplerName::Seeded => CohortSampler::Seeded,

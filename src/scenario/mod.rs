@@ -18,6 +18,7 @@ mod model;
 mod raw;
 mod rules;
 mod schedule;
+mod screen;
 mod start;
 mod strategy;
 mod training;
@@ -36,6 +37,7 @@ pub use evaluation::{EvaluationSection, MatcherName};
 pub use federation::FederationSection;
 pub use guard::GuardSection;
 pub use model::{DeviceName, ModelSection, PrecisionName};
+pub use screen::ScreenSection;
 pub use start::StartSection;
 pub use training::TrainingSection;
 
@@ -66,6 +68,8 @@ pub struct Scenario {
     pub training: TrainingSection,
     /// The row filter, if there is one.
     pub guard: Option<GuardSection>,
+    /// The update-level defence, if there is one.
+    pub screen: Option<ScreenSection>,
     /// Constitutional AI, if there is any.
     pub cai: Option<CaiSection>,
     /// What is measured, and when.

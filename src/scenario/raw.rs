@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::{
     CaiSection, GuardSection, Scenario, ScenarioError, cai::RawCai, data::RawData, document::Document,
     document::Variant, evaluation::RawEvaluation, federation::RawFederation, guard::RawGuard, lora::RawLora,
-    model::RawModel, rules::Rules, start::RawStart, training::RawTraining,
+    model::RawModel, rules::Rules, screen::RawScreen, start::RawStart, training::RawTraining,
 };
 
 /// The whole file, one variant merged into it.
@@ -30,6 +30,8 @@ pub(super) struct RawScenario {
     pub training: RawTraining,
     #[serde(default)]
     pub guard: RawGuard,
+    #[serde(default)]
+    pub screen: RawScreen,
     #[serde(default)]
     pub cai: RawCai,
     #[serde(default)]
@@ -61,6 +63,7 @@ impl RawScenario {
             data,
             training: self.training.resolve(),
             guard: self.guard.resolve(),
+            screen: self.screen.resolve(),
             cai: self.cai.resolve(&self.training),
             evaluation: self.evaluation.resolve(document.folder(), self.seed),
             assumptions: Vec::new(),
@@ -77,6 +80,7 @@ impl RawScenario {
         self.data.check(self.federation.clients, rules);
         self.training.check(rules);
         self.guard.check(rules);
+        self.screen.check(self.federation.cohort, rules);
         self.cai.check(rounds, rules);
         self.evaluation.check(rounds, rules);
     }

@@ -84,6 +84,20 @@ fn overrides_win_over_variants_and_variants_over_the_file() {
 }
 
 #[test]
+fn an_update_screen_needs_a_cohort_with_a_median_and_room_above_it() {
+    let text = format!("{HEAD}[federation]\ncohort = 2\n[screen]\nkind = \"norm_bound\"\nmax_norm_ratio = 0.5\n");
+    let found = complaints(&text, &[]);
+    assert!(found[0].starts_with("test.toml:7: screen.max_norm_ratio: found 0.5; allowed: 1 or above"), "{found:?}");
+    assert!(
+        found[1].starts_with("test.toml:6: screen.kind: found \"norm_bound\" with federation.cohort = 2"),
+        "{found:?}"
+    );
+    let found = complaints(&format!("{HEAD}[screen]\naction = \"crop\"\n"), &[]);
+    assert!(found[0].starts_with("test.toml:4: screen.action: unknown variant `crop`"), "{found:?}");
+    assert!(found[0].contains("`clip` or `reject`"), "{found:?}");
+}
+
+#[test]
 fn a_start_path_goes_with_its_kind_alone() {
     let found = complaints(&format!("{HEAD}[start]\nkind = \"aligned\"\npath = \"x\"\n"), &[]);
     assert_eq!(found, ["test.toml:5: start.path: is set, but only start.kind = \"adapter\" reads it"]);

@@ -275,7 +275,7 @@ mod tests {
 
     fn record(round: u32, global: &Adapter) -> RoundRecord {
         serde_json::from_value(json!({
-            "round": round, "outcome": RoundOutcome::Committed, "cohort": [0], "accepted": 1, "rejected": 0,
+            "round": round, "outcome": RoundOutcome::Committed, "cohort": [0], "accepted": 1, "clipped": 0, "rejected": 0,
             "dropped": 0, "rows_kept": 1, "rows_filtered": 0, "rows_kept_unsafe": 0, "rows_filtered_safe": 0,
             "train_loss": 1.0, "train_tokens": 1, "trainings_reused": 0,
             "train_tokens_per_second": 1.0, "update_norm": 1.0,

@@ -105,6 +105,7 @@ impl RunObserver {
         }
         for counter in [
             table::ROUND_WARNINGS,
+            table::CLIPPED,
             table::REALIGNMENTS,
             table::REALIGN_RED_PROMPTS,
             table::REALIGN_REVISIONS,
@@ -147,6 +148,7 @@ impl RunObserver {
         if let Some(loss) = record.train_loss {
             table::CLIENT_TRAIN_LOSS.record(recorder, [variant], loss);
         }
+        table::CLIPPED.add(recorder, [variant], u64::from(record.clipped_to.is_some()));
         if let Some(norm) = record.update_norm {
             table::CLIENT_UPDATE_NORM.record(recorder, [variant], norm);
         }
@@ -261,11 +263,13 @@ const ROUND_OUTCOMES: [&str; 3] = ["committed", "skipped", "failed"];
 
 const ACTOR_KINDS: [&str; 5] = ["client", "guard", "aggregator", "cai", "evaluator"];
 
-const CLIENT_OUTCOMES: [(&str, &str); 10] = [
+const CLIENT_OUTCOMES: [(&str, &str); 12] = [
     ("accepted", "none"),
     ("rejected", "layout_mismatch"),
     ("rejected", "not_finite"),
     ("rejected", "stale"),
+    ("rejected", "screened"),
+    ("rejected", "screen_unavailable"),
     ("dropped", "crashed"),
     ("dropped", "timed_out"),
     ("dropped", "guard_unavailable"),
@@ -302,6 +306,8 @@ const fn outcome_labels(outcome: &ClientOutcome) -> (&'static str, &'static str)
                 RejectReason::LayoutMismatch(_) => "layout_mismatch",
                 RejectReason::NotFinite(_) => "not_finite",
                 RejectReason::Stale => "stale",
+                RejectReason::Screened(_) => "screened",
+                RejectReason::ScreenUnavailable(_) => "screen_unavailable",
             },
         ),
         ClientOutcome::Dropped(reason) => (

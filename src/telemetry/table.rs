@@ -69,6 +69,8 @@ declare! {
         "Optimizer steps of clients: computed, or reused from an earlier variant";
     TRAIN_LOSS: Gauge(), "fedward_train_loss", Dimensionless, ["variant"],
         "Mean loss of the accepted clients in the round that ended last, weighted by tokens";
+    CLIPPED: Counter(), "fedward_updates_clipped_total", Count, ["variant"],
+        "Updates that the update screen scaled down before they were aggregated";
     UPDATE_NORM: Gauge(), "fedward_update_norm", Dimensionless, ["variant"],
         "Euclidean norm of the global adapter's change in the last aggregation";
     STRATEGY_STATE: Gauge(), "fedward_strategy_state", Dimensionless, ["variant", "measure"],

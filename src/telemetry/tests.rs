@@ -40,6 +40,7 @@ fn client(id: u32, outcome: ClientOutcome) -> ClientRecord {
         train_seconds: 2.0,
         reused: false,
         update_norm: Some(0.2),
+        clipped_to: Some(0.1),
     }
 }
 
@@ -49,6 +50,7 @@ fn round(id: u32, outcome: RoundOutcome) -> RoundRecord {
         outcome,
         cohort: vec![ClientId(0)],
         accepted: 1,
+        clipped: 1,
         rejected: 0,
         dropped: 0,
         rows_kept: 7,
@@ -158,6 +160,7 @@ fn events_become_the_values_that_they_carry() {
         (r#"fedward_client_last_train_loss{variant="v",client="4"}"#, 1.3),
         (r#"fedward_client_train_loss_bucket{variant="v",le="1.25"}"#, 0.0),
         (r#"fedward_client_train_loss_bucket{variant="v",le="1.5"}"#, 1.0),
+        (r#"fedward_updates_clipped_total{variant="v"}"#, 1.0),
         (r#"fedward_rounds_total{variant="v",outcome="committed"}"#, 1.0),
         (r#"fedward_rounds_total{variant="v",outcome="skipped"}"#, 0.0),
         (r#"fedward_round_duration_seconds_sum{variant="v"}"#, 2.5),
@@ -231,16 +234,19 @@ fn every_outcome_is_visible_before_it_happens() {
         ClientOutcome::Rejected(RejectReason::LayoutMismatch(text())),
         ClientOutcome::Rejected(RejectReason::NotFinite(text())),
         ClientOutcome::Rejected(RejectReason::Stale),
+        ClientOutcome::Rejected(RejectReason::Screened(text())),
+        ClientOutcome::Rejected(RejectReason::ScreenUnavailable(text())),
         ClientOutcome::Dropped(DropReason::Crashed),
         ClientOutcome::Dropped(DropReason::TimedOut),
         ClientOutcome::Dropped(DropReason::GuardUnavailable(text())),
         ClientOutcome::Dropped(DropReason::NoRows),
         ClientOutcome::Dropped(DropReason::TrainingFailed(text())),
+        ClientOutcome::Dropped(DropReason::NoInstructions(text())),
     ] {
         observer.observe(&RoundEvent::ClientFinished(client(0, outcome)));
     }
     let page = telemetry.render();
-    assert_eq!((before, series(&page)), (9, 9));
+    assert_eq!((before, series(&page)), (12, 12));
     assert!(
         page.lines().filter(|line| line.starts_with("fedward_client_outcomes_total{")).all(|line| line.ends_with(" 1"))
     );

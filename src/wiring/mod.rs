@@ -12,7 +12,7 @@ use std::sync::Arc;
 use fedward_actors::{
     FederationConfig, Ports, Schedule,
     cancel::CancelFlag,
-    ports::{Benchmarks, GuardModel, Observer},
+    ports::{Benchmarks, GuardModel, Observer, UpdateScreen},
     protocol::Adapter,
 };
 
@@ -24,8 +24,11 @@ use crate::{
     data::DataError,
     eval::{BenchRecipe, BenchmarkSuite, RecipeError},
     model::{ChatModel, Decoding, ModelError},
-    safety::cai::{CaiGenerator, CaiSettings, Constitution},
-    scenario::{FederationSection, Scenario},
+    safety::{
+        cai::{CaiGenerator, CaiSettings, Constitution},
+        screen::NormBound,
+    },
+    scenario::{FederationSection, Scenario, ScreenSection},
     store::{RunDirectory, StoreError},
     train::{RememberingTrainer, SftTrainer},
 };
@@ -76,6 +79,7 @@ pub fn federation_config(scenario: &Scenario, slots: usize) -> FederationConfig 
         slots,
         max_attempts: federation.max_attempts,
         client_timeout: std::time::Duration::from_secs(federation.client_timeout_seconds),
+        server_timeout: std::time::Duration::from_secs(federation.server_timeout_seconds),
         align: scenario.cai.as_ref().map_or(Schedule::Never, |cai| cai.schedule),
         evaluate: scenario.evaluation.schedule,
         sampler: federation.sampler,
@@ -112,6 +116,7 @@ pub fn ports(
         },
         realigner: cai_generator(scenario, prepared, guard.clone()).map(|cai| Arc::new(cai) as _),
         guard,
+        screen: scenario.screen.as_ref().map(update_screen),
         strategy: algorithm.server(clients),
         algorithm: algorithm.clients(),
         memories: Arc::new(directory.memories()),
@@ -119,6 +124,14 @@ pub fn ports(
         store: Box::new(directory.share()),
         observer,
     })
+}
+
+fn update_screen(section: &ScreenSection) -> Arc<dyn UpdateScreen> {
+    match section {
+        &ScreenSection::NormBound { max_norm_ratio, action } => {
+            Arc::new(NormBound { max_ratio: max_norm_ratio, excess: action })
+        }
+    }
 }
 
 /// The benchmarks of a scenario on an adapter of its shape.

@@ -110,8 +110,18 @@ pub(crate) struct ScreenRequest {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ScreenedUpdate {
     pub(crate) client: ClientId,
-    /// Euclidean norm of the update's delta, or why the update is refused.
-    pub(crate) verdict: Result<f64, RejectReason>,
+    /// Euclidean norm of the update's delta as it was sent, if it could be measured.
+    pub(crate) delta_norm: Option<f64>,
+    /// What enters the aggregation, or why nothing does.
+    pub(crate) verdict: Result<Admitted, RejectReason>,
+}
+
+/// What enters the aggregation of an update.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Admitted {
+    pub(crate) adapter: Adapter,
+    /// The norm that its delta was scaled down to, if it was.
+    pub(crate) clipped_to: Option<f64>,
 }
 
 /// Updates to combine.

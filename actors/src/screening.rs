@@ -1,0 +1,212 @@
+//! What may enter the aggregation: updates that are valid, and that the update screen, where there is one, lets in.
+
+use std::{collections::HashSet, sync::Arc};
+
+use rayon::prelude::*;
+
+use crate::{
+    cancel::CancelFlag,
+    ports::{Candidate, ClientUpdate, Judgement, UpdateScreen},
+    protocol::{
+        Adapter, AdapterError, ClientId,
+        messages::{Admitted, ScreenRequest, ScreenedUpdate},
+    },
+    records::RejectReason,
+};
+
+/// Checks updates against the adapter that they started from (invariants) and against each other, then
+/// has those that are valid judged.
+pub(crate) fn screen_updates(
+    screen: Option<&dyn UpdateScreen>,
+    request: &ScreenRequest,
+    cancel: &CancelFlag,
+) -> Vec<ScreenedUpdate> {
+    let ScreenRequest { ticket, global, updates } = request;
+    let norms = measure(global, updates);
+    let valid = updates.iter().zip(&norms);
+    let candidates: Vec<Candidate<'_>> =
+        valid.filter_map(|(update, norm)| Some(Candidate { update, delta_norm: *norm.as_ref().ok()? })).collect();
+    let judged = match screen {
+        None => Ok(vec![Judgement::Keep; candidates.len()]),
+        Some(screen) => judge(screen, ticket.round, global, &candidates, cancel),
+    };
+    let mut admitted = candidates.iter().enumerate().map(|(index, candidate)| match &judged {
+        Ok(judgements) => admit(global, *candidate, &judgements[index]),
+        Err(reason) => Err(RejectReason::ScreenUnavailable(reason.clone())),
+    });
+    let screened = |(update, norm): (&ClientUpdate, Result<f64, RejectReason>)| ScreenedUpdate {
+        client: update.client,
+        delta_norm: norm.as_ref().ok().copied(),
+        verdict: norm.and_then(|_| admitted.next().unwrap_or(Err(RejectReason::Stale))),
+    };
+    updates.iter().zip(norms.clone()).map(screened).collect()
+}
+
+/// Updates that were not screened, for a reason in words: none has a way in (invariant A-3).
+pub(crate) fn unscreened(clients: &[ClientId], reason: &str) -> Vec<ScreenedUpdate> {
+    let refuse = |&client| ScreenedUpdate {
+        client,
+        delta_norm: None,
+        verdict: Err(RejectReason::ScreenUnavailable(format!("screening {reason}"))),
+    };
+    clients.iter().map(refuse).collect()
+}
+
+/// The norm of each update's delta, or why the update is no valid one.
+fn measure(global: &Adapter, updates: &[ClientUpdate]) -> Vec<Result<f64, RejectReason>> {
+    let mut seen = HashSet::new();
+    let repeated: Vec<bool> = updates.iter().map(|update| !seen.insert(update.client)).collect();
+    let measure = |(update, repeated): (&ClientUpdate, bool)| {
+        if repeated { Err(RejectReason::Stale) } else { delta_norm(global, update) }
+    };
+    updates.par_iter().zip(repeated).map(measure).collect()
+}
+
+/// The norm of an update's delta, or why the update is refused.
+fn delta_norm(global: &Adapter, update: &ClientUpdate) -> Result<f64, RejectReason> {
+    let mut vectors = std::iter::once(&update.adapter).chain(update.extras.vectors());
+    vectors.try_for_each(|vector| check(global, vector)).map_err(|error| match error {
+        AdapterError::NotFinite { tensor } => RejectReason::NotFinite(tensor),
+        AdapterError::LayoutMismatch(difference) => RejectReason::LayoutMismatch(difference),
+        AdapterError::WrongLength { .. } => RejectReason::LayoutMismatch(error.to_string()),
+    })?;
+    Ok(distance(&update.adapter, global))
+}
+
+/// An adapter that may stand beside `global`: of its layout, every value finite.
+pub(crate) fn check(global: &Adapter, other: &Adapter) -> Result<(), AdapterError> {
+    global.check_same_layout(other)?;
+    other.check_finite()
+}
+
+/// Euclidean distance of two adapters of one layout, without a buffer for their difference.
+pub(crate) fn distance(a: &Adapter, b: &Adapter) -> f64 {
+    let squares = a.values().iter().zip(b.values()).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2));
+    squares.sum::<f64>().sqrt()
+}
+
+/// One judgement a candidate, or in words why there are none.
+fn judge(
+    screen: &dyn UpdateScreen,
+    round: crate::protocol::RoundId,
+    global: &Adapter,
+    candidates: &[Candidate<'_>],
+    cancel: &CancelFlag,
+) -> Result<Vec<Judgement>, String> {
+    let name = screen.name();
+    let judgements =
+        screen.judge(round, global, candidates, cancel).map_err(|error| format!("{name} failed: {error}"))?;
+    if judgements.len() != candidates.len() {
+        return Err(format!("{name} gave {} judgements for {} updates", judgements.len(), candidates.len()));
+    }
+    Ok(judgements)
+}
+
+/// What a judgement lets in of an update. One that would lengthen a delta is none.
+fn admit(global: &Adapter, candidate: Candidate<'_>, judgement: &Judgement) -> Result<Admitted, RejectReason> {
+    let Candidate { update, delta_norm } = candidate;
+    match judgement {
+        Judgement::Keep => Ok(Admitted { adapter: update.adapter.clone(), clipped_to: None }),
+        Judgement::Reject(reason) => Err(RejectReason::Screened(reason.clone())),
+        &Judgement::Clip(norm) if (0.0..=delta_norm).contains(&norm) => {
+            let ratio = if delta_norm > 0.0 { norm / delta_norm } else { 1.0 };
+            Ok(Admitted { adapter: scaled(global, &update.adapter, ratio), clipped_to: Some(norm) })
+        }
+        Judgement::Clip(norm) => {
+            let reason = format!("found a clip to {norm}; allowed: 0 to the delta's norm of {delta_norm}");
+            Err(RejectReason::ScreenUnavailable(reason))
+        }
+    }
+}
+
+/// `global + ratio (local - global)`, each value rounded once: it lies between the two, so it is finite if they are.
+fn scaled(global: &Adapter, local: &Adapter, ratio: f64) -> Adapter {
+    let between = |(&global, &local): (&f32, &f32)| {
+        let global = f64::from(global);
+        (global + ratio * (f64::from(local) - global)) as f32
+    };
+    let values = global.values().par_iter().zip(local.values()).map(between).collect();
+    Adapter::new(Arc::clone(global.layout()), values).unwrap_or_else(|_| global.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ports::{Extras, PortError, PortResult},
+        protocol::{Attempt, RoundId, Ticket},
+        testing::{layout_of_rank, tiny_layout},
+    };
+
+    fn update(client: u32, value: f32) -> ClientUpdate {
+        let adapter = Adapter::new(tiny_layout(), vec![value; 8]).unwrap();
+        ClientUpdate { client: ClientId(client), adapter, n_examples: 1, extras: Extras::None }
+    }
+
+    fn request(updates: Vec<ClientUpdate>) -> ScreenRequest {
+        let ticket = Ticket { round: RoundId(1), attempt: Attempt::FIRST };
+        ScreenRequest { ticket, global: Adapter::new(tiny_layout(), vec![1.0; 8]).unwrap(), updates }
+    }
+
+    /// Gives the same judgements whatever it is asked.
+    struct Fixed(PortResult<Vec<Judgement>>);
+
+    impl UpdateScreen for Fixed {
+        fn name(&self) -> &'static str {
+            "fixed"
+        }
+
+        fn judge(&self, _: RoundId, _: &Adapter, _: &[Candidate<'_>], _: &CancelFlag) -> PortResult<Vec<Judgement>> {
+            self.0.clone()
+        }
+    }
+
+    fn verdicts(screen: PortResult<Vec<Judgement>>, updates: Vec<ClientUpdate>) -> Vec<Result<Admitted, RejectReason>> {
+        let screened = screen_updates(Some(&Fixed(screen)), &request(updates), &CancelFlag::new());
+        screened.into_iter().map(|screened| screened.verdict).collect()
+    }
+
+    #[test]
+    fn screening_refuses_layout_values_and_repetition_and_measures_the_rest() {
+        let mut other = update(2, 1.0);
+        other.adapter = Adapter::zeros(layout_of_rank(3));
+        let updates = vec![update(0, 3.0), update(1, f32::NEG_INFINITY), other, update(0, 9.0)];
+        let screened = screen_updates(None, &request(updates), &CancelFlag::new());
+        assert!((screened[0].delta_norm.unwrap() - 32_f64.sqrt()).abs() < 1e-12);
+        let verdicts: Vec<_> = screened.into_iter().map(|screened| screened.verdict).collect();
+        assert_eq!(verdicts[0].as_ref().unwrap().clipped_to, None);
+        assert!(matches!(&verdicts[1], Err(RejectReason::NotFinite(tensor)) if tensor.ends_with("lora_A.weight")));
+        assert!(matches!(&verdicts[2], Err(RejectReason::LayoutMismatch(text)) if text.contains("found [3, 4]")));
+        assert_eq!(verdicts[3], Err(RejectReason::Stale));
+    }
+
+    #[test]
+    fn a_3_each_judgement_meets_its_own_update_also_behind_an_invalid_one() {
+        let judgements = vec![Judgement::Clip(0.5), Judgement::Reject("too long".into()), Judgement::Keep];
+        let updates = vec![update(0, f32::NAN), update(1, 2.0), update(2, 9.0), update(3, 4.0)];
+        let verdicts = verdicts(Ok(judgements), updates);
+        assert!(matches!(verdicts[0], Err(RejectReason::NotFinite(_))));
+        let clipped = verdicts[1].as_ref().unwrap();
+        let global = request(Vec::new()).global;
+        assert!((distance(&clipped.adapter, &global) - 0.5).abs() < 1e-6, "{clipped:?}");
+        assert_eq!(clipped.clipped_to, Some(0.5));
+        assert_eq!(verdicts[2], Err(RejectReason::Screened("too long".into())));
+        assert_eq!(verdicts[3].as_ref().unwrap().adapter, update(3, 4.0).adapter);
+    }
+
+    #[test]
+    fn a_3_nothing_enters_that_a_screen_has_not_judged() {
+        let updates = || vec![update(1, 2.0), update(2, 3.0)];
+        for (screen, expected) in [
+            (Err(PortError::Failed("no memory".into())), "fixed failed: no memory"),
+            (Ok(vec![Judgement::Keep]), "fixed gave 1 judgements for 2 updates"),
+            (Ok(vec![Judgement::Clip(f64::NAN); 2]), "found a clip to NaN; allowed: 0 to the delta's norm of"),
+            (Ok(vec![Judgement::Clip(1e9); 2]), "found a clip to 1000000000; allowed: 0 to"),
+        ] {
+            for verdict in verdicts(screen, updates()) {
+                let Err(RejectReason::ScreenUnavailable(reason)) = verdict else { panic!("{verdict:?}") };
+                assert!(reason.starts_with(expected), "{reason}");
+            }
+        }
+    }
+}
