@@ -6,6 +6,7 @@ mod fetch;
 mod generate;
 mod model_args;
 mod prepare;
+mod report;
 mod run;
 mod score;
 mod tune;
@@ -40,6 +41,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Measure a model and an adapter on benchmarks
     Eval(eval::EvalArgs),
+    /// Put one run, or several side by side, on a page with plots
+    Report(report::ReportArgs),
     /// Fetch models and data sets of the catalogue, or list them
     Fetch(fetch::FetchArgs),
 }
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Score(args) => score::score(&args),
         Command::Generate(args) => generate::generate(&args),
         Command::Eval(args) => eval::eval(&args),
+        Command::Report(args) => report::report(&args),
         Command::Fetch(args) => fetch::fetch(&args),
     };
     match ending {

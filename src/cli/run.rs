@@ -23,7 +23,7 @@ use super::Ending;
 use crate::{
     lora::peft,
     model::ModelError,
-    report::{Console, Observers, RunStatus, Summary, Totals, comparison, page},
+    report::{Console, Observers, RunStatus, StoredRun, Summary, Totals, comparison, page},
     scenario::{self, GuardSection, Scenario, ScenarioFile},
     store::{RunDirectory, write_atomically, write_json},
     telemetry::{Exposure, ProcessMemory, RunInfo, Telemetry},
@@ -143,7 +143,8 @@ impl Job {
     }
 }
 
-/// What runs of one command share beside the workshop: evaluations of the adapter that they all start from.
+/// What runs of one command share beside the workshop: evaluations of the adapter that they start from, by
+/// [`SingleRun::evaluation_key`].
 type StartEvaluations = HashMap<String, Evaluation>;
 
 impl Job {
@@ -155,6 +156,12 @@ impl Job {
         for scenario in &self.file.scenarios {
             let out = self.out.join(&scenario.variant);
             let single = SingleRun { job: &self, scenario, out: &out };
+            if let Some((key, summary)) = single.completed()? {
+                self.console.line(&format!("{}: is complete, not run again", out.display()));
+                start_evaluations.insert(key, summary.start_eval.clone());
+                summaries.push(summary);
+                continue;
+            }
             let summary;
             (workshop, start_evaluations, summary) = single.run(workshop, start_evaluations).await?;
             let Some(summary) = summary else { return Ok(Ending::Interrupted) };
@@ -166,6 +173,8 @@ impl Job {
         eprintln!("{READING}");
         if self.file.has_variants() {
             write_json(&self.out.join("comparison.json"), &summaries).into_diagnostic()?;
+            let variants = self.file.scenarios.iter().map(|scenario| self.out.join(&scenario.variant));
+            write_page(&self.out, &variants.collect::<Vec<_>>())?;
         }
         eprintln!("everything is in {}", self.out.display());
         Ok(Ending::Done)
@@ -218,8 +227,10 @@ impl SingleRun<'_> {
             self.job.console.line(&guard.report.to_string());
         }
         let (directory, start) = self.open(&prepared)?;
-        let key = prepared.start.sha256();
-        let start_eval = match start_evaluations.get(&key) {
+        let resumed: Option<Summary> = directory.summary().into_diagnostic()?;
+        let key = self.evaluation_key(&prepared.start.sha256())?;
+        let known = start_evaluations.get(&key).or(resumed.as_ref().map(|resumed| &resumed.start_eval));
+        let start_eval = match known.filter(|evaluation| !evaluation.is_empty()) {
             Some(evaluation) => evaluation.clone(),
             None => match self.evaluate(&prepared, RoundId::START, &prepared.start).await? {
                 Some(evaluation) => evaluation,
@@ -242,8 +253,35 @@ impl SingleRun<'_> {
         };
         let summary = self.sum_up(&directory, &prepared, &global, start_eval, status).await?;
         metrics.evaluated(RoundId(summary.totals.rounds), &summary.eval);
-        let summary = (status == RunStatus::Completed).then_some(summary);
+        let summary = Some(summary).filter(|summary| summary.status == RunStatus::Completed);
         Ok((workshop, start_evaluations, summary))
+    }
+
+    /// The summary of this run, if an earlier command has completed it and this one is to go on, and the key of its start.
+    fn completed(&self) -> miette::Result<Option<(String, Summary)>> {
+        if !self.job.resume || !RunDirectory::is_at(self.out) {
+            return Ok(None);
+        }
+        let directory = RunDirectory::open(self.out).into_diagnostic()?;
+        let summary: Option<Summary> = directory.summary().into_diagnostic()?;
+        let Some(summary) = summary.filter(|summary| summary.status == RunStatus::Completed) else { return Ok(None) };
+        // The rows say what is stored: a summary may be older than they are.
+        let last = directory.rounds().into_diagnostic()?.last().map_or(0, |last| last.round.0);
+        if last < self.scenario.federation.rounds {
+            return Ok(None);
+        }
+        let scenario = serde_json::to_value(self.scenario).into_diagnostic()?;
+        directory.check_scenario(&scenario).into_diagnostic()?;
+        let manifest = directory.manifest().into_diagnostic()?;
+        let start = manifest["checksums"]["start_adapter_sha256"].as_str().unwrap_or_default();
+        Ok(Some((self.evaluation_key(start)?, summary)))
+    }
+
+    /// Names an evaluation of an adapter: what it is and all that the benchmarks depend on, the judge among it.
+    fn evaluation_key(&self, adapter_sha256: &str) -> miette::Result<String> {
+        let scenario = serde_json::to_value(self.scenario).into_diagnostic()?;
+        let depends_on = ["seed", "model", "lora", "data", "evaluation"].map(|section| &scenario[section]);
+        Ok(json!([adapter_sha256, depends_on, serde_json::to_value(self.job.judge()).into_diagnostic()?]).to_string())
     }
 
     fn run_info(&self, prepared: &Prepared) -> RunInfo {
@@ -326,7 +364,8 @@ impl SingleRun<'_> {
         round: RoundId,
         adapter: &Adapter,
     ) -> miette::Result<Option<Evaluation>> {
-        self.job.console.stage("evaluating the starting adapter");
+        let which = if round == RoundId::START { "starting" } else { "final" };
+        self.job.console.stage(&format!("evaluating the {which} adapter"));
         let (suite, adapter, cancel) = (Arc::clone(&prepared.benchmarks), adapter.clone(), self.job.cancel.clone());
         let evaluate = move || suite.evaluate(round, &adapter, EvaluationScope::Full, &cancel);
         match tokio::task::spawn_blocking(evaluate).await.into_diagnostic()? {
@@ -347,12 +386,15 @@ impl SingleRun<'_> {
         let rounds = directory.rounds().into_diagnostic()?;
         let last_is_full =
             rounds.last().filter(|last| last.round.0 == self.scenario.federation.rounds && !last.eval.is_empty());
-        let eval = match (last_is_full, status) {
-            (Some(last), _) => last.eval.clone(),
-            (None, RunStatus::Interrupted) => Evaluation::new(),
+        let (eval, status) = match (last_is_full, status) {
+            (Some(last), _) => (last.eval.clone(), status),
+            (None, RunStatus::Interrupted) => (Evaluation::new(), status),
             (None, RunStatus::Completed) => {
                 let round = RoundId(self.scenario.federation.rounds);
-                self.evaluate(prepared, round, global).await?.unwrap_or_default()
+                match self.evaluate(prepared, round, global).await? {
+                    Some(eval) => (eval, status),
+                    None => (Evaluation::new(), RunStatus::Interrupted),
+                }
             }
         };
         let summary = Summary {
@@ -369,11 +411,17 @@ impl SingleRun<'_> {
             .into_diagnostic()?;
         write_atomically(&directory.path().join("metrics.prom"), self.job.telemetry.render().as_bytes())
             .into_diagnostic()?;
-        let page = page(&self.scenario.question, &summary, &rounds).into_diagnostic()?;
-        write_atomically(&directory.path().join("report.html"), page.as_bytes()).into_diagnostic()?;
         directory.write_summary(&summary).into_diagnostic()?;
+        write_page(directory.path(), &[directory.path().to_owned()])?;
         Ok(summary)
     }
+}
+
+/// Puts runs on a page in `folder`.
+fn write_page(folder: &Path, runs: &[PathBuf]) -> miette::Result<()> {
+    let runs = StoredRun::read_all(runs).into_diagnostic()?;
+    let page = page(&runs).into_diagnostic()?;
+    write_atomically(&folder.join(super::report::PAGE), page.as_bytes()).into_diagnostic()
 }
 
 /// The global adapter of the last stored round; the starting one if no round is stored.

@@ -1,12 +1,15 @@
 //! What people read: progress while it runs, tables and a page when it is done.
 
 mod console;
+mod figures;
 mod page;
 pub mod plots;
+mod stored;
 mod summary;
 mod table;
 
 pub use console::{Console, Observers};
-pub use page::page;
+pub use page::{PageError, page};
+pub use stored::{RunState, StoredRun};
 pub use summary::{RunStatus, Summary, Totals};
-pub use table::comparison;
+pub use table::{Comparison, comparison};

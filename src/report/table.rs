@@ -1,44 +1,73 @@
 //! The table that compares runs.
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table, presets};
 use fedward_actors::ports::Evaluation;
 
 use super::Summary;
 
-/// Compares runs that began with the same adapter: the start first, then one line a run.
+/// A comparison as text: what the columns are, and one line a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comparison {
+    /// Names of the columns, broken into short lines; the first column holds names, the others numbers.
+    pub columns: Vec<&'static str>,
+    /// The start first, if all runs began with the same measurements, then the runs.
+    pub lines: Vec<Vec<String>>,
+}
+
+impl Comparison {
+    /// Compares runs, each under its name.
+    pub fn of<'a>(runs: impl IntoIterator<Item = (&'a str, &'a Summary)>) -> Self {
+        let runs: Vec<_> = runs.into_iter().collect();
+        let start = runs.first().map(|(_, first)| &first.start_eval);
+        let begins_alike = |start: &&Evaluation| runs.iter().all(|(_, run)| run.start_eval == **start);
+        let start = start.filter(begins_alike).filter(|start| !start.is_empty());
+        let lines = start.map(start_line).into_iter().chain(runs.iter().map(|(name, run)| line(name, run))).collect();
+        Self { columns: COLUMNS.to_vec(), lines }
+    }
+}
+
+const COLUMNS: [&str; 7] = [
+    "variant",
+    "harmful\nprompts\nrefused",
+    "95% interval",
+    "against\nstart",
+    "harmful rows\ntrained on",
+    "benign\nrows\nlost",
+    "perplexity,\nheld-out\nbenign",
+];
+
+fn start_line(start: &Evaluation) -> Vec<String> {
+    let [refused, interval, perplexity] = evaluation_cells(start);
+    let none = String::new;
+    vec!["start".to_owned(), refused, interval, none(), none(), none(), perplexity]
+}
+
+fn line(name: &str, run: &Summary) -> Vec<String> {
+    let [refused, interval, perplexity] = evaluation_cells(&run.eval);
+    let change = match (refusal_rate(&run.eval), refusal_rate(&run.start_eval)) {
+        (Some(end), Some(start)) => format!("{:+.2}", end - start),
+        _ => String::new(),
+    };
+    let totals = &run.totals;
+    let kept = format!("{} of {}", totals.rows_kept_unsafe, totals.rows_kept);
+    let lost = totals.rows_filtered_safe.to_string();
+    vec![name.to_owned(), refused, interval, change, kept, lost, perplexity]
+}
+
+/// The comparison as a terminal shows it.
 pub fn comparison(summaries: &[Summary]) -> String {
+    let named = |run: &'_ Summary| if run.variant.is_empty() { run.scenario.clone() } else { run.variant.clone() };
+    let names: Vec<String> = summaries.iter().map(named).collect();
+    let Comparison { columns, lines } = Comparison::of(names.iter().map(String::as_str).zip(summaries));
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
-    table.set_header([
-        "variant",
-        "harmful\nprompts\nrefused",
-        "95% interval",
-        "against\nstart",
-        "harmful rows\ntrained on",
-        "benign\nrows\nlost",
-        "perplexity,\nheld-out\nbenign",
-    ]);
-    for column in 1..7 {
+    table.set_header(columns);
+    for column in 1..COLUMNS.len() {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    if let Some(first) = summaries.first() {
-        let [refused, interval, perplexity] = evaluation_cells(&first.start_eval);
-        table.add_row(["start", &refused, &interval, "", "", "", &perplexity].map(Cell::new));
-    }
-    for summary in summaries {
-        let [refused, interval, perplexity] = evaluation_cells(&summary.eval);
-        let name = if summary.variant.is_empty() { &summary.scenario } else { &summary.variant };
-        let change = match (refusal_rate(&summary.eval), refusal_rate(&summary.start_eval)) {
-            (Some(end), Some(start)) => format!("{:+.2}", end - start),
-            _ => String::new(),
-        };
-        let totals = &summary.totals;
-        let kept = format!("{} of {}", totals.rows_kept_unsafe, totals.rows_kept);
-        let lost = totals.rows_filtered_safe.to_string();
-        table.add_row([name, &refused, &interval, &change, &kept, &lost, &perplexity].map(Cell::new));
-    }
+    table.add_rows(lines);
     table.to_string()
 }
 

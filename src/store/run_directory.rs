@@ -11,7 +11,7 @@ use fedward_actors::{
     protocol::{Adapter, RoundId},
     records::{ClientRecord, RoundRecord},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{Checkpoint, MemoryFolder, StoreError, files};
@@ -65,11 +65,7 @@ impl RunDirectory {
         if !directory.manifest_path().exists() {
             return Ok(None);
         }
-        let manifest: Value = files::read_json(&directory.manifest_path())?;
-        if let Some(difference) = first_difference(&manifest["scenario"], scenario, "") {
-            let problem = format!("was begun with another scenario ({difference}); run without --resume, or elsewhere");
-            return Err(StoreError::Invalid { path: directory.manifest_path(), problem });
-        }
+        directory.check_scenario(scenario)?;
         let rounds: Vec<RoundRecord> = directory.read_rows("rounds.jsonl")?;
         let Some(last) = rounds.last() else { return Ok(None) };
         let checkpoint = Checkpoint::read(&directory.checkpoints(), last.round)?;
@@ -85,6 +81,25 @@ impl RunDirectory {
         directory.rewrite_rows("clients.jsonl", &clients)?;
         directory.memories().forget_after(last.round)?;
         Ok(Some((directory, Resumed { checkpoint, rounds })))
+    }
+
+    /// Opens the directory of a run that was begun, to read it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it is not the directory of a run.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let directory = Self { path: path.to_owned() };
+        if directory.manifest_path().exists() {
+            return Ok(directory);
+        }
+        let problem = "is not the directory of a run: it holds no manifest.json".to_owned();
+        Err(StoreError::Invalid { path: path.to_owned(), problem })
+    }
+
+    /// Whether `path` is the directory of a run that was begun.
+    pub fn is_at(path: &Path) -> bool {
+        Self { path: path.to_owned() }.manifest_path().is_file()
     }
 
     /// The directory.
@@ -116,6 +131,34 @@ impl RunDirectory {
         files::write_json(&self.path.join("summary.json"), summary)
     }
 
+    /// What the run is, as it was when it began.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn manifest(&self) -> Result<Value, StoreError> {
+        files::read_json(&self.manifest_path())
+    }
+
+    /// What the run came to; `None` if it has not ended, or was killed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn summary<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
+        let path = self.path.join("summary.json");
+        if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// The rows of all clients in stored rounds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn clients(&self) -> Result<Vec<ClientRecord>, StoreError> {
+        self.read_rows("clients.jsonl")
+    }
+
     /// The rows of all stored rounds.
     ///
     /// # Errors
@@ -140,6 +183,17 @@ impl RunDirectory {
         MemoryFolder::of(&self.path)
     }
 
+    /// Refuses a run that was begun with another scenario.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] names the first key that differs.
+    pub fn check_scenario(&self, scenario: &Value) -> Result<(), StoreError> {
+        let Some(difference) = first_difference(&self.manifest()?["scenario"], scenario, "") else { return Ok(()) };
+        let problem = format!("was begun with another scenario ({difference}); run without --resume, or elsewhere");
+        Err(StoreError::Invalid { path: self.manifest_path(), problem })
+    }
+
     fn manifest_path(&self) -> PathBuf {
         self.path.join("manifest.json")
     }
@@ -149,7 +203,7 @@ impl RunDirectory {
     }
 
     /// Reads JSON lines; an unfinished last line is left out, any other broken line is an error.
-    fn read_rows<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, StoreError> {
+    fn read_rows<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, StoreError> {
         let path = self.path.join(name);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
