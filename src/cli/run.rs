@@ -25,7 +25,7 @@ use crate::{
     model::ModelError,
     report::{Console, Observers, RunStatus, StoredRun, Summary, Totals, comparison, page},
     scenario::{self, GuardSection, Scenario, ScenarioFile},
-    store::{RunDirectory, write_atomically, write_json},
+    store::{RunDirectory, Unfinished, write_atomically, write_json},
     telemetry::{Exposure, ProcessMemory, RunInfo, Telemetry},
     wiring::{Prepared, Progress, SetupError, Workshop, federation_config, ports},
 };
@@ -46,6 +46,9 @@ pub(super) struct RunArgs {
     /// Go on with what an interrupted run has stored in the same place
     #[arg(long)]
     resume: bool,
+    /// Begin afresh where a run that has not completed is; one that has completed gives way without it
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
     /// Override a key, for example --set federation.rounds=3
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
@@ -70,6 +73,7 @@ pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
         file,
         out,
         resume: args.resume,
+        overwrite: args.overwrite,
         console: Arc::clone(&console),
         telemetry,
         metrics,
@@ -130,6 +134,7 @@ struct Job {
     file: ScenarioFile,
     out: PathBuf,
     resume: bool,
+    overwrite: bool,
     console: Arc<Console>,
     telemetry: Telemetry,
     metrics: Option<SocketAddr>,
@@ -328,7 +333,10 @@ impl SingleRun<'_> {
             };
             return Ok((directory, state));
         }
-        let directory = RunDirectory::create(self.out).into_diagnostic()?;
+        // Nothing is lost of a run to be resumed that has stored no round.
+        let replace = self.job.overwrite || self.job.resume;
+        let unfinished = if replace { Unfinished::Replace } else { Unfinished::Keep };
+        let directory = RunDirectory::create(self.out, unfinished).into_diagnostic()?;
         directory.write_manifest(&self.manifest(prepared, &scenario)).into_diagnostic()?;
         let state = StartState { round: RoundId::START, global: prepared.start.clone(), strategy_state: Vec::new() };
         Ok((directory, state))

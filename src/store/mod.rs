@@ -11,7 +11,7 @@ mod run_directory;
 pub use checkpoint::Checkpoint;
 pub use files::{read_json, write_atomically, write_json};
 pub use memories::MemoryFolder;
-pub use run_directory::{Resumed, RunDirectory};
+pub use run_directory::{Resumed, RunDirectory, Unfinished};
 
 use std::path::PathBuf;
 

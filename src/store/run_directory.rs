@@ -25,6 +25,15 @@ pub struct RunDirectory {
     path: PathBuf,
 }
 
+/// What becomes of a run that has not completed, where another is to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfinished {
+    /// It stays, and the other cannot begin.
+    Keep,
+    /// It is removed.
+    Replace,
+}
+
 /// What a resumed run takes up.
 #[derive(Debug)]
 pub struct Resumed {
@@ -35,24 +44,45 @@ pub struct Resumed {
 }
 
 impl RunDirectory {
-    /// Starts a run afresh in `path`: what an earlier run left there under our names is removed.
+    /// Starts a run afresh in `path`: a completed run that is there gives way, its manifest last, so that what a crash leaves
+    /// is still known for a run. One that has not completed gives way only to `unfinished`.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the directory cannot be made, or if it is in use for something else.
-    pub fn create(path: &Path) -> Result<Self, StoreError> {
+    /// [`StoreError`] if the directory cannot be made, is in use for something else, or holds a run that is to stay.
+    pub fn create(path: &Path, unfinished: Unfinished) -> Result<Self, StoreError> {
         let directory = Self { path: path.to_owned() };
         let failed = |source| StoreError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
-        let foreign = !directory.manifest_path().exists() && fs::read_dir(path).map_err(failed)?.next().is_some();
-        if foreign {
-            let problem = "is not empty and holds no manifest.json; choose another --out".to_owned();
-            return Err(StoreError::Invalid { path: path.to_owned(), problem });
+        if fs::read_dir(path).map_err(failed)?.next().is_none() {
+            return Ok(directory);
+        }
+        let stays = |problem: &str| Err(StoreError::Invalid { path: path.to_owned(), problem: problem.to_owned() });
+        if !directory.holds_a_run() {
+            return stays("is not empty and holds no run of fedward's; choose another --out");
+        }
+        if unfinished == Unfinished::Keep && !directory.is_completed() {
+            return stays(
+                "holds a run that has not completed; --resume goes on with it, --overwrite begins afresh, another --out \
+                 leaves it alone",
+            );
         }
         for name in OWN_FILES {
             remove_if_there(&path.join(name))?;
         }
+        remove_if_there(&directory.manifest_path())?;
         Ok(directory)
+    }
+
+    /// Whether the manifest is one that `fedward run` writes: other programs have files of that name.
+    fn holds_a_run(&self) -> bool {
+        let manifest = self.manifest().unwrap_or_default();
+        manifest["scenario"].is_object() && manifest["versions"]["fedward"].is_string()
+    }
+
+    fn is_completed(&self) -> bool {
+        let summary: Option<Value> = self.summary().unwrap_or_default();
+        summary.is_some_and(|summary| summary["status"] == "completed")
     }
 
     /// Takes up the run in `path`, if it was begun there with the same scenario and has stored a round.
@@ -258,9 +288,8 @@ impl RunStore for RunDirectory {
     }
 }
 
-/// What a run writes into its directory.
-const OWN_FILES: [&str; 9] = [
-    "manifest.json",
+/// What a run writes into its directory beside the manifest, which tells that it is one.
+const OWN_FILES: [&str; 8] = [
     "rounds.jsonl",
     "clients.jsonl",
     "checkpoints",
@@ -342,8 +371,8 @@ mod tests {
     }
 
     fn begun(folder: &Path) -> RunDirectory {
-        let directory = RunDirectory::create(folder).unwrap();
-        directory.write_manifest(&json!({"scenario": {"seed": 1}})).unwrap();
+        let directory = RunDirectory::create(folder, Unfinished::Keep).unwrap();
+        directory.write_manifest(&json!({"scenario": {"seed": 1}, "versions": {"fedward": "0"}})).unwrap();
         let mut store = directory.share();
         for round in 1..=3 {
             let global = adapter(round as f32);
@@ -397,9 +426,41 @@ mod tests {
     #[test]
     fn a_foreign_directory_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("thesis.tex"), "mine").unwrap();
-        assert!(RunDirectory::create(folder.path()).is_err());
-        assert_eq!(fs::read_to_string(folder.path().join("thesis.tex")).unwrap(), "mine");
+        let kept = ["thesis.tex", "summary.json"].map(|name| folder.path().join(name));
+        for path in &kept {
+            fs::write(path, "{\"status\": \"completed\"}").unwrap();
+        }
+        for manifest in [None, Some("{\"name\": \"an extension\"}"), Some("no JSON")] {
+            if let Some(text) = manifest {
+                fs::write(folder.path().join("manifest.json"), text).unwrap();
+            }
+            let error = RunDirectory::create(folder.path(), Unfinished::Replace).unwrap_err().to_string();
+            assert!(error.contains("holds no run of fedward's; choose another --out"), "{manifest:?}: {error}");
+            assert!(kept.iter().all(|path| path.exists()), "{manifest:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_has_not_completed_gives_way_only_if_told_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = begun(folder.path());
+        let interrupted = json!({"status": "interrupted"});
+        for summary in [None, Some(interrupted)] {
+            if let Some(summary) = summary {
+                directory.write_summary(&summary).unwrap();
+            }
+            let error = RunDirectory::create(folder.path(), Unfinished::Keep).unwrap_err().to_string();
+            assert!(error.contains("--resume") && error.contains("--overwrite"), "{error}");
+            assert_eq!(directory.rounds().unwrap().len(), 3);
+        }
+        RunDirectory::create(folder.path(), Unfinished::Replace).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        begun(folder.path()).write_summary(&json!({"status": "completed"})).unwrap();
+        fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+        RunDirectory::create(folder.path(), Unfinished::Keep).unwrap();
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["notes.txt"]);
     }
 
     #[test]
