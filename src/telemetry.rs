@@ -129,6 +129,19 @@ impl Telemetry {
         self.handle.render()
     }
 
+    /// The metrics of one run and of the process in Prometheus's text format, without those of other variants.
+    pub fn render_variant(&self, variant: &str) -> String {
+        let escaped = variant.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+        let own = format!("variant=\"{escaped}\"");
+        let mut page = String::new();
+        for line in self.render().lines().filter(|line| variant_label(line).is_none_or(|label| label.starts_with(&own)))
+        {
+            page.push_str(line);
+            page.push('\n');
+        }
+        page
+    }
+
     fn over(recorder: PrometheusRecorder, server: Option<Arc<oneshot::Sender<()>>>) -> Self {
         for metric in table::ALL {
             describe(&recorder, metric);
@@ -162,6 +175,13 @@ impl Telemetry {
             table::PROCESS_PEAK.set(self.recorder(), [], memory.peak_bytes as f64);
         }
     }
+}
+
+/// A series from its label `variant` on, if it has one. In the values of other labels quotes are escaped.
+fn variant_label(line: &str) -> Option<&str> {
+    let series = (!line.starts_with('#')).then_some(line)?;
+    let start = ["{variant=\"", ",variant=\""].iter().find_map(|label| series.find(label))?;
+    series.get(start + 1..)
 }
 
 /// The memory of this process.

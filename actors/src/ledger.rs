@@ -79,7 +79,8 @@ impl Reported {
             LocalWork::Trained { training, n_examples, end: TurnEnd { extras, memory } } => {
                 record.steps = training.steps;
                 record.train_tokens = training.tokens;
-                record.train_loss = Some(training.mean_loss);
+                // A row could not say what is not finite.
+                record.train_loss = Some(training.mean_loss).filter(|loss| loss.is_finite());
                 record.train_seconds = training.seconds;
                 record.reused = training.reused;
                 let update = ClientUpdate { client, adapter: training.adapter, n_examples, extras };
@@ -203,6 +204,17 @@ mod tests {
             let (record, update) = stale.settle();
             assert_eq!((record.outcome, update), (ClientOutcome::Rejected(RejectReason::Stale), None));
         }
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_is_left_out_of_its_row_and_of_the_mean() {
+        let asked = ticket(1, 1);
+        let losses = [f64::NAN, f64::INFINITY, 2.0];
+        let reports = losses.map(|loss| reported(1, asked, asked, 100, loss));
+        let clients: Vec<ClientRecord> = reports.into_iter().map(|report| report.settle().0).collect();
+        let found: Vec<_> = clients.iter().map(|record| record.train_loss).collect();
+        assert_eq!(found, [None, None, Some(2.0)]);
+        assert_eq!(mean_loss(&clients), Some(2.0));
     }
 
     #[test]

@@ -163,8 +163,9 @@ pub struct RealignmentReport {
     pub steps: u64,
     /// Tokens trained on.
     pub train_tokens: u64,
-    /// Mean loss over the steps.
-    pub mean_loss: f64,
+    /// Mean loss over the steps, if it is finite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_loss: Option<f64>,
 }
 
 /// Realigns the global adapter on the server: Constitutional AI.

@@ -258,6 +258,8 @@ impl SingleRun<'_> {
         };
         let summary = self.sum_up(&directory, &prepared, &global, start_eval, status).await?;
         metrics.evaluated(RoundId(summary.totals.rounds), &summary.eval);
+        metrics.ended();
+        self.store(&directory, &prepared, &global, &summary)?;
         let summary = Some(summary).filter(|summary| summary.status == RunStatus::Completed);
         Ok((workshop, start_evaluations, summary))
     }
@@ -292,9 +294,9 @@ impl SingleRun<'_> {
     fn run_info(&self, prepared: &Prepared) -> RunInfo {
         RunInfo {
             scenario: self.scenario.name.clone(),
-            variant: self.scenario.variant.clone(),
+            variant: self.scenario.label().to_owned(),
             strategy: self.scenario.federation.strategy.name().to_owned(),
-            guard: prepared.guard.as_ref().map_or("none", |guard| guard.model.version()).to_owned(),
+            guard: prepared.guard.as_ref().map(|guard| guard.model.version().to_owned()),
             model: prepared.model.name.clone(),
             clients: self.scenario.federation.clients,
             rounds: self.scenario.federation.rounds,
@@ -405,7 +407,7 @@ impl SingleRun<'_> {
                 }
             }
         };
-        let summary = Summary {
+        Ok(Summary {
             scenario: self.scenario.name.clone(),
             variant: self.scenario.variant.clone(),
             status,
@@ -414,14 +416,23 @@ impl SingleRun<'_> {
             totals: Totals::of(&rounds, ProcessMemory::read().map_or(0, |memory| memory.peak_bytes)),
             adapter_sha256: global.sha256(),
             assumptions: self.scenario.assumptions.clone(),
-        };
+        })
+    }
+
+    /// Writes what the run leaves beside its rounds; the summary comes before the page that is made of it.
+    fn store(
+        &self,
+        directory: &RunDirectory,
+        prepared: &Prepared,
+        global: &Adapter,
+        summary: &Summary,
+    ) -> miette::Result<()> {
         peft::save(&directory.path().join("adapter"), &self.scenario.lora, global, &prepared.model.name)
             .into_diagnostic()?;
-        write_atomically(&directory.path().join("metrics.prom"), self.job.telemetry.render().as_bytes())
-            .into_diagnostic()?;
-        directory.write_summary(&summary).into_diagnostic()?;
-        write_page(directory.path(), &[directory.path().to_owned()])?;
-        Ok(summary)
+        let metrics = self.job.telemetry.render_variant(self.scenario.label());
+        write_atomically(&directory.path().join("metrics.prom"), metrics.as_bytes()).into_diagnostic()?;
+        directory.write_summary(summary).into_diagnostic()?;
+        write_page(directory.path(), &[directory.path().to_owned()])
     }
 }
 

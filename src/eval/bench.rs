@@ -150,8 +150,14 @@ impl Subject<'_> {
 pub(super) struct Values(BTreeMap<String, f64>);
 
 impl Values {
+    /// A value that is not finite is left out: a row could not say it, and could not be read back.
     pub(super) fn number(&mut self, name: impl Into<String>, value: f64) {
-        self.0.insert(name.into(), value);
+        let name = name.into();
+        if value.is_finite() {
+            self.0.insert(name, value);
+        } else {
+            tracing::warn!("{name} is {value}: left out");
+        }
     }
 
     /// `name` with `name_ci_low` and `name_ci_high`; nothing where there was no trial.
@@ -176,5 +182,22 @@ impl Values {
 
     pub(super) fn score(self, n: usize) -> BenchmarkScore {
         BenchmarkScore { n: n as u64, values: self.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_not_finite_is_left_out_so_that_the_score_can_be_read_back() {
+        let mut values = Values::default();
+        values.number("perplexity", f64::INFINITY);
+        values.number("mean", f64::NAN);
+        values.number("rate", 0.5);
+        let score = values.score(4);
+        let text = serde_json::to_string(&score).unwrap();
+        assert_eq!(text, r#"{"n":4,"rate":0.5}"#);
+        assert_eq!(serde_json::from_str::<BenchmarkScore>(&text).unwrap(), score);
     }
 }

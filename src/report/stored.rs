@@ -63,7 +63,7 @@ impl StoredRun {
         };
         let summary = stored.unwrap_or_else(|| so_far(&manifest, &rounds));
         Ok(Self {
-            label: if summary.variant.is_empty() { summary.scenario.clone() } else { summary.variant.clone() },
+            label: summary.label().to_owned(),
             path: path.to_owned(),
             question: text(&manifest, "question"),
             summary,

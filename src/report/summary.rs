@@ -82,3 +82,10 @@ pub struct Summary {
     /// What had to be assumed.
     pub assumptions: Vec<String>,
 }
+
+impl Summary {
+    /// What tells the run from others: the variant's name, or the scenario's where it has no variants.
+    pub fn label(&self) -> &str {
+        if self.variant.is_empty() { &self.scenario } else { &self.variant }
+    }
+}

@@ -56,9 +56,7 @@ fn line(name: &str, run: &Summary) -> Vec<String> {
 
 /// The comparison as a terminal shows it.
 pub fn comparison(summaries: &[Summary]) -> String {
-    let named = |run: &'_ Summary| if run.variant.is_empty() { run.scenario.clone() } else { run.variant.clone() };
-    let names: Vec<String> = summaries.iter().map(named).collect();
-    let Comparison { columns, lines } = Comparison::of(names.iter().map(String::as_str).zip(summaries));
+    let Comparison { columns, lines } = Comparison::of(summaries.iter().map(|run| (run.label(), run)));
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
     table.set_header(columns);

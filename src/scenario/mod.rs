@@ -87,6 +87,13 @@ pub struct ScenarioFile {
     pub scenarios: Vec<Scenario>,
 }
 
+impl Scenario {
+    /// What tells this run from others: the variant's name, or the scenario's where it has no variants.
+    pub fn label(&self) -> &str {
+        if self.variant.is_empty() { &self.name } else { &self.variant }
+    }
+}
+
 impl ScenarioFile {
     /// Whether the file lists variants.
     pub fn has_variants(&self) -> bool {

@@ -21,12 +21,12 @@ use super::{
 pub struct RunInfo {
     /// The scenario's name.
     pub scenario: String,
-    /// The variant's name; it labels every metric of the run.
+    /// The variant's name, or the scenario's where it has no variants; it labels every metric of the run.
     pub variant: String,
     /// The strategy's name.
     pub strategy: String,
-    /// The guard's version, or `none`.
-    pub guard: String,
+    /// The guard's version, if the run has a guard.
+    pub guard: Option<String>,
     /// The base model's name.
     pub model: String,
     /// Clients of the federation. Above [`CLIENT_LABEL_LIMIT`] nothing is labelled by client.
@@ -40,12 +40,17 @@ pub struct RunObserver {
     telemetry: Telemetry,
     variant: String,
     labels_clients: bool,
+    has_guard: bool,
 }
 
 impl RunObserver {
     pub(super) fn new(telemetry: Telemetry, info: &RunInfo) -> Self {
-        let observer =
-            Self { telemetry, variant: info.variant.clone(), labels_clients: info.clients <= CLIENT_LABEL_LIMIT };
+        let observer = Self {
+            telemetry,
+            variant: info.variant.clone(),
+            labels_clients: info.clients <= CLIENT_LABEL_LIMIT,
+            has_guard: info.guard.is_some(),
+        };
         observer.run_started(info);
         observer
     }
@@ -65,9 +70,17 @@ impl RunObserver {
         }
     }
 
+    /// The run has ended: nothing of it is active. Dropping the observer says the same; this says it where actors that
+    /// wind down still hold it.
+    pub fn ended(&self) {
+        self.phase_started(None);
+        table::RUN_ACTIVE.set(self.telemetry.recorder(), [&self.variant], 0.0);
+    }
+
     fn run_started(&self, info: &RunInfo) {
         let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
-        let RunInfo { scenario, strategy, guard, model, .. } = info;
+        let RunInfo { scenario, strategy, model, .. } = info;
+        let guard = info.guard.as_deref().unwrap_or("none");
         table::RUN_INFO.set(recorder, [scenario, variant, strategy, guard, model], 1.0);
         table::RUN_ACTIVE.set(recorder, [variant], 1.0);
         table::RUN_CLIENTS.set(recorder, [variant], f64::from(info.clients));
@@ -90,9 +103,7 @@ impl RunObserver {
         for verdict in ["kept", "filtered"] {
             table::GUARD_ROWS.add(recorder, [variant, verdict], 0);
         }
-        for mistake in ["kept_unsafe", "filtered_safe"] {
-            table::GUARD_MISTAKES.add(recorder, [variant, mistake], 0);
-        }
+        self.guard_mistaken(0, 0);
         for direction in ["up", "down"] {
             table::ADAPTER_BYTES.add(recorder, [variant, direction], 0);
         }
@@ -137,8 +148,7 @@ impl RunObserver {
         table::CLIENT_OUTCOMES.add(recorder, [variant, outcome, reason], 1);
         table::GUARD_ROWS.add(recorder, [variant, "kept"], record.guard.kept);
         table::GUARD_ROWS.add(recorder, [variant, "filtered"], record.guard.filtered);
-        table::GUARD_MISTAKES.add(recorder, [variant, "kept_unsafe"], record.guard.kept_unsafe);
-        table::GUARD_MISTAKES.add(recorder, [variant, "filtered_safe"], record.guard.filtered_safe);
+        self.guard_mistaken(record.guard.kept_unsafe, record.guard.filtered_safe);
         let source = TRAINING_SOURCES[usize::from(record.reused)];
         table::TRAIN_TOKENS.add(recorder, [variant, source], record.train_tokens);
         table::TRAIN_STEPS.add(recorder, [variant, source], u64::from(record.steps));
@@ -154,6 +164,15 @@ impl RunObserver {
         }
         if self.labels_clients {
             self.labelled_client_finished(record.client, record);
+        }
+    }
+
+    /// Without a guard there is nobody to make a mistake.
+    fn guard_mistaken(&self, kept_unsafe: u64, filtered_safe: u64) {
+        if self.has_guard {
+            let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
+            table::GUARD_MISTAKES.add(recorder, [variant, "kept_unsafe"], kept_unsafe);
+            table::GUARD_MISTAKES.add(recorder, [variant, "filtered_safe"], filtered_safe);
         }
     }
 
@@ -213,7 +232,9 @@ impl RunObserver {
         table::REALIGN_GENERATED.add(recorder, [variant], report.generated_tokens);
         table::REALIGN_TRAIN_TOKENS.add(recorder, [variant], report.train_tokens);
         table::REALIGN_STEPS.add(recorder, [variant], report.steps);
-        table::REALIGN_LOSS.set(recorder, [variant], report.mean_loss);
+        if let Some(loss) = report.mean_loss {
+            table::REALIGN_LOSS.set(recorder, [variant], loss);
+        }
         for (reason, count) in &report.discarded {
             table::REALIGN_DISCARDED.add(recorder, [variant, reason], *count);
         }
@@ -249,8 +270,7 @@ impl Observer for RunObserver {
 
 impl Drop for RunObserver {
     fn drop(&mut self) {
-        self.phase_started(None);
-        table::RUN_ACTIVE.set(self.telemetry.recorder(), [&self.variant], 0.0);
+        self.ended();
     }
 }
 

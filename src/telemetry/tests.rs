@@ -20,7 +20,7 @@ fn info(clients: u32) -> RunInfo {
         scenario: "s".to_owned(),
         variant: "v".to_owned(),
         strategy: "fedavg".to_owned(),
-        guard: "none".to_owned(),
+        guard: Some("g".to_owned()),
         model: "m".to_owned(),
         clients,
         rounds: 3,
@@ -73,7 +73,7 @@ fn round(id: u32, outcome: RoundOutcome) -> RoundRecord {
             generated_tokens: 60,
             steps: 2,
             train_tokens: 40,
-            mean_loss: 1.1,
+            mean_loss: Some(1.1),
         }),
         eval: BTreeMap::from([(
             "advbench".to_owned(),
@@ -279,6 +279,33 @@ fn variants_do_not_mix() {
     let page = telemetry.render();
     assert!((value(&page, r#"fedward_train_tokens_total{variant="v",source="computed"}"#) - 100.0).abs() < 1e-12);
     assert!((value(&page, r#"fedward_train_tokens_total{variant="w",source="computed"}"#) - 200.0).abs() < 1e-12);
+}
+
+#[test]
+fn a_run_that_has_ended_keeps_its_own_series_and_is_not_active() {
+    let telemetry = Telemetry::new().unwrap();
+    let first = telemetry.observer(&RunInfo { variant: "v\"1".to_owned(), ..info(20) });
+    let second = telemetry.observer(&RunInfo { variant: "w".to_owned(), ..info(20) });
+    first.observe(&RoundEvent::PhaseStarted { round: RoundId(1), phase: Phase::Evaluate });
+    first.observe(&RoundEvent::ClientFinished(client(0, ClientOutcome::Accepted)));
+    first.ended();
+    let page = telemetry.render_variant("v\"1");
+    assert!(value(&page, r#"fedward_run_active{variant="v\"1"}"#).abs() < 1e-12);
+    assert!(value(&page, r#"fedward_phase_active{variant="v\"1",phase="evaluate"}"#).abs() < 1e-12);
+    assert!((value(&page, r#"fedward_train_tokens_total{variant="v\"1",source="computed"}"#) - 100.0).abs() < 1e-12);
+    assert!(!page.contains(r#"variant="w""#), "{page}");
+    assert!(page.contains("\nfedward_process_resident_memory_bytes ") && page.contains("fedward_run_info{"), "{page}");
+    drop((first, second));
+}
+
+#[test]
+fn without_a_guard_nobody_makes_its_mistakes() {
+    let telemetry = Telemetry::new().unwrap();
+    let observer = telemetry.observer(&RunInfo { guard: None, ..info(20) });
+    observer.observe(&RoundEvent::ClientFinished(client(0, ClientOutcome::Accepted)));
+    let page = telemetry.render();
+    assert!(!page.contains("fedward_guard_mistakes_total{"), "{page}");
+    assert!(page.contains("guard=\"none\"") && page.contains("fedward_guard_rows_total{"), "{page}");
 }
 
 #[test]

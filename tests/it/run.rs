@@ -180,7 +180,9 @@ fn a_run_directory_holds_what_scripts_rely_on() {
     assert!(manifest["guard"]["report"]["held_out"]["auc"].is_number());
     assert_eq!(rows(&out.join("clients.jsonl")).len(), 4);
     assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("refusal_rate"));
-    assert!(fs::read_to_string(out.join("metrics.prom")).unwrap().contains("fedward_"));
+    let metrics = fs::read_to_string(out.join("metrics.prom")).unwrap();
+    assert!(metrics.contains("\nfedward_run_active{variant=\"tiny\"} 0\n"), "{metrics}");
+    assert!(!metrics.contains("variant=\"\""), "{metrics}");
 }
 
 #[test]
@@ -216,6 +218,13 @@ fn ctrl_c_ends_a_run_within_two_seconds_and_leaves_it_readable() {
     let summary: Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
     assert_eq!(summary["status"], "interrupted");
     assert_eq!(summary["totals"]["rounds"], rows.len());
+
+    // Beginning afresh would throw it away.
+    let refused = run(&scenario, &out, &[]);
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("--resume goes on with it"), "{stderr}");
+    assert_eq!(self::rows(&rounds).len(), rows.len());
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Realigner for CaiGenerator {
             generated_tokens: revisions.generated_tokens,
             steps: outcome.steps as u64,
             train_tokens: outcome.tokens,
-            mean_loss: outcome.mean_loss(),
+            mean_loss: Some(outcome.mean_loss()).filter(|loss| loss.is_finite()),
         };
         Ok(Realignment { adapter: outcome.adapter, report })
     }
