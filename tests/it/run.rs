@@ -33,7 +33,7 @@ batch_size = 2
 [guard]
 enabled = true
 layers = 2
-max_length = 24
+max_length = 48
 train_rows = 100
 [cai]
 schedule = "last_round"
@@ -97,6 +97,8 @@ fn run_thrice(strategy: &str) -> Vec<u8> {
     assert_eq!(bytes(&one, "adapter/adapter_model.safetensors"), bytes(&two, "adapter/adapter_model.safetensors"));
     assert_eq!(timeless(&one.join("rounds.jsonl")), timeless(&two.join("rounds.jsonl")));
     assert_eq!(timeless(&one.join("clients.jsonl")), timeless(&two.join("clients.jsonl")));
+    // A guard that filters everything would leave nothing to compare.
+    assert!(rows(&one.join("rounds.jsonl")).iter().all(|round| round["outcome"] == "committed"));
 
     // The same run, cut off after its first round by taking the second one's row away.
     assert_success(&run(&scenario, &resumed, &[]));
