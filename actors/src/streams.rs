@@ -18,6 +18,8 @@ pub enum Purpose {
     Initialization,
     /// In which order local training sees its rows.
     BatchOrder,
+    /// In which order training on preferences sees its pairs, and what its dropout zeroes.
+    Preferences,
     /// Which activations dropout zeroes.
     Dropout,
     /// Which red prompts and principles Constitutional AI draws.
@@ -41,6 +43,7 @@ impl Purpose {
             Self::Rows => "rows",
             Self::Initialization => "initialization",
             Self::BatchOrder => "batch-order",
+            Self::Preferences => "preferences",
             Self::Dropout => "dropout",
             Self::RedPrompts => "red-prompts",
             Self::Sampling => "sampling",

@@ -3,9 +3,12 @@
 use std::{collections::BTreeSet, path::PathBuf, time::Instant};
 
 use clap::Args;
-use fedward_actors::{cancel::CancelFlag, protocol::RoundId};
+use fedward_actors::{
+    cancel::CancelFlag,
+    protocol::{Adapter, ChatRow, RoundId},
+};
 use miette::IntoDiagnostic;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Ending,
@@ -13,16 +16,20 @@ use super::{
     print_json,
 };
 use crate::{
-    data::{RowFormat, load_rows},
+    data::{PreferencePair, RowFormat, load_pairs, load_rows},
     lora::{LoraConfig, Target, initial_adapter, peft},
+    model::ChatModel,
     report::Console,
     telemetry::ProcessMemory,
-    train::{SftSettings, StepReport, TrainStreams, train_sft},
+    train::{DpoSettings, DpoStep, SftSettings, StepReport, TokenizedPair, TrainStreams, train_dpo, train_sft},
     wiring::Progress,
 };
 
 /// Parts of a batch that are computed side by side.
 const SHARDS: usize = 2;
+
+const SFT_LEARNING_RATE: f64 = 5e-4;
+const DPO_LEARNING_RATE: f64 = 1e-4;
 
 #[derive(Debug, Args)]
 pub(super) struct TuneArgs {
@@ -30,16 +37,22 @@ pub(super) struct TuneArgs {
     model: ModelArgs,
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Chat rows in any form that scenarios take
+    /// Chat rows in any form that scenarios take; with --dpo preference pairs: prompt, chosen and rejected
     #[arg(long)]
     data: PathBuf,
+    /// Train on preferences by Direct Preference Optimization; the reference is the adapter as it is before
+    #[arg(long)]
+    dpo: bool,
+    /// How strongly DPO holds the adapter to its reference
+    #[arg(long, default_value_t = 0.1, requires = "dpo")]
+    beta: f64,
     /// Where the adapter is written, as a PEFT directory
     #[arg(long)]
     out: PathBuf,
     /// Optimizer steps
     #[arg(long, default_value_t = 100)]
     steps: usize,
-    /// Rows a step
+    /// Rows (with --dpo pairs) a step
     #[arg(long, default_value_t = 16)]
     batch_size: usize,
     /// Tokens after which a row is cut
@@ -54,9 +67,9 @@ pub(super) struct TuneArgs {
     /// Layers of a new adapter
     #[arg(long, value_delimiter = ',', default_value = "q_proj,v_proj")]
     targets: Vec<Target>,
-    /// Learning rate
-    #[arg(long, default_value_t = 5e-4)]
-    lr: f64,
+    /// Learning rate [default: 5e-4, with --dpo 1e-4]
+    #[arg(long)]
+    lr: Option<f64>,
     /// Seed of starting values and row order
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -65,7 +78,7 @@ pub(super) struct TuneArgs {
 /// Fine-tunes, saves the adapter, and prints one line of JSON about it.
 pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
     let console = Console::new();
-    let rows = load_rows(&args.data, RowFormat::Auto).into_diagnostic()?;
+    let task = Task::read(args)?;
     let model = args.model.load(&console)?;
     let (lora, start) = if let Some(loaded) = args.adapter.load(&model)?.into_parts() {
         loaded
@@ -74,35 +87,115 @@ pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
         let start = initial_adapter(&lora, model.base.config(), args.seed);
         (lora, start)
     };
-    let tokenized = model.tokenize(&rows, args.max_length).into_diagnostic()?;
+    let started = Instant::now();
+    let (adapter, mut report) = match &task {
+        Task::Rows(rows) => on_rows(args, rows, &model, &lora, &start, &console)?,
+        Task::Pairs(pairs) => on_pairs(args, pairs, &model, &lora, &start, &console)?,
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    peft::save(&args.out, &lora, &adapter, &model.name).into_diagnostic()?;
+    console.finish();
+    report["steps"] = json!(args.steps);
+    report["train_tokens_per_second"] = json!(report["train_tokens"].as_f64().unwrap_or_default() / seconds);
+    report["peak_memory_bytes"] = json!(ProcessMemory::read().map(|memory| memory.peak_bytes));
+    report["adapter"] = json!(args.out);
+    print_json(&report)?;
+    Ok(Ending::Done)
+}
+
+/// What there is to learn.
+enum Task {
+    Rows(Vec<ChatRow>),
+    Pairs(Vec<PreferencePair>),
+}
+
+impl Task {
+    fn read(args: &TuneArgs) -> miette::Result<Self> {
+        if args.dpo {
+            return load_pairs(&args.data).map(Self::Pairs).into_diagnostic();
+        }
+        load_rows(&args.data, RowFormat::Auto).map(Self::Rows).into_diagnostic()
+    }
+}
+
+/// Supervised fine-tuning: the adapter, and what is to be said of it.
+fn on_rows(
+    args: &TuneArgs,
+    rows: &[ChatRow],
+    model: &ChatModel,
+    lora: &LoraConfig,
+    start: &Adapter,
+    console: &Console,
+) -> miette::Result<(Adapter, Value)> {
+    let tokenized = model.tokenize(rows, args.max_length).into_diagnostic()?;
     if tokenized.is_empty() {
         miette::bail!("{}: none of its {} rows has a response that fits", args.data.display(), rows.len());
     }
     let settings = SftSettings {
         max_grad_norm: Some(1.0),
         shards: SHARDS,
-        ..SftSettings::new(args.steps, args.batch_size, args.lr)
+        ..SftSettings::new(args.steps, args.batch_size, args.lr.unwrap_or(SFT_LEARNING_RATE))
     };
     console.stage(&format!("fine-tuning on {} rows", tokenized.len()));
     let streams = TrainStreams::of(args.seed, RoundId::START, None);
-    let started = Instant::now();
     let mut on_step = |report: &StepReport| console.step(report.step as u64, args.steps as u64);
     let cancel = CancelFlag::new();
-    let outcome = train_sft(&model.base, &lora, &start, &tokenized, &settings, streams, &cancel, &mut on_step)
-        .into_diagnostic()?;
-    let seconds = started.elapsed().as_secs_f64();
-    peft::save(&args.out, &lora, &outcome.adapter, &model.name).into_diagnostic()?;
-    console.finish();
-    print_json(&json!({
-        "steps": outcome.steps,
+    let outcome =
+        train_sft(&model.base, lora, start, &tokenized, &settings, streams, &cancel, &mut on_step).into_diagnostic()?;
+    let report = json!({
         "train_tokens": outcome.tokens,
-        "train_tokens_per_second": outcome.tokens as f64 / seconds,
-        "peak_memory_bytes": ProcessMemory::read().map(|memory| memory.peak_bytes),
         "final_loss": outcome.losses.last(),
         "mean_loss": outcome.mean_loss(),
-        "adapter": args.out,
-    }))?;
-    Ok(Ending::Done)
+    });
+    Ok((outcome.adapter, report))
+}
+
+/// Direct Preference Optimization: the adapter, and what is to be said of it.
+fn on_pairs(
+    args: &TuneArgs,
+    pairs: &[PreferencePair],
+    model: &ChatModel,
+    lora: &LoraConfig,
+    start: &Adapter,
+    console: &Console,
+) -> miette::Result<(Adapter, Value)> {
+    let tokenized: Vec<_> = pairs
+        .iter()
+        .map(|pair| TokenizedPair::of(model, pair, args.max_length))
+        .collect::<Result<_, _>>()
+        .into_diagnostic()?;
+    let tokenized: Vec<_> = tokenized.into_iter().flatten().collect();
+    let left_out = pairs.len() - tokenized.len();
+    if tokenized.is_empty() {
+        let data = args.data.display();
+        miette::bail!("{data}: none of its {} pairs has two responses that fit and differ", pairs.len());
+    }
+    let settings = DpoSettings {
+        beta: args.beta,
+        max_grad_norm: Some(1.0),
+        shards: SHARDS,
+        ..DpoSettings::new(args.steps, args.batch_size, args.lr.unwrap_or(DPO_LEARNING_RATE))
+    };
+    console.stage(&format!("training on {} preference pairs", tokenized.len()));
+    let streams = TrainStreams::of_preferences(args.seed, RoundId::START);
+    let mut on_step = |step: &DpoStep| console.step(step.step as u64, args.steps as u64);
+    let cancel = CancelFlag::new();
+    let outcome =
+        train_dpo(&model.base, lora, start, &tokenized, &settings, streams, &cancel, &mut on_step).into_diagnostic()?;
+    let last = outcome.steps.last();
+    let report = json!({
+        "pairs": tokenized.len(),
+        "pairs_left_out": left_out,
+        "train_tokens": outcome.tokens,
+        "reference_tokens": outcome.reference_tokens,
+        "final_loss": last.map(|step| step.loss),
+        "mean_loss": outcome.mean(|step| step.loss),
+        "final_reward_margin": last.map(|step| step.margin),
+        "final_reward_accuracy": last.map(|step| step.accuracy),
+        "mean_reward_margin": outcome.mean(|step| step.margin),
+        "mean_reward_accuracy": outcome.mean(|step| step.accuracy),
+    });
+    Ok((outcome.adapter, report))
 }
 
 fn new_adapter(args: &TuneArgs) -> miette::Result<LoraConfig> {

@@ -12,15 +12,12 @@ use super::{
     BaseModel, ChatTokenizer, Checkpoint, ModelError, Precision, TokenizedRow,
     generation::{FinishReason, GenerationSettings, generate},
     parallel,
-    scoring::{RowScore, score},
+    scoring::{ROWS_A_BATCH, RowScore, score_side_by_side},
 };
 use crate::lora::LoraRef;
 
 /// Prompts that are decoded together. Fixed, so that results do not depend on how many threads there are.
 const PROMPTS_A_BATCH: usize = 16;
-
-/// Rows that are scored together.
-const ROWS_A_BATCH: usize = 8;
 
 /// A frozen base model and its tokenizer.
 pub struct ChatModel {
@@ -45,6 +42,8 @@ pub struct Reply {
     pub finish_reason: FinishReason,
     /// Its length.
     pub tokens: usize,
+    /// Length of the prompt that it continues, as the template renders it.
+    pub prompt_tokens: usize,
 }
 
 /// How replies are decoded.
@@ -107,11 +106,15 @@ impl ChatModel {
             let rng = |index: usize| rng_of(first + index);
             generate(&self.base, adapter, chunk, &settings, &rng, cancel, &mut |_| {})
         })?;
-        let to_reply = |generated: super::generation::Generated| {
-            let text = self.tokenizer.decode(&generated.ids)?;
-            Ok(Reply { text, finish_reason: generated.finish_reason, tokens: generated.ids.len() })
+        let to_reply = |(prompt, generated): (&Vec<u32>, super::generation::Generated)| {
+            Ok(Reply {
+                text: self.tokenizer.decode(&generated.ids)?,
+                finish_reason: generated.finish_reason,
+                tokens: generated.ids.len(),
+                prompt_tokens: prompt.len(),
+            })
         };
-        generated.into_iter().map(to_reply).collect()
+        prompts.iter().zip(generated).map(to_reply).collect()
     }
 
     /// Log-likelihoods of the rows' responses, in their order.
@@ -125,7 +128,7 @@ impl ChatModel {
         rows: &[TokenizedRow],
         cancel: &CancelFlag,
     ) -> Result<Vec<RowScore>, ModelError> {
-        parallel::by_chunks(rows, ROWS_A_BATCH, self.threads, |_, chunk| score(&self.base, adapter, chunk, cancel))
+        score_side_by_side(&self.base, adapter, rows, self.threads, cancel)
     }
 
     /// Mean hidden state of each row after `layers` blocks, on up to `threads` threads; rows are cut to `max_length`

@@ -34,6 +34,7 @@ pub use features::mean_hidden;
 pub use generation::{FinishReason, Generated, GenerationSettings, generate};
 pub(crate) use head::{Predictions, ResponseLoss};
 pub(crate) use packing::{PackedRows, shared_prefix};
+pub(crate) use scoring::score_side_by_side;
 pub use scoring::{RowScore, score};
 pub use tokenizer::ChatTokenizer;
 

@@ -2,7 +2,7 @@
 
 use fedward_actors::CancelFlag;
 
-use super::{BaseModel, Predictions, ResponseLoss, Result, TokenizedRow, transformer::Transformer};
+use super::{BaseModel, Predictions, ResponseLoss, Result, TokenizedRow, parallel, transformer::Transformer};
 use crate::lora::LoraRef;
 
 /// Tokens computed in one pass, which bounds memory; a longer row is a pass of its own.
@@ -45,6 +45,20 @@ pub fn score(
         }
     }
     Ok(scores)
+}
+
+/// Rows that are scored together.
+pub(crate) const ROWS_A_BATCH: usize = 8;
+
+/// As [`score`], on up to `threads` threads; the result does not depend on how many.
+pub(crate) fn score_side_by_side(
+    model: &BaseModel,
+    adapter: Option<LoraRef<'_>>,
+    rows: &[TokenizedRow],
+    threads: usize,
+    cancel: &CancelFlag,
+) -> Result<Vec<RowScore>> {
+    parallel::by_chunks(rows, ROWS_A_BATCH, threads, |_, chunk| score(model, adapter, chunk, cancel))
 }
 
 /// Sums losses row by row.

@@ -1,5 +1,8 @@
-//! Supervised fine-tuning of an adapter on a frozen base model.
+//! Fine-tuning of an adapter on a frozen base model: supervised, and on preferences.
 
+mod batches;
+mod dpo;
+mod flops;
 mod local;
 mod optimizer;
 mod schedule;
@@ -7,6 +10,8 @@ mod sft;
 mod shards;
 mod trainer;
 
+pub use dpo::{DpoOutcome, DpoSettings, DpoStep, TokenizedPair, dpo_loss, train_dpo};
+pub use flops::Flops;
 pub use local::{RememberingTrainer, SftTrainer, SharedTrainings};
 pub use optimizer::AdamSettings;
 pub use schedule::LrSchedule;

@@ -45,29 +45,40 @@ impl<'a> Shards<'a> {
             ));
         }
         let weight = 1.0 / total as f64;
-        let mut parts = batch.chunks(batch.len().div_ceil(1 + self.others.len()));
+        let sums = self.each_part(batch, |trainer, part| accumulate(trainer, part, weight, pass_tokens))?;
+        Ok(-sums.iter().sum::<f64>() * weight)
+    }
+
+    /// Lets every trainer work on its part of a batch, side by side, and adds up the gradients that they accumulate.
+    /// Returns what the parts return, in their order.
+    pub(super) fn each_part<T: Sync, R: Send>(
+        &mut self,
+        batch: &[T],
+        work: impl Fn(&mut AdapterTrainer<'_>, &[T]) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        let mut parts = batch.chunks(batch.len().div_ceil(1 + self.others.len()).max(1));
         let own = parts.next().unwrap_or_default();
-        let sums = std::thread::scope(|scope| {
+        let work = &work;
+        let results = std::thread::scope(|scope| {
             let running: Vec<_> = self
                 .others
                 .iter_mut()
                 .zip(parts)
-                .map(|(trainer, part)| scope.spawn(move || accumulate(trainer, part, weight, pass_tokens)))
+                .map(|(trainer, part)| scope.spawn(move || work(trainer, part)))
                 .collect();
-            let mut sums = vec![accumulate(&mut self.first, own, weight, pass_tokens)];
+            let mut results = vec![work(&mut self.first, own)];
             // A panic in a part is a bug, and goes on as one.
-            sums.extend(
+            results.extend(
                 running.into_iter().map(|part| part.join().unwrap_or_else(|bug| std::panic::resume_unwind(bug))),
             );
-            sums
+            results
         });
         for other in &mut self.others {
             let grads = other.grads_mut();
             let _ = self.first.grads_mut().f_add_(grads)?;
             let _ = grads.f_zero_()?;
         }
-        let sum: f64 = sums.into_iter().collect::<Result<Vec<_>>>()?.iter().sum();
-        Ok(-sum * weight)
+        results.into_iter().collect()
     }
 
     /// Gives every part the adapter as it stands.

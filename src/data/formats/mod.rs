@@ -1,5 +1,6 @@
 //! Reading chat rows and prompts from files in the formats that data sets come in.
 
+mod pairs;
 pub(crate) mod records;
 mod rows;
 
@@ -9,6 +10,7 @@ use fedward_actors::protocol::{ChatMessage, ChatRow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::pairs::{PreferencePair, load_pairs};
 use self::{
     records::{CsvComments, read_records},
     rows::{Wanted, chat_row},

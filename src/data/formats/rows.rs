@@ -8,7 +8,7 @@ use super::RowFormat;
 type Fields = Map<String, Value>;
 
 /// Key, found, allowed and what to do, in one line.
-type Problem = String;
+pub(super) type Problem = String;
 
 /// What a caller makes of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ fn resolve(fields: &Fields, format: RowFormat) -> Result<RowFormat, Problem> {
     })
 }
 
-fn keys_of(fields: &Fields) -> String {
+pub(super) fn keys_of(fields: &Fields) -> String {
     if fields.is_empty() { "none".to_owned() } else { fields.keys().cloned().collect::<Vec<_>>().join(", ") }
 }
 
@@ -89,7 +89,7 @@ fn optional<'a>(fields: &'a Fields, keys: &[&'static str]) -> Option<(&'static s
     keys.iter().find_map(|&key| fields.get(key).filter(|value| !value.is_null()).map(|value| (key, value)))
 }
 
-fn required<'a>(fields: &'a Fields, keys: &[&'static str]) -> Result<(&'static str, &'a Value), Problem> {
+pub(super) fn required<'a>(fields: &'a Fields, keys: &[&'static str]) -> Result<(&'static str, &'a Value), Problem> {
     optional(fields, keys).ok_or_else(|| {
         let (first, others) = (keys[0], &keys[1..]);
         let or = if others.is_empty() { String::new() } else { format!(" (or {})", others.join(", ")) };
@@ -98,7 +98,7 @@ fn required<'a>(fields: &'a Fields, keys: &[&'static str]) -> Result<(&'static s
 }
 
 /// A text that is not empty.
-fn text(key: &str, value: &Value) -> Result<String, Problem> {
+pub(super) fn text(key: &str, value: &Value) -> Result<String, Problem> {
     match value {
         Value::String(text) if !text.trim().is_empty() => Ok(text.clone()),
         other => Err(format!("{key}: found {}, expected a text; correct or remove the row", describe(other))),
@@ -144,7 +144,7 @@ fn conversation(
     Ok(messages)
 }
 
-fn turns(
+pub(super) fn turns(
     key: &str,
     value: &Value,
     [role_key, text_key]: [&str; 2],
@@ -185,7 +185,7 @@ fn role(key: &str, value: &Value) -> Result<Role, Problem> {
     }
 }
 
-fn system_turn(fields: &Fields) -> Result<Option<ChatMessage>, Problem> {
+pub(super) fn system_turn(fields: &Fields) -> Result<Option<ChatMessage>, Problem> {
     Ok(text_or_empty(fields, &["system"])?.map(|text| ChatMessage::new(Role::System, text)))
 }
 
@@ -253,7 +253,7 @@ fn prompt_response(fields: &Fields, wanted: Wanted) -> Result<Vec<ChatMessage>, 
 
 /// A dialogue in one text: `\n\nHuman: … \n\nAssistant: …`. No messages if a response is wanted and the last turn is
 /// empty.
-fn dialogue(fields: &Fields, key: &'static str, wanted: Wanted) -> Result<Vec<ChatMessage>, Problem> {
+pub(super) fn dialogue(fields: &Fields, key: &'static str, wanted: Wanted) -> Result<Vec<ChatMessage>, Problem> {
     let (key, value) = required(fields, &[key])?;
     let text = format!("\n\n{}", text(key, value)?.trim_start());
     let turns = split_dialogue(&text);
