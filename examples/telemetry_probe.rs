@@ -130,6 +130,7 @@ fn round_record(round: RoundId) -> RoundRecord {
             steps: 10,
             train_tokens: 1_500,
             mean_loss: Some(1.2),
+            ..RealignmentReport::default()
         }),
         eval: evaluation(round.0),
         warnings: if skipped { vec!["too few updates".to_owned()] } else { Vec::new() },

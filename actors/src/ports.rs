@@ -146,26 +146,104 @@ pub struct Realignment {
     pub adapter: Adapter,
     /// What it did and cost.
     pub report: RealignmentReport,
+    /// What it left out of what it was to do, in words; the round takes them over.
+    pub warnings: Vec<String>,
 }
 
 /// What a realignment did and cost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RealignmentReport {
-    /// Red prompts asked.
+    /// Red prompts asked, or prepared pairs looked at.
     pub red_prompts: u64,
-    /// Revisions trained on.
+    /// Revisions worth training on: those of preference pairs included.
     pub revisions: u64,
-    /// Revisions discarded, by reason.
+    /// Revisions and pairs discarded, by reason.
     pub discarded: BTreeMap<String, u64>,
     /// Tokens generated in all turns.
     pub generated_tokens: u64,
-    /// Optimizer steps.
+    /// Optimizer steps, those on preferences included.
     pub steps: u64,
-    /// Tokens trained on.
+    /// Tokens trained on, both sides of preference pairs included.
     pub train_tokens: u64,
-    /// Mean loss over the steps, if it is finite.
+    /// Mean loss over the steps of supervised fine-tuning, if there were any and it is finite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_loss: Option<f64>,
+    /// What training on preferences did, if there was any.
+    pub preference: Option<PreferenceReport>,
+    /// What each part cost.
+    pub cost: RealignmentCost,
+}
+
+/// What training on preferences did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PreferenceReport {
+    /// Pairs to draw from.
+    pub pairs: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Mean loss over the steps.
+    pub mean_loss: f64,
+    /// Reward of the chosen minus that of the rejected response, in the last step's batch before the step.
+    pub reward_margin: f64,
+    /// Share of that batch's pairs whose chosen response has the higher reward.
+    pub reward_accuracy: f64,
+}
+
+/// What the parts of a realignment cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RealignmentCost {
+    /// Making answers, critiques and revisions, and choosing among them.
+    pub generate: Cost,
+    /// Supervised fine-tuning.
+    pub sft: Cost,
+    /// Training on preferences, the likelihoods under the reference included.
+    pub dpo: Cost,
+}
+
+impl RealignmentCost {
+    /// The parts by name, in their order.
+    pub const fn by_name(&self) -> [(&'static str, Cost); 3] {
+        [("generate", self.generate), ("sft", self.sft), ("dpo", self.dpo)]
+    }
+
+    /// All parts together.
+    pub fn total(&self) -> Cost {
+        let mut total = self.generate;
+        total += self.sft;
+        total += self.dpo;
+        total
+    }
+}
+
+impl std::ops::AddAssign for RealignmentCost {
+    fn add_assign(&mut self, other: Self) {
+        self.generate += other.generate;
+        self.sft += other.sft;
+        self.dpo += other.dpo;
+    }
+}
+
+/// What a piece of work cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cost {
+    /// Seconds on the clock.
+    pub seconds: f64,
+    /// Tokens that went through the model.
+    pub tokens: u64,
+    /// Floating-point operations by formula, not by measurement.
+    pub flops: f64,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.seconds += other.seconds;
+        self.tokens += other.tokens;
+        self.flops += other.flops;
+    }
 }
 
 /// Realigns the global adapter on the server: Constitutional AI.

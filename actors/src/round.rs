@@ -71,7 +71,7 @@ struct Aggregated {
 struct Aligned {
     global: Adapter,
     report: Option<RealignmentReport>,
-    warning: Option<String>,
+    warnings: Vec<String>,
 }
 
 /// Benchmarks of the adapter that the round leaves: none where none were due.
@@ -186,10 +186,10 @@ impl Server {
 
     /// Realigns an adapter that has moved on. If that fails, the round keeps the aggregated one and says so.
     async fn align(&self, round: RoundId, aggregated: &Aggregated) -> Result<Aligned, FederationError> {
-        let as_aggregated = |warning| Aligned { global: aggregated.global.clone(), report: None, warning };
+        let as_aggregated = |warnings| Aligned { global: aggregated.global.clone(), report: None, warnings };
         let due = self.is_due(self.config.align, round) && aggregated.outcome == RoundOutcome::Committed;
         let Some(cai) = self.crew.cai.as_ref().filter(|_| due) else {
-            return Ok(as_aggregated(None));
+            return Ok(as_aggregated(Vec::new()));
         };
         self.begin(round, Phase::Align);
         let question = |attempt, reply| RealignRequest {
@@ -198,8 +198,8 @@ impl Server {
             reply,
         };
         self.unless_cancelled(match self.result(self.ask_crew(cai, question).await, "realignment") {
-            Ok(done) => Aligned { global: done.adapter, report: Some(done.report), warning: None },
-            Err(error) => as_aggregated(Some(format!("not realigned: {error}"))),
+            Ok(done) => Aligned { global: done.adapter, report: Some(done.report), warnings: done.warnings },
+            Err(error) => as_aggregated(vec![format!("not realigned: {error}")]),
         })
     }
 
@@ -243,7 +243,7 @@ impl Server {
             strategy: aggregated.report,
             align: aligned.report,
             eval: evaluated.scores,
-            warnings: aligned.warning.into_iter().chain(evaluated.warning).collect(),
+            warnings: aligned.warnings.into_iter().chain(evaluated.warning).collect(),
             ..ledger::summary(round, aggregated.outcome, took, &screened.clients, screened.traffic)
         };
         let (global, strategy) = (aligned.global, aggregated.strategy);

@@ -408,7 +408,8 @@ impl Realigner for FakeRealigner {
             Conduct::NotFinite => f32::NAN,
             _ => global.values()[index] / 2.0,
         });
-        Ok(Realignment { adapter: halved, report: RealignmentReport { steps: 1, ..RealignmentReport::default() } })
+        let report = RealignmentReport { steps: 1, ..RealignmentReport::default() };
+        Ok(Realignment { adapter: halved, report, warnings: Vec::new() })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line. Machine-readable output goes to stdout, what people read goes to stderr.
 
+mod cai;
 mod check;
 mod eval;
 mod fetch;
@@ -35,6 +36,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Fine-tune one adapter on given rows, without a federation
     Tune(tune::TuneArgs),
+    /// Prepare a data set of Constitutional AI, or print the constitution
+    Cai(cai::CaiArgs),
     /// Add the log-likelihood of the response to each row
     Score(score::ScoreArgs),
     /// Add a model's response to each prompt
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Prepare(args) => prepare::prepare(&args),
         Command::Check(args) => check::check(&args),
         Command::Tune(args) => tune::tune(&args),
+        Command::Cai(args) => cai::cai(&args),
         Command::Score(args) => score::score(&args),
         Command::Generate(args) => generate::generate(&args),
         Command::Eval(args) => eval::eval(&args),

@@ -161,6 +161,9 @@ fn round_line(record: &RoundRecord) -> String {
     }
     if let Some(align) = &record.align {
         let _ = write!(line, ", {} revisions", align.revisions);
+        if let Some(preference) = &align.preference {
+            let _ = write!(line, ", {} pairs", preference.pairs);
+        }
     }
     if let Some(score) = record.eval.get("advbench")
         && let Some(rate) = score.values.get("refusal_rate")

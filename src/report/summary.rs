@@ -1,6 +1,9 @@
 //! `summary.json`: what a run comes to.
 
-use fedward_actors::{ports::Evaluation, records::RoundRecord};
+use fedward_actors::{
+    ports::{Evaluation, RealignmentCost},
+    records::RoundRecord,
+};
 use serde::{Deserialize, Serialize};
 
 /// How a run ended.
@@ -40,6 +43,9 @@ pub struct Totals {
     pub rows_kept_unsafe: u64,
     /// Rows filtered though labelled safe.
     pub rows_filtered_safe: u64,
+    /// What realignments cost.
+    #[serde(default)]
+    pub realignments: RealignmentCost,
 }
 
 impl Totals {
@@ -57,6 +63,9 @@ impl Totals {
             totals.rows_filtered += round.rows_filtered;
             totals.rows_kept_unsafe += round.rows_kept_unsafe;
             totals.rows_filtered_safe += round.rows_filtered_safe;
+            if let Some(align) = &round.align {
+                totals.realignments += align.cost;
+            }
         }
         totals
     }

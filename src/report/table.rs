@@ -1,7 +1,7 @@
 //! The table that compares runs.
 
 use comfy_table::{CellAlignment, Table, presets};
-use fedward_actors::ports::Evaluation;
+use fedward_actors::ports::{Cost, Evaluation};
 
 use super::Summary;
 
@@ -59,14 +59,30 @@ pub fn comparison(summaries: &[Summary]) -> String {
     let Comparison { columns, lines } = Comparison::of(summaries.iter().map(|run| (run.label(), run)));
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
-    table.set_header(columns);
-    for column in 1..COLUMNS.len() {
+    let realigned = summaries.iter().any(|summary| summary.totals.realignments.total().tokens > 0);
+    let costs = summaries.iter().map(|run| cost_cell(run.totals.realignments.total()));
+    let header = columns.iter().copied().chain(realigned.then_some("CAI:\nseconds,\nTFLOP"));
+    table.set_header(header);
+    for column in 1..=COLUMNS.len() {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.add_rows(lines);
+    // The line of the start, where there is one, cost nothing.
+    let mut costs = std::iter::repeat_n(String::new(), lines.len() - summaries.len()).chain(costs);
+    for mut line in lines {
+        line.extend(costs.next().filter(|_| realigned));
+        table.add_row(line);
+    }
     table.to_string()
+}
+
+/// Seconds and 10¹² floating-point operations; empty for no work.
+fn cost_cell(cost: Cost) -> String {
+    if cost.tokens == 0 {
+        return String::new();
+    }
+    format!("{:.0}, {:.1}", cost.seconds, cost.flops / 1e12)
 }
 
 fn refusal_rate(evaluation: &Evaluation) -> Option<f64> {

@@ -1,26 +1,43 @@
 //! `[cai]`: Constitutional AI on the server.
 
+use std::path::{Path, PathBuf};
+
 use fedward_actors::Schedule;
 use serde::{Deserialize, Serialize};
 
 use super::{rules::Rules, schedule::ScheduleName, training::RawTraining};
-use crate::train::SftSettings;
+use crate::{
+    safety::cai::Effort,
+    train::{DpoSettings, SftSettings},
+};
 
 /// Constitutional AI.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CaiSection {
     /// In which rounds.
     pub schedule: Schedule,
+    /// Whether trainings take their number of steps or an epoch.
+    pub effort: Effort,
     /// Red prompts a realignment.
     pub red_prompts: usize,
+    /// Prompts to draw them from; `None` means AdvBench's part that is set aside for the server.
+    pub prompts: Option<PathBuf>,
+    /// Principles and examples; `None` means fedward's own.
+    pub constitution: Option<PathBuf>,
+    /// Prepared preference pairs, used instead of making any.
+    pub data: Option<PathBuf>,
     /// Longest answer, critique and revision, in tokens.
     pub max_new_tokens: usize,
     /// Sampling temperature of all three turns; 0 is greedy.
     pub temperature: f64,
+    /// Share of the revisions that supervised fine-tuning sees; the rest makes preference pairs.
+    pub sft_share: f64,
     /// Share of benign rows mixed into the fine-tuning, so that helpfulness is kept, from 0 to below 1.
     pub benign_share: f64,
     /// Fine-tuning on the revisions.
     pub training: SftSettings,
+    /// Training on preferences for revisions over answers.
+    pub dpo: DpoSettings,
 }
 
 #[derive(Debug, Deserialize)]
@@ -28,13 +45,29 @@ pub struct CaiSection {
 pub(super) struct RawCai {
     pub schedule: ScheduleName,
     pub every: u32,
+    pub effort: Effort,
     pub red_prompts: usize,
+    pub prompts: Option<PathBuf>,
+    pub constitution: Option<PathBuf>,
+    pub data: Option<PathBuf>,
     pub max_new_tokens: usize,
     pub temperature: f64,
+    pub sft_share: f64,
     pub benign_share: f64,
     pub steps: usize,
     pub batch_size: usize,
     pub learning_rate: f64,
+    pub dpo: RawDpo,
+}
+
+/// `cai.dpo`: training on preferences.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawDpo {
+    pub steps: usize,
+    pub batch_size: usize,
+    pub learning_rate: f64,
+    pub beta: f64,
 }
 
 impl Default for RawCai {
@@ -42,14 +75,26 @@ impl Default for RawCai {
         Self {
             schedule: ScheduleName::Never,
             every: 1,
+            effort: Effort::Light,
             red_prompts: 32,
+            prompts: None,
+            constitution: None,
+            data: None,
             max_new_tokens: 48,
             temperature: 0.0,
+            sft_share: 0.5,
             benign_share: 0.25,
             steps: 10,
             batch_size: 8,
             learning_rate: 5e-4,
+            dpo: RawDpo::default(),
         }
+    }
+}
+
+impl Default for RawDpo {
+    fn default() -> Self {
+        Self { steps: 10, batch_size: 8, learning_rate: 1e-4, beta: 0.1 }
     }
 }
 
@@ -59,21 +104,50 @@ impl RawCai {
         rules.at_least_one("cai.max_new_tokens", self.max_new_tokens);
         rules.at_least_one("cai.steps", self.steps);
         rules.at_least_one("cai.batch_size", self.batch_size);
+        rules.share("cai.sft_share", self.sft_share);
         rules.below_one("cai.benign_share", self.benign_share);
         rules.positive("cai.learning_rate", self.learning_rate);
         rules.not_negative("cai.temperature", self.temperature);
+        rules.at_least_one("cai.dpo.steps", self.dpo.steps);
+        rules.at_least_one("cai.dpo.batch_size", self.dpo.batch_size);
+        rules.positive("cai.dpo.learning_rate", self.dpo.learning_rate);
+        rules.positive("cai.dpo.beta", self.dpo.beta);
         self.schedule.check("cai.every", self.every, rounds, rules);
+        if self.data.is_some() {
+            for (key, is_set) in
+                [("cai.prompts", self.prompts.is_some()), ("cai.constitution", self.constitution.is_some())]
+            {
+                rules.check(!is_set, key, || "is set, but nothing is generated where cai.data is given".into());
+            }
+        }
     }
 
-    pub(super) fn resolve(&self, training: &RawTraining) -> Option<CaiSection> {
+    /// The section, if the run has Constitutional AI; files that it names must exist.
+    pub(super) fn resolve(&self, training: &RawTraining, folder: &Path, rules: &mut Rules) -> Option<CaiSection> {
         let schedule = self.schedule.resolve(self.every);
+        let mut file = |key: &str, path: &Option<PathBuf>| {
+            let path = folder.join(path.as_ref()?);
+            rules.check(path.is_file(), key, || {
+                format!("found no file {}; allowed: a file that exists", path.display())
+            });
+            Some(path)
+        };
+        let prompts = file("cai.prompts", &self.prompts);
+        let constitution = file("cai.constitution", &self.constitution);
+        let data = file("cai.data", &self.data);
         (schedule != Schedule::Never).then(|| CaiSection {
             schedule,
+            effort: self.effort,
             red_prompts: self.red_prompts,
+            prompts,
+            constitution,
+            data,
             max_new_tokens: self.max_new_tokens,
             temperature: self.temperature,
+            sft_share: self.sft_share,
             benign_share: self.benign_share,
             training: training.server_sft(self.steps, self.batch_size, self.learning_rate),
+            dpo: training.server_dpo(self.dpo.steps, self.dpo.batch_size, self.dpo.learning_rate, self.dpo.beta),
         })
     }
 }
@@ -81,10 +155,20 @@ impl RawCai {
 impl CaiSection {
     /// What a run with this section takes for granted.
     pub(super) fn assumptions(&self) -> Vec<String> {
-        vec![format!(
-            "Constitutional AI: {} steps of fine-tuning on revisions, no preference optimisation; {:.0}% benign rows mixed in",
-            self.training.steps,
-            100.0 * self.benign_share
-        )]
+        let steps = |steps: usize| match self.effort {
+            Effort::Light => format!("{steps} steps"),
+            Effort::Full => "an epoch".to_owned(),
+        };
+        let (sft, benign) = (100.0 * self.sft_share, 100.0 * self.benign_share);
+        let tuning = (self.sft_share > 0.0).then(|| {
+            let steps = steps(self.training.steps);
+            format!("{steps} of fine-tuning on {sft:.0}% of the revisions, {benign:.0}% benign rows mixed in")
+        });
+        let preferences = (self.sft_share < 1.0).then(|| {
+            let (steps, beta) = (steps(self.dpo.steps), self.dpo.beta);
+            format!("{steps} of DPO on {:.0}% of the pairs, beta {beta}", 100.0 - sft)
+        });
+        let trainings: Vec<_> = tuning.into_iter().chain(preferences).collect();
+        vec![format!("Constitutional AI: {}", trainings.join("; "))]
     }
 }

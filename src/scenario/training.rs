@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::rules::Rules;
-use crate::train::SftSettings;
+use crate::train::{DpoSettings, SftSettings};
 
 /// Parts of a batch that the server computes side by side: it has the machine to itself.
 const SERVER_SHARDS: usize = 2;
@@ -69,5 +69,16 @@ impl RawTraining {
     /// A training of the server's, with weight decay and clipping as clients have them.
     pub(super) fn server_sft(&self, steps: usize, batch_size: usize, learning_rate: f64) -> SftSettings {
         SftSettings { shards: SERVER_SHARDS, ..self.sft(steps, batch_size, learning_rate) }
+    }
+
+    /// A training of the server's on preferences, likewise.
+    pub(super) fn server_dpo(&self, steps: usize, batch_size: usize, learning_rate: f64, beta: f64) -> DpoSettings {
+        DpoSettings {
+            beta,
+            weight_decay: self.weight_decay,
+            max_grad_norm: Some(self.max_grad_norm),
+            shards: SERVER_SHARDS,
+            ..DpoSettings::new(steps, batch_size, learning_rate)
+        }
     }
 }

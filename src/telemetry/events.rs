@@ -235,6 +235,16 @@ impl RunObserver {
         if let Some(loss) = report.mean_loss {
             table::REALIGN_LOSS.set(recorder, [variant], loss);
         }
+        if let Some(preference) = &report.preference {
+            table::REALIGN_PREFERENCE_LOSS.set(recorder, [variant], preference.mean_loss);
+            table::REALIGN_REWARD_MARGIN.set(recorder, [variant], preference.reward_margin);
+            table::REALIGN_REWARD_ACCURACY.set(recorder, [variant], preference.reward_accuracy);
+        }
+        for (part, cost) in report.cost.by_name() {
+            table::REALIGN_PART_DURATION.record(recorder, [variant, part], cost.seconds);
+            table::REALIGN_PART_TOKENS.add(recorder, [variant, part], cost.tokens);
+            table::REALIGN_PART_FLOPS.add(recorder, [variant, part], cost.flops as u64);
+        }
         for (reason, count) in &report.discarded {
             table::REALIGN_DISCARDED.add(recorder, [variant, reason], *count);
         }

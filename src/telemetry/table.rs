@@ -93,7 +93,19 @@ declare! {
     REALIGN_STEPS: Counter(), "fedward_realign_steps_total", Count, ["variant"],
         "Optimizer steps of realignments";
     REALIGN_LOSS: Gauge(), "fedward_realign_loss", Dimensionless, ["variant"],
-        "Mean loss of the last realignment";
+        "Mean loss of supervised fine-tuning in the last realignment";
+    REALIGN_PREFERENCE_LOSS: Gauge(), "fedward_realign_preference_loss", Dimensionless, ["variant"],
+        "Mean loss of training on preferences in the last realignment that had any";
+    REALIGN_REWARD_MARGIN: Gauge(), "fedward_realign_reward_margin", Dimensionless, ["variant"],
+        "Reward of chosen minus that of rejected responses in the last step on preferences";
+    REALIGN_REWARD_ACCURACY: Gauge(), "fedward_realign_reward_accuracy_ratio", Dimensionless, ["variant"],
+        "Share of pairs whose chosen response has the higher reward in the last step on preferences";
+    REALIGN_PART_DURATION: Histogram(PHASE_SECONDS), "fedward_realign_part_duration_seconds", Seconds, ["variant", "part"],
+        "Seconds of each part of a realignment: generate, sft, dpo";
+    REALIGN_PART_TOKENS: Counter(), "fedward_realign_part_tokens_total", Tokens, ["variant", "part"],
+        "Tokens that went through the model in each part of realignments";
+    REALIGN_PART_FLOPS: Counter(), "fedward_realign_part_flops_total", Count, ["variant", "part"],
+        "Floating-point operations of each part of realignments, by formula";
 
     EVALUATION: Gauge(), "fedward_evaluation_value", Dimensionless, ["variant", "benchmark", "measure"],
         "The last value of each measure of each benchmark";

@@ -5,7 +5,7 @@ use std::{
 };
 
 use fedward_actors::{
-    ports::{BenchmarkScore, Observer, RealignmentReport},
+    ports::{BenchmarkScore, Cost, Observer, PreferenceReport, RealignmentCost, RealignmentReport},
     protocol::{ClientId, RoundId},
     records::{
         ClientOutcome, ClientRecord, DropReason, GuardCounts, Phase, PhaseSeconds, RejectReason, RoundEvent,
@@ -74,6 +74,12 @@ fn round(id: u32, outcome: RoundOutcome) -> RoundRecord {
             steps: 2,
             train_tokens: 40,
             mean_loss: Some(1.1),
+            preference: Some(PreferenceReport { mean_loss: 0.6, reward_margin: 0.2, ..PreferenceReport::default() }),
+            cost: RealignmentCost {
+                generate: Cost { seconds: 1.0, tokens: 70, flops: 140.0 },
+                sft: Cost { seconds: 2.0, tokens: 40, flops: 160.0 },
+                ..RealignmentCost::default()
+            },
         }),
         eval: BTreeMap::from([(
             "advbench".to_owned(),

@@ -2,6 +2,7 @@
 //!
 //! What several variants of a scenario have in common is made once: the base model, the starting adapter, the guard.
 
+mod cai;
 mod data_plan;
 mod guard;
 mod start;
@@ -16,6 +17,7 @@ use fedward_actors::{
     protocol::Adapter,
 };
 
+pub use cai::cai_generator;
 pub use data_plan::DataPlan;
 pub use guard::FittedGuard;
 pub use workshop::{Progress, Workshop};
@@ -24,10 +26,7 @@ use crate::{
     data::DataError,
     eval::{BenchRecipe, BenchmarkSuite, RecipeError},
     model::{ChatModel, Decoding, ModelError},
-    safety::{
-        cai::{CaiGenerator, CaiSettings, Constitution},
-        screen::NormBound,
-    },
+    safety::screen::NormBound,
     scenario::{FederationSection, Scenario, ScreenSection},
     store::{RunDirectory, StoreError},
     train::{RememberingTrainer, SftTrainer},
@@ -90,7 +89,7 @@ pub fn federation_config(scenario: &Scenario, slots: usize) -> FederationConfig 
 ///
 /// # Errors
 ///
-/// [`SetupError::Other`] if the strategy is unknown.
+/// [`SetupError`] if the strategy is unknown, or a file of Constitutional AI cannot be used.
 pub fn ports(
     scenario: &Scenario,
     prepared: &Prepared,
@@ -114,7 +113,7 @@ pub fn ports(
         } else {
             Arc::new(RememberingTrainer::new(trainer, workshop.shared_trainings()))
         },
-        realigner: cai_generator(scenario, prepared, guard.clone()).map(|cai| Arc::new(cai) as _),
+        realigner: cai_generator(scenario, prepared, guard.clone())?.map(|cai| Arc::new(cai) as _),
         guard,
         screen: scenario.screen.as_ref().map(update_screen),
         strategy: algorithm.server(clients),
@@ -167,25 +166,5 @@ pub(crate) fn benchmark_suite(
         benchmarks: benchmarks.collect::<Result<_, _>>()?,
         interim_prompts: evaluation.interim_prompts,
         seed: scenario.seed,
-    })
-}
-
-fn cai_generator(scenario: &Scenario, prepared: &Prepared, guard: Option<Arc<dyn GuardModel>>) -> Option<CaiGenerator> {
-    let cai = scenario.cai.as_ref()?;
-    Some(CaiGenerator {
-        model: Arc::clone(&prepared.model),
-        lora: scenario.lora.clone(),
-        constitution: Constitution::default(),
-        red_prompts: prepared.data.server_goals.iter().map(|goal| goal.text.clone()).collect(),
-        benign: prepared.data.server_benign.clone(),
-        guard,
-        settings: CaiSettings {
-            seed: scenario.seed,
-            red_prompts: cai.red_prompts,
-            decoding: Decoding { max_new_tokens: cai.max_new_tokens, temperature: cai.temperature },
-            benign_share: cai.benign_share,
-            max_length: scenario.training.max_length,
-            training: cai.training.clone(),
-        },
     })
 }

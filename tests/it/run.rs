@@ -66,13 +66,20 @@ fn rows(path: &Path) -> Vec<Value> {
 
 /// Rows without what a clock measured.
 fn timeless(path: &Path) -> Vec<Value> {
-    let mut rows = rows(path);
-    for row in &mut rows {
-        let row = row.as_object_mut().unwrap();
-        for key in ["seconds", "train_seconds", "train_tokens_per_second"] {
-            row.remove(key);
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                for key in ["seconds", "train_seconds", "train_tokens_per_second"] {
+                    fields.remove(key);
+                }
+                fields.values_mut().for_each(strip);
+            }
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            _ => {}
         }
     }
+    let mut rows = rows(path);
+    rows.iter_mut().for_each(strip);
     rows
 }
 

@@ -1,24 +1,26 @@
-//! Constitutional AI behind the actors' port: generate, then fine-tune.
+//! Constitutional AI behind the actors' port: pairs of answer and revision, then training on them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use fedward_actors::{
     cancel::CancelFlag,
-    ports::{GuardModel, PortError, PortResult, Realigner, Realignment, RealignmentReport},
-    protocol::{Adapter, ChatRow, RoundId},
+    ports::{Cost, GuardModel, PortError, PortResult, Realigner, Realignment, RealignmentCost, RealignmentReport},
+    protocol::{Adapter, ChatMessage, ChatRow, RoundId},
     streams::{Purpose, stream},
 };
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use super::{Constitution, Dialogue, Revisions, revisions::Speaker};
+use super::{Constitution, Effort, Screened, SelfSpeaker, Speaker, revisions::converse};
 use crate::{
+    data::PreferencePair,
     lora::{LoraConfig, LoraRef},
     model::{ChatModel, Decoding},
-    train::{SftSettings, TrainStreams, train_sft},
+    train::{DpoSettings, SftSettings},
 };
 
-/// Revisions below which fine-tuning on them would teach more of their accidents than of their manners.
-const FEWEST_REVISIONS: usize = 4;
+/// Revisions, or pairs, below which training on them would teach more of their accidents than of their manners. A part
+/// that is planned with fewer makes do with what was planned.
+const FEWEST: usize = 4;
 
 /// How the CAI generator works.
 #[derive(Clone, Debug)]
@@ -29,12 +31,33 @@ pub struct CaiSettings {
     pub red_prompts: usize,
     /// How answers, critiques and revisions are decoded.
     pub decoding: Decoding,
-    /// Share of benign rows mixed in.
+    /// Share of the revisions that supervised fine-tuning sees; the rest makes preference pairs.
+    pub sft_share: f64,
+    /// Share of benign rows mixed into supervised fine-tuning.
     pub benign_share: f64,
     /// Tokens after which a row is cut.
     pub max_length: usize,
+    /// Whether trainings take their number of steps or an epoch.
+    pub effort: Effort,
     /// Fine-tuning on revisions.
-    pub training: SftSettings,
+    pub sft: SftSettings,
+    /// Training on preferences.
+    pub dpo: DpoSettings,
+}
+
+/// What answers and revisions come from.
+pub enum Material {
+    /// They are made in each realignment.
+    RedPrompts {
+        /// Red prompts to draw from.
+        prompts: Vec<Vec<ChatMessage>>,
+        /// Principles to criticise and revise by.
+        constitution: Constitution,
+        /// Who speaks instead of the model itself, if anybody does.
+        teacher: Option<Arc<dyn Speaker>>,
+    },
+    /// They were made before: revision preferred over answer.
+    Prepared(Vec<PreferencePair>),
 }
 
 /// Realigns the global adapter on the server.
@@ -43,10 +66,8 @@ pub struct CaiGenerator {
     pub model: Arc<ChatModel>,
     /// The adapter's size and place.
     pub lora: LoraConfig,
-    /// Principles to criticise and revise by.
-    pub constitution: Constitution,
-    /// Red prompts to draw from.
-    pub red_prompts: Vec<String>,
+    /// What answers and revisions come from.
+    pub material: Material,
     /// Benign rows to mix in.
     pub benign: Vec<ChatRow>,
     /// Who judges revisions, if anybody does.
@@ -55,72 +76,165 @@ pub struct CaiGenerator {
     pub settings: CaiSettings,
 }
 
+/// Pairs of answer and revision for one realignment, and what they cost.
+#[derive(Clone, Debug, Default)]
+pub struct Harvest {
+    /// Red prompts asked, or prepared pairs looked at.
+    pub asked: usize,
+    /// What is worth training on.
+    pub screened: Screened,
+    /// Tokens generated.
+    pub generated_tokens: u64,
+    /// What all that cost.
+    pub cost: Cost,
+}
+
 impl Realigner for CaiGenerator {
     fn realign(&self, round: RoundId, global: &Adapter, cancel: &CancelFlag) -> PortResult<Realignment> {
-        let revisions = self.generate(round, global, cancel)?;
-        let kept = revisions.kept.len();
-        if kept < FEWEST_REVISIONS {
-            let problem = format!(
-                "only {kept} of {} revisions survived ({:?} discarded), fewer than {FEWEST_REVISIONS}: not realigned",
-                self.settings.red_prompts, revisions.discarded
-            );
-            return Err(PortError::Failed(problem));
+        let harvest = self.harvest(round, global, cancel)?;
+        let kept = harvest.screened.pairs.len();
+        if kept < FEWEST {
+            return Err(too_few(kept, &harvest));
         }
-        let rows = self.training_rows(round, &revisions.kept);
-        let tokenized = self.model.tokenize(&rows, self.settings.max_length)?;
-        let streams = TrainStreams::of(self.settings.seed, round, None);
-        let outcome = train_sft(
-            &self.model.base,
-            &self.lora,
-            global,
-            &tokenized,
-            &self.settings.training,
-            streams,
-            cancel,
-            &mut |_| {},
-        )?;
-        let report = RealignmentReport {
-            red_prompts: self.settings.red_prompts.min(self.red_prompts.len()) as u64,
-            revisions: kept as u64,
-            discarded: revisions.discarded,
-            generated_tokens: revisions.generated_tokens,
-            steps: outcome.steps as u64,
-            train_tokens: outcome.tokens,
-            mean_loss: Some(outcome.mean_loss()).filter(|loss| loss.is_finite()),
+        let mut done = Realignment {
+            adapter: global.clone(),
+            report: RealignmentReport {
+                red_prompts: harvest.asked as u64,
+                revisions: kept as u64,
+                generated_tokens: harvest.generated_tokens,
+                cost: RealignmentCost { generate: harvest.cost, ..RealignmentCost::default() },
+                ..RealignmentReport::default()
+            },
+            warnings: Vec::new(),
         };
-        Ok(Realignment { adapter: outcome.adapter, report })
+        let (revisions, preferences) = self.divide(harvest.screened);
+        if !revisions.is_empty() {
+            self.add_tuning(round, &revisions, &mut done, cancel)?;
+        }
+        self.add_preferences(round, preferences, &mut done, cancel)?;
+        if done.report.steps == 0 {
+            return Err(PortError::Failed(done.warnings.join("; ")));
+        }
+        Ok(done)
     }
 }
 
 impl CaiGenerator {
-    /// The three turns on this round's red prompts.
+    /// Pairs of answer and revision for this round.
     ///
     /// # Errors
     ///
     /// [`PortError`] if generation or the guard fails.
-    pub fn generate(&self, round: RoundId, global: &Adapter, cancel: &CancelFlag) -> PortResult<Revisions> {
-        let mut rng = stream(self.settings.seed, Purpose::RedPrompts, round, None);
-        let prompts: Vec<String> = self.red_prompts.sample(&mut rng, self.settings.red_prompts).cloned().collect();
-        let speaker = Speaker {
-            model: &self.model,
-            adapter: LoraRef { config: &self.lora, adapter: global },
-            decoding: self.settings.decoding,
-            seed: self.settings.seed,
-            round,
-            cancel,
+    pub fn harvest(&self, round: RoundId, global: &Adapter, cancel: &CancelFlag) -> PortResult<Harvest> {
+        let started = Instant::now();
+        let mut harvest = match &self.material {
+            Material::RedPrompts { prompts, constitution, teacher } => {
+                let adapter = LoraRef { config: &self.lora, adapter: global };
+                let CaiSettings { seed, decoding, .. } = self.settings;
+                let itself = SelfSpeaker { model: &self.model, adapter, decoding, seed };
+                let speaker = teacher.as_deref().unwrap_or(&itself);
+                self.talk(speaker, prompts, constitution, round, cancel)?
+            }
+            Material::Prepared(pairs) => Harvest {
+                asked: pairs.len(),
+                screened: Screened::of_pairs(self.in_fixed_order(pairs)),
+                ..Harvest::default()
+            },
         };
-        speaker.revise(&prompts, &self.constitution, self.guard.as_ref())
+        if let Some(guard) = &self.guard {
+            harvest.screened.drop_unsafe(guard, cancel)?;
+        }
+        harvest.cost.seconds = started.elapsed().as_secs_f64();
+        Ok(harvest)
     }
 
-    /// Revisions as answers to their red prompts, with benign rows mixed in.
-    fn training_rows(&self, round: RoundId, dialogues: &[Dialogue]) -> Vec<ChatRow> {
-        let mut rows: Vec<_> =
-            dialogues.iter().map(|dialogue| ChatRow::single_turn(&dialogue.prompt, &dialogue.revision)).collect();
-        let share = self.settings.benign_share;
-        let benign = (rows.len() as f64 * share / (1.0 - share)).round() as usize;
-        let mut rng = stream(self.settings.seed, Purpose::Rows, round, None);
-        rows.extend(self.benign.sample(&mut rng, benign).cloned());
-        rows.shuffle(&mut rng);
-        rows
+    /// The three turns on this round's red prompts.
+    fn talk(
+        &self,
+        speaker: &dyn Speaker,
+        prompts: &[Vec<ChatMessage>],
+        constitution: &Constitution,
+        round: RoundId,
+        cancel: &CancelFlag,
+    ) -> PortResult<Harvest> {
+        let seed = self.settings.seed;
+        let mut rng = stream(seed, Purpose::RedPrompts, round, None);
+        let prompts: Vec<_> = prompts.sample(&mut rng, self.settings.red_prompts).cloned().collect();
+        let talks = converse(speaker, &prompts, constitution, (seed, round), cancel)?;
+        let cost = Cost { tokens: talks.read_tokens, flops: speaker.flops(talks.read_tokens), ..Cost::default() };
+        Ok(Harvest {
+            asked: prompts.len(),
+            screened: Screened::of_dialogues(&talks.dialogues),
+            generated_tokens: talks.generated_tokens,
+            cost,
+        })
     }
+
+    /// Prepared pairs, shuffled alike in every round, so that a pair stays on its side of the division.
+    fn in_fixed_order(&self, pairs: &[PreferencePair]) -> Vec<PreferencePair> {
+        let mut pairs = pairs.to_vec();
+        pairs.shuffle(&mut stream(self.settings.seed, Purpose::RedPrompts, RoundId::START, None));
+        pairs
+    }
+
+    /// Divides pairs between supervised fine-tuning and training on preferences.
+    fn divide(&self, mut screened: Screened) -> (Vec<PreferencePair>, Screened) {
+        let count = (screened.pairs.len() as f64 * self.settings.sft_share).round() as usize;
+        let preferences = screened.pairs.split_off(count.min(screened.pairs.len()));
+        (screened.pairs, Screened { pairs: preferences, discarded: screened.discarded })
+    }
+
+    fn add_tuning(
+        &self,
+        round: RoundId,
+        revisions: &[PreferencePair],
+        done: &mut Realignment,
+        cancel: &CancelFlag,
+    ) -> PortResult<()> {
+        let tuned = self.tune(round, &done.adapter, revisions, cancel)?;
+        done.report.steps += tuned.steps;
+        done.report.train_tokens += tuned.train_tokens;
+        done.report.mean_loss = Some(tuned.mean_loss).filter(|loss| loss.is_finite());
+        done.report.cost.sft = tuned.cost;
+        done.adapter = tuned.adapter;
+        Ok(())
+    }
+
+    /// Trains on those preferences that say something; a warning if that is too few.
+    fn add_preferences(
+        &self,
+        round: RoundId,
+        mut preferences: Screened,
+        done: &mut Realignment,
+        cancel: &CancelFlag,
+    ) -> PortResult<()> {
+        let planned = preferences.pairs.len();
+        preferences.drop_same();
+        let pairs = self.tokenized_pairs(&preferences.pairs)?;
+        done.report.discarded = preferences.discarded;
+        if pairs.len() < FEWEST.min(planned) {
+            let found = pairs.len();
+            done.warnings.push(format!(
+                "no training on preferences: in only {found} of {planned} pairs do revision and answer differ"
+            ));
+            return Ok(());
+        }
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let preferred = self.prefer(round, &done.adapter, &pairs, cancel)?;
+        done.report.steps += preferred.report.steps;
+        done.report.train_tokens += preferred.train_tokens;
+        done.report.preference = Some(preferred.report);
+        done.report.cost.dpo = preferred.cost;
+        done.adapter = preferred.adapter;
+        Ok(())
+    }
+}
+
+fn too_few(kept: usize, harvest: &Harvest) -> PortError {
+    PortError::Failed(format!(
+        "only {kept} of {} revisions survived ({:?} discarded), fewer than {FEWEST}",
+        harvest.asked, harvest.screened.discarded
+    ))
 }

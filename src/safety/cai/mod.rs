@@ -1,10 +1,17 @@
 //! Constitutional AI on the server (Bai et al., 2022): red prompt → answer → critique → revision with the global adapter,
-//! then fine-tuning of the global adapter on the revisions.
+//! then fine-tuning of the global adapter: supervised on revisions, then on preferences for revisions over answers.
 
 mod constitution;
+mod default_constitution;
 mod generator;
 mod revisions;
+mod screening;
+mod speaker;
+mod tuning;
 
-pub use constitution::{Constitution, Example, Principle};
-pub use generator::{CaiGenerator, CaiSettings};
-pub use revisions::{Dialogue, Discard, Revisions};
+pub use constitution::{Constitution, ConstitutionError, Principle};
+pub use generator::{CaiGenerator, CaiSettings, Harvest, Material};
+pub use revisions::{Dialogue, Dialogues};
+pub use screening::{Discard, Screened};
+pub use speaker::{SelfSpeaker, Speaker};
+pub use tuning::Effort;

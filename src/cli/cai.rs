@@ -1,0 +1,138 @@
+//! `fedward cai`: a CAI data set prepared beforehand, and the constitution that it is made by.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use fedward_actors::{
+    cancel::CancelFlag,
+    protocol::{ChatMessage, Role, RoundId},
+};
+use miette::{IntoDiagnostic, miette};
+use serde_json::{Value, json};
+
+use super::{Ending, print_json};
+use crate::{
+    data::PreferencePair,
+    report::Console,
+    safety::cai::{Constitution, Harvest},
+    scenario::{self, Scenario},
+    store::write_atomically,
+    wiring::{Progress, Workshop, cai_generator},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct CaiArgs {
+    #[command(subcommand)]
+    command: CaiCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CaiCommand {
+    /// Make answers, critiques and revisions with a scenario's starting adapter, and write them as preference pairs
+    Generate(GenerateArgs),
+    /// Print the constitution that is used where a scenario names none, to copy and change
+    Constitution,
+}
+
+#[derive(Debug, Args)]
+struct GenerateArgs {
+    /// The scenario file: model, starting adapter, guard and [cai] are its
+    scenario: PathBuf,
+    /// The variant whose [cai] and guard count; the first with Constitutional AI where none is named
+    #[arg(long)]
+    variant: Option<String>,
+    /// Override a key, for example --set seed=3
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Where the pairs are written, as JSON lines with prompt, chosen and rejected; `cai.data` takes the file
+    #[arg(long)]
+    out: PathBuf,
+}
+
+pub(super) fn cai(args: &CaiArgs) -> miette::Result<Ending> {
+    match &args.command {
+        CaiCommand::Generate(args) => generate(args),
+        CaiCommand::Constitution => {
+            println!("{}", serde_json::to_string_pretty(&Constitution::default()).into_diagnostic()?);
+            Ok(Ending::Done)
+        }
+    }
+}
+
+/// Writes pairs, prints one line of JSON about them on stdout and the counts for people on stderr.
+fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
+    let file = scenario::load(&args.scenario, &args.sets).into_diagnostic()?;
+    let scenario = chosen(&file.scenarios, args)?;
+    if scenario.cai.as_ref().is_some_and(|cai| cai.data.is_some()) {
+        return Err(miette!("cai.data is set: its pairs are made already"));
+    }
+    let console = Console::new();
+    let cancel = CancelFlag::new();
+    let prepared = Workshop::new().prepare(scenario, None, &console, &cancel).into_diagnostic()?;
+    let guard = prepared.guard.as_ref().map(|guard| std::sync::Arc::clone(&guard.model));
+    let generator = cai_generator(scenario, &prepared, guard).into_diagnostic()?;
+    let generator = generator.ok_or_else(|| miette!("the scenario has no Constitutional AI"))?;
+    console.stage("answers, critiques and revisions");
+    let mut harvest = generator.harvest(RoundId::START, &prepared.start, &cancel).into_diagnostic()?;
+    console.finish();
+    harvest.screened.drop_same();
+    write(&args.out, &harvest.screened.pairs)?;
+    tell(&args.out, &harvest)
+}
+
+fn chosen<'a>(scenarios: &'a [Scenario], args: &GenerateArgs) -> miette::Result<&'a Scenario> {
+    let found = match &args.variant {
+        Some(name) => scenarios.iter().find(|scenario| scenario.variant == *name),
+        None => scenarios.iter().find(|scenario| scenario.cai.is_some()),
+    };
+    found.filter(|scenario| scenario.cai.is_some()).ok_or_else(|| {
+        let with: Vec<_> =
+            scenarios.iter().filter(|scenario| scenario.cai.is_some()).map(|scenario| &scenario.variant).collect();
+        miette!(
+            "{}: variants with Constitutional AI are {with:?}; name one with --variant, or set cai.schedule",
+            args.scenario.display()
+        )
+    })
+}
+
+fn write(path: &Path, pairs: &[PreferencePair]) -> miette::Result<()> {
+    let mut text = String::new();
+    for pair in pairs {
+        let line = json!({
+            "prompt": prompt_value(pair.chosen.prompt()),
+            "chosen": pair.chosen.response(),
+            "rejected": pair.rejected.response(),
+        });
+        text.push_str(&line.to_string());
+        text.push('\n');
+    }
+    write_atomically(path, text.as_bytes()).into_diagnostic()
+}
+
+/// A single user turn as its text, anything else as turns.
+fn prompt_value(prompt: &[ChatMessage]) -> Value {
+    match prompt {
+        [ChatMessage { role: Role::User, content }] => json!(content),
+        turns => json!(turns),
+    }
+}
+
+fn tell(path: &Path, harvest: &Harvest) -> miette::Result<Ending> {
+    let pairs = harvest.screened.pairs.len();
+    let discarded = &harvest.screened.discarded;
+    let reasons: Vec<_> = discarded.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    let reasons = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
+    eprintln!("{}: {pairs} pairs of {} red prompts; discarded: {reasons}", path.display(), harvest.asked);
+    print_json(&json!({
+        "pairs": pairs,
+        "red_prompts": harvest.asked,
+        "discarded": discarded,
+        "generated_tokens": harvest.generated_tokens,
+        "cost": harvest.cost,
+        "out": path,
+    }))?;
+    if pairs == 0 {
+        return Err(miette!("{} holds no pairs: none survived", path.display()));
+    }
+    Ok(Ending::Done)
+}

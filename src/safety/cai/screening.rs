@@ -1,0 +1,194 @@
+//! Which revisions are worth training on.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fedward_actors::{
+    cancel::CancelFlag,
+    ports::{GuardModel, PortResult},
+    protocol::{ChatMessage, ChatRow, Role},
+};
+
+use super::Dialogue;
+use crate::{
+    data::PreferencePair,
+    model::{FinishReason, Reply},
+};
+
+/// Why a revision, or the pair of revision and answer, is not trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Discard {
+    /// The revision says nothing.
+    Empty,
+    /// The revision was cut off before its first sentence ended.
+    Unfinished,
+    /// The guard calls the revision unsafe.
+    Unsafe,
+    /// Revision and answer are the same, or there is no answer: nothing to prefer.
+    Same,
+}
+
+impl Discard {
+    /// Its name in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Unfinished => "unfinished",
+            Self::Unsafe => "unsafe",
+            Self::Same => "same",
+        }
+    }
+}
+
+/// What is worth training on, and what became of the rest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Screened {
+    /// Revision preferred over answer. An answer may be empty or like its revision: see [`Screened::drop_same`].
+    pub pairs: Vec<PreferencePair>,
+    /// How many were discarded, by reason.
+    pub discarded: BTreeMap<String, u64>,
+}
+
+impl Screened {
+    /// Finished revisions of dialogues.
+    pub(super) fn of_dialogues(dialogues: &[Dialogue]) -> Self {
+        let mut screened = Self::default();
+        for dialogue in dialogues {
+            match whole_sentences(&dialogue.revision) {
+                Ok(revision) => {
+                    // An answer that ends in mid-sentence would be told from a revision by that alone.
+                    let answer =
+                        whole_sentences(&dialogue.answer).unwrap_or_else(|_| dialogue.answer.text.trim().to_owned());
+                    let row = |response| reply_row(&dialogue.prompt, response);
+                    screened.pairs.push(PreferencePair { chosen: row(revision), rejected: row(answer) });
+                }
+                Err(reason) => screened.count(reason),
+            }
+        }
+        screened
+    }
+
+    /// Prepared pairs.
+    pub(super) fn of_pairs(pairs: Vec<PreferencePair>) -> Self {
+        Self { pairs, discarded: BTreeMap::new() }
+    }
+
+    fn count(&mut self, reason: Discard) {
+        *self.discarded.entry(reason.name().into()).or_insert(0) += 1;
+    }
+
+    /// Keeps pairs whose revision the guard calls safe.
+    ///
+    /// # Errors
+    ///
+    /// The guard's: without verdicts nothing is kept.
+    pub(super) fn drop_unsafe(&mut self, guard: &Arc<dyn GuardModel>, cancel: &CancelFlag) -> PortResult<()> {
+        let rows: Vec<ChatRow> = self.pairs.iter().map(|pair| pair.chosen.clone()).collect();
+        let verdicts = guard.assess(&rows, cancel)?;
+        let mut verdicts = verdicts.iter();
+        // A missing verdict counts as unsafe.
+        self.keep(Discard::Unsafe, |_| verdicts.next().is_some_and(|verdict| !verdict.is_unsafe));
+        Ok(())
+    }
+
+    /// Keeps pairs whose sides differ. Only preferences need that: a revision that is like its answer is still one.
+    pub fn drop_same(&mut self) {
+        self.keep(Discard::Same, |pair| {
+            let answered = pair.rejected.response().is_some_and(|answer| !answer.trim().is_empty());
+            answered && !pair.sides_are_equal()
+        });
+    }
+
+    fn keep(&mut self, reason: Discard, mut is_kept: impl FnMut(&PreferencePair) -> bool) {
+        let before = self.pairs.len();
+        self.pairs.retain(|pair| is_kept(pair));
+        for _ in self.pairs.len()..before {
+            self.count(reason);
+        }
+    }
+}
+
+fn reply_row(prompt: &[ChatMessage], response: String) -> ChatRow {
+    let mut messages = prompt.to_vec();
+    messages.push(ChatMessage::new(Role::Assistant, response));
+    ChatRow { messages, topic: None, label: None }
+}
+
+/// The reply up to its last whole sentence: a model must not be taught to stop in the middle of one.
+fn whole_sentences(reply: &Reply) -> Result<String, Discard> {
+    let text = reply.text.trim();
+    if text.is_empty() {
+        return Err(Discard::Empty);
+    }
+    if reply.finish_reason == FinishReason::Stop {
+        return Ok(text.to_owned());
+    }
+    let end = text.rfind(['.', '!', '?']).ok_or(Discard::Unfinished)?;
+    Ok(text[..=end].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use fedward_actors::protocol::Verdict;
+
+    use super::*;
+
+    fn reply(text: &str, finish_reason: FinishReason) -> Reply {
+        Reply { text: text.into(), finish_reason, tokens: 1, prompt_tokens: 1 }
+    }
+
+    fn dialogue(answer: &str, revision: &str, finish_reason: FinishReason) -> Dialogue {
+        Dialogue {
+            prompt: vec![ChatMessage::new(Role::User, "a red prompt")],
+            answer: reply(answer, FinishReason::Length),
+            critique: reply("", FinishReason::Stop),
+            revision: reply(revision, finish_reason),
+        }
+    }
+
+    #[test]
+    fn a_cut_off_revision_keeps_its_whole_sentences() {
+        let whole = |text, reason| whole_sentences(&reply(text, reason));
+        assert_eq!(whole("I cannot. It would", FinishReason::Length), Ok("I cannot.".into()));
+        assert_eq!(whole("I cannot help", FinishReason::Length), Err(Discard::Unfinished));
+        assert_eq!(whole(" no ", FinishReason::Stop), Ok("no".into()));
+        assert_eq!(whole("  ", FinishReason::Stop), Err(Discard::Empty));
+    }
+
+    /// Calls what contains "bad" unsafe.
+    struct WordGuard;
+
+    impl GuardModel for WordGuard {
+        fn version(&self) -> &'static str {
+            "word"
+        }
+
+        fn assess(&self, rows: &[ChatRow], _: &CancelFlag) -> PortResult<Vec<Verdict>> {
+            let verdict = |row: &ChatRow| Verdict {
+                unsafe_probability: 0.5,
+                is_unsafe: row.response().is_some_and(|text| text.contains("bad")),
+                hazards: Vec::new(),
+            };
+            Ok(rows.iter().map(verdict).collect())
+        }
+    }
+
+    #[test]
+    fn every_reason_is_counted_and_the_rest_kept_in_order() {
+        let (stop, length) = (FinishReason::Stop, FinishReason::Length);
+        let dialogues = [
+            dialogue("Sure. And", "I cannot.", stop),
+            dialogue("Sure.", "", stop),
+            dialogue("Sure.", "no end", length),
+            dialogue("Sure.", "bad", stop),
+            dialogue("I cannot. So", " I cannot. So on", length),
+            dialogue("", "No.", stop),
+        ];
+        let mut screened = Screened::of_dialogues(&dialogues);
+        screened.drop_unsafe(&(Arc::new(WordGuard) as _), &CancelFlag::new()).unwrap();
+        assert_eq!(screened.pairs.len(), 3);
+        screened.drop_same();
+        assert_eq!(screened.pairs, [PreferencePair::single_turn("a red prompt", "I cannot.", "Sure.")]);
+        let counts = [("empty", 1), ("same", 2), ("unfinished", 1), ("unsafe", 1)];
+        assert_eq!(screened.discarded, counts.map(|(name, count)| (name.to_owned(), count)).into());
+    }
+}

@@ -1,0 +1,69 @@
+//! Who answers, criticises and revises.
+
+use fedward_actors::{
+    cancel::CancelFlag,
+    ports::PortResult,
+    protocol::{ChatMessage, ClientId, RoundId},
+    streams::{Purpose, stream},
+};
+
+use crate::{
+    lora::LoraRef,
+    model::{ChatModel, Decoding, Reply},
+    train::Flops,
+};
+
+/// Turns of a dialogue: answer, critique, revision.
+pub(super) const TURNS: u32 = 3;
+
+/// Gives the next turn of conversations.
+pub trait Speaker: Send + Sync {
+    /// One reply a conversation, in their order. `turn` counts from 0: answer, critique, revision.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`](fedward_actors::ports::PortError) if there are no replies, or the flag was raised.
+    fn reply(
+        &self,
+        conversations: &[Vec<ChatMessage>],
+        turn: u32,
+        round: RoundId,
+        cancel: &CancelFlag,
+    ) -> PortResult<Vec<Reply>>;
+
+    /// Floating-point operations of reading `tokens` tokens here; 0 where it is computed elsewhere.
+    fn flops(&self, tokens: u64) -> f64;
+}
+
+/// The model itself with the global adapter.
+pub struct SelfSpeaker<'a> {
+    /// The base model.
+    pub model: &'a ChatModel,
+    /// The global adapter.
+    pub adapter: LoraRef<'a>,
+    /// How it speaks.
+    pub decoding: Decoding,
+    /// What all random streams come from.
+    pub seed: u64,
+}
+
+impl Speaker for SelfSpeaker<'_> {
+    fn reply(
+        &self,
+        conversations: &[Vec<ChatMessage>],
+        turn: u32,
+        round: RoundId,
+        cancel: &CancelFlag,
+    ) -> PortResult<Vec<Reply>> {
+        // A stream a turn and prompt: the "client" of this purpose numbers prompts, three turns apart.
+        let rng_of = |index: usize| {
+            let id = ClientId(TURNS * index as u32 + turn);
+            stream(self.seed, Purpose::Sampling, round, Some(id))
+        };
+        Ok(self.model.reply(Some(self.adapter), conversations, self.decoding, &rng_of, cancel)?)
+    }
+
+    fn flops(&self, tokens: u64) -> f64 {
+        Flops::of(&self.model.base, self.adapter.config).forward(tokens)
+    }
+}
