@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use fedward_actors::Schedule;
 use serde::{Deserialize, Serialize};
 
-use super::{rules::Rules, schedule::ScheduleName, training::RawTraining};
+use super::{endpoint::RawEndpoint, rules::Rules, schedule::ScheduleName, training::RawTraining};
 use crate::{
+    endpoint::EndpointSettings,
     safety::cai::Effort,
     train::{DpoSettings, SftSettings},
 };
@@ -26,6 +27,8 @@ pub struct CaiSection {
     pub constitution: Option<PathBuf>,
     /// Prepared preference pairs, used instead of making any.
     pub data: Option<PathBuf>,
+    /// Who answers, criticises and revises; `None` means the model itself.
+    pub teacher: Option<EndpointSettings>,
     /// Longest answer, critique and revision, in tokens.
     pub max_new_tokens: usize,
     /// Sampling temperature of all three turns; 0 is greedy.
@@ -50,6 +53,7 @@ pub(super) struct RawCai {
     pub prompts: Option<PathBuf>,
     pub constitution: Option<PathBuf>,
     pub data: Option<PathBuf>,
+    pub teacher: Option<RawEndpoint>,
     pub max_new_tokens: usize,
     pub temperature: f64,
     pub sft_share: f64,
@@ -80,6 +84,7 @@ impl Default for RawCai {
             prompts: None,
             constitution: None,
             data: None,
+            teacher: None,
             max_new_tokens: 48,
             temperature: 0.0,
             sft_share: 0.5,
@@ -113,17 +118,29 @@ impl RawCai {
         rules.positive("cai.dpo.learning_rate", self.dpo.learning_rate);
         rules.positive("cai.dpo.beta", self.dpo.beta);
         self.schedule.check("cai.every", self.every, rounds, rules);
+        if let Some(teacher) = &self.teacher {
+            teacher.check("cai.teacher", rules);
+        }
         if self.data.is_some() {
-            for (key, is_set) in
-                [("cai.prompts", self.prompts.is_some()), ("cai.constitution", self.constitution.is_some())]
-            {
+            for (key, is_set) in [
+                ("cai.prompts", self.prompts.is_some()),
+                ("cai.constitution", self.constitution.is_some()),
+                ("cai.teacher", self.teacher.is_some()),
+            ] {
                 rules.check(!is_set, key, || "is set, but nothing is generated where cai.data is given".into());
             }
         }
     }
 
-    /// The section, if the run has Constitutional AI; files that it names must exist.
-    pub(super) fn resolve(&self, training: &RawTraining, folder: &Path, rules: &mut Rules) -> Option<CaiSection> {
+    /// The section, if the run has Constitutional AI; files that it names must exist. Waits of the teacher's client are
+    /// drawn with `seed`.
+    pub(super) fn resolve(
+        &self,
+        training: &RawTraining,
+        folder: &Path,
+        seed: u64,
+        rules: &mut Rules,
+    ) -> Option<CaiSection> {
         let schedule = self.schedule.resolve(self.every);
         let mut file = |key: &str, path: &Option<PathBuf>| {
             let path = folder.join(path.as_ref()?);
@@ -142,6 +159,7 @@ impl RawCai {
             prompts,
             constitution,
             data,
+            teacher: self.teacher.as_ref().map(|teacher| teacher.resolve(seed)),
             max_new_tokens: self.max_new_tokens,
             temperature: self.temperature,
             sft_share: self.sft_share,
@@ -168,7 +186,9 @@ impl CaiSection {
             let (steps, beta) = (steps(self.dpo.steps), self.dpo.beta);
             format!("{steps} of DPO on {:.0}% of the pairs, beta {beta}", 100.0 - sft)
         });
-        let trainings: Vec<_> = tuning.into_iter().chain(preferences).collect();
-        vec![format!("Constitutional AI: {}", trainings.join("; "))]
+        let teacher =
+            self.teacher.as_ref().map(|teacher| format!("answers, critiques and revisions by {}", teacher.model));
+        let parts: Vec<_> = teacher.into_iter().chain(tuning).chain(preferences).collect();
+        vec![format!("Constitutional AI: {}", parts.join("; "))]
     }
 }

@@ -10,8 +10,9 @@ use fedward_actors::{
 use super::{Prepared, SetupError};
 use crate::{
     data,
+    endpoint::{ChatEndpoint, EndpointSettings},
     model::Decoding,
-    safety::cai::{CaiGenerator, CaiSettings, Constitution, Material},
+    safety::cai::{CaiGenerator, CaiSettings, Constitution, Material, Speaker, Teacher},
     scenario::{CaiSection, Scenario},
 };
 
@@ -35,7 +36,7 @@ pub fn cai_generator(
         settings: CaiSettings {
             seed: scenario.seed,
             red_prompts: cai.red_prompts,
-            decoding: Decoding { max_new_tokens: cai.max_new_tokens, temperature: cai.temperature },
+            decoding: decoding(cai),
             sft_share: cai.sft_share,
             benign_share: cai.benign_share,
             max_length: scenario.training.max_length,
@@ -60,5 +61,15 @@ fn material(cai: &CaiSection, prepared: &Prepared) -> Result<Material, SetupErro
         let goals = prepared.data.server_goals.iter();
         goals.map(|goal| vec![ChatMessage::new(Role::User, &goal.text)]).collect()
     };
-    Ok(Material::RedPrompts { prompts, constitution, teacher: None })
+    let teacher = cai.teacher.clone().map(|settings| teacher(settings, cai)).transpose()?;
+    Ok(Material::RedPrompts { prompts, constitution, teacher })
+}
+
+fn teacher(settings: EndpointSettings, cai: &CaiSection) -> Result<Arc<dyn Speaker>, SetupError> {
+    let endpoint = ChatEndpoint::new(settings).map_err(|error| SetupError::Other(format!("cai.teacher: {error}")))?;
+    Ok(Arc::new(Teacher { endpoint, decoding: decoding(cai) }))
+}
+
+fn decoding(cai: &CaiSection) -> Decoding {
+    Decoding { max_new_tokens: cai.max_new_tokens, temperature: cai.temperature }
 }

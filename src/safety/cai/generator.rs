@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use fedward_actors::{
     cancel::CancelFlag,
-    ports::{Cost, GuardModel, PortError, PortResult, Realigner, Realignment, RealignmentCost, RealignmentReport},
+    ports::{Cost, GuardModel, PortResult, Realigner, Realignment, RealignmentCost, RealignmentReport},
     protocol::{Adapter, ChatMessage, ChatRow, RoundId},
     streams::{Purpose, stream},
 };
@@ -93,9 +93,6 @@ impl Realigner for CaiGenerator {
     fn realign(&self, round: RoundId, global: &Adapter, cancel: &CancelFlag) -> PortResult<Realignment> {
         let harvest = self.harvest(round, global, cancel)?;
         let kept = harvest.screened.pairs.len();
-        if kept < FEWEST {
-            return Err(too_few(kept, &harvest));
-        }
         let mut done = Realignment {
             adapter: global.clone(),
             report: RealignmentReport {
@@ -107,13 +104,18 @@ impl Realigner for CaiGenerator {
             },
             warnings: Vec::new(),
         };
+        if kept < FEWEST {
+            done.warnings.push(too_few(kept, &harvest));
+            done.report.discarded = harvest.screened.discarded;
+            return Ok(done);
+        }
         let (revisions, preferences) = self.divide(harvest.screened);
         if !revisions.is_empty() {
             self.add_tuning(round, &revisions, &mut done, cancel)?;
         }
         self.add_preferences(round, preferences, &mut done, cancel)?;
         if done.report.steps == 0 {
-            return Err(PortError::Failed(done.warnings.join("; ")));
+            done.warnings.push("not realigned".into());
         }
         Ok(done)
     }
@@ -164,7 +166,7 @@ impl CaiGenerator {
         let cost = Cost { tokens: talks.read_tokens, flops: speaker.flops(talks.read_tokens), ..Cost::default() };
         Ok(Harvest {
             asked: prompts.len(),
-            screened: Screened::of_dialogues(&talks.dialogues),
+            screened: Screened::of_dialogues(&talks),
             generated_tokens: talks.generated_tokens,
             cost,
         })
@@ -232,9 +234,13 @@ impl CaiGenerator {
     }
 }
 
-fn too_few(kept: usize, harvest: &Harvest) -> PortError {
-    PortError::Failed(format!(
-        "only {kept} of {} revisions survived ({:?} discarded), fewer than {FEWEST}",
-        harvest.asked, harvest.screened.discarded
-    ))
+fn too_few(kept: usize, harvest: &Harvest) -> String {
+    let discarded: Vec<_> =
+        harvest.screened.discarded.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    let discarded = discarded.join(", ");
+    format!(
+        "not realigned: {kept} of {} revisions survived ({discarded}), fewer than {FEWEST}; give it more red prompts, \
+         longer replies or prepared pairs (cai.red_prompts, cai.max_new_tokens, cai.data)",
+        harvest.asked
+    )
 }

@@ -7,6 +7,7 @@ mod generator;
 mod revisions;
 mod screening;
 mod speaker;
+mod teacher;
 mod tuning;
 
 pub use constitution::{Constitution, ConstitutionError, Principle};
@@ -14,4 +15,5 @@ pub use generator::{CaiGenerator, CaiSettings, Harvest, Material};
 pub use revisions::{Dialogue, Dialogues};
 pub use screening::{Discard, Screened};
 pub use speaker::{SelfSpeaker, Speaker};
+pub use teacher::Teacher;
 pub use tuning::Effort;

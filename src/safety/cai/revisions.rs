@@ -26,8 +26,10 @@ pub struct Dialogue {
 /// Dialogues with what they cost.
 #[derive(Clone, Debug, Default)]
 pub struct Dialogues {
-    /// One a red prompt, in their order.
+    /// One a red prompt that got all three replies, in their order.
     pub dialogues: Vec<Dialogue>,
+    /// Red prompts without one of the three.
+    pub unanswered: usize,
     /// Tokens generated in all turns.
     pub generated_tokens: u64,
     /// Tokens read: each turn's conversation, and what was generated.
@@ -47,44 +49,80 @@ pub(super) fn converse(
     cancel: &CancelFlag,
 ) -> PortResult<Dialogues> {
     let mut draw = stream(seed, Purpose::RedPrompts, round, Some(ClientId(0)));
-    let principles: Vec<&Principle> = prompts
+    let mut talks = prompts
         .iter()
-        .map(|_| constitution.draw(&mut draw).ok_or_else(|| PortError::Failed("the constitution is empty".into())))
-        .collect::<Result<_, _>>()?;
-    let mut talks = prompts.to_vec();
-    let take_turn = |talks: &mut [Vec<ChatMessage>], turn| -> PortResult<Vec<Reply>> {
-        let replies = speaker.reply(talks, turn, round, cancel)?;
-        for (talk, reply) in talks.iter_mut().zip(&replies) {
-            talk.push(ChatMessage::new(Role::Assistant, reply.text.trim()));
-        }
-        Ok(replies)
-    };
-    let answers = take_turn(&mut talks, 0)?;
+        .map(|prompt| {
+            let principle = constitution.draw(&mut draw);
+            let principle = principle.ok_or_else(|| PortError::Failed("the constitution is empty".into()))?;
+            Ok(Talk { prompt, principle, turns: prompt.clone(), replies: Vec::new() })
+        })
+        .collect::<PortResult<Vec<_>>>()?;
+    let mut made = Dialogues::default();
+    let mut take_turn = |talks, turn| made.take_turn(speaker, talks, turn, round, cancel);
+    talks = take_turn(talks, 0)?;
     let examples = constitution.example_turns();
     for talk in &mut talks {
-        let opening = talk.iter().take_while(|message| message.role == Role::System).count();
-        talk.splice(opening..opening, examples.iter().cloned());
+        talk.show(&examples);
+        talk.ask(&talk.principle.critic);
     }
-    ask(&mut talks, |index| &principles[index].critic);
-    let critiques = take_turn(&mut talks, 1)?;
-    ask(&mut talks, |index| &principles[index].revision);
-    let revisions = take_turn(&mut talks, 2)?;
-
-    let replies = || [&answers, &critiques, &revisions].into_iter().flatten();
-    let generated_tokens = replies().map(|reply| reply.tokens as u64).sum();
-    let read_tokens = generated_tokens + replies().map(|reply| reply.prompt_tokens as u64).sum::<u64>();
-    let replies = answers.into_iter().zip(critiques).zip(revisions);
-    let dialogues = prompts
-        .iter()
-        .zip(replies)
-        .map(|(prompt, ((answer, critique), revision))| Dialogue { prompt: prompt.clone(), answer, critique, revision })
-        .collect();
-    Ok(Dialogues { dialogues, generated_tokens, read_tokens })
+    talks = take_turn(talks, 1)?;
+    for talk in &mut talks {
+        talk.ask(&talk.principle.revision);
+    }
+    talks = take_turn(talks, 2)?;
+    made.dialogues = talks.into_iter().filter_map(Talk::finish).collect();
+    made.unanswered = prompts.len() - made.dialogues.len();
+    Ok(made)
 }
 
-fn ask<'a>(talks: &mut [Vec<ChatMessage>], request: impl Fn(usize) -> &'a str) {
-    for (index, talk) in talks.iter_mut().enumerate() {
-        talk.push(ChatMessage::new(Role::User, request(index)));
+/// A conversation under way.
+struct Talk<'a> {
+    prompt: &'a [ChatMessage],
+    principle: &'a Principle,
+    turns: Vec<ChatMessage>,
+    replies: Vec<Reply>,
+}
+
+impl Talk<'_> {
+    /// Puts examples in front, behind a system turn.
+    fn show(&mut self, examples: &[ChatMessage]) {
+        let opening = self.turns.iter().take_while(|message| message.role == Role::System).count();
+        self.turns.splice(opening..opening, examples.iter().cloned());
+    }
+
+    fn ask(&mut self, request: &str) {
+        self.turns.push(ChatMessage::new(Role::User, request));
+    }
+
+    fn hear(mut self, reply: Reply) -> Self {
+        self.turns.push(ChatMessage::new(Role::Assistant, reply.text.trim()));
+        self.replies.push(reply);
+        self
+    }
+
+    fn finish(self) -> Option<Dialogue> {
+        let [answer, critique, revision] = self.replies.try_into().ok()?;
+        Some(Dialogue { prompt: self.prompt.to_vec(), answer, critique, revision })
+    }
+}
+
+impl Dialogues {
+    /// Lets the speaker reply to all talks, and counts; those without a reply end here.
+    fn take_turn<'a>(
+        &mut self,
+        speaker: &dyn Speaker,
+        talks: Vec<Talk<'a>>,
+        turn: u32,
+        round: RoundId,
+        cancel: &CancelFlag,
+    ) -> PortResult<Vec<Talk<'a>>> {
+        let conversations: Vec<_> = talks.iter().map(|talk| talk.turns.clone()).collect();
+        let replies = speaker.reply(&conversations, turn, round, cancel)?;
+        for reply in replies.iter().flatten() {
+            self.generated_tokens += reply.tokens as u64;
+            self.read_tokens += (reply.prompt_tokens + reply.tokens) as u64;
+        }
+        Ok(talks.into_iter().zip(replies).filter_map(|(talk, reply)| Some(talk.hear(reply?))).collect())
     }
 }
 
@@ -105,7 +143,7 @@ mod tests {
             turn: u32,
             _: RoundId,
             _: &CancelFlag,
-        ) -> PortResult<Vec<Reply>> {
+        ) -> PortResult<Vec<Option<Reply>>> {
             self.0.lock().unwrap().push(conversations.to_vec());
             let reply = |index| Reply {
                 text: format!("turn {turn} of {index} "),
@@ -113,7 +151,7 @@ mod tests {
                 tokens: 2,
                 prompt_tokens: 10,
             };
-            Ok((0..conversations.len()).map(reply).collect())
+            Ok((0..conversations.len()).map(|index| Some(reply(index))).collect())
         }
 
         fn flops(&self, _: u64) -> f64 {

@@ -8,7 +8,7 @@ use fedward_actors::{
     protocol::{ChatMessage, ChatRow, Role},
 };
 
-use super::Dialogue;
+use super::Dialogues;
 use crate::{
     data::PreferencePair,
     model::{FinishReason, Reply},
@@ -17,6 +17,8 @@ use crate::{
 /// Why a revision, or the pair of revision and answer, is not trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Discard {
+    /// One of the three turns got no reply.
+    Unanswered,
     /// The revision says nothing.
     Empty,
     /// The revision was cut off before its first sentence ended.
@@ -31,6 +33,7 @@ impl Discard {
     /// Its name in records.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Unanswered => "unanswered",
             Self::Empty => "empty",
             Self::Unfinished => "unfinished",
             Self::Unsafe => "unsafe",
@@ -50,9 +53,12 @@ pub struct Screened {
 
 impl Screened {
     /// Finished revisions of dialogues.
-    pub(super) fn of_dialogues(dialogues: &[Dialogue]) -> Self {
+    pub(super) fn of_dialogues(made: &Dialogues) -> Self {
         let mut screened = Self::default();
-        for dialogue in dialogues {
+        for _ in 0..made.unanswered {
+            screened.count(Discard::Unanswered);
+        }
+        for dialogue in &made.dialogues {
             match whole_sentences(&dialogue.revision) {
                 Ok(revision) => {
                     // An answer that ends in mid-sentence would be told from a revision by that alone.
@@ -131,6 +137,7 @@ mod tests {
     use fedward_actors::protocol::Verdict;
 
     use super::*;
+    use crate::safety::cai::Dialogue;
 
     fn reply(text: &str, finish_reason: FinishReason) -> Reply {
         Reply { text: text.into(), finish_reason, tokens: 1, prompt_tokens: 1 }
@@ -175,7 +182,7 @@ mod tests {
     #[test]
     fn every_reason_is_counted_and_the_rest_kept_in_order() {
         let (stop, length) = (FinishReason::Stop, FinishReason::Length);
-        let dialogues = [
+        let dialogues = vec![
             dialogue("Sure. And", "I cannot.", stop),
             dialogue("Sure.", "", stop),
             dialogue("Sure.", "no end", length),
@@ -183,12 +190,12 @@ mod tests {
             dialogue("I cannot. So", " I cannot. So on", length),
             dialogue("", "No.", stop),
         ];
-        let mut screened = Screened::of_dialogues(&dialogues);
+        let mut screened = Screened::of_dialogues(&Dialogues { dialogues, unanswered: 2, ..Dialogues::default() });
         screened.drop_unsafe(&(Arc::new(WordGuard) as _), &CancelFlag::new()).unwrap();
         assert_eq!(screened.pairs.len(), 3);
         screened.drop_same();
         assert_eq!(screened.pairs, [PreferencePair::single_turn("a red prompt", "I cannot.", "Sure.")]);
-        let counts = [("empty", 1), ("same", 2), ("unfinished", 1), ("unsafe", 1)];
+        let counts = [("empty", 1), ("same", 2), ("unanswered", 2), ("unfinished", 1), ("unsafe", 1)];
         assert_eq!(screened.discarded, counts.map(|(name, count)| (name.to_owned(), count)).into());
     }
 }

@@ -18,7 +18,8 @@ pub(super) const TURNS: u32 = 3;
 
 /// Gives the next turn of conversations.
 pub trait Speaker: Send + Sync {
-    /// One reply a conversation, in their order. `turn` counts from 0: answer, critique, revision.
+    /// One reply a conversation, in their order, `None` for one that gets none. `turn` counts from 0: answer, critique,
+    /// revision.
     ///
     /// # Errors
     ///
@@ -29,7 +30,7 @@ pub trait Speaker: Send + Sync {
         turn: u32,
         round: RoundId,
         cancel: &CancelFlag,
-    ) -> PortResult<Vec<Reply>>;
+    ) -> PortResult<Vec<Option<Reply>>>;
 
     /// Floating-point operations of reading `tokens` tokens here; 0 where it is computed elsewhere.
     fn flops(&self, tokens: u64) -> f64;
@@ -54,13 +55,14 @@ impl Speaker for SelfSpeaker<'_> {
         turn: u32,
         round: RoundId,
         cancel: &CancelFlag,
-    ) -> PortResult<Vec<Reply>> {
+    ) -> PortResult<Vec<Option<Reply>>> {
         // A stream a turn and prompt: the "client" of this purpose numbers prompts, three turns apart.
         let rng_of = |index: usize| {
             let id = ClientId(TURNS * index as u32 + turn);
             stream(self.seed, Purpose::Sampling, round, Some(id))
         };
-        Ok(self.model.reply(Some(self.adapter), conversations, self.decoding, &rng_of, cancel)?)
+        let replies = self.model.reply(Some(self.adapter), conversations, self.decoding, &rng_of, cancel)?;
+        Ok(replies.into_iter().map(Some).collect())
     }
 
     fn flops(&self, tokens: u64) -> f64 {
