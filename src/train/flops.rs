@@ -70,6 +70,7 @@ mod tests {
             rope_scaling: None,
             max_position_embeddings: 8_192,
             tie_word_embeddings: true,
+            design: crate::model::Design::LLAMA,
         };
         // SmolLM2-135M has 134,515,008 parameters, of which 61 norms of 576 are in no matrix multiplication.
         let weights = base_weights(&config);
