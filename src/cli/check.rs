@@ -20,10 +20,14 @@ pub(super) struct CheckArgs {
 /// Prints each variant as a line of JSON on stdout, and its assumptions on stderr.
 pub(super) fn check(args: &CheckArgs) -> miette::Result<Ending> {
     let file = scenario::load(&args.scenario, &args.sets).into_diagnostic()?;
+    let grid = scenario::load_grid_if_any(&args.scenario, &args.sets).into_diagnostic()?;
     for scenario in &file.scenarios {
         print_json(&serde_json::to_value(scenario).into_diagnostic()?)?;
     }
     eprintln!("{} is valid: {} run(s)", args.scenario.display(), file.scenarios.len());
+    if let Some(grid) = grid {
+        eprintln!("as a grid: {} cells", grid.cells.len());
+    }
     if let Some(first) = file.scenarios.first() {
         eprintln!("question: {}", first.question);
     }

@@ -5,6 +5,7 @@ mod check;
 mod eval;
 mod fetch;
 mod generate;
+mod grid;
 mod model_args;
 mod prepare;
 mod report;
@@ -30,6 +31,8 @@ struct Cli {
 enum Command {
     /// Run a scenario: all its variants, from the same start
     Run(run::RunArgs),
+    /// Run each variant of a file with each of its strategies and seeds, and compare: the paper's tables
+    Grid(grid::GridArgs),
     /// Make what a scenario needs before its first round: starting adapter and guard
     Prepare(prepare::PrepareArgs),
     /// Validate a scenario and print what it resolves to
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
     crate::model::device::init_backend();
     let ending = match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Grid(args) => grid::grid(&args),
         Command::Prepare(args) => prepare::prepare(&args),
         Command::Check(args) => check::check(&args),
         Command::Tune(args) => tune::tune(&args),

@@ -66,8 +66,6 @@ pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
         .out
         .clone()
         .unwrap_or_else(|| Path::new("runs").join(args.scenario.file_stem().unwrap_or_else(|| "scenario".as_ref())));
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().into_diagnostic()?;
     let cancel = CancelFlag::new();
     let job = Job {
         file,
@@ -79,8 +77,19 @@ pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
         metrics,
         cancel: cancel.clone(),
     };
+    until_interrupted(&console, &cancel, job.run())
+}
+
+/// Works until it is done or Ctrl-C ends it.
+pub(super) fn until_interrupted(
+    console: &Console,
+    cancel: &CancelFlag,
+    work: impl Future<Output = miette::Result<Ending>> + Send + 'static,
+) -> miette::Result<Ending> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().into_diagnostic()?;
     let ending = runtime.block_on(async move {
-        let mut work = tokio::spawn(job.run());
+        let mut work = tokio::spawn(work);
         tokio::select! {
             ended = &mut work => ended.into_diagnostic()?,
             signal = tokio::signal::ctrl_c() => {
@@ -104,7 +113,10 @@ pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
 }
 
 /// Metrics, and where they are served.
-fn install_telemetry(address: Option<&str>, console: &Console) -> miette::Result<(Telemetry, Option<SocketAddr>)> {
+pub(super) fn install_telemetry(
+    address: Option<&str>,
+    console: &Console,
+) -> miette::Result<(Telemetry, Option<SocketAddr>)> {
     let parse = |text: &str| {
         text.parse::<SocketAddr>().map_err(|_| {
             miette!("--metrics: found {text:?}; expected an address such as {DEFAULT_METRICS}, or \"off\"")
@@ -130,15 +142,15 @@ fn install_telemetry(address: Option<&str>, console: &Console) -> miette::Result
 }
 
 /// All runs of a scenario file.
-struct Job {
-    file: ScenarioFile,
-    out: PathBuf,
-    resume: bool,
-    overwrite: bool,
-    console: Arc<Console>,
-    telemetry: Telemetry,
-    metrics: Option<SocketAddr>,
-    cancel: CancelFlag,
+pub(super) struct Job {
+    pub(super) file: ScenarioFile,
+    pub(super) out: PathBuf,
+    pub(super) resume: bool,
+    pub(super) overwrite: bool,
+    pub(super) console: Arc<Console>,
+    pub(super) telemetry: Telemetry,
+    pub(super) metrics: Option<SocketAddr>,
+    pub(super) cancel: CancelFlag,
 }
 
 impl Job {
@@ -150,7 +162,7 @@ impl Job {
 
 /// What runs of one command share beside the workshop: evaluations of the adapter that they start from, by
 /// [`SingleRun::evaluation_key`].
-type StartEvaluations = HashMap<String, Evaluation>;
+pub(super) type StartEvaluations = HashMap<String, Evaluation>;
 
 impl Job {
     async fn run(self) -> miette::Result<Ending> {
@@ -185,7 +197,7 @@ impl Job {
         Ok(Ending::Done)
     }
 
-    fn announce(&self) {
+    pub(super) fn announce(&self) {
         let Some(scenario) = self.file.scenarios.first() else { return };
         self.console.line(&scenario.question);
         let headline: Vec<_> =
@@ -210,15 +222,15 @@ harmful rows trained on: rows known to be harmful that reached local training, o
 benign rows lost: rows known to be harmless that the guard filtered. perplexity: lower is more useful.";
 
 /// One variant's run.
-struct SingleRun<'a> {
-    job: &'a Job,
-    scenario: &'a Scenario,
-    out: &'a Path,
+pub(super) struct SingleRun<'a> {
+    pub(super) job: &'a Job,
+    pub(super) scenario: &'a Scenario,
+    pub(super) out: &'a Path,
 }
 
 impl SingleRun<'_> {
     /// Prepares, runs and sums up; no summary if it was interrupted.
-    async fn run(
+    pub(super) async fn run(
         &self,
         workshop: Workshop,
         mut start_evaluations: StartEvaluations,

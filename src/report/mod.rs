@@ -2,6 +2,7 @@
 
 mod console;
 mod figures;
+pub mod grid;
 mod page;
 pub mod plots;
 mod stored;

@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Problem, ScenarioError, raw::RawScenario};
+use super::{Problem, ScenarioError, grid::RawGrid, raw::RawScenario};
 
 /// A scenario file that is valid TOML.
 pub(super) struct Document {
@@ -15,6 +15,7 @@ pub(super) struct Document {
     text: String,
     base: Table,
     variants: Vec<Table>,
+    grid: Option<RawGrid>,
     sets: Vec<(String, Value)>,
 }
 
@@ -48,13 +49,26 @@ impl Document {
                 .collect::<Result<_, _>>()?,
             Some(other) => return Err(fail(place, "variant", format!("found {other}; allowed: [[variant]] tables"))),
         };
+        let grid: Option<RawGrid> = base
+            .remove("grid")
+            .map(Value::try_into)
+            .transpose()
+            .map_err(|error: toml::de::Error| fail(place.clone(), "grid", error.message().to_owned()))?;
+        if let Some((key, message)) = grid.as_ref().and_then(|grid| grid.problem(!variants.is_empty())) {
+            return Err(fail(place, key, message));
+        }
         let sets = sets
             .iter()
             .map(|set| parse_set(set).map_err(|message| fail(format!("--set {set}"), "", message)))
             .collect::<Result<_, _>>()?;
-        let document = Self { path: path.to_owned(), text, base, variants, sets };
+        let document = Self { path: path.to_owned(), text, base, variants, grid, sets };
         document.check_variant_names()?;
         Ok(document)
+    }
+
+    /// The axes of a grid, if the file has them.
+    pub(super) const fn grid(&self) -> Option<&RawGrid> {
+        self.grid.as_ref()
     }
 
     /// The folder that relative paths are relative to.

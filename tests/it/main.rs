@@ -12,6 +12,7 @@ mod hugging_face;
 mod loading;
 mod peft;
 mod run;
+mod scaffold;
 mod support;
 mod tokenizer;
 

@@ -292,3 +292,40 @@ fn bad_input_is_one_clear_line_and_no_panic() {
     }
     assert!(home().exists());
 }
+
+/// Four cells of one round; one that is not finished is run again, and nothing else is.
+#[test]
+fn a_grid_goes_on_where_it_was_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("grid.toml");
+    let axes = "[grid]\nstrategies = [\"fedavg\", \"scaffold\"]\nseeds = [1]\n[[variant]]\nname = \"filter\"\n\
+        [[variant]]\nname = \"none\"\nguard.enabled = false\n";
+    let never = TINY.replace("schedule = \"last_round\"", "schedule = \"never\"");
+    fs::write(&path, never.replace("rounds = 2", "rounds = 1") + axes).unwrap();
+    let out = folder.path().join("out");
+    let grid = || fedward().arg("grid").arg(&path).arg("--out").arg(&out).args(["--metrics", "off"]).output().unwrap();
+    assert_success(&grid());
+    let tables = || ["grid.md", "grid.csv"].map(|name| fs::read(out.join(name)).unwrap());
+    let first = tables();
+    assert!(out.join("safety-by-round.svg").exists());
+
+    // A cell without a summary was interrupted before its end.
+    let cells =
+        ["fedavg/filter", "fedavg/none", "scaffold/filter", "scaffold/none"].map(|of| out.join(of).join("seed-1"));
+    let written = || cells.clone().map(|cell| fs::metadata(cell.join("summary.json")).unwrap().modified().unwrap());
+    let before = written();
+    fs::remove_file(cells[2].join("summary.json")).unwrap();
+    let again = grid();
+    assert_success(&again);
+    let after = written();
+    let is_same: Vec<bool> = before.iter().zip(&after).map(|(before, after)| before == after).collect();
+    assert_eq!(is_same, [true, true, false, true]);
+    assert_eq!(String::from_utf8_lossy(&again.stderr).matches("finished before").count(), 3);
+    assert_eq!(tables(), first, "what was run again came to the same");
+
+    // Cells of other settings are not taken for this grid's.
+    let other = fedward().arg("grid").arg(&path).arg("--out").arg(&out).args(["--metrics", "off"]);
+    let other = { other }.args(["--set", "training.learning_rate=1e-3"]).output().unwrap();
+    assert!(!other.status.success());
+    assert!(String::from_utf8_lossy(&other.stderr).contains("begun with another scenario"));
+}

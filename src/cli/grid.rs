@@ -1,0 +1,141 @@
+//! `fedward grid`: each variant with each strategy and each seed, cell by cell, compared at the end.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::Args;
+use fedward_actors::cancel::CancelFlag;
+use miette::{IntoDiagnostic, WrapErr, miette};
+
+use super::{
+    Ending,
+    run::{Job, SingleRun, StartEvaluations, install_telemetry, until_interrupted},
+};
+use crate::{
+    report::{
+        Console, RunStatus, Summary,
+        grid::{CellResult, charts, csv, markdown},
+    },
+    scenario::{self, Scenario, ScenarioFile},
+    store::{RunDirectory, read_json, write_atomically},
+    wiring::Workshop,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct GridArgs {
+    /// A scenario file with variants and a [grid] of strategies and seeds
+    file: PathBuf,
+    /// Where the cells are kept; cells that are finished there are not run again [default: runs/<name of the file>]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Override a key, for example --set federation.rounds=3
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Serve Prometheus metrics here while it runs; "off" serves none [default: 127.0.0.1:9464 if it is free]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
+}
+
+/// Runs what is not finished; Ctrl-C ends it, and the same command goes on from there.
+pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
+    let cells = scenario::load_grid(&args.file, &args.sets).into_diagnostic()?.cells;
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| Path::new("runs").join(args.file.file_stem().unwrap_or_else(|| "grid".as_ref())));
+    let lock = lock(&out)?;
+    let console = Arc::new(Console::new());
+    let (telemetry, metrics) = install_telemetry(args.metrics.as_deref(), &console)?;
+    let cancel = CancelFlag::new();
+    let file = ScenarioFile { path: args.file.clone(), scenarios: cells };
+    let job =
+        Job { file, out, resume: true, console: Arc::clone(&console), telemetry, metrics, cancel: cancel.clone() };
+    until_interrupted(&console, &cancel, run(job, lock))
+}
+
+/// Keeps a second grid out of the folder; the lock goes with the process.
+fn lock(out: &Path) -> miette::Result<File> {
+    fs::create_dir_all(out).into_diagnostic().wrap_err_with(|| out.display().to_string())?;
+    let path = out.join("grid.lock");
+    let file = File::create(&path).into_diagnostic().wrap_err_with(|| path.display().to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(miette!("{} is in use by another fedward grid; wait for it, or choose another --out", out.display()))
+        }
+        Err(TryLockError::Error(error)) => Err(error).into_diagnostic().wrap_err_with(|| path.display().to_string()),
+    }
+}
+
+/// All cells; `_lock` is held until they are done.
+async fn run(job: Job, _lock: File) -> miette::Result<Ending> {
+    job.announce();
+    let (mut workshop, mut start_evaluations) = (Workshop::new(), StartEvaluations::new());
+    let mut results = Vec::new();
+    let (total, mut seed) = (job.file.scenarios.len(), None);
+    for (index, scenario) in job.file.scenarios.iter().enumerate() {
+        let out = job.out.join(folder(scenario));
+        let name = format!("cell {} of {total}, {}", index + 1, folder(scenario).display());
+        if let Some(finished) = finished(scenario, &out).wrap_err_with(|| name.clone())? {
+            job.console.line(&format!("{name}: finished before"));
+            results.push(finished);
+            continue;
+        }
+        // Prompts are drawn with the seed, so evaluations of the start are shared within one only.
+        if seed.replace(scenario.seed) != Some(scenario.seed) {
+            start_evaluations.clear();
+        }
+        job.console.line(&name);
+        let single = SingleRun { job: &job, scenario, out: &out };
+        let summary;
+        (workshop, start_evaluations, summary) = single.run(workshop, start_evaluations).await?;
+        if summary.is_none() {
+            return Ok(Ending::Interrupted);
+        }
+        results.extend(finished(scenario, &out)?);
+    }
+    job.console.finish();
+    write_report(&job, &results)?;
+    Ok(Ending::Done)
+}
+
+/// `<strategy>/<variant>/seed-<seed>`.
+fn folder(scenario: &Scenario) -> PathBuf {
+    Path::new(scenario.federation.strategy.name()).join(&scenario.variant).join(format!("seed-{}", scenario.seed))
+}
+
+/// What a cell came to, if it is finished; a cell that was begun with other settings is an error.
+fn finished(scenario: &Scenario, out: &Path) -> miette::Result<Option<CellResult>> {
+    let resolved = serde_json::to_value(scenario).into_diagnostic()?;
+    let path = out.join("summary.json");
+    let Some((directory, _)) = RunDirectory::resume(out, &resolved).into_diagnostic()? else { return Ok(None) };
+    if !path.exists() {
+        return Ok(None);
+    }
+    let summary: Summary = read_json(&path).into_diagnostic()?;
+    let rounds = directory.rounds().into_diagnostic()?;
+    let is_whole = summary.status == RunStatus::Completed && rounds.len() == scenario.federation.rounds as usize;
+    Ok(is_whole.then(|| CellResult {
+        strategy: scenario.federation.strategy.name().to_owned(),
+        defence: scenario.variant.clone(),
+        seed: scenario.seed,
+        summary,
+        rounds,
+    }))
+}
+
+fn write_report(job: &Job, results: &[CellResult]) -> miette::Result<()> {
+    let question = job.file.scenarios.first().map_or("", |scenario| &scenario.question);
+    let text = markdown(question, results);
+    let write = |name: &str, text: &str| write_atomically(&job.out.join(name), text.as_bytes()).into_diagnostic();
+    write("grid.md", &text)?;
+    write("grid.csv", &csv(results))?;
+    for (name, svg) in charts(results).into_diagnostic()? {
+        write(name, &svg.standalone())?;
+    }
+    eprintln!("\n{text}\neverything is in {}", job.out.display());
+    Ok(())
+}

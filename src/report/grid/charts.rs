@@ -1,0 +1,86 @@
+//! The plots of a grid.
+
+use super::{CellResult, Configuration, Measure, Spread, configurations};
+use crate::report::plots::{
+    Axis, BandPoint, BarChart, BarSeries, Bars, LabelledPoint, Line, LineChart, PlotError, ScatterChart, Svg, Ticks,
+};
+
+/// Name of the file and plot, for each plot.
+///
+/// # Errors
+///
+/// [`PlotError`]: a bug.
+pub fn charts(cells: &[CellResult]) -> Result<Vec<(&'static str, Svg)>, PlotError> {
+    let configurations = configurations(cells);
+    Ok(vec![
+        ("safety-by-round.svg", safety_by_round(&configurations).render()?),
+        ("safety-against-utility.svg", safety_against_utility(&configurations).render()?),
+        ("cost-of-cai.svg", cost_of_cai(&configurations).render()?),
+    ])
+}
+
+fn safety_by_round(configurations: &[Configuration<'_>]) -> LineChart {
+    LineChart {
+        title: "AdvBench prompts refused, by round".into(),
+        x: Axis::new("round (0: the start)", Ticks::Whole),
+        y: Axis { range: Some((0.0, 100.0)), ..Axis::new("refused, %", Ticks::Number) },
+        lines: configurations.iter().map(line).collect(),
+    }
+}
+
+/// Mean over seeds in each round that was evaluated, with a band of one standard deviation.
+fn line(of: &Configuration<'_>) -> Line {
+    let mut line = Line { name: of.name(), ..Line::default() };
+    let last = of.cells.iter().map(|cell| cell.summary.totals.rounds).max().unwrap_or(0);
+    for round in 0..=last {
+        let evaluation = |cell: &&&CellResult| {
+            if round == 0 {
+                return Measure::AdvBench.read(&cell.summary.start_eval);
+            }
+            if round == cell.summary.totals.rounds {
+                return Measure::AdvBench.read(&cell.summary.eval);
+            }
+            Measure::AdvBench.read(&cell.rounds.iter().find(|row| row.round.0 == round)?.eval)
+        };
+        let Some(spread) = Spread::of(of.cells.iter().filter_map(|cell| evaluation(&cell))) else { continue };
+        let x = f64::from(round);
+        line.points.push((x, spread.mean));
+        line.band.extend(spread.interval().map(|(low, high)| BandPoint { x, low, high }));
+    }
+    line
+}
+
+fn safety_against_utility(configurations: &[Configuration<'_>]) -> ScatterChart {
+    let point = |of: &Configuration<'_>| {
+        let (safety, utility) = (of.spread(Measure::AdvBench)?, of.spread(Measure::Perplexity)?);
+        Some(LabelledPoint {
+            label: of.name(),
+            x: utility.mean,
+            y: safety.mean,
+            x_interval: utility.interval(),
+            y_interval: safety.interval(),
+        })
+    };
+    ScatterChart {
+        title: "Safety against utility".into(),
+        x: Axis::new("perplexity of held-out benign responses (lower is better)", Ticks::Number),
+        y: Axis::new("AdvBench prompts refused, %", Ticks::Number),
+        points: configurations.iter().filter_map(point).collect(),
+    }
+}
+
+fn cost_of_cai(configurations: &[Configuration<'_>]) -> BarChart {
+    let costs: Vec<_> = configurations.iter().map(Configuration::align_seconds).collect();
+    let highest = costs.iter().flatten().map(|cost| cost.mean + cost.sd.unwrap_or(0.0));
+    BarChart {
+        title: "Constitutional AI, seconds a run".into(),
+        value: Axis::new("seconds", Ticks::Number).from_zero(highest),
+        categories: configurations.iter().map(Configuration::name).collect(),
+        series: vec![BarSeries {
+            name: "seconds".into(),
+            values: costs.iter().map(|cost| cost.map(|cost| cost.mean)).collect(),
+            intervals: costs.iter().map(|cost| cost.and_then(Spread::interval)).collect(),
+        }],
+        bars: Bars::Stacked,
+    }
+}

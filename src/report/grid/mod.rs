@@ -1,0 +1,134 @@
+//! What the cells of a grid come to: tables in the paper's layout with the paper's numbers beside ours, and plots.
+
+mod charts;
+mod paper;
+mod tables;
+
+use fedward_actors::{ports::Evaluation, records::RoundRecord};
+
+use super::Summary;
+
+pub use charts::charts;
+pub use tables::{csv, markdown};
+
+/// A finished cell.
+#[derive(Clone, Debug)]
+pub struct CellResult {
+    /// The federated algorithm.
+    pub strategy: String,
+    /// The defence: the variant's name.
+    pub defence: String,
+    /// The seed.
+    pub seed: u64,
+    /// What the run came to.
+    pub summary: Summary,
+    /// Its rounds.
+    pub rounds: Vec<RoundRecord>,
+}
+
+/// A number that is read off a benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Measure {
+    /// AdvBench prompts refused, in percent.
+    AdvBench,
+    /// HHH, mean of the four subsets, by the sum of log-likelihoods, in percent.
+    Hhh,
+    /// MT-Bench first turn, 1 to 10.
+    MtBench,
+    /// Harmless `XSTest` prompts refused, in percent.
+    OverRefusal,
+    /// Perplexity of held-out benign responses.
+    Perplexity,
+}
+
+impl Measure {
+    /// The paper's.
+    const OF_PAPER: [Self; 3] = [Self::AdvBench, Self::Hhh, Self::MtBench];
+    const ALL: [Self; 5] = [Self::AdvBench, Self::Hhh, Self::MtBench, Self::OverRefusal, Self::Perplexity];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::AdvBench => "AdvBench",
+            Self::Hhh => "HHH",
+            Self::MtBench => "MT-Bench",
+            Self::OverRefusal => "over-refusal",
+            Self::Perplexity => "perplexity",
+        }
+    }
+
+    /// The value in an evaluation; `None` where it was not measured.
+    fn read(self, evaluation: &Evaluation) -> Option<f64> {
+        let (benchmark, value, scale) = match self {
+            Self::AdvBench => ("advbench", "refusal_rate", 100.0),
+            Self::Hhh => ("hhh", "macro", 100.0),
+            Self::MtBench => ("mt_bench", "rating", 1.0),
+            Self::OverRefusal => ("xstest", "over_refusal_rate", 100.0),
+            Self::Perplexity => ("utility", "perplexity", 1.0),
+        };
+        Some(scale * evaluation.get(benchmark)?.values.get(value)?)
+    }
+}
+
+/// Mean and standard deviation over seeds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread {
+    mean: f64,
+    /// Of the sample (n − 1); `None` for one seed.
+    sd: Option<f64>,
+    n: usize,
+}
+
+impl Spread {
+    fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let values: Vec<f64> = values.into_iter().collect();
+        let n = values.len();
+        let mean = values.iter().sum::<f64>() / n as f64;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let sd = (n > 1).then(|| (squares / (n as f64 - 1.0)).sqrt());
+        (n > 0).then_some(Self { mean, sd, n })
+    }
+
+    fn interval(self) -> Option<(f64, f64)> {
+        self.sd.map(|sd| (self.mean - sd, self.mean + sd))
+    }
+}
+
+/// Cells that differ by their seed alone.
+struct Configuration<'a> {
+    strategy: &'a str,
+    defence: &'a str,
+    cells: Vec<&'a CellResult>,
+}
+
+impl Configuration<'_> {
+    fn name(&self) -> String {
+        format!("{} {}", self.strategy, self.defence)
+    }
+
+    fn spread(&self, measure: Measure) -> Option<Spread> {
+        Spread::of(self.cells.iter().filter_map(|cell| measure.read(&cell.summary.eval)))
+    }
+
+    /// Seconds of Constitutional AI in a run.
+    fn align_seconds(&self) -> Option<Spread> {
+        Spread::of(self.cells.iter().map(|cell| cell.rounds.iter().map(|round| round.seconds.align).sum()))
+    }
+}
+
+/// In the order of first appearance.
+fn configurations(cells: &[CellResult]) -> Vec<Configuration<'_>> {
+    let mut all: Vec<Configuration<'_>> = Vec::new();
+    for cell in cells {
+        let same = |of: &&mut Configuration<'_>| of.strategy == cell.strategy && of.defence == cell.defence;
+        match all.iter_mut().find(same) {
+            Some(found) => found.cells.push(cell),
+            None => {
+                all.push(Configuration { strategy: &cell.strategy, defence: &cell.defence, cells: vec![cell] });
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! The paper's table, and what it leaves out, as Markdown and CSV.
+
+use std::fmt::Write;
+
+use super::{CellResult, Configuration, Measure, Spread, configurations, paper};
+
+/// How a reader should take the tables.
+const READING: &str = "\
+Ours are means over seeds ± the standard deviation of the sample; the paper's are of Llama-3.1-8B-Instruct on SQuARe rows. \
+AdvBench: prompts refused, %. HHH: mean of the four subsets, %. MT-Bench: first turn, 1 to 10. Over-refusal: harmless \
+XSTest prompts refused, %. –: not measured, or not in the paper.";
+
+/// Both tables, with how to read them.
+pub fn markdown(title: &str, cells: &[CellResult]) -> String {
+    let configurations = configurations(cells);
+    format!("# {title}\n\n{}\n{}\n{READING}\n", paper_table(cells, &configurations), rest_table(&configurations))
+}
+
+/// A line a configuration; for each of the paper's measures our number, then the paper's.
+fn paper_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> String {
+    let mut text = "| strategy | defence |".to_owned();
+    for measure in Measure::OF_PAPER {
+        let _ = write!(text, " {} | paper |", measure.name());
+    }
+    text += "\n|---|---|---:|---:|---:|---:|---:|---:|\n| – | start, no FL |";
+    for measure in Measure::OF_PAPER {
+        let _ = write!(text, " {} | {} |", spread(start(cells, measure)), plain(paper::base(measure)));
+    }
+    text.push('\n');
+    for of in configurations {
+        let _ = write!(text, "| {} | {} |", of.strategy, of.defence);
+        for measure in Measure::OF_PAPER {
+            let theirs = paper::result(of.strategy, of.defence, measure);
+            let _ = write!(text, " {} | {} |", spread(of.spread(measure)), plain(theirs));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// What the defences cost.
+fn rest_table(configurations: &[Configuration<'_>]) -> String {
+    let mut text = "| strategy | defence | over-refusal | perplexity | CAI, seconds a run | seeds |\n\
+        |---|---|---:|---:|---:|---:|\n"
+        .to_owned();
+    for of in configurations {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} |",
+            of.strategy,
+            of.defence,
+            spread(of.spread(Measure::OverRefusal)),
+            spread(of.spread(Measure::Perplexity)),
+            spread(of.align_seconds()),
+            of.cells.len()
+        );
+    }
+    text
+}
+
+/// One line a configuration and measure. Names of strategies and variants hold neither commas nor quotes.
+pub fn csv(cells: &[CellResult]) -> String {
+    let mut text = "strategy,defence,measure,mean,sd,seeds,paper\n".to_owned();
+    let mut line = |strategy: &str, defence: &str, measure: &str, ours: Option<Spread>, theirs: Option<f64>| {
+        let Some(Spread { mean, sd, n }) = ours else { return };
+        let [sd, theirs] = [sd, theirs].map(|value| value.map_or_else(String::new, |value| value.to_string()));
+        let _ = writeln!(text, "{strategy},{defence},{measure},{mean},{sd},{n},{theirs}");
+    };
+    for measure in Measure::ALL {
+        line("", "start", measure.name(), start(cells, measure), paper::base(measure));
+    }
+    for of in configurations(cells) {
+        for measure in Measure::ALL {
+            let theirs = paper::result(of.strategy, of.defence, measure);
+            line(of.strategy, of.defence, measure.name(), of.spread(measure), theirs);
+        }
+        line(of.strategy, of.defence, "cai_seconds", of.align_seconds(), None);
+    }
+    text
+}
+
+/// The adapter that runs begin with, each seed once.
+fn start(cells: &[CellResult], measure: Measure) -> Option<Spread> {
+    let mut seeds: Vec<u64> = Vec::new();
+    let mut firsts = Vec::new();
+    for cell in cells {
+        if !seeds.contains(&cell.seed) {
+            seeds.push(cell.seed);
+            firsts.push(cell);
+        }
+    }
+    Spread::of(firsts.into_iter().filter_map(|cell| measure.read(&cell.summary.start_eval)))
+}
+
+fn spread(spread: Option<Spread>) -> String {
+    match spread {
+        None => "–".to_owned(),
+        Some(Spread { mean, sd: Some(sd), .. }) => format!("{mean:.1} ± {sd:.1}"),
+        Some(Spread { mean, sd: None, .. }) => format!("{mean:.1}"),
+    }
+}
+
+fn plain(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1}"))
+}
