@@ -134,8 +134,12 @@ fn a_strategy_without_settings_has_openfedllm_s() {
 fn the_scenarios_that_come_along_are_valid() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let mut count = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    let files = |folder: PathBuf| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let paths = files(folder.join("paper")).chain(files(folder)).filter(|path| path.is_file());
+    for path in paths {
+        if path.parent().is_some_and(|parent| parent.ends_with("paper")) {
+            assert!(!load_grid(&path, &[]).unwrap_or_else(|error| panic!("{error}")).cells.is_empty());
+        }
         let file = load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
         assert!(!file.scenarios.is_empty());
         count += 1;
