@@ -51,8 +51,16 @@ pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
     let (telemetry, metrics) = install_telemetry(args.metrics.as_deref(), &console)?;
     let cancel = CancelFlag::new();
     let file = ScenarioFile { path: args.file.clone(), scenarios: cells };
-    let job =
-        Job { file, out, resume: true, console: Arc::clone(&console), telemetry, metrics, cancel: cancel.clone() };
+    let job = Job {
+        file,
+        out,
+        resume: true,
+        overwrite: false,
+        console: Arc::clone(&console),
+        telemetry,
+        metrics,
+        cancel: cancel.clone(),
+    };
     until_interrupted(&console, &cancel, run(job, lock))
 }
 
@@ -75,7 +83,7 @@ async fn run(job: Job, _lock: File) -> miette::Result<Ending> {
     job.announce();
     let (mut workshop, mut start_evaluations) = (Workshop::new(), StartEvaluations::new());
     let mut results = Vec::new();
-    let (total, mut seed) = (job.file.scenarios.len(), None);
+    let total = job.file.scenarios.len();
     for (index, scenario) in job.file.scenarios.iter().enumerate() {
         let out = job.out.join(folder(scenario));
         let name = format!("cell {} of {total}, {}", index + 1, folder(scenario).display());
@@ -83,10 +91,6 @@ async fn run(job: Job, _lock: File) -> miette::Result<Ending> {
             job.console.line(&format!("{name}: finished before"));
             results.push(finished);
             continue;
-        }
-        // Prompts are drawn with the seed, so evaluations of the start are shared within one only.
-        if seed.replace(scenario.seed) != Some(scenario.seed) {
-            start_evaluations.clear();
         }
         job.console.line(&name);
         let single = SingleRun { job: &job, scenario, out: &out };

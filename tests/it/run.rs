@@ -303,8 +303,10 @@ fn a_grid_goes_on_where_it_was_interrupted() {
     let never = TINY.replace("schedule = \"last_round\"", "schedule = \"never\"");
     fs::write(&path, never.replace("rounds = 2", "rounds = 1") + axes).unwrap();
     let out = folder.path().join("out");
-    let grid = || fedward().arg("grid").arg(&path).arg("--out").arg(&out).args(["--metrics", "off"]).output().unwrap();
-    assert_success(&grid());
+    let grid = |more: &[&str]| {
+        fedward().arg("grid").arg(&path).arg("--out").arg(&out).args(["--metrics", "off"]).args(more).output().unwrap()
+    };
+    assert_success(&grid(&[]));
     let tables = || ["grid.md", "grid.csv"].map(|name| fs::read(out.join(name)).unwrap());
     let first = tables();
     assert!(out.join("safety-by-round.svg").exists());
@@ -315,7 +317,7 @@ fn a_grid_goes_on_where_it_was_interrupted() {
     let written = || cells.clone().map(|cell| fs::metadata(cell.join("summary.json")).unwrap().modified().unwrap());
     let before = written();
     fs::remove_file(cells[2].join("summary.json")).unwrap();
-    let again = grid();
+    let again = grid(&[]);
     assert_success(&again);
     let after = written();
     let is_same: Vec<bool> = before.iter().zip(&after).map(|(before, after)| before == after).collect();
@@ -324,8 +326,7 @@ fn a_grid_goes_on_where_it_was_interrupted() {
     assert_eq!(tables(), first, "what was run again came to the same");
 
     // Cells of other settings are not taken for this grid's.
-    let other = fedward().arg("grid").arg(&path).arg("--out").arg(&out).args(["--metrics", "off"]);
-    let other = { other }.args(["--set", "training.learning_rate=1e-3"]).output().unwrap();
+    let other = grid(&["--set", "training.learning_rate=1e-3"]);
     assert!(!other.status.success());
     assert!(String::from_utf8_lossy(&other.stderr).contains("begun with another scenario"));
 }
