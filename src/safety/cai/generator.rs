@@ -126,7 +126,7 @@ impl CaiGenerator {
     ///
     /// # Errors
     ///
-    /// [`PortError`] if generation or the guard fails.
+    /// [`fedward_actors::ports::PortError`] if generation or the guard fails.
     pub fn harvest(&self, round: RoundId, global: &Adapter, cancel: &CancelFlag) -> PortResult<Harvest> {
         let started = Instant::now();
         let mut harvest = match &self.material {
