@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{
     report::{
-        Console, RunStatus, Summary,
+        Console, Summary,
         grid::{CellResult, charts, csv, markdown},
     },
     scenario::{self, Scenario, ScenarioFile},
-    store::{RunDirectory, read_json, write_atomically},
+    store::{RunDirectory, write_atomically},
     wiring::Workshop,
 };
 
@@ -87,19 +87,18 @@ async fn run(job: Job, _lock: File) -> miette::Result<Ending> {
     for (index, scenario) in job.file.scenarios.iter().enumerate() {
         let out = job.out.join(folder(scenario));
         let name = format!("cell {} of {total}, {}", index + 1, folder(scenario).display());
-        if let Some(finished) = finished(scenario, &out).wrap_err_with(|| name.clone())? {
+        let single = SingleRun { job: &job, scenario, out: &out };
+        if let Some((key, summary)) = single.completed().wrap_err_with(|| name.clone())? {
             job.console.line(&format!("{name}: finished before"));
-            results.push(finished);
+            start_evaluations.insert(key, summary.start_eval.clone());
+            results.push(result(scenario, &out, summary)?);
             continue;
         }
         job.console.line(&name);
-        let single = SingleRun { job: &job, scenario, out: &out };
         let summary;
         (workshop, start_evaluations, summary) = single.run(workshop, start_evaluations).await?;
-        if summary.is_none() {
-            return Ok(Ending::Interrupted);
-        }
-        results.extend(finished(scenario, &out)?);
+        let Some(summary) = summary else { return Ok(Ending::Interrupted) };
+        results.push(result(scenario, &out, summary)?);
     }
     job.console.finish();
     write_report(&job, &results)?;
@@ -111,24 +110,15 @@ fn folder(scenario: &Scenario) -> PathBuf {
     Path::new(scenario.federation.strategy.name()).join(&scenario.variant).join(format!("seed-{}", scenario.seed))
 }
 
-/// What a cell came to, if it is finished; a cell that was begun with other settings is an error.
-fn finished(scenario: &Scenario, out: &Path) -> miette::Result<Option<CellResult>> {
-    let resolved = serde_json::to_value(scenario).into_diagnostic()?;
-    let path = out.join("summary.json");
-    let Some((directory, _)) = RunDirectory::resume(out, &resolved).into_diagnostic()? else { return Ok(None) };
-    if !path.exists() {
-        return Ok(None);
-    }
-    let summary: Summary = read_json(&path).into_diagnostic()?;
-    let rounds = directory.rounds().into_diagnostic()?;
-    let is_whole = summary.status == RunStatus::Completed && rounds.len() == scenario.federation.rounds as usize;
-    Ok(is_whole.then(|| CellResult {
+/// What a finished cell came to.
+fn result(scenario: &Scenario, out: &Path, summary: Summary) -> miette::Result<CellResult> {
+    Ok(CellResult {
         strategy: scenario.federation.strategy.name().to_owned(),
         defence: scenario.variant.clone(),
         seed: scenario.seed,
         summary,
-        rounds,
-    }))
+        rounds: RunDirectory::open(out).into_diagnostic()?.rounds().into_diagnostic()?,
+    })
 }
 
 fn write_report(job: &Job, results: &[CellResult]) -> miette::Result<()> {

@@ -277,7 +277,7 @@ impl SingleRun<'_> {
     }
 
     /// The summary of this run, if an earlier command has completed it and this one is to go on, and the key of its start.
-    fn completed(&self) -> miette::Result<Option<(String, Summary)>> {
+    pub(super) fn completed(&self) -> miette::Result<Option<(String, Summary)>> {
         if !self.job.resume || !RunDirectory::is_at(self.out) {
             return Ok(None);
         }

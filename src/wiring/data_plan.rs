@@ -18,7 +18,8 @@ use crate::{
 /// Benign rows that the server holds: alignment, guard training, Constitutional AI.
 const SERVER_BENIGN_ROWS: usize = 400;
 
-/// The rows of a run. No row is in two places.
+/// The rows of a run. Those of clients, of the server and for measuring do not overlap; clients share rows only where there
+/// are too few ([`data::mix`]).
 pub struct DataPlan {
     /// What each client holds.
     pub clients: Arc<FederatedRows>,
