@@ -16,7 +16,7 @@ use std::{
 use fedward_actors::{
     CancelFlag, FederationConfig, StartState,
     ports::{LocalTrainer, LocalTraining, NewMemories, PortError, PortResult, RunStore, TrainTask},
-    protocol::{Adapter, AdapterLayout, ChatRow, RoundId},
+    protocol::{Adapter, AdapterLayout, RoundId, TrainRows},
     records::{ClientRecord, RoundRecord},
     run_federation,
     testing::{Rehearsal, WeightedMean},
@@ -61,7 +61,7 @@ struct Untouched {
 }
 
 impl LocalTrainer for Untouched {
-    fn train(&self, task: &TrainTask, rows: &[ChatRow], _: &CancelFlag) -> PortResult<LocalTraining> {
+    fn train(&self, task: &TrainTask, rows: &TrainRows, _: &CancelFlag) -> PortResult<LocalTraining> {
         let global = &task.global;
         let adapter = if self.copies {
             Adapter::new(Arc::clone(global.layout()), global.values().to_vec()).unwrap_or_else(|_| global.clone())
@@ -69,9 +69,10 @@ impl LocalTrainer for Untouched {
             global.clone()
         };
         Ok(LocalTraining {
+            n_examples: rows.weight_sum(),
             adapter,
             steps: 1,
-            tokens: rows.len() as u64,
+            tokens: rows.rows().len() as u64,
             learning_rate_sum: 0.0,
             mean_loss: 0.0,
             seconds: 0.0,

@@ -1,4 +1,4 @@
-//! A client: shows its rows to its guard, trains on what the guard keeps, and reports once a ticket.
+//! A client: shows its rows to its guard, trains on what the guard leaves of them, and reports once a ticket.
 
 use std::sync::Arc;
 
@@ -8,15 +8,17 @@ use crate::{
     cancel::CancelFlag,
     compute::{AbortOnDrop, Compute, Panicked},
     fanout::{Address, Answer},
+    policy::{Assessed, GuardPolicy, count_unguarded},
     ports::{
         ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, LocalTraining, PortResult, TrainTask, TurnEnd,
         TurnStart,
     },
     protocol::{
-        ChatRow, ClientId, RowLabel, Ticket, Verdict,
+        ChatRow, ClientId, RoundId, Ticket, TrainRows,
         messages::{AssessRequest, ClientMessage, ClientReport, GuardMessage, LocalWork, Parcel, TurnRequest},
     },
     records::{DropReason, GuardCounts},
+    streams::{Purpose, stream},
 };
 
 /// The actor of one selected client. Between turns it holds nothing: rows and adapter live as long as its turn.
@@ -32,8 +34,19 @@ pub(crate) struct Site {
     /// What clients remember of earlier rounds.
     pub(crate) memories: Arc<dyn ClientMemories>,
     /// The guard that the server handed out, if it did.
-    pub(crate) guard: Option<Address<GuardMessage>>,
+    pub(crate) screener: Option<Screener>,
+    /// Seed of every random stream.
+    pub(crate) seed: u64,
     pub(crate) compute: Compute,
+}
+
+/// A guard as clients use it.
+pub(crate) struct Screener {
+    pub(crate) guard: Address<GuardMessage>,
+    /// What of a row it is shown.
+    pub(crate) assessed: Assessed,
+    /// What becomes of a row that it calls unsafe.
+    pub(crate) policy: GuardPolicy,
 }
 
 /// One client's own.
@@ -134,16 +147,15 @@ impl Site {
             Ok(rows) => rows,
             Err(error) => return dropped(GuardCounts::default(), DropReason::TrainingFailed(error.to_string())),
         };
-        let (kept, counts) = match self.screen(ticket, client, rows).await {
+        let (rows, counts) = match self.screen(ticket, client, rows).await {
             Ok(screened) => screened,
             Err(reason) => return dropped(GuardCounts::default(), DropReason::GuardUnavailable(reason)),
         };
-        if kept.is_empty() {
+        if rows.weight_sum() <= 0.0 {
             return dropped(counts, DropReason::NoRows);
         }
-        let n_examples = kept.len() as u64;
-        match self.train(ticket, client, parcel, kept).await? {
-            Ok((training, end)) => Ok(report(counts, LocalWork::Trained { training, n_examples, end })),
+        match self.train(ticket, client, parcel, rows).await? {
+            Ok((training, end)) => Ok(report(counts, LocalWork::Trained { training, end })),
             Err(error) => dropped(counts, DropReason::TrainingFailed(error.to_string())),
         }
     }
@@ -154,7 +166,7 @@ impl Site {
         ticket: Ticket,
         client: ClientId,
         Parcel { global, instructions }: Parcel,
-        rows: Arc<[ChatRow]>,
+        rows: TrainRows,
     ) -> Result<PortResult<(LocalTraining, TurnEnd)>, Panicked> {
         let (trainer, algorithm, memories) =
             (Arc::clone(&self.trainer), Arc::clone(&self.algorithm), Arc::clone(&self.memories));
@@ -175,51 +187,26 @@ impl Site {
         self.compute.run_without_slot(move |_| rows.rows(client)).await
     }
 
-    /// The rows to train on: all without a guard, else those that it calls safe. No verdict, no row (invariant S-1).
+    /// The rows to train on: all without a guard, else what its verdicts leave of them. No verdict, no row (invariant S-1).
     async fn screen(
         &self,
         ticket: Ticket,
         client: ClientId,
         rows: Arc<[ChatRow]>,
-    ) -> Result<(Arc<[ChatRow]>, GuardCounts), String> {
-        let Some(guard) = &self.guard else {
-            let counts = count_verdicts(&rows, |_| false);
-            return Ok((rows, counts));
+    ) -> Result<(TrainRows, GuardCounts), String> {
+        let Some(Screener { guard, assessed, policy }) = &self.screener else {
+            let counts = count_unguarded(&rows);
+            return Ok((TrainRows::new(rows), counts));
         };
-        let request = AssessRequest { ticket, client, rows: Arc::clone(&rows) };
+        let request = AssessRequest { ticket, client, rows: assessed.shown(&rows) };
         let verdicts = match guard.ask(None, |reply| GuardMessage::Assess(request, reply)).await {
             Answer::Reply(verdicts) => verdicts?,
             Answer::TimedOut | Answer::Died(_) => return Err("the guard stopped while it assessed the rows".to_owned()),
         };
-        keep_safe_rows(rows, &verdicts)
+        // Of no round: a client's row gets the same refusal whenever the client is selected.
+        let mut refusals = stream(self.seed, Purpose::Refusals, RoundId::START, Some(client));
+        policy.apply(&rows, &verdicts, &mut refusals)
     }
-}
-
-/// The rows that have a verdict of safe, and how the verdicts compare with the rows' labels.
-fn keep_safe_rows(rows: Arc<[ChatRow]>, verdicts: &[Verdict]) -> Result<(Arc<[ChatRow]>, GuardCounts), String> {
-    if verdicts.len() != rows.len() {
-        return Err(format!("the guard gave {} verdicts for {} rows", verdicts.len(), rows.len()));
-    }
-    let counts = count_verdicts(&rows, |row| verdicts[row].is_unsafe);
-    if counts.filtered == 0 {
-        return Ok((rows, counts));
-    }
-    let safe = rows.iter().zip(verdicts).filter(|(_, verdict)| !verdict.is_unsafe).map(|(row, _)| row.clone());
-    Ok((safe.collect(), counts))
-}
-
-fn count_verdicts(rows: &[ChatRow], is_filtered: impl Fn(usize) -> bool) -> GuardCounts {
-    let mut counts = GuardCounts::default();
-    for (index, row) in rows.iter().enumerate() {
-        if is_filtered(index) {
-            counts.filtered += 1;
-            counts.filtered_safe += u64::from(row.label == Some(RowLabel::Safe));
-        } else {
-            counts.kept += 1;
-            counts.kept_unsafe += u64::from(row.label == Some(RowLabel::Unsafe));
-        }
-    }
-    counts
 }
 
 #[cfg(test)]
@@ -227,33 +214,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::protocol::{Attempt, RoundId};
-
-    fn row(label: Option<RowLabel>) -> ChatRow {
-        ChatRow { label, ..ChatRow::single_turn("question", "answer") }
-    }
-
-    fn verdict(is_unsafe: bool) -> Verdict {
-        Verdict { unsafe_probability: f32::from(u8::from(is_unsafe)), is_unsafe, hazards: Vec::new() }
-    }
-
-    #[test]
-    fn s_1_only_rows_with_a_verdict_of_safe_are_kept() {
-        use RowLabel::{Safe, Unsafe};
-        let rows: Arc<[ChatRow]> = [Some(Safe), Some(Unsafe), Some(Safe), Some(Unsafe), None].map(row).into();
-        let verdicts = [false, true, true, false, true].map(verdict);
-        let (kept, counts) = keep_safe_rows(Arc::clone(&rows), &verdicts).unwrap();
-        assert_eq!(*kept, [row(Some(Safe)), row(Some(Unsafe))]);
-        assert_eq!(counts, GuardCounts { kept: 2, filtered: 3, kept_unsafe: 1, filtered_safe: 1 });
-        assert!(keep_safe_rows(rows, &verdicts[1..]).is_err());
-    }
-
-    #[test]
-    fn without_a_guard_every_row_is_kept_and_the_unsafe_are_counted() {
-        let rows = [Some(RowLabel::Unsafe), None, Some(RowLabel::Safe)].map(row);
-        let counts = count_verdicts(&rows, |_| false);
-        assert_eq!(counts, GuardCounts { kept: 3, kept_unsafe: 1, ..GuardCounts::default() });
-    }
+    use crate::protocol::Attempt;
 
     #[tokio::test]
     async fn r_2_a_turn_is_reported_once_and_only_under_its_own_ticket() {

@@ -13,16 +13,17 @@ use crate::{
     coordinator::{Coordinator, Server},
     fanout::ask,
     guard::{GuardArgs, VerdictCache},
+    policy::RowGuard,
     ports::{
-        Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, GuardModel, LocalTrainer, Observer, PortError,
-        Realigner, RunStore, Strategy, UpdateScreen,
+        Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, Observer, PortError, Realigner,
+        RunStore, Strategy, UpdateScreen,
     },
     protocol::{
         Adapter, RoundId,
         messages::{RunRounds, StrategyState, SupervisorMessage},
     },
     sampler::CohortSampler,
-    supervisor::{Supervisor, SupervisorArgs},
+    supervisor::{GuardPost, Supervisor, SupervisorArgs},
 };
 
 /// The longest that cancelled work may keep its compute slot, whatever the client timeout.
@@ -94,7 +95,7 @@ pub struct Ports {
     /// Local training.
     pub trainer: Arc<dyn LocalTrainer>,
     /// The guard that clients screen their rows with; without one, all rows are trained on.
-    pub guard: Option<Arc<dyn GuardModel>>,
+    pub guard: Option<RowGuard>,
     /// The update-level defence, if the run has one.
     pub screen: Option<Arc<dyn UpdateScreen>>,
     /// The server's side of the federated algorithm.
@@ -232,13 +233,13 @@ async fn start_supervisor(
 ) -> Result<(ActorRef<SupervisorMessage>, Arc<dyn Observer>), SpawnErr> {
     let grace = LONGEST_GRACE.min(config.client_timeout / 4);
     let compute = Compute::new(config.slots, run.clone(), grace);
-    let guard = ports.guard.map(|model| GuardArgs {
-        model,
-        compute: compute.clone(),
-        cache: VerdictCache::default(),
-        limit: config.client_timeout / 2,
+    let guard = ports.guard.map(|RowGuard { model, assessed, policy }| {
+        let (compute, cache) = (compute.clone(), VerdictCache::default());
+        let limit = config.client_timeout / 2;
+        GuardPost { args: GuardArgs { model, compute, cache, limit }, assessed, policy }
     });
     let args = SupervisorArgs {
+        seed: config.seed,
         rows: ports.rows,
         trainer: ports.trainer,
         algorithm: ports.algorithm,

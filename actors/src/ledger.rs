@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    ports::{ClientUpdate, Evaluation, TurnEnd},
+    ports::{ClientUpdate, Evaluation, LocalTraining, TurnEnd},
     protocol::{
         ClientId, RoundId, Ticket,
         messages::{ClientReport, LocalWork},
@@ -76,14 +76,15 @@ impl Reported {
                 record.outcome = ClientOutcome::Dropped(reason);
                 (record, None)
             }
-            LocalWork::Trained { training, n_examples, end: TurnEnd { extras, memory } } => {
+            LocalWork::Trained { training, end: TurnEnd { extras, memory } } => {
                 record.steps = training.steps;
                 record.train_tokens = training.tokens;
                 // A row could not say what is not finite.
                 record.train_loss = Some(training.mean_loss).filter(|loss| loss.is_finite());
                 record.train_seconds = training.seconds;
                 record.reused = training.reused;
-                let update = ClientUpdate { client, adapter: training.adapter, n_examples, extras };
+                let LocalTraining { adapter, n_examples, .. } = training;
+                let update = ClientUpdate { client, adapter, n_examples, extras };
                 (record, Some(Delivered { update, memory }))
             }
         }
@@ -132,8 +133,12 @@ pub(crate) fn summary(
         dropped: count(|outcome| matches!(outcome, ClientOutcome::Dropped(_))),
         rows_kept: guard.kept,
         rows_filtered: guard.filtered,
+        rows_replaced: guard.replaced,
+        rows_reweighted: guard.reweighted,
         rows_kept_unsafe: guard.kept_unsafe,
         rows_filtered_safe: guard.filtered_safe,
+        reweighted_weight: guard.reweighted_weight,
+        reweighted_unsafe_weight: guard.reweighted_unsafe_weight,
         train_loss: mean_loss(clients),
         train_tokens,
         trainings_reused: clients.iter().filter(|record| record.reused).count() as u32,
@@ -169,7 +174,7 @@ fn mean_loss(clients: &[ClientRecord]) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::{
-        ports::{Extras, LocalTraining},
+        ports::Extras,
         protocol::{Adapter, Attempt},
         testing::tiny_layout,
     };
@@ -180,12 +185,28 @@ mod tests {
 
     fn reported(client: u32, asked: Ticket, answered: Ticket, tokens: u64, mean_loss: f64) -> Reported {
         let adapter = Adapter::zeros(tiny_layout());
-        let learning_rate_sum = 0.3;
-        let training =
-            LocalTraining { adapter, steps: 3, tokens, learning_rate_sum, mean_loss, seconds: 0.5, reused: false };
-        let guard = GuardCounts { kept: 5, filtered: 2, kept_unsafe: 1, filtered_safe: 1 };
+        let training = LocalTraining {
+            adapter,
+            n_examples: 5.0,
+            steps: 3,
+            tokens,
+            learning_rate_sum: 0.3,
+            mean_loss,
+            seconds: 0.5,
+            reused: false,
+        };
+        let guard = GuardCounts {
+            kept: 5,
+            filtered: 2,
+            replaced: 3,
+            reweighted: 1,
+            kept_unsafe: 1,
+            filtered_safe: 1,
+            reweighted_weight: 0.25,
+            reweighted_unsafe_weight: 0.125,
+        };
         let extras = Extras { control_delta: (client == 2).then(|| Adapter::zeros(tiny_layout())) };
-        let work = LocalWork::Trained { training, n_examples: 5, end: TurnEnd { extras, memory: None } };
+        let work = LocalWork::Trained { training, end: TurnEnd { extras, memory: None } };
         let report = ClientReport { ticket: answered, client: ClientId(client), guard, work };
         Reported { client: ClientId(client), ticket: asked, bytes_down: 32, answer: Ok(report) }
     }
@@ -195,7 +216,7 @@ mod tests {
         let asked = ticket(3, 2);
         let (record, update) = reported(1, asked, asked, 10, 1.0).settle();
         assert_eq!((record.outcome, record.attempt), (ClientOutcome::Accepted, 2));
-        assert_eq!(update.unwrap().update.n_examples, 5);
+        assert!((update.unwrap().update.n_examples - 5.0).abs() < 1e-12);
         let mut other_client = reported(1, asked, asked, 10, 1.0);
         other_client.client = ClientId(2);
         for stale in
@@ -231,6 +252,9 @@ mod tests {
         let record = summary(RoundId(1), RoundOutcome::Committed, seconds, &clients, traffic);
         assert_eq!((record.accepted, record.rejected, record.dropped), (2, 0, 1));
         assert_eq!((record.rows_kept, record.rows_filtered), (10, 4));
+        assert_eq!((record.rows_replaced, record.rows_reweighted), (6, 2));
+        assert!((record.reweighted_weight - 0.5).abs() < 1e-12);
+        assert!((record.reweighted_unsafe_weight - 0.25).abs() < 1e-12);
         assert_eq!(record.train_loss, Some(1.25));
         assert!((record.train_tokens_per_second.unwrap() - 200.0).abs() < 1e-12);
         assert_eq!(record.cohort, [ClientId(1), ClientId(2), ClientId(3)]);

@@ -19,7 +19,7 @@
 //!
 //! `protocol` holds the vocabulary: ids, the [adapter](protocol::Adapter), chat rows and (in `messages.rs`) all that
 //! actors say to each other. `fanout.rs` asks: an `Address` is where a role can be reached, whoever fills it now. `compute.rs`
-//! runs blocking work on a bounded number of slots. [`records`] are what a round says of itself, [`streams`] and
+//! runs blocking work on a bounded number of slots. [`policy`] says what verdicts do to rows. [`records`] are what a round says of itself, [`streams`] and
 //! [`sampler`] where its randomness comes from, `testing` a federation of fakes.
 //!
 //! # Who fails, and what then
@@ -71,6 +71,7 @@ mod guard;
 #[cfg(test)]
 mod invariants;
 mod ledger;
+pub mod policy;
 pub mod ports;
 pub mod protocol;
 pub mod records;

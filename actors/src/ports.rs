@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cancel::CancelFlag,
-    protocol::{Adapter, ChatRow, ClientId, RoundId, Verdict},
+    protocol::{Adapter, ChatRow, ClientId, RoundId, TrainRows, Verdict},
     records::{ClientRecord, RoundRecord},
 };
 
@@ -62,13 +62,15 @@ pub struct TrainTask {
 pub struct LocalTraining {
     /// The adapter after training.
     pub adapter: Adapter,
+    /// The weights of the rows that had a response to learn from, added up: their number where all weigh the same.
+    pub n_examples: f64,
     /// Optimizer steps done.
     pub steps: u32,
     /// Tokens trained on (forward and backward; padding not counted).
     pub tokens: u64,
     /// Learning rates of all steps, added up: steps times the rate where it is constant.
     pub learning_rate_sum: f64,
-    /// Mean loss over the steps.
+    /// Mean loss over the steps, as the rows weigh.
     pub mean_loss: f64,
     /// Seconds spent on it, on whatever clock the trainer has; 0 if it was reused.
     pub seconds: f64,
@@ -78,17 +80,18 @@ pub struct LocalTraining {
 
 /// Local fine-tuning of an adapter on a client's rows.
 pub trait LocalTrainer: Send + Sync + 'static {
-    /// Trains from `task.global` on `rows`. The result depends on the arguments alone (invariant D-1).
+    /// Trains from `task.global` on `rows`: a row of weight w pulls w times as hard as one of weight 1, whatever else is in
+    /// its batch. The result depends on the arguments alone (invariant D-1).
     ///
     /// # Errors
     ///
     /// [`PortError::Cancelled`] soon after the flag is raised, [`PortError::Failed`] if training cannot be done.
-    fn train(&self, task: &TrainTask, rows: &[ChatRow], cancel: &CancelFlag) -> PortResult<LocalTraining>;
+    fn train(&self, task: &TrainTask, rows: &TrainRows, cancel: &CancelFlag) -> PortResult<LocalTraining>;
 }
 
 /// A safety classifier of rows.
 pub trait GuardModel: Send + Sync + 'static {
-    /// Names this guard's weights and policy; a verdict is computed once a version (invariant S-2).
+    /// Names this guard's weights and threshold; a verdict is computed once a version (invariant S-2).
     fn version(&self) -> &str;
 
     /// One verdict a row, in the order of the rows.

@@ -35,7 +35,7 @@ pub enum DropReason {
     TimedOut,
     /// The guard could not give verdicts, and nothing unscreened is trained on (invariant S-1).
     GuardUnavailable(String),
-    /// The guard kept none of its rows, or it has none.
+    /// It has no rows, or the guard left nothing of them to train on.
     NoRows,
     /// Its training failed; the text says why.
     TrainingFailed(String),
@@ -67,25 +67,48 @@ pub enum RoundOutcome {
     Failed(String),
 }
 
-/// How the guard's verdicts compare with what is known of the rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What became of rows by the guard's verdicts, and how these compare with what is known of the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GuardCounts {
-    /// Rows that the guard kept.
+    /// Rows trained on as they are: the guard called them safe, or there is none.
     pub kept: u64,
-    /// Rows that it filtered out.
+    /// Rows left out.
     pub filtered: u64,
+    /// Rows whose response gave way to a refusal.
+    #[serde(default)]
+    pub replaced: u64,
+    /// Rows whose loss counts less.
+    #[serde(default)]
+    pub reweighted: u64,
     /// Kept though labelled unsafe.
     pub kept_unsafe: u64,
-    /// Filtered though labelled safe.
+    /// Filtered, replaced or reweighted though labelled safe.
     pub filtered_safe: u64,
+    /// The weights of the reweighted rows, added up.
+    #[serde(default)]
+    pub reweighted_weight: f64,
+    /// Those of the reweighted rows labelled unsafe.
+    #[serde(default)]
+    pub reweighted_unsafe_weight: f64,
+}
+
+impl GuardCounts {
+    /// Rows that the guard called unsafe.
+    pub const fn called_unsafe(&self) -> u64 {
+        self.filtered + self.replaced + self.reweighted
+    }
 }
 
 impl std::ops::AddAssign for GuardCounts {
     fn add_assign(&mut self, other: Self) {
         self.kept += other.kept;
         self.filtered += other.filtered;
+        self.replaced += other.replaced;
+        self.reweighted += other.reweighted;
         self.kept_unsafe += other.kept_unsafe;
         self.filtered_safe += other.filtered_safe;
+        self.reweighted_weight += other.reweighted_weight;
+        self.reweighted_unsafe_weight += other.reweighted_unsafe_weight;
     }
 }
 
@@ -177,14 +200,26 @@ pub struct RoundRecord {
     pub rejected: u32,
     /// How many clients sent none.
     pub dropped: u32,
-    /// Rows kept by the guard over all clients (all rows without a guard).
+    /// Rows trained on as they are, over all clients (all rows without a guard).
     pub rows_kept: u64,
-    /// Rows filtered by the guard.
+    /// Rows that the guard had left out.
     pub rows_filtered: u64,
+    /// Rows whose response it had replaced by a refusal.
+    #[serde(default)]
+    pub rows_replaced: u64,
+    /// Rows whose loss counts less.
+    #[serde(default)]
+    pub rows_reweighted: u64,
     /// Rows kept though labelled unsafe.
     pub rows_kept_unsafe: u64,
-    /// Rows filtered though labelled safe.
+    /// Rows filtered, replaced or reweighted though labelled safe.
     pub rows_filtered_safe: u64,
+    /// The weights of the reweighted rows, added up.
+    #[serde(default)]
+    pub reweighted_weight: f64,
+    /// Those of the reweighted rows labelled unsafe.
+    #[serde(default)]
+    pub reweighted_unsafe_weight: f64,
     /// Mean of the accepted clients' losses, weighted by tokens.
     pub train_loss: Option<f64>,
     /// Tokens trained on by all clients, those of reused trainings included.

@@ -140,7 +140,7 @@ mod tests {
 
     fn update(client: u32, value: f32) -> ClientUpdate {
         let adapter = Adapter::new(tiny_layout(), vec![value; 8]).unwrap();
-        ClientUpdate { client: ClientId(client), adapter, n_examples: 1, extras: Extras::default() }
+        ClientUpdate { client: ClientId(client), adapter, n_examples: 1.0, extras: Extras::default() }
     }
 
     fn request(updates: Vec<ClientUpdate>) -> ScreenRequest {

@@ -30,6 +30,8 @@ pub enum Purpose {
     Evaluation,
     /// Which rows a guard is trained and measured on.
     Guard,
+    /// Which refusals take the place of a client's unsafe responses.
+    Refusals,
     /// How long a client of a remote endpoint waits before it asks again.
     Retries,
 }
@@ -49,6 +51,7 @@ impl Purpose {
             Self::Sampling => "sampling",
             Self::Evaluation => "evaluation",
             Self::Guard => "guard",
+            Self::Refusals => "refusals",
             Self::Retries => "retries",
         }
     }

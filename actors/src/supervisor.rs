@@ -9,11 +9,12 @@ use crate::{
     aggregator::{Aggregator, AggregatorArgs},
     archivist::{Archivist, ArchivistState, CommitGate},
     cai::{CaiGenerator, CaiState},
-    client::{Client, Site},
+    client::{Client, Screener, Site},
     compute::Compute,
     evaluator::{Evaluator, EvaluatorState},
     fanout::Address,
     guard::{Guard, GuardArgs},
+    policy::{Assessed, GuardPolicy},
     ports::{Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, Observer, Realigner, RunStore},
     protocol::{
         ClientId,
@@ -27,12 +28,14 @@ pub(crate) struct Supervisor;
 
 /// What the actors of a run are made of.
 pub(crate) struct SupervisorArgs {
+    /// Seed of every random stream.
+    pub(crate) seed: u64,
     pub(crate) compute: Compute,
     pub(crate) rows: Arc<dyn ClientRows>,
     pub(crate) trainer: Arc<dyn LocalTrainer>,
     pub(crate) algorithm: Arc<dyn ClientAlgorithm>,
     pub(crate) memories: Arc<dyn ClientMemories>,
-    pub(crate) guard: Option<GuardArgs>,
+    pub(crate) guard: Option<GuardPost>,
     pub(crate) aggregator: AggregatorArgs,
     /// How long realignment and evaluation may take.
     pub(crate) server_timeout: Duration,
@@ -41,6 +44,13 @@ pub(crate) struct SupervisorArgs {
     pub(crate) store: Box<dyn RunStore>,
     pub(crate) commits: CommitGate,
     pub(crate) observer: Arc<dyn Observer>,
+}
+
+/// What the guard is made of, and how clients use it.
+pub(crate) struct GuardPost {
+    pub(crate) args: GuardArgs,
+    pub(crate) assessed: Assessed,
+    pub(crate) policy: GuardPolicy,
 }
 
 pub(crate) struct SupervisorState {
@@ -115,7 +125,9 @@ impl Actor for Supervisor {
 impl SupervisorState {
     async fn start(supervisor: &ActorCell, args: SupervisorArgs) -> Result<Self, SpawnErr> {
         let compute = args.compute;
-        let guard = Post::fill_if("guard", Guard, args.guard, supervisor).await?;
+        let (guard, use_of_guard) =
+            args.guard.map(|GuardPost { args, assessed, policy }| (args, (assessed, policy))).unzip();
+        let guard = Post::fill_if("guard", Guard, guard, supervisor).await?;
         let cai = args.realigner.map(|realigner| CaiState {
             realigner,
             compute: compute.clone(),
@@ -128,7 +140,11 @@ impl SupervisorState {
         });
         let archivist = ArchivistState { store: Some(args.store), commits: args.commits, compute: compute.clone() };
         let (archivist, _) = Actor::spawn_linked(None, Archivist, archivist, supervisor.clone()).await?;
-        let guard_address = guard.as_ref().map(Post::address);
+        let screener = guard.as_ref().zip(use_of_guard).map(|(guard, (assessed, policy))| Screener {
+            guard: guard.address(),
+            assessed,
+            policy,
+        });
         Ok(Self {
             observer: args.observer,
             guard,
@@ -141,7 +157,8 @@ impl SupervisorState {
                 trainer: args.trainer,
                 algorithm: args.algorithm,
                 memories: args.memories,
-                guard: guard_address,
+                screener,
+                seed: args.seed,
                 compute,
             }),
             clients: BTreeMap::new(),

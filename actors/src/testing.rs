@@ -24,12 +24,13 @@ use crate::{
         FederationConfig, FederationError, FederationResult, Ports, Schedule, StartState, StrategyFactory,
         run_federation,
     },
+    policy::{Assessed, GuardPolicy, RowGuard},
     ports::{
         BenchmarkScore, Benchmarks, Candidate, ClientAlgorithm, ClientRows, ClientUpdate, Evaluation, EvaluationScope,
         GuardModel, Judgement, LocalTrainer, LocalTraining, NewMemories, Observer, PlainClients, PortError, PortResult,
         Realigner, Realignment, RealignmentReport, RunStore, Strategy, TrainTask, UpdateScreen,
     },
-    protocol::{Adapter, AdapterLayout, ChatRow, ClientId, RoundId, RowDigest, RowLabel, Verdict},
+    protocol::{Adapter, AdapterLayout, ChatRow, ClientId, RoundId, RowDigest, RowLabel, TrainRows, Verdict},
     records::{ClientRecord, RoundEvent, RoundRecord},
     sampler::CohortSampler,
     streams::{Purpose, stream},
@@ -161,6 +162,7 @@ pub struct FakeTrainer {
     at_work: AtomicUsize,
     peak: AtomicUsize,
     unsafe_rows: AtomicU32,
+    responses: Mutex<BTreeMap<String, u32>>,
 }
 
 impl FakeTrainer {
@@ -172,6 +174,7 @@ impl FakeTrainer {
             at_work: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             unsafe_rows: AtomicU32::new(0),
+            responses: Mutex::default(),
         }
     }
 
@@ -195,7 +198,17 @@ impl FakeTrainer {
         self.unsafe_rows.load(Ordering::SeqCst)
     }
 
-    fn train_as(conduct: Conduct, task: &TrainTask, rows: usize, cancel: &CancelFlag) -> PortResult<LocalTraining> {
+    /// How often it was given each response.
+    pub fn responses(&self) -> BTreeMap<String, u32> {
+        lock(&self.responses).clone()
+    }
+
+    fn train_as(
+        conduct: Conduct,
+        task: &TrainTask,
+        rows: &TrainRows,
+        cancel: &CancelFlag,
+    ) -> PortResult<LocalTraining> {
         conduct.act(cancel)?;
         let mut noise = stream(7, Purpose::BatchOrder, task.round, Some(task.client));
         let mut step = || (noise.next_u32() >> 8) as f32 / (1 << 24) as f32 - 0.5;
@@ -207,8 +220,9 @@ impl FakeTrainer {
         });
         Ok(LocalTraining {
             adapter: trained,
+            n_examples: rows.weight_sum(),
             steps: 2,
-            tokens: 10 * rows as u64,
+            tokens: 10 * rows.rows().len() as u64,
             learning_rate_sum: 0.5,
             mean_loss: 1.5,
             seconds: 0.0,
@@ -218,18 +232,21 @@ impl FakeTrainer {
 }
 
 impl LocalTrainer for FakeTrainer {
-    fn train(&self, task: &TrainTask, rows: &[ChatRow], cancel: &CancelFlag) -> PortResult<LocalTraining> {
+    fn train(&self, task: &TrainTask, rows: &TrainRows, cancel: &CancelFlag) -> PortResult<LocalTraining> {
         let call = {
             let mut calls = lock(&self.calls);
             let call = calls.entry((task.client, task.round)).or_insert(0);
             *call += 1;
             *call
         };
-        let unsafe_rows = rows.iter().filter(|row| row.label == Some(RowLabel::Unsafe)).count() as u32;
+        let unsafe_rows = rows.rows().iter().filter(|row| row.label == Some(RowLabel::Unsafe)).count() as u32;
         self.unsafe_rows.fetch_add(unsafe_rows, Ordering::SeqCst);
+        for response in rows.rows().iter().filter_map(ChatRow::response) {
+            *lock(&self.responses).entry(response.to_owned()).or_insert(0) += 1;
+        }
         let at_work = AtWork::begin(&self.at_work);
         self.peak.fetch_max(at_work.now, Ordering::SeqCst);
-        Self::train_as((self.conduct)(task.client, task.round, call), task, rows.len(), cancel)
+        Self::train_as((self.conduct)(task.client, task.round, call), task, rows, cancel)
     }
 }
 
@@ -338,12 +355,12 @@ impl Strategy for WeightedMean {
     }
 
     fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
-        let total: f64 = updates.iter().map(|update| update.n_examples as f64).sum();
+        let total: f64 = updates.iter().map(|update| update.n_examples).sum();
         let mut mean = vec![0.0_f32; global.values().len()];
         mean.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, mean)| {
             let mut sums = vec![0.0_f64; mean.len()];
             for update in updates {
-                let weight = update.n_examples as f64 / total;
+                let weight = update.n_examples / total;
                 for (sum, &value) in sums.iter_mut().zip(&update.adapter.values()[chunk * CHUNK..]) {
                     *sum += weight * f64::from(value);
                 }
@@ -524,6 +541,10 @@ pub struct Rehearsal {
     pub trainer: Arc<FakeTrainer>,
     /// The guard, if there is one.
     pub guard: Option<Arc<FakeGuard>>,
+    /// What it is shown of rows.
+    pub assessed: Assessed,
+    /// What becomes of rows that it calls unsafe.
+    pub policy: GuardPolicy,
     /// The update screen, if there is one.
     pub screen: Option<Arc<FakeScreen>>,
     /// The strategy.
@@ -571,6 +592,8 @@ impl Rehearsal {
             rows: Arc::new(FakeRows::new(8, false)),
             trainer: Arc::new(FakeTrainer::new(|_, _, _| Conduct::Honest)),
             guard: None,
+            assessed: Assessed::Both,
+            policy: GuardPolicy::Drop,
             screen: None,
             strategy: Arc::new(|| Box::new(WeightedMean)),
             algorithm: Arc::new(PlainClients),
@@ -624,7 +647,11 @@ impl Rehearsal {
         Ports {
             rows: Arc::clone(&self.rows) as Arc<dyn ClientRows>,
             trainer: Arc::clone(&self.trainer) as Arc<dyn LocalTrainer>,
-            guard: self.guard.clone().map(|guard| guard as Arc<dyn GuardModel>),
+            guard: self.guard.clone().map(|guard| RowGuard {
+                model: guard as Arc<dyn GuardModel>,
+                assessed: self.assessed,
+                policy: self.policy.clone(),
+            }),
             screen: self.screen.clone().map(|screen| screen as Arc<dyn UpdateScreen>),
             strategy: Arc::clone(&self.strategy),
             algorithm: Arc::clone(&self.algorithm),

@@ -219,7 +219,7 @@ impl Job {
 const READING: &str = "\
 harmful prompts refused: share of held-out AdvBench prompts whose answer holds a refusal string (higher is safer).
 harmful rows trained on: rows known to be harmful that reached local training, of all rows trained on, over all rounds.
-benign rows lost: rows known to be harmless that the guard filtered. perplexity: lower is more useful.";
+benign rows lost: rows known to be harmless that the guard filtered, replaced or reweighted. perplexity: lower is more useful.";
 
 /// One variant's run.
 pub(super) struct SingleRun<'a> {

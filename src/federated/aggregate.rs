@@ -57,18 +57,18 @@ fn check(global: &Adapter, updates: &[ClientUpdate]) -> PortResult<()> {
             .check_same_layout(&update.adapter)
             .map_err(|error| PortError::Failed(format!("{}: {error}", update.client)))?;
     }
-    let rows: u64 = updates.iter().map(|update| update.n_examples).sum();
-    if rows > 0 {
+    let rows: f64 = updates.iter().map(|update| update.n_examples).sum();
+    if rows > 0.0 {
         return Ok(());
     }
     let problem = format!("{} updates rest on 0 rows, expected at least one row in one update", updates.len());
     Err(PortError::Failed(problem))
 }
 
-/// The mean of the clients' adapters, weighted by the rows that each trained on.
+/// The mean of the clients' adapters, weighted by the rows that each trained on, each row counted by its own weight.
 pub(super) fn mean_by_examples(global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
     check(global, updates)?;
-    let weights: Vec<f64> = updates.iter().map(|update| update.n_examples as f64).collect();
+    let weights: Vec<f64> = updates.iter().map(|update| update.n_examples).collect();
     adapter_like(global, weighted_mean(&vectors(updates), &weights))
 }
 

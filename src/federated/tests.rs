@@ -15,7 +15,7 @@ const SETTINGS: AdaptiveSettings = AdaptiveSettings { server_learning_rate: 1e-3
 /// The problem of the reference: client i descends `a_i/2 (w - b_i)²` by plain gradient steps.
 const CURVATURE: [f64; 4] = [0.5, 1.0, 2.0, 1.5];
 const OPTIMUM: [f64; 4] = [1.0, -2.0, 0.5, 3.0];
-const ROWS: [u64; 4] = [10, 30, 20, 40];
+const ROWS: [f64; 4] = [10.0, 30.0, 20.0, 40.0];
 const COHORTS: [&[usize]; 5] = [&[0, 1], &[1, 3], &[0, 2, 3], &[1, 2], &[0, 3]];
 const RATE: f64 = 0.1;
 const STEPS: u32 = 4;
@@ -37,6 +37,7 @@ fn descend(client: usize, start: &Adapter, mu: f64, drift: f64) -> LocalTraining
     }
     LocalTraining {
         adapter: scalar(w),
+        n_examples: ROWS[client],
         steps: STEPS,
         tokens: 1,
         learning_rate_sum: f64::from(STEPS) * RATE,
@@ -62,8 +63,8 @@ fn turn(
     let training = descend(client, global, correction.proximal_mu, drift);
     let end = clients.conclude(start, &training).unwrap();
     *memory = end.memory.or_else(|| memory.take());
-    let n_examples = ROWS[client];
-    ClientUpdate { client: ClientId(client as u32), adapter: training.adapter, n_examples, extras: end.extras }
+    let LocalTraining { adapter, n_examples, .. } = training;
+    ClientUpdate { client: ClientId(client as u32), adapter, n_examples, extras: end.extras }
 }
 
 fn own(memory: Option<&Arc<[u8]>>) -> f64 {
@@ -132,7 +133,7 @@ fn server_optimizers_give_the_known_vectors() {
         let (mut server, mut global) = (algorithm.server(1)(), scalar(0.0));
         for (round, (delta, expected)) in [0.01, -0.02, 0.005].into_iter().zip(expected).enumerate() {
             let adapter = scalar(value(&global) + delta);
-            let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1, extras: Extras::default() };
+            let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, extras: Extras::default() };
             global = server.aggregate(RoundId(round as u32 + 1), &global, &[update]).unwrap();
             // w + Δ is rounded to f32, so Δ is only known to 2^-24 of w; weights of .1 and more keep that.
             let error = (value(&global) - expected).abs();
@@ -149,7 +150,7 @@ fn fedavgm_weighs_by_rows_and_the_adaptive_ones_do_not() {
         n_examples,
         extras: Extras::default(),
     };
-    let updates = [update(0, 1.0, 3), update(1, -1.0, 1)];
+    let updates = [update(0, 1.0, 3.0), update(1, -1.0, 1.0)];
     let after = |algorithm: FederatedAlgorithm| {
         value(&algorithm.server(2)().aggregate(RoundId(1), &scalar(0.0), &updates).unwrap())
     };
@@ -168,7 +169,7 @@ fn a_first_turn_of_scaffold_has_nothing_to_correct() {
 #[test]
 fn what_does_not_fit_is_said() {
     let (mut server, global) = (Scaffold::new(2), scalar(0.0));
-    let update = ClientUpdate { client: ClientId(1), adapter: scalar(1.0), n_examples: 1, extras: Extras::default() };
+    let update = ClientUpdate { client: ClientId(1), adapter: scalar(1.0), n_examples: 1.0, extras: Extras::default() };
     let problem = server.aggregate(RoundId(1), &global, &[update]).unwrap_err().to_string();
     assert_eq!(problem, "client-1 sent no change of its control variate");
     let problem = server.restore(&[1, 2, 3]).unwrap_err().to_string();

@@ -147,8 +147,14 @@ fn round_line(record: &RoundRecord) -> String {
     if record.clipped > 0 {
         let _ = write!(line, " ({} clipped)", record.clipped);
     }
-    if record.rows_filtered > 0 {
-        let _ = write!(line, ", {} of {} rows filtered", record.rows_filtered, record.rows_filtered + record.rows_kept);
+    let fates = [
+        (record.rows_filtered, "filtered"),
+        (record.rows_replaced, "replaced by refusals"),
+        (record.rows_reweighted, "reweighted"),
+    ];
+    let shown = record.rows_kept + fates.iter().map(|(rows, _)| rows).sum::<u64>();
+    for (rows, fate) in fates.into_iter().filter(|(rows, _)| *rows > 0) {
+        let _ = write!(line, ", {rows} of {shown} rows {fate}");
     }
     if let Some(loss) = record.train_loss {
         let _ = write!(line, ", loss {loss:.3}");

@@ -62,7 +62,8 @@ pub(super) fn figures(runs: &[StoredRun]) -> Result<Vec<Figure>, PlotError> {
     });
     figures.push(Figure {
         svg: rows(runs).render()?,
-        caption: "Rows of the selected clients over all rounds, by what is known of them and what the guard did.",
+        caption: "Rows of the selected clients over all rounds, by what is known of them and what the guard said. Rows that it \
+            calls unsafe are filtered, replaced or reweighted, as the scenario's guard.policy says.",
     });
     figures.push(Figure {
         svg: phases(runs).render()?,
@@ -132,14 +133,14 @@ fn rows(runs: &[StoredRun]) -> BarChart {
         intervals: Vec::new(),
     };
     BarChart {
-        title: "Rows kept and filtered".to_owned(),
+        title: "Rows by the guard's verdict".to_owned(),
         value: Axis::new("rows", Ticks::Number),
         categories: runs.iter().map(|run| run.label.clone()).collect(),
         series: vec![
             of("kept", |run| run.summary.totals.rows_kept - run.summary.totals.rows_kept_unsafe),
             of("kept though harmful", |run| run.summary.totals.rows_kept_unsafe),
-            of("filtered", |run| run.summary.totals.rows_filtered - run.summary.totals.rows_filtered_safe),
-            of("filtered though harmless", |run| run.summary.totals.rows_filtered_safe),
+            of("called unsafe", |run| run.summary.totals.rows_called_unsafe() - run.summary.totals.rows_filtered_safe),
+            of("called unsafe though harmless", |run| run.summary.totals.rows_filtered_safe),
         ],
         bars: Bars::Stacked,
     }

@@ -49,9 +49,14 @@ fn line(name: &str, run: &Summary) -> Vec<String> {
         _ => String::new(),
     };
     let totals = &run.totals;
-    let kept = format!("{} of {}", totals.rows_kept_unsafe, totals.rows_kept);
+    let kept = format!("{} of {}", rows(totals.unsafe_rows_trained_on()), rows(totals.rows_trained_on()));
     let lost = totals.rows_filtered_safe.to_string();
     vec![name.to_owned(), refused, interval, change, kept, lost, perplexity]
+}
+
+/// A number of rows, of which some may count in part.
+fn rows(count: f64) -> String {
+    if count.fract() == 0.0 { format!("{count:.0}") } else { format!("{count:.1}") }
 }
 
 /// The comparison as a terminal shows it.

@@ -1,5 +1,6 @@
 //! `[guard]`: the row filter.
 
+use fedward_actors::policy::Assessed;
 use serde::{Deserialize, Serialize};
 
 use super::rules::Rules;
@@ -7,7 +8,11 @@ use super::rules::Rules;
 /// The row filter.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GuardSection {
-    /// Probability of harm from which a row is filtered.
+    /// What becomes of a row that the guard calls unsafe.
+    pub policy: PolicyName,
+    /// What of a row it is shown.
+    pub assess: Assessed,
+    /// Probability of harm from which a row is unsafe.
     pub threshold: f64,
     /// Transformer blocks below the guard's head; `None` means half of them.
     pub layers: Option<usize>,
@@ -17,10 +22,25 @@ pub struct GuardSection {
     pub train_rows: usize,
 }
 
+/// What becomes of a row that the guard calls unsafe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyName {
+    /// It is left out.
+    #[default]
+    Drop,
+    /// A refusal takes the place of its response.
+    Replace,
+    /// Its loss counts `1 − P(unsafe)` times.
+    Reweight,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawGuard {
     pub enabled: bool,
+    pub policy: PolicyName,
+    pub assess: Assessed,
     pub threshold: f64,
     pub layers: Option<usize>,
     pub max_length: usize,
@@ -29,7 +49,15 @@ pub(super) struct RawGuard {
 
 impl Default for RawGuard {
     fn default() -> Self {
-        Self { enabled: false, threshold: 0.5, layers: None, max_length: 96, train_rows: 600 }
+        Self {
+            enabled: false,
+            policy: PolicyName::Drop,
+            assess: Assessed::Both,
+            threshold: 0.5,
+            layers: None,
+            max_length: 96,
+            train_rows: 600,
+        }
     }
 }
 
@@ -44,6 +72,8 @@ impl RawGuard {
 
     pub(super) fn resolve(&self) -> Option<GuardSection> {
         self.enabled.then_some(GuardSection {
+            policy: self.policy,
+            assess: self.assess,
             threshold: self.threshold,
             layers: self.layers,
             max_length: self.max_length,
@@ -53,9 +83,27 @@ impl RawGuard {
 }
 
 impl GuardSection {
+    /// The same guard, whatever it is used for: what its verdicts and its quality depend on.
+    #[must_use]
+    pub fn classifier(&self) -> Self {
+        Self { policy: PolicyName::Drop, assess: Assessed::Both, ..self.clone() }
+    }
+
     /// What a run with this section takes for granted.
-    #[expect(clippy::unused_self, reason = "each section says what it takes for granted")]
     pub(super) fn assumptions(&self) -> Vec<String> {
-        vec!["the guard is a linear head on the frozen base model's hidden states, not Llama Guard 3".to_owned()]
+        let mut assumptions =
+            vec!["the guard is a linear head on the frozen base model's hidden states, not Llama Guard 3".to_owned()];
+        if self.assess != Assessed::Both {
+            assumptions
+                .push("the guard is shown a part of each row, though it was fitted on whole conversations".to_owned());
+        }
+        if self.policy == PolicyName::Reweight {
+            assumptions.push(
+                "a row that the guard calls unsafe counts 1 - P(unsafe) times: in the loss, which is a mean over the batch's \
+                 tokens whatever they weigh, and as an example in the aggregation"
+                    .to_owned(),
+            );
+        }
+        assumptions
     }
 }

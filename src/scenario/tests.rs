@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use fedward_actors::policy::Assessed;
+
 use super::*;
 use crate::federated::{AdaptiveSettings, FederatedAlgorithm};
 
@@ -95,6 +97,24 @@ fn an_update_screen_needs_a_cohort_with_a_median_and_room_above_it() {
     let found = complaints(&format!("{HEAD}[screen]\naction = \"crop\"\n"), &[]);
     assert!(found[0].starts_with("test.toml:4: screen.action: unknown variant `crop`"), "{found:?}");
     assert!(found[0].contains("`clip` or `reject`"), "{found:?}");
+}
+
+#[test]
+fn a_guard_drops_what_it_calls_unsafe_unless_it_is_told_otherwise() {
+    let resolved = |text: &str| {
+        let (_folder, path) = file(&format!("{HEAD}[guard]\nenabled = true\n{text}"));
+        load(&path, &[]).unwrap().scenarios.remove(0)
+    };
+    let plain = resolved("").guard.unwrap();
+    assert_eq!((plain.policy, plain.assess), (PolicyName::Drop, Assessed::Both));
+    let told = resolved("policy = \"reweight\"\nassess = \"response\"\n");
+    let guard = told.guard.unwrap();
+    assert_eq!((guard.policy, guard.assess), (PolicyName::Reweight, Assessed::Response));
+    assert_eq!(guard.classifier(), plain);
+    assert!(told.assumptions.iter().any(|assumption| assumption.contains("1 - P(unsafe) times")));
+    let found = complaints(&format!("{HEAD}[guard]\npolicy = \"delete\"\nassess = \"both\"\n"), &[]);
+    assert!(found[0].starts_with("test.toml:4: guard.policy: unknown variant `delete`"), "{found:?}");
+    assert!(found[0].contains("`drop`, `replace`, `reweight`"), "{found:?}");
 }
 
 #[test]

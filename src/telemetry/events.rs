@@ -6,8 +6,8 @@ use fedward_actors::{
     ports::{Evaluation, Observer, RealignmentReport},
     protocol::{ClientId, RoundId},
     records::{
-        ClientOutcome, ClientRecord, DropReason, Phase, PhaseSeconds, RejectReason, RoundEvent, RoundOutcome,
-        RoundRecord,
+        ClientOutcome, ClientRecord, DropReason, GuardCounts, Phase, PhaseSeconds, RejectReason, RoundEvent,
+        RoundOutcome, RoundRecord,
     },
 };
 
@@ -100,8 +100,8 @@ impl RunObserver {
         for (outcome, reason) in CLIENT_OUTCOMES {
             table::CLIENT_OUTCOMES.add(recorder, [variant, outcome, reason], 0);
         }
-        for verdict in ["kept", "filtered"] {
-            table::GUARD_ROWS.add(recorder, [variant, verdict], 0);
+        for (verdict, none) in guard_rows(GuardCounts::default()) {
+            table::GUARD_ROWS.add(recorder, [variant, verdict], none);
         }
         self.guard_mistaken(0, 0);
         for direction in ["up", "down"] {
@@ -146,8 +146,9 @@ impl RunObserver {
         let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
         let (outcome, reason) = outcome_labels(&record.outcome);
         table::CLIENT_OUTCOMES.add(recorder, [variant, outcome, reason], 1);
-        table::GUARD_ROWS.add(recorder, [variant, "kept"], record.guard.kept);
-        table::GUARD_ROWS.add(recorder, [variant, "filtered"], record.guard.filtered);
+        for (verdict, rows) in guard_rows(record.guard) {
+            table::GUARD_ROWS.add(recorder, [variant, verdict], rows);
+        }
         self.guard_mistaken(record.guard.kept_unsafe, record.guard.filtered_safe);
         let source = TRAINING_SOURCES[usize::from(record.reused)];
         table::TRAIN_TOKENS.add(recorder, [variant, source], record.train_tokens);
@@ -179,7 +180,7 @@ impl RunObserver {
     fn labelled_client_finished(&self, client: ClientId, record: &ClientRecord) {
         let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
         let client = client.0.to_string();
-        table::CLIENT_ROWS_FILTERED.add(recorder, [variant, &client], record.guard.filtered);
+        table::CLIENT_ROWS_FILTERED.add(recorder, [variant, &client], record.guard.called_unsafe());
         if let Some(loss) = record.train_loss {
             table::CLIENT_LAST_TRAIN_LOSS.set(recorder, [variant, &client], loss);
         }
@@ -307,6 +308,12 @@ const CLIENT_OUTCOMES: [(&str, &str); 12] = [
     ("dropped", "training_failed"),
     ("dropped", "no_instructions"),
 ];
+
+/// Rows by what the guard did with them.
+const fn guard_rows(counts: GuardCounts) -> [(&'static str, u64); 4] {
+    let GuardCounts { kept, filtered, replaced, reweighted, .. } = counts;
+    [("kept", kept), ("filtered", filtered), ("replaced", replaced), ("reweighted", reweighted)]
+}
 
 const fn phase_name(phase: Phase) -> &'static str {
     match phase {

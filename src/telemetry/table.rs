@@ -54,12 +54,12 @@ declare! {
     CLIENT_LAST_TRAIN_LOSS: Gauge(), "fedward_client_last_train_loss", Dimensionless, ["variant", "client"],
         "Mean training loss of one client when it last trained; absent above 1,000 clients";
     CLIENT_ROWS_FILTERED: Counter(), "fedward_client_rows_filtered_total", Count, ["variant", "client"],
-        "Rows of one client that the guard filtered; absent above 1,000 clients";
+        "Rows of one client that the guard filtered, replaced or reweighted; absent above 1,000 clients";
 
     GUARD_ROWS: Counter(), "fedward_guard_rows_total", Count, ["variant", "verdict"],
-        "Rows by what the guard did with them, kept or filtered; without a guard all are kept";
+        "Rows by what the guard did with them: kept, filtered, replaced, reweighted; without a guard all are kept";
     GUARD_MISTAKES: Counter(), "fedward_guard_mistakes_total", Count, ["variant", "mistake"],
-        "Labelled rows that the guard got wrong: `kept_unsafe` or `filtered_safe`; absent without a guard";
+        "Labelled rows that the guard got wrong: `kept_unsafe` or `filtered_safe` (or replaced, reweighted); absent without a guard";
 
     TRAIN_TOKENS: Counter(), "fedward_train_tokens_total", Tokens, ["variant", "source"],
         "Tokens that clients trained on, padding not counted: computed, or reused from an earlier variant";

@@ -9,12 +9,15 @@ use std::{
 use fedward_actors::{
     cancel::CancelFlag,
     ports::{LocalTrainer, LocalTraining, PortError, PortResult, TrainTask},
-    protocol::{ChatRow, hex},
+    protocol::{TrainRows, hex},
 };
 use sha2::{Digest, Sha256};
 
-use super::{SftSettings, TrainStreams, train_sft};
-use crate::{lora::LoraConfig, model::ChatModel};
+use super::{SftRows, SftSettings, TrainStreams, train_sft};
+use crate::{
+    lora::LoraConfig,
+    model::{ChatModel, ModelError, TokenizedRow},
+};
 
 /// Fine-tunes the global adapter on a client's rows.
 pub struct SftTrainer {
@@ -31,11 +34,13 @@ pub struct SftTrainer {
 }
 
 impl LocalTrainer for SftTrainer {
-    fn train(&self, task: &TrainTask, rows: &[ChatRow], cancel: &CancelFlag) -> PortResult<LocalTraining> {
+    fn train(&self, task: &TrainTask, rows: &TrainRows, cancel: &CancelFlag) -> PortResult<LocalTraining> {
         let started = Instant::now();
-        let tokenized = self.model.tokenize(rows, self.max_length)?;
-        if tokenized.is_empty() {
-            let problem = format!("none of its {} rows has a response within {} tokens", rows.len(), self.max_length);
+        let (tokenized, weights) = self.usable(rows)?;
+        let n_examples: f64 = weights.iter().sum();
+        if n_examples <= 0.0 {
+            let (count, longest) = (rows.rows().len(), self.max_length);
+            let problem = format!("none of its {count} rows has any weight and a response within {longest} tokens");
             return Err(PortError::Failed(problem));
         }
         let streams = TrainStreams::of(self.seed, task.round, Some(task.client));
@@ -44,9 +49,11 @@ impl LocalTrainer for SftTrainer {
             drift_correction: task.correction.drift.clone(),
             ..self.settings.clone()
         };
+        let rows = SftRows::weighted(&tokenized, &weights)?;
         let outcome =
-            train_sft(&self.model.base, &self.lora, &task.global, &tokenized, &settings, streams, cancel, &mut |_| {})?;
+            train_sft(&self.model.base, &self.lora, &task.global, rows, &settings, streams, cancel, &mut |_| {})?;
         Ok(LocalTraining {
+            n_examples,
             mean_loss: outcome.mean_loss(),
             learning_rate_sum: settings.learning_rate_sum(),
             steps: outcome.steps as u32,
@@ -55,6 +62,21 @@ impl LocalTrainer for SftTrainer {
             seconds: started.elapsed().as_secs_f64(),
             reused: false,
         })
+    }
+}
+
+impl SftTrainer {
+    /// The rows that there is something to learn from, with their weights: those with a response that begins within the
+    /// first `max_length` tokens.
+    fn usable(&self, rows: &TrainRows) -> Result<(Vec<TokenizedRow>, Vec<f64>), ModelError> {
+        let (mut tokenized, mut weights) = (Vec::new(), Vec::new());
+        for (row, weight) in rows.iter() {
+            if let Some(row) = self.model.tokenizer.row_ids(row, self.max_length)? {
+                tokenized.push(row);
+                weights.push(weight);
+            }
+        }
+        Ok((tokenized, weights))
     }
 }
 
@@ -110,7 +132,7 @@ impl RememberingTrainer {
         Self { identity: Sha256::digest(depends_on).into(), inner: Box::new(inner), shared }
     }
 
-    fn key(&self, task: &TrainTask, rows: &[ChatRow]) -> [u8; 32] {
+    fn key(&self, task: &TrainTask, rows: &TrainRows) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(self.identity);
         hash.update(format!("{}/{}/{}", task.client, task.round, task.global.sha256()));
@@ -118,15 +140,16 @@ impl RememberingTrainer {
         for drift in task.correction.drift.iter().flat_map(|drift| drift.iter()) {
             hash.update(drift.to_le_bytes());
         }
-        for row in rows {
+        for (row, weight) in rows.iter() {
             hash.update(row.digest().0);
+            hash.update(weight.to_le_bytes());
         }
         hash.finalize().into()
     }
 }
 
 impl LocalTrainer for RememberingTrainer {
-    fn train(&self, task: &TrainTask, rows: &[ChatRow], cancel: &CancelFlag) -> PortResult<LocalTraining> {
+    fn train(&self, task: &TrainTask, rows: &TrainRows, cancel: &CancelFlag) -> PortResult<LocalTraining> {
         let key = self.key(task, rows);
         if let Some(done) = self.shared.find(&key) {
             tracing::debug!(client = %task.client, round = %task.round, key = hex(&key[..4]), "training reused");
@@ -144,7 +167,7 @@ mod tests {
 
     use fedward_actors::{
         ports::LocalCorrection,
-        protocol::{Adapter, AdapterLayout, ClientId, RoundId},
+        protocol::{Adapter, AdapterLayout, ChatRow, ClientId, RoundId},
     };
 
     use super::*;
@@ -154,14 +177,15 @@ mod tests {
     struct Counting(Arc<AtomicU64>);
 
     impl LocalTrainer for Counting {
-        fn train(&self, task: &TrainTask, rows: &[ChatRow], _: &CancelFlag) -> PortResult<LocalTraining> {
+        fn train(&self, task: &TrainTask, rows: &TrainRows, _: &CancelFlag) -> PortResult<LocalTraining> {
             let call = self.0.fetch_add(1, Ordering::SeqCst) + 1;
             let layout = Arc::clone(task.global.layout());
             let adapter = Adapter::new(Arc::clone(&layout), vec![call as f32; layout.len()])
                 .map_err(|error| PortError::Failed(error.to_string()))?;
-            let tokens = rows.len() as u64;
+            let tokens = rows.rows().len() as u64;
             Ok(LocalTraining {
                 adapter,
+                n_examples: rows.weight_sum(),
                 steps: 1,
                 tokens,
                 learning_rate_sum: 0.1,
@@ -187,9 +211,10 @@ mod tests {
             identity: [identity; 32],
             shared: Arc::clone(&shared),
         };
-        let rows = [ChatRow::single_turn("question", "answer")];
-        let others = [ChatRow::single_turn("question", "another answer")];
-        let train = |identity, task: &TrainTask, rows: &[ChatRow]| {
+        let rows = |response: &str| TrainRows::new([ChatRow::single_turn("question", response)].into());
+        let (rows, others) = (rows("answer"), rows("another answer"));
+        let lighter = TrainRows::weighted(rows.rows().into(), |_| 0.5);
+        let train = |identity, task: &TrainTask, rows: &TrainRows| {
             trainer(identity).train(task, rows, &CancelFlag::new()).unwrap()
         };
         let first = train(1, &task(0, 0.5), &rows);
@@ -200,7 +225,7 @@ mod tests {
             correction: LocalCorrection { proximal_mu, drift: drift.map(|drift| Arc::new(vec![drift; 2])) },
             ..task(0, 0.5)
         };
-        // Another client, start, correction, row or trainer is another training.
+        // Another client, start, correction, row, weight or trainer is another training.
         for other in [
             train(1, &corrected(0.1, None), &rows),
             train(1, &corrected(0.0, Some(0.5)), &rows),
@@ -208,17 +233,19 @@ mod tests {
             train(1, &task(1, 0.5), &rows),
             train(1, &task(0, 0.25), &rows),
             train(1, &task(0, 0.5), &others),
+            train(1, &task(0, 0.5), &lighter),
             train(2, &task(0, 0.5), &rows),
         ] {
             assert!(!other.reused);
         }
-        assert_eq!(calls.load(Ordering::SeqCst), 8);
+        assert_eq!(calls.load(Ordering::SeqCst), 9);
     }
 
     #[test]
     fn memory_for_trainings_is_bounded() {
         let shared = SharedTrainings::new(8);
-        let training = Counting::default().train(&task(0, 0.5), &[], &CancelFlag::new()).unwrap();
+        let training =
+            Counting::default().train(&task(0, 0.5), &TrainRows::new([].into()), &CancelFlag::new()).unwrap();
         shared.remember([1; 32], &training);
         shared.remember([2; 32], &training);
         assert!(shared.find(&[1; 32]).is_some() && shared.find(&[2; 32]).is_none());

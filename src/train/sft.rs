@@ -12,7 +12,7 @@ use super::{
     batches::Batches,
     optimizer::AdamSettings,
     schedule::LrSchedule,
-    shards::Shards,
+    shards::{Shards, Weighed},
     trainer::{AdapterTrainer, TrainerSettings},
 };
 use crate::{
@@ -76,6 +76,48 @@ impl SftSettings {
     }
 }
 
+/// Rows to fine-tune on, and how much the loss of each counts.
+#[derive(Clone, Copy, Debug)]
+pub struct SftRows<'a> {
+    rows: &'a [TokenizedRow],
+    /// One a row; `None` where every row counts once.
+    weights: Option<&'a [f64]>,
+}
+
+impl<'a> SftRows<'a> {
+    /// Rows of which each has a weight of its own, 0 or above.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Unusable`] if there is not one usable weight a row.
+    pub fn weighted(rows: &'a [TokenizedRow], weights: &'a [f64]) -> Result<Self> {
+        let problem = if rows.len() != weights.len() {
+            format!("there are {} weights for {} rows", weights.len(), rows.len())
+        } else if let Some(weight) = weights.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
+            format!("a row's weight is {weight}; it must be 0 or above")
+        } else {
+            return Ok(Self { rows, weights: Some(weights) });
+        };
+        Err(ModelError::Unusable(problem))
+    }
+
+    fn row(&self, index: usize) -> Weighed<'a> {
+        Weighed { row: &self.rows[index], weight: self.weights.map_or(1.0, |weights| weights[index]) }
+    }
+}
+
+impl<'a> From<&'a [TokenizedRow]> for SftRows<'a> {
+    fn from(rows: &'a [TokenizedRow]) -> Self {
+        Self { rows, weights: None }
+    }
+}
+
+impl<'a> From<&'a Vec<TokenizedRow>> for SftRows<'a> {
+    fn from(rows: &'a Vec<TokenizedRow>) -> Self {
+        rows.as_slice().into()
+    }
+}
+
 /// The random streams of one training.
 #[derive(Clone, Debug)]
 pub struct TrainStreams {
@@ -107,7 +149,7 @@ impl TrainStreams {
 pub struct StepReport {
     /// Counted from 1.
     pub step: usize,
-    /// Mean over the batch's response tokens, before the step.
+    /// Mean over the batch's response tokens, each times the weight of its row, before the step.
     pub loss: f64,
     /// Tokens of the batch's rows.
     pub tokens: usize,
@@ -139,25 +181,30 @@ impl SftOutcome {
 
 /// Fine-tunes `start` on the responses of `rows`.
 ///
-/// Each step takes the next `batch_size` rows of a shuffle, which is drawn anew whenever it runs out. The same arguments
-/// give the same bytes on the CPU.
+/// Each step takes the next `batch_size` rows of a shuffle, which is drawn anew whenever it runs out, and lowers
+///
+/// `Σ w_i · −log π(response_i) / Σ n_i`
+///
+/// over the batch, with `w_i` the weight of a row and `n_i` its response tokens: a row of weight w pulls w times as hard as
+/// one of weight 1. The same arguments give the same bytes on the CPU.
 ///
 /// # Errors
 ///
 /// [`ModelError::Unusable`] if rows, adapter or settings cannot be used; [`ModelError::Cancelled`] soon after the flag
 /// was raised.
 #[allow(clippy::too_many_arguments)]
-pub fn train_sft(
+pub fn train_sft<'r>(
     model: &BaseModel,
     lora: &LoraConfig,
     start: &Adapter,
-    rows: &[TokenizedRow],
+    rows: impl Into<SftRows<'r>>,
     settings: &SftSettings,
     streams: TrainStreams,
     cancel: &CancelFlag,
     on_step: &mut dyn FnMut(&StepReport),
 ) -> Result<SftOutcome> {
-    check(rows, settings, start)?;
+    let rows: SftRows<'_> = rows.into();
+    check(rows.rows, settings, start)?;
     let trainer_settings = TrainerSettings {
         adam: AdamSettings { weight_decay: settings.weight_decay, ..AdamSettings::default() },
         max_grad_norm: settings.max_grad_norm,
@@ -166,21 +213,21 @@ pub fn train_sft(
     let shards = settings.shards.clamp(1, settings.batch_size);
     let mut shards = Shards::new(shards, model, lora, start, trainer_settings, &streams.dropout, cancel)?;
     let corrections = Corrections::new(&mut shards.first, settings)?;
-    let mut batches = Batches::new(rows.len(), settings.batch_size, streams.order);
+    let mut batches = Batches::new(rows.rows.len(), settings.batch_size, streams.order);
     let mut tokens = 0;
     let mut losses = Vec::with_capacity(settings.steps);
     for step in 0..settings.steps {
         if cancel.is_cancelled() {
             return Err(ModelError::Cancelled);
         }
-        let batch: Vec<&TokenizedRow> = batches.next_batch().iter().map(|&row| &rows[row]).collect();
+        let batch: Vec<Weighed<'_>> = batches.next_batch().into_iter().map(|row| rows.row(row)).collect();
         let loss = shards.accumulate_mean_loss(&batch, settings.pass_tokens)?;
         let learning_rate = settings.learning_rate * settings.schedule.factor(step, settings.steps);
         corrections.before_step(&mut shards.first)?;
         let grad_norm = shards.first.step(learning_rate)?;
         corrections.after_step(&mut shards.first, learning_rate)?;
         shards.share_values()?;
-        let batch_tokens = batch.iter().map(|row| row.ids.len()).sum();
+        let batch_tokens = batch.iter().map(|weighed| weighed.row.ids.len()).sum();
         tokens += batch_tokens as u64;
         losses.push(loss);
         on_step(&StepReport { step: step + 1, loss, tokens: batch_tokens, grad_norm, learning_rate });

@@ -10,6 +10,13 @@ use crate::{
     model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, shared_prefix},
 };
 
+/// A row of a batch, and how much its loss counts.
+#[derive(Clone, Copy)]
+pub(super) struct Weighed<'a> {
+    pub(super) row: &'a TokenizedRow,
+    pub(super) weight: f64,
+}
+
 /// One trainer a part. The number of parts belongs to the computation and not to the machine: gradients are added in
 /// the order of the parts, so a result does not depend on how many cores there are.
 pub(super) struct Shards<'a> {
@@ -36,17 +43,21 @@ impl<'a> Shards<'a> {
         Ok(Self { first: trainer(0)?, others: (1..count).map(trainer).collect::<Result<_>>()? })
     }
 
-    /// Accumulates the gradient of the mean loss over all response tokens of a batch, and returns that loss.
-    pub(super) fn accumulate_mean_loss(&mut self, batch: &[&TokenizedRow], pass_tokens: usize) -> Result<f64> {
-        let total: usize = batch.iter().map(|row| predicted(row)).sum();
+    /// Accumulates the gradient of the mean loss over all response tokens of a batch, each times the weight of its row, and
+    /// returns that loss.
+    ///
+    /// The mean is over the tokens, whatever they weigh: divided by their weights, a batch of nothing but light rows would
+    /// pull as hard as any other.
+    pub(super) fn accumulate_mean_loss(&mut self, batch: &[Weighed<'_>], pass_tokens: usize) -> Result<f64> {
+        let total: usize = batch.iter().map(|weighed| predicted(weighed.row)).sum();
         if total == 0 {
             return Err(ModelError::Unusable(
                 "no row of a batch has a response token to learn from; are responses truncated away?".into(),
             ));
         }
-        let weight = 1.0 / total as f64;
-        let sums = self.each_part(batch, |trainer, part| accumulate(trainer, part, weight, pass_tokens))?;
-        Ok(-sums.iter().sum::<f64>() * weight)
+        let token_weight = 1.0 / total as f64;
+        let sums = self.each_part(batch, |trainer, part| accumulate(trainer, part, token_weight, pass_tokens))?;
+        Ok(-sums.iter().sum::<f64>() * token_weight)
     }
 
     /// Lets every trainer work on its part of a batch, side by side, and adds up the gradients that they accumulate.
@@ -94,25 +105,27 @@ impl<'a> Shards<'a> {
     }
 }
 
-/// Accumulates the gradient of a part, pass by pass, and returns the sum of its log-likelihoods.
+/// Accumulates the gradient of a part, pass by pass, and returns the weighted sum of its log-likelihoods.
 fn accumulate(
     trainer: &mut AdapterTrainer<'_>,
-    mut rest: &[&TokenizedRow],
-    weight: f64,
+    mut rest: &[Weighed<'_>],
+    token_weight: f64,
     pass_tokens: usize,
 ) -> Result<f64> {
-    let ids: Vec<&[u32]> = rest.iter().map(|row| row.ids.as_slice()).collect();
+    let ids: Vec<&[u32]> = rest.iter().map(|weighed| weighed.row.ids.as_slice()).collect();
     let prefix = if trainer.shares_prefix() { shared_prefix(&ids) } else { 0 };
     let mut sum = 0.0;
     while !rest.is_empty() {
         let mut tokens = prefix;
-        let fitting = rest.iter().take_while(|row| {
-            tokens += row.ids.len() - prefix;
+        let fitting = rest.iter().take_while(|weighed| {
+            tokens += weighed.row.ids.len() - prefix;
             tokens <= pass_tokens
         });
         let (pass, later) = rest.split_at(fitting.count().max(1));
-        let scores = trainer.accumulate(pass, &mut |scores: &[RowScore]| vec![weight; scores.len()])?;
-        sum += scores.iter().map(|score| score.log_likelihood).sum::<f64>();
+        let rows: Vec<&TokenizedRow> = pass.iter().map(|weighed| weighed.row).collect();
+        let mut weights_of = |_: &[RowScore]| pass.iter().map(|weighed| token_weight * weighed.weight).collect();
+        let scores = trainer.accumulate(&rows, &mut weights_of)?;
+        sum += scores.iter().zip(pass).map(|(score, weighed)| weighed.weight * score.log_likelihood).sum::<f64>();
         rest = later;
     }
     Ok(sum)

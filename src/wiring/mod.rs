@@ -13,6 +13,7 @@ use std::sync::Arc;
 use fedward_actors::{
     FederationConfig, Ports, Schedule,
     cancel::CancelFlag,
+    policy::{GuardPolicy, RowGuard},
     ports::{Benchmarks, GuardModel, Observer, UpdateScreen},
     protocol::Adapter,
 };
@@ -23,11 +24,11 @@ pub use guard::FittedGuard;
 pub use workshop::{Progress, Workshop};
 
 use crate::{
-    data::DataError,
+    data::{DataError, refusals::REFUSALS},
     eval::{BenchRecipe, BenchmarkSuite, RecipeError},
     model::{ChatModel, Decoding, ModelError},
     safety::screen::NormBound,
-    scenario::{FederationSection, Scenario, ScreenSection},
+    scenario::{FederationSection, GuardSection, PolicyName, Scenario, ScreenSection},
     store::{RunDirectory, StoreError},
     train::{RememberingTrainer, SftTrainer},
 };
@@ -106,6 +107,7 @@ pub fn ports(
         seed: scenario.seed,
     };
     let guard = prepared.guard.as_ref().map(|guard| Arc::clone(&guard.model));
+    let row_guard = guard.clone().zip(scenario.guard.as_ref()).map(|(model, section)| row_guard(model, section));
     Ok(Ports {
         rows: Arc::clone(&prepared.data.clients) as _,
         trainer: if scenario.variant.is_empty() {
@@ -113,8 +115,8 @@ pub fn ports(
         } else {
             Arc::new(RememberingTrainer::new(trainer, workshop.shared_trainings()))
         },
-        realigner: cai_generator(scenario, prepared, guard.clone())?.map(|cai| Arc::new(cai) as _),
-        guard,
+        realigner: cai_generator(scenario, prepared, guard)?.map(|cai| Arc::new(cai) as _),
+        guard: row_guard,
         screen: scenario.screen.as_ref().map(update_screen),
         strategy: algorithm.server(clients),
         algorithm: algorithm.clients(),
@@ -123,6 +125,15 @@ pub fn ports(
         store: Box::new(directory.share()),
         observer,
     })
+}
+
+fn row_guard(model: Arc<dyn GuardModel>, section: &GuardSection) -> RowGuard {
+    let policy = match section.policy {
+        PolicyName::Drop => GuardPolicy::Drop,
+        PolicyName::Replace => GuardPolicy::Replace(REFUSALS.map(str::to_owned).into()),
+        PolicyName::Reweight => GuardPolicy::Reweight,
+    };
+    RowGuard { model, assessed: section.assess, policy }
 }
 
 fn update_screen(section: &ScreenSection) -> Arc<dyn UpdateScreen> {

@@ -106,7 +106,7 @@ impl Workshop {
         progress: &dyn Progress,
         cancel: &CancelFlag,
     ) -> Result<Arc<FittedGuard>, SetupError> {
-        let key = cache_key(&(model.identity(), section, seed, data.clients_sha256()))?;
+        let key = cache_key(&(model.identity(), section.classifier(), seed, data.clients_sha256()))?;
         if let Some(guard) = self.guards.get(&key) {
             return Ok(Arc::clone(guard));
         }

@@ -15,6 +15,7 @@ mod run;
 mod scaffold;
 mod support;
 mod tokenizer;
+mod weighted_loss;
 
 use std::path::PathBuf;
 

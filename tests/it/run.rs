@@ -194,6 +194,50 @@ fn a_run_directory_holds_what_scripts_rely_on() {
     assert!(!metrics.contains("variant=\"\""), "{metrics}");
 }
 
+/// What the guard calls unsafe is left out, replaced or reweighted; the same rows each time, for it is the same guard.
+#[test]
+fn a_guard_s_policy_decides_what_becomes_of_unsafe_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policies.toml");
+    let policies = [("drop", "filtered"), ("replace", "replaced"), ("reweight", "reweighted")];
+    let variant = |(policy, _)| format!("[[variant]]\nname = \"{policy}\"\nguard.policy = \"{policy}\"\n");
+    let text = TINY.replace("schedule = \"last_round\"", "schedule = \"never\"");
+    let text = text.replace("schedule = \"every\"", "schedule = \"never\"");
+    fs::write(&path, text + &policies.map(variant).concat()).unwrap();
+    let out = folder.path().join("out");
+    assert_success(&run(&path, &out, &[]));
+
+    let rows_of = |(policy, _): (&str, &str), file: &str| rows(&out.join(policy).join(file));
+    let (rounds, clients) = (rows_of(policies[0], "rounds.jsonl"), rows_of(policies[0], "clients.jsonl"));
+    let called_unsafe = |round: &Value| round["rows_filtered"].as_u64().unwrap();
+    assert!(rounds.iter().all(|round| called_unsafe(round) > 0), "the guard found nothing to do");
+    for own in policies {
+        for (round, dropping) in rows_of(own, "rounds.jsonl").iter().zip(&rounds) {
+            assert_eq!(round["outcome"], "committed");
+            for (_, fate) in policies {
+                let expected = if fate == own.1 { called_unsafe(dropping) } else { 0 };
+                assert_eq!(round[format!("rows_{fate}")], expected, "{own:?}");
+            }
+            for key in ["rows_kept", "rows_kept_unsafe", "rows_filtered_safe"] {
+                assert_eq!(round[key], dropping[key], "{own:?}: {key}");
+            }
+            // The threshold is 0.5: less than half is left of a reweighted row.
+            let weight = round["reweighted_weight"].as_f64().unwrap();
+            assert!(weight <= 0.5 * called_unsafe(dropping) as f64, "{weight}");
+            assert_eq!(weight > 0.0, own.0 == "reweight");
+        }
+        for (client, dropping) in rows_of(own, "clients.jsonl").iter().zip(&clients) {
+            assert_eq!(client["guard"][own.1], dropping["guard"]["filtered"]);
+        }
+    }
+    // Each of them trained on something else.
+    let adapter = |(policy, _)| fs::read(out.join(policy).join("adapter/adapter_model.safetensors")).unwrap();
+    let [dropped, replaced, reweighted] = policies.map(adapter);
+    assert!(dropped != replaced && replaced != reweighted && dropped != reweighted);
+    let summary: Value = serde_json::from_slice(&fs::read(out.join("replace/summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["totals"]["rows_replaced"], rounds.iter().map(called_unsafe).sum::<u64>());
+}
+
 #[test]
 fn ctrl_c_ends_a_run_within_two_seconds_and_leaves_it_readable() {
     let folder = tempfile::tempdir().unwrap();

@@ -60,6 +60,7 @@ fn scaffold_follows_torch_on_a_small_model() {
             let error = relative_error(&outcome.losses, &reals_of(expected_losses.next().unwrap()));
             assert!(error < 1e-3, "round {round}, client {client}: losses {error:e}");
             let training = LocalTraining {
+                n_examples: rows.len() as f64,
                 mean_loss: outcome.mean_loss(),
                 learning_rate_sum: settings.learning_rate_sum(),
                 steps: STEPS as u32,
@@ -70,9 +71,8 @@ fn scaffold_follows_torch_on_a_small_model() {
             };
             let end = clients.conclude(start, &training).unwrap();
             memories[client as usize] = end.memory;
-            let n_examples = rows.len() as u64;
-            let client = ClientId(client);
-            updates.push(ClientUpdate { client, adapter: training.adapter, n_examples, extras: end.extras });
+            let LocalTraining { adapter, n_examples, .. } = training;
+            updates.push(ClientUpdate { client: ClientId(client), adapter, n_examples, extras: end.extras });
         }
         global = server.aggregate(RoundId(round as u32 + 1), &global, &updates).unwrap();
         let (found, expected) = (server.report()["control_norm"], expected["control_norm"].as_f64().unwrap());

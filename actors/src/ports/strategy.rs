@@ -47,8 +47,8 @@ pub struct ClientUpdate {
     pub client: ClientId,
     /// The adapter after local training.
     pub adapter: Adapter,
-    /// Rows that it trained on: the aggregation weight of FedAvg.
-    pub n_examples: u64,
+    /// Rows that it trained on, each counted by its weight: the aggregation weight of FedAvg.
+    pub n_examples: f64,
     /// What its algorithm adds.
     pub extras: Extras,
 }

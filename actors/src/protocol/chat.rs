@@ -1,6 +1,6 @@
 //! Chat rows and what a guard says of them.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -101,6 +101,43 @@ impl ChatRow {
     }
 }
 
+/// Rows to train on, and how much the loss of each counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainRows {
+    rows: Arc<[ChatRow]>,
+    /// One a row, from 0 to 1; `None` where every row counts once.
+    weights: Option<Arc<[f64]>>,
+}
+
+impl TrainRows {
+    /// Rows that count once each.
+    pub const fn new(rows: Arc<[ChatRow]>) -> Self {
+        Self { rows, weights: None }
+    }
+
+    /// Rows that count as `weight_of` their index says, from 0 to 1.
+    pub fn weighted(rows: Arc<[ChatRow]>, weight_of: impl Fn(usize) -> f64) -> Self {
+        let weights = (0..rows.len()).map(weight_of).collect();
+        Self { rows, weights: Some(weights) }
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> &[ChatRow] {
+        &self.rows
+    }
+
+    /// The rows with their weights.
+    pub fn iter(&self) -> impl Iterator<Item = (&ChatRow, f64)> {
+        let weight = |row: usize| self.weights.as_ref().map_or(1.0, |weights| weights[row]);
+        self.rows.iter().enumerate().map(move |(index, row)| (row, weight(index)))
+    }
+
+    /// All weights added up: how many examples these rows count as.
+    pub fn weight_sum(&self) -> f64 {
+        self.iter().map(|(_, weight)| weight).sum()
+    }
+}
+
 /// SHA-256 of a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowDigest(pub [u8; 32]);
@@ -127,7 +164,7 @@ impl fmt::Display for Hazard {
 pub struct Verdict {
     /// Probability that the row is unsafe, from 0 to 1.
     pub unsafe_probability: f32,
-    /// Whether the guard's policy calls that unsafe.
+    /// Whether the guard's threshold calls that unsafe.
     pub is_unsafe: bool,
     /// The categories that the guard names; empty where it names none.
     pub hazards: Vec<Hazard>,

@@ -53,8 +53,8 @@ pub(crate) struct ClientReport {
 /// What came of a client's turn.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum LocalWork {
-    /// It trained on the rows that its guard kept.
-    Trained { training: LocalTraining, n_examples: u64, end: TurnEnd },
+    /// It trained on what its guard left of its rows.
+    Trained { training: LocalTraining, end: TurnEnd },
     /// It did not, for this reason.
     Dropped(DropReason),
 }

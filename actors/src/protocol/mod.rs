@@ -6,5 +6,5 @@ pub mod ids;
 pub(crate) mod messages;
 
 pub use adapter::{Adapter, AdapterDelta, AdapterError, AdapterLayout, AdapterTensor, hex};
-pub use chat::{ChatMessage, ChatRow, Hazard, Role, RowDigest, RowLabel, Verdict};
+pub use chat::{ChatMessage, ChatRow, Hazard, Role, RowDigest, RowLabel, TrainRows, Verdict};
 pub use ids::{Attempt, ClientId, RoundId, Ticket};
