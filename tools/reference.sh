@@ -10,6 +10,8 @@ gguf=$models/SmolLM2-135M-Instruct.Q4_1.gguf
 [ -f "$gguf" ] || { echo "fedward: the default model is missing; run make fetch" >&2 && exit 1; }
 
 tools/reference_env.sh
+# peft saves names in the order of a set.
+export PYTHONHASHSEED=0
 
 reference=tests/reference
 python=.venv-reference/bin/python

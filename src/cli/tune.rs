@@ -21,7 +21,10 @@ use crate::{
     model::ChatModel,
     report::Console,
     telemetry::ProcessMemory,
-    train::{DpoSettings, DpoStep, SftSettings, StepReport, TokenizedPair, TrainStreams, train_dpo, train_sft},
+    train::{
+        DEFAULT_PASS_TOKENS, DpoSettings, DpoStep, SftSettings, StepReport, TokenizedPair, TrainStreams, train_dpo,
+        train_sft,
+    },
     wiring::Progress,
 };
 
@@ -58,6 +61,12 @@ pub(super) struct TuneArgs {
     /// Tokens after which a row is cut
     #[arg(long, default_value_t = 512)]
     max_length: usize,
+    /// Most tokens computed in one pass; a larger batch is split, with the same gradient, and takes less memory
+    #[arg(long, default_value_t = DEFAULT_PASS_TOKENS)]
+    pass_tokens: usize,
+    /// Compute each layer twice instead of keeping what it computed: the same gradient in less memory
+    #[arg(long)]
+    checkpoint_activations: bool,
     /// Rank of a new adapter
     #[arg(long, default_value_t = 16)]
     rank: usize,
@@ -133,6 +142,8 @@ fn on_rows(
     }
     let settings = SftSettings {
         max_grad_norm: Some(1.0),
+        pass_tokens: args.pass_tokens,
+        checkpoint_activations: args.checkpoint_activations,
         shards: SHARDS,
         ..SftSettings::new(args.steps, args.batch_size, args.lr.unwrap_or(SFT_LEARNING_RATE))
     };
@@ -173,6 +184,8 @@ fn on_pairs(
     let settings = DpoSettings {
         beta: args.beta,
         max_grad_norm: Some(1.0),
+        pass_tokens: args.pass_tokens,
+        checkpoint_activations: args.checkpoint_activations,
         shards: SHARDS,
         ..DpoSettings::new(args.steps, args.batch_size, args.lr.unwrap_or(DPO_LEARNING_RATE))
     };

@@ -95,6 +95,7 @@ pub(crate) struct LoraTape {
 }
 
 /// Draws which inputs of A are dropped, from a stream of its own.
+#[derive(Clone)]
 pub(crate) struct Dropout {
     rng: ChaCha8Rng,
     probability: f64,

@@ -30,6 +30,7 @@ pub use config::{Llama3RopeScaling, ModelConfig, RopeScaling, YarnRopeScaling};
 pub use design::{Activation, Design, EmbeddingScale, Family, SlidingAttention, Span};
 pub use device::{Precision, init_backend};
 pub use error::ModelError;
+pub(crate) use error::within_memory;
 pub use features::mean_hidden;
 pub use generation::{FinishReason, Generated, GenerationSettings, generate};
 pub(crate) use head::{Predictions, ResponseLoss};

@@ -193,14 +193,13 @@ impl Padding {
 
 /// `[1, width, prefix + width]`: own token `i` sees the prefix and own tokens up to itself, of them the last `window`.
 fn causal_mask(width: usize, prefix: usize, window: Option<usize>) -> Result<Tensor> {
-    let keys = prefix + width;
-    let mut mask = vec![0.0_f32; width * keys];
-    for (query, line) in mask.chunks_mut(keys).enumerate() {
-        let seen = prefix + query + 1;
-        line[seen..].fill(f32::NEG_INFINITY);
-        line[..window.map_or(0, |window| seen.saturating_sub(window))].fill(f32::NEG_INFINITY);
+    let (width, prefix) = (width as i64, prefix as i64);
+    let blocked = Tensor::f_full([1, width, prefix + width], f64::NEG_INFINITY, (Kind::Float, Device::Cpu))?;
+    let later = blocked.f_triu(prefix + 1)?;
+    match window {
+        None => Ok(later),
+        Some(window) => Ok(blocked.f_tril(prefix - window as i64)?.f_add_(&later)?),
     }
-    Ok(Tensor::f_from_slice(&mask)?.f_view([1, width as i64, keys as i64])?)
 }
 
 /// Checks that a model can take rows.

@@ -28,9 +28,25 @@ pub(crate) struct Transformer<'a> {
 }
 
 /// What a forward pass keeps for the backward pass.
-#[derive(Default)]
 pub(crate) struct Tape {
-    layers: Vec<LayerTape>,
+    layers: Vec<KeptLayer>,
+    /// Keep [`KeptLayer::Entry`] of each layer.
+    checkpoints: bool,
+}
+
+/// What is kept of one layer.
+enum KeptLayer {
+    /// All that its backward pass reads.
+    Whole(LayerTape),
+    /// What that is computed from once more when the backward pass gets there.
+    Entry {
+        /// # Shapes
+        ///
+        /// `[tokens, hidden]`
+        hidden: Tensor,
+        /// As it stood before the layer.
+        dropout: Option<Dropout>,
+    },
 }
 
 struct LayerTape {
@@ -128,9 +144,15 @@ impl<'a> Transformer<'a> {
         self.run(packed, layers, None, None, None)
     }
 
-    /// As [`Transformer::forward`], keeping what [`Transformer::backward`] needs.
-    pub(crate) fn forward_taped(&self, packed: &PackedRows, dropout: Option<&mut Dropout>) -> Result<(Tensor, Tape)> {
-        let mut tape = Tape::default();
+    /// As [`Transformer::forward`], keeping what [`Transformer::backward`] needs; with `checkpoints` only what enters each
+    /// layer, whose forward pass is then computed twice.
+    pub(crate) fn forward_taped(
+        &self,
+        packed: &PackedRows,
+        dropout: Option<&mut Dropout>,
+        checkpoints: bool,
+    ) -> Result<(Tensor, Tape)> {
+        let mut tape = Tape { layers: Vec::with_capacity(self.weights.layers.len()), checkpoints };
         let hidden = self.run(packed, self.weights.layers.len(), Some(&mut tape), dropout, None)?;
         Ok((hidden, tape))
     }
@@ -144,49 +166,69 @@ impl<'a> Transformer<'a> {
         mut sink: Option<QkvSink>,
     ) -> Result<Tensor> {
         let mut hidden = self.embed(&packed.ids)?;
-        for (index, layer) in self.weights.layers.iter().enumerate().take(layers) {
-            self.check_cancelled()?;
-            let lora = |group| self.lora_linear(index, group);
-            let span = self.config.design.span(index);
-
-            let (normed, attention_norm) = self.norm(&hidden, &layer.attention_norm)?;
-            let (qkv, qkv_lora, query_key_norm) = self.qkv(index, &normed, dropout.as_deref_mut())?;
-            packed.rotations.of(span).apply(&qkv, self.heads.rotated())?;
-            if let Some(sink) = sink.as_mut() {
-                sink(index, &qkv)?;
-            }
-            let (attended, probabilities) = attend(self.heads, &qkv, packed, span)?;
-            let branch = Branch { weight: &layer.output, post_norm: layer.attention_post_norm.as_ref() };
-            let (after_attention, output_lora, attention_post_norm) =
-                self.add_branch(&hidden, &attended, branch, lora(LinearGroup::Output), dropout.as_deref_mut())?;
-
-            let (normed, mlp_norm) = self.norm(&after_attention, &layer.mlp_norm)?;
-            let (gate_up, gate_up_lora) =
-                linear(&normed, &layer.gate_up, lora(LinearGroup::GateUp), dropout.as_deref_mut())?;
-            let gated = gated(&gate_up, self.config.design.activation)?;
-            let branch = Branch { weight: &layer.down, post_norm: layer.mlp_post_norm.as_ref() };
-            let (after_mlp, down_lora, mlp_post_norm) =
-                self.add_branch(&after_attention, &gated, branch, lora(LinearGroup::Down), dropout.as_deref_mut())?;
-            hidden = after_mlp;
-
+        for index in 0..layers.min(self.weights.layers.len()) {
+            let drawn = tape.as_ref().filter(|tape| tape.checkpoints).and(dropout.as_deref().cloned());
+            let mut sink = |qkv: &Tensor| sink.as_mut().map_or(Ok(()), |sink| sink(index, qkv));
+            let (output, layer) = self.layer(index, &hidden, packed, dropout.as_deref_mut(), &mut sink)?;
+            let input = std::mem::replace(&mut hidden, output);
             if let Some(tape) = tape.as_mut() {
-                tape.layers.push(LayerTape {
-                    attention_norm,
-                    qkv_lora,
-                    query_key_norm,
-                    qkv,
-                    probabilities,
-                    output_lora,
-                    attention_post_norm,
-                    mlp_norm,
-                    gate_up_lora,
-                    gate_up,
-                    down_lora,
-                    mlp_post_norm,
-                });
+                let entry = KeptLayer::Entry { hidden: input, dropout: drawn };
+                tape.layers.push(if tape.checkpoints { entry } else { KeptLayer::Whole(layer) });
             }
         }
         Ok(hidden)
+    }
+
+    /// One layer. `sink` sees the rotated queries, keys and values.
+    ///
+    /// # Shapes
+    ///
+    /// `hidden`: `[tokens, hidden]` → the same.
+    fn layer(
+        &self,
+        index: usize,
+        hidden: &Tensor,
+        packed: &PackedRows,
+        mut dropout: Option<&mut Dropout>,
+        sink: &mut dyn FnMut(&Tensor) -> Result<()>,
+    ) -> Result<(Tensor, LayerTape)> {
+        self.check_cancelled()?;
+        let layer: &LayerWeights = &self.weights.layers[index];
+        let lora = |group| self.lora_linear(index, group);
+        let span = self.config.design.span(index);
+
+        let (normed, attention_norm) = self.norm(hidden, &layer.attention_norm)?;
+        let (qkv, qkv_lora, query_key_norm) = self.qkv(index, &normed, dropout.as_deref_mut())?;
+        packed.rotations.of(span).apply(&qkv, self.heads.rotated())?;
+        sink(&qkv)?;
+        let (attended, probabilities) = attend(self.heads, &qkv, packed, span)?;
+        let branch = Branch { weight: &layer.output, post_norm: layer.attention_post_norm.as_ref() };
+        let (after_attention, output_lora, attention_post_norm) =
+            self.add_branch(hidden, &attended, branch, lora(LinearGroup::Output), dropout.as_deref_mut())?;
+
+        let (normed, mlp_norm) = self.norm(&after_attention, &layer.mlp_norm)?;
+        let (gate_up, gate_up_lora) =
+            linear(&normed, &layer.gate_up, lora(LinearGroup::GateUp), dropout.as_deref_mut())?;
+        let gated = gated(&gate_up, self.config.design.activation)?;
+        let branch = Branch { weight: &layer.down, post_norm: layer.mlp_post_norm.as_ref() };
+        let (after_mlp, down_lora, mlp_post_norm) =
+            self.add_branch(&after_attention, &gated, branch, lora(LinearGroup::Down), dropout)?;
+
+        let tape = LayerTape {
+            attention_norm,
+            qkv_lora,
+            query_key_norm,
+            qkv,
+            probabilities,
+            output_lora,
+            attention_post_norm,
+            mlp_norm,
+            gate_up_lora,
+            gate_up,
+            down_lora,
+            mlp_post_norm,
+        };
+        Ok((after_mlp, tape))
     }
 
     /// Adds the adapter's gradient to the flat `grads`, given that of the hidden states before the final norm.
@@ -199,6 +241,12 @@ impl<'a> Transformer<'a> {
         while let Some(kept) = tape.layers.pop() {
             self.check_cancelled()?;
             let index = tape.layers.len();
+            let kept = match kept {
+                KeptLayer::Whole(kept) => kept,
+                KeptLayer::Entry { hidden, mut dropout } => {
+                    self.layer(index, &hidden, packed, dropout.as_mut(), &mut |_| Ok(()))?.1
+                }
+            };
             let layer = &self.weights.layers[index];
             let adapted = |group| lora.linear(index, group);
             // Nothing below the first adapted layer has a gradient that anybody needs.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::rules::Rules;
-use crate::train::{DpoSettings, SftSettings};
+use crate::train::{DEFAULT_PASS_TOKENS, DpoSettings, SftSettings};
 
 /// Parts of a batch that the server computes side by side: it has the machine to itself.
 const SERVER_SHARDS: usize = 2;
@@ -26,6 +26,8 @@ pub(super) struct RawTraining {
     pub weight_decay: f64,
     pub max_grad_norm: f64,
     pub max_length: usize,
+    pub pass_tokens: usize,
+    pub checkpoint_activations: bool,
 }
 
 impl Default for RawTraining {
@@ -37,6 +39,8 @@ impl Default for RawTraining {
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             max_length: 512,
+            pass_tokens: DEFAULT_PASS_TOKENS,
+            checkpoint_activations: false,
         }
     }
 }
@@ -49,6 +53,7 @@ impl RawTraining {
         rules.positive("training.max_grad_norm", self.max_grad_norm);
         rules.not_negative("training.weight_decay", self.weight_decay);
         rules.at_least_sixteen_tokens("training.max_length", self.max_length);
+        rules.at_least_sixteen_tokens("training.pass_tokens", self.pass_tokens);
     }
 
     pub(super) fn resolve(&self) -> TrainingSection {
@@ -62,6 +67,8 @@ impl RawTraining {
         SftSettings {
             weight_decay: self.weight_decay,
             max_grad_norm: Some(self.max_grad_norm),
+            pass_tokens: self.pass_tokens,
+            checkpoint_activations: self.checkpoint_activations,
             ..SftSettings::new(steps, batch_size, learning_rate)
         }
     }
@@ -77,6 +84,8 @@ impl RawTraining {
             beta,
             weight_decay: self.weight_decay,
             max_grad_norm: Some(self.max_grad_norm),
+            pass_tokens: self.pass_tokens,
+            checkpoint_activations: self.checkpoint_activations,
             shards: SERVER_SHARDS,
             ..DpoSettings::new(steps, batch_size, learning_rate)
         }

@@ -7,7 +7,7 @@ use super::{
     batches::Batches,
     optimizer::AdamSettings,
     schedule::LrSchedule,
-    sft::TrainStreams,
+    sft::{DEFAULT_PASS_TOKENS, TrainStreams},
     shards::Shards,
     trainer::{AdapterTrainer, TrainerSettings},
 };
@@ -65,6 +65,9 @@ pub struct DpoSettings {
     /// Most tokens computed in one pass, as [`SftSettings::pass_tokens`](super::SftSettings::pass_tokens); a pair is
     /// never split.
     pub pass_tokens: usize,
+    /// As [`TrainerSettings::checkpoint_activations`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub checkpoint_activations: bool,
     /// Parts that a batch is cut into and that are computed side by side; a property of the result, which differs by
     /// rounding from one number to another.
     pub shards: usize,
@@ -81,7 +84,8 @@ impl DpoSettings {
             weight_decay: 0.0,
             max_grad_norm: None,
             schedule: LrSchedule::Constant,
-            pass_tokens: 1536,
+            pass_tokens: DEFAULT_PASS_TOKENS,
+            checkpoint_activations: false,
             shards: 1,
         }
     }
@@ -164,6 +168,7 @@ pub fn train_dpo(
         adam: AdamSettings { weight_decay: settings.weight_decay, ..AdamSettings::default() },
         max_grad_norm: settings.max_grad_norm,
         share_prefix: true,
+        checkpoint_activations: settings.checkpoint_activations,
     };
     let shards = settings.shards.clamp(1, settings.batch_size);
     let mut shards = Shards::new(shards, model, lora, start, trainer_settings, &streams.dropout, cancel)?;
@@ -175,7 +180,8 @@ pub fn train_dpo(
         }
         let batch: Vec<Judged<'_>> =
             batch.iter().map(|&pair| Judged { pair: &pairs[pair], reference: references[pair] }).collect();
-        let margins = accumulate_mean_loss(&mut shards, &batch, settings)?;
+        let margins = accumulate_mean_loss(&mut shards, &batch, settings)
+            .map_err(|error| error.in_training(settings.pass_tokens))?;
         let learning_rate = settings.learning_rate * settings.schedule.factor(index, settings.steps);
         let grad_norm = shards.first.step(learning_rate)?;
         shards.share_values()?;

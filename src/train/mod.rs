@@ -15,5 +15,5 @@ pub use flops::Flops;
 pub use local::{RememberingTrainer, SftTrainer, SharedTrainings};
 pub use optimizer::AdamSettings;
 pub use schedule::LrSchedule;
-pub use sft::{SftOutcome, SftRows, SftSettings, StepReport, TrainStreams, train_sft};
+pub use sft::{DEFAULT_PASS_TOKENS, SftOutcome, SftRows, SftSettings, StepReport, TrainStreams, train_sft};
 pub use trainer::{AdapterTrainer, TrainerSettings};

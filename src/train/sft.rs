@@ -20,6 +20,9 @@ use crate::{
     model::{BaseModel, ModelError, Result, TokenizedRow},
 };
 
+/// Most tokens computed in one pass where nothing else is said.
+pub const DEFAULT_PASS_TOKENS: usize = 1536;
+
 /// How an adapter is fine-tuned.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SftSettings {
@@ -47,6 +50,9 @@ pub struct SftSettings {
     /// the same but for rounding. Bounds memory: the default model keeps about 0.8 MB a token in `f32` with adapters on
     /// q and v, 1.1 MB with all.
     pub pass_tokens: usize,
+    /// As [`TrainerSettings::checkpoint_activations`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub checkpoint_activations: bool,
     /// Parts that a batch is cut into and that are computed side by side; a property of the result, which differs by
     /// rounding from one number to another.
     pub shards: usize,
@@ -65,7 +71,8 @@ impl SftSettings {
             proximal_mu: 0.0,
             drift_correction: None,
             share_prefix: true,
-            pass_tokens: 1536,
+            pass_tokens: DEFAULT_PASS_TOKENS,
+            checkpoint_activations: false,
             shards: 1,
         }
     }
@@ -209,6 +216,7 @@ pub fn train_sft<'r>(
         adam: AdamSettings { weight_decay: settings.weight_decay, ..AdamSettings::default() },
         max_grad_norm: settings.max_grad_norm,
         share_prefix: settings.share_prefix,
+        checkpoint_activations: settings.checkpoint_activations,
     };
     let shards = settings.shards.clamp(1, settings.batch_size);
     let mut shards = Shards::new(shards, model, lora, start, trainer_settings, &streams.dropout, cancel)?;
@@ -221,7 +229,9 @@ pub fn train_sft<'r>(
             return Err(ModelError::Cancelled);
         }
         let batch: Vec<Weighed<'_>> = batches.next_batch().into_iter().map(|row| rows.row(row)).collect();
-        let loss = shards.accumulate_mean_loss(&batch, settings.pass_tokens)?;
+        let loss = shards
+            .accumulate_mean_loss(&batch, settings.pass_tokens)
+            .map_err(|error| error.in_training(settings.pass_tokens))?;
         let learning_rate = settings.learning_rate * settings.schedule.factor(step, settings.steps);
         corrections.before_step(&mut shards.first)?;
         let grad_norm = shards.first.step(learning_rate)?;

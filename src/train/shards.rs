@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::trainer::{AdapterTrainer, TrainerSettings};
 use crate::{
     lora::LoraConfig,
-    model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, shared_prefix},
+    model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, shared_prefix, within_memory},
 };
 
 /// A row of a batch, and how much its loss counts.
@@ -69,6 +69,7 @@ impl<'a> Shards<'a> {
     ) -> Result<Vec<R>> {
         let mut parts = batch.chunks(batch.len().div_ceil(1 + self.others.len()).max(1));
         let own = parts.next().unwrap_or_default();
+        let work = |trainer: &mut AdapterTrainer<'_>, part: &[T]| within_memory(|| work(trainer, part));
         let work = &work;
         let results = std::thread::scope(|scope| {
             let running: Vec<_> = self

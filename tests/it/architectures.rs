@@ -106,9 +106,8 @@ impl Tiny {
         scores.iter().map(|score: &RowScore| score.log_likelihood).collect()
     }
 
-    fn gradient(&self, lora: &LoraConfig, adapter: &Adapter) -> Adapter {
+    fn gradient(&self, lora: &LoraConfig, adapter: &Adapter, settings: TrainerSettings) -> Adapter {
         let (cancel, rng) = (CancelFlag::new(), ChaCha8Rng::seed_from_u64(0));
-        let settings = TrainerSettings::default();
         let mut trainer = AdapterTrainer::new(&self.model, lora, adapter, settings, rng, &cancel).unwrap();
         let total: usize = self.rows.iter().map(TokenizedRow::response_tokens).sum();
         let rows: Vec<&TokenizedRow> = self.rows.iter().collect();
@@ -158,7 +157,10 @@ fn gradients_of_all_targets_are_those_of_peft() {
             let found = tiny.likelihoods(Some(LoraRef { config: &lora, adapter: &adapter }));
             let error = relative_error(&found, &reals_of(&entry["log_likelihoods"]));
             assert!(error < 2e-6, "{}: likelihoods {error:e}", tiny.name);
-            let (gradient, theirs) = (tiny.gradient(&lora, &adapter), &entry["gradient"]["tensors"]);
+            let (gradient, theirs) =
+                (tiny.gradient(&lora, &adapter, TrainerSettings::default()), &entry["gradient"]["tensors"]);
+            let checkpoints = TrainerSettings { checkpoint_activations: true, ..TrainerSettings::default() };
+            assert_eq!(tiny.gradient(&lora, &adapter, checkpoints), gradient, "{}: with checkpoints", tiny.name);
             if theirs.is_array() {
                 assert_samples(&gradient, theirs, 1e-4);
                 continue;

@@ -164,6 +164,13 @@ fn the_same_arguments_give_the_same_bytes() {
 }
 
 #[test]
+fn checkpoints_change_no_bit() {
+    let small = Small::new("plain");
+    let computed_twice = DpoSettings { checkpoint_activations: true, ..small.settings() };
+    assert_eq!(small.train(&computed_twice), small.train(&small.settings()));
+}
+
+#[test]
 fn passes_and_parts_change_nothing_but_rounding() {
     let small = Small::new("untied");
     let whole = small.train(&small.settings()).adapter;

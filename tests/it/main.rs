@@ -10,6 +10,7 @@ mod engine_support;
 mod greedy;
 mod hugging_face;
 mod loading;
+mod memory;
 mod peft;
 mod run;
 mod scaffold;

@@ -3,13 +3,18 @@
 use std::{fs, path::Path, process::Command};
 
 use fedward::{
-    lora::{LoraConfig, Target, peft},
-    model::{Checkpoint, Design, Llama3RopeScaling, ModelConfig, RopeScaling},
+    lora::{LoraConfig, LoraRef, Target, peft},
+    model::{BaseModel, Checkpoint, Design, Llama3RopeScaling, ModelConfig, Precision, RopeScaling},
 };
-use fedward_actors::protocol::{Adapter, hex};
+use fedward_actors::{
+    CancelFlag,
+    protocol::{Adapter, hex},
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tch::Kind;
+use tch::{Device, Kind};
+
+use crate::engine_support::{lora_of, reals_of, relative_error};
 
 /// The script's tiny model.
 fn tiny_llama() -> ModelConfig {
@@ -62,51 +67,84 @@ fn script(command: &str, directory: &Path) -> Option<String> {
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
-fn check_adapters_of_peft(directory: &Path) {
-    let expected: Value = serde_json::from_slice(&fs::read(directory.join("expected.json")).unwrap()).unwrap();
-    let attention = [Target::QProj, Target::VProj];
-    let cases = [
-        (
-            "all_linear",
-            LoraConfig { rank: 2, alpha: 8.0, dropout: 0.05, targets: Target::ALL.into(), use_rslora: false },
-        ),
-        ("bf16", LoraConfig { rank: 3, alpha: 3.0, dropout: 0.0, targets: attention.into(), use_rslora: true }),
-        (
-            "f16",
-            LoraConfig { rank: 1, alpha: 2.0, dropout: 0.0, targets: [Target::DownProj].into(), use_rslora: false },
-        ),
-    ];
-    for (name, config) in cases {
+/// What the script says of the adapters that it wrote.
+fn expected_of(directory: &Path) -> Value {
+    serde_json::from_slice(&fs::read(directory.join("expected.json")).unwrap()).unwrap()
+}
+
+/// Opens each adapter that the script wrote, and compares settings and numbers; with a model, its logits too.
+fn check_adapters_of_peft(directory: &Path, model: Option<&BaseModel>) -> usize {
+    let expected = expected_of(directory);
+    for (name, expected) in expected.as_object().unwrap() {
         let (found, adapter) = peft::load(&directory.join(name), &tiny_llama()).unwrap();
-        assert_eq!(found, config, "{name}");
-        assert_eq!(adapter.values().len() as u64, expected[name]["numbers"].as_u64().unwrap());
-        assert_eq!(sha256(adapter.values()), expected[name]["sha256"].as_str().unwrap(), "{name}");
+        let dropout = expected["dropout"].as_f64().unwrap();
+        assert_eq!(found, LoraConfig { dropout, ..lora_of(expected) }, "{name}");
+        assert_eq!(adapter.values().len() as u64, expected["numbers"].as_u64().unwrap(), "{name}");
+        assert_eq!(sha256(adapter.values()), expected["sha256"].as_str().unwrap(), "{name}");
+        let Some(model) = model else { continue };
+        let lora = LoraRef { config: &found, adapter: &adapter };
+        let tokens: Vec<u32> = (3..23).collect();
+        let logits = model.next_token_logits(Some(lora), &tokens, &CancelFlag::new()).unwrap();
+        let ours: Vec<f64> = logits.iter().step_by(25).map(|&logit| f64::from(logit)).collect();
+        let error = relative_error(&ours, &reals_of(&expected["logits"]));
+        // f32 through two layers, the adapter scaled before the product with us and after it with peft.
+        assert!(error < 1e-5, "{name}: logits {error:e}");
     }
+    expected.as_object().unwrap().len()
 }
 
 #[test]
 fn adapters_saved_by_peft_open() {
-    check_adapters_of_peft(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/fixtures/peft"));
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/fixtures/peft");
+    assert_eq!(check_adapters_of_peft(&fixtures, None), 3);
 }
 
 #[test]
-fn adapters_saved_by_an_installed_peft_open() {
-    let dir = tempfile::tempdir().unwrap();
-    if script("make", dir.path()).is_some() {
-        check_adapters_of_peft(dir.path());
+fn adapters_of_every_set_of_targets_saved_by_an_installed_peft_compute_the_same() {
+    fedward::model::init_backend();
+    let (adapters, base) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    if script("make_all", adapters.path()).is_none() {
+        return;
     }
+    script("base", base.path()).unwrap();
+    let checkpoint = Checkpoint::open(base.path()).unwrap();
+    let model = BaseModel::load(checkpoint.config, &*checkpoint.weights, Device::Cpu, Precision::F32).unwrap();
+    assert_eq!(check_adapters_of_peft(adapters.path(), Some(&model)), 127);
 }
 
 #[test]
-fn an_installed_peft_opens_what_is_saved() {
-    for config in [lora(Target::ALL, false), lora([Target::QProj, Target::UpProj], true)] {
-        let dir = tempfile::tempdir().unwrap();
-        let adapter = numbered(&config);
-        peft::save(dir.path(), &config, &adapter, "tiny").unwrap();
-        let Some(printed) = script("check", dir.path()) else { return };
-        let report: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
-        assert_eq!(report["numbers"].as_u64().unwrap(), adapter.values().len() as u64);
-        eprintln!("peft: {report}");
+fn an_installed_peft_opens_what_is_saved_for_every_set_of_targets() {
+    let dir = tempfile::tempdir().unwrap();
+    // The settings of the script's `every_subset`.
+    for number in 1_usize..128 {
+        let targets = Target::ALL.into_iter().enumerate().filter(|(bit, _)| number >> bit & 1 == 1);
+        let config = LoraConfig {
+            rank: [1, 2, 3, 4, 8, 16, 64][number % 7],
+            alpha: [1.0, 16.0, 7.5, 0.5, 32.0][number % 5],
+            dropout: 0.1,
+            targets: targets.map(|(_, target)| target).collect(),
+            use_rslora: number % 2 == 0,
+        };
+        peft::save(&dir.path().join(format!("subset-{number}")), &config, &numbered(&config), "tiny").unwrap();
+    }
+    let Some(printed) = script("check_all", dir.path()) else { return };
+    let report: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    assert_eq!(report["adapters"], 127);
+    eprintln!("peft: {report}");
+}
+
+#[test]
+fn other_kinds_of_an_installed_peft_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    if script("make_others", dir.path()).is_none() {
+        return;
+    }
+    let kinds: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(kinds.len(), 10);
+    for kind in kinds {
+        let name = kind.file_name().unwrap().to_str().unwrap();
+        let error = peft::load(&kind, &tiny_llama()).unwrap_err().to_string();
+        assert!(error.contains(&format!("adapter_config.json: {name}: found ")), "{name}: {error}");
     }
 }
 
@@ -120,7 +158,7 @@ fn a_directory_saved_by_an_installed_transformers_opens() {
     assert_eq!(checkpoint.config, tiny_llama());
     assert_eq!(checkpoint.tokenizer.stop_ids(), [2, 5]);
     assert!(dir.path().join("model.safetensors.index.json").exists(), "the script should have sharded the model");
-    let expected: Value = serde_json::from_slice(&fs::read(dir.path().join("expected.json")).unwrap()).unwrap();
+    let expected = expected_of(dir.path());
     for (name, shape) in checkpoint.config.tensors() {
         let tensor = checkpoint.weights.tensor(&name, &shape).unwrap().to_kind(Kind::Float).reshape([-1]);
         assert_eq!(

@@ -3,8 +3,12 @@
     python tests/reference/peft_interchange.py make <directory>
         writes what tests/it/peft.rs opens: adapters saved by peft, and the SHA-256 of their numbers in fedward's order
         (tests/reference/fixtures/peft is such a directory)
-    python tests/reference/peft_interchange.py check <adapter>
-        opens an adapter that fedward saved for the same model; its i-th number is ((37 i) mod 101 - 50) / 1000
+    python tests/reference/peft_interchange.py make_all <directory>
+        writes the same of every set of targets, with peft's logits
+    python tests/reference/peft_interchange.py make_others <directory>
+        writes adapters that fedward must refuse, each under the name of the setting that it is refused for
+    python tests/reference/peft_interchange.py check_all <directory>
+        opens adapters that fedward saved for the same model; the i-th number of each is ((37 i) mod 101 - 50) / 1000
     python tests/reference/peft_interchange.py base <directory>
         writes the tiny model itself with a tokenizer, in shards, and the SHA-256 of its tensors
 
@@ -52,15 +56,30 @@ def sha256(tensors):
     return digest.hexdigest()
 
 
-def make(directory):
-    cases = {
-        "all_linear": (LoraConfig(r=2, lora_alpha=8, target_modules="all-linear", lora_dropout=0.05), TARGETS, torch.float32),
-        "bf16": (LoraConfig(r=3, lora_alpha=3, target_modules=["q_proj", "v_proj"], use_rslora=True), ["q_proj", "v_proj"], torch.bfloat16),
-        "f16": (LoraConfig(r=1, lora_alpha=2, target_modules=["down_proj"], task_type="CAUSAL_LM"), ["down_proj"], torch.float16),
-    }  # fmt: skip
+# What tests/reference/fixtures/peft holds.
+KEPT = {
+    "all_linear": dict(r=2, lora_alpha=8, target_modules="all-linear", lora_dropout=0.05),
+    "bf16": dict(r=3, lora_alpha=3, target_modules=["q_proj", "v_proj"], use_rslora=True),
+    "f16": dict(r=1, lora_alpha=2, target_modules=["down_proj"], task_type="CAUSAL_LM"),
+}
+TOKENS = torch.arange(3, 23)
+
+
+def every_subset():
+    """All 127 sets of targets, with ranks (some above the layers' widths), alphas and scalings in turn."""
+    for number in range(1, 2 ** len(TARGETS)):
+        targets = [target for bit, target in enumerate(TARGETS) if number >> bit & 1]
+        rank, alpha = (1, 2, 3, 4, 8, 16, 64)[number % 7], (1, 16, 7.5, 0.5, 32)[number % 5]
+        yield f"subset-{number}", dict(r=rank, lora_alpha=alpha, target_modules=targets, use_rslora=number % 2 == 0)
+
+
+def make(directory, settings=KEPT):
     expected = {}
-    for name, (config, targets, dtype) in cases.items():
-        model = get_peft_model(tiny_llama(), config)
+    for name, setting in settings.items():
+        config = LoraConfig(**setting)
+        targets = TARGETS if config.target_modules == "all-linear" else config.target_modules
+        dtype = {"bf16": torch.bfloat16, "f16": torch.float16}.get(name, torch.float32)
+        model = get_peft_model(tiny_llama(), config).eval()
         for parameter_name, parameter in model.named_parameters():
             if "lora_" in parameter_name:
                 parameter.data = torch.randn_like(parameter).mul(0.05).to(dtype)
@@ -70,15 +89,55 @@ def make(directory):
         saved = load_file(target / "adapter_model.safetensors")
         order = list(names_in_order(targets))
         assert sorted(order) == sorted(saved), "peft's names have changed"
-        expected[name] = {"sha256": sha256(saved[key] for key in order), "numbers": sum(t.numel() for t in saved.values())}
+        expected[name] = {
+            "rank": config.r,
+            "alpha": config.lora_alpha,
+            "dropout": config.lora_dropout,
+            "targets": [target for target in TARGETS if target in targets],
+            "use_rslora": config.use_rslora,
+            "sha256": sha256(saved[key] for key in order),
+            "numbers": sum(t.numel() for t in saved.values()),
+        }
+        if dtype == torch.float32:
+            with torch.no_grad():
+                logits = model(TOKENS[None]).logits[0, -1]
+            expected[name]["logits"] = [float(f"{value:.7g}") for value in logits.tolist()[::25]]
     pathlib.Path(directory, "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+def make_all(directory):
+    make(directory, dict(every_subset()))
+
+
+def make_others(directory):
+    """Adapters of kinds that fedward has not, each under the name of the setting that it must be refused for."""
+    kinds = {
+        "use_dora": dict(use_dora=True),
+        "rank_pattern": dict(rank_pattern={"v_proj": 4}),
+        "alpha_pattern": dict(alpha_pattern={"v_proj": 4}),
+        "modules_to_save": dict(modules_to_save=["lm_head"]),
+        "bias": dict(bias="lora_only"),
+        "lora_bias": dict(lora_bias=True),
+        "layers_to_transform": dict(layers_to_transform=[0]),
+        "trainable_token_indices": dict(trainable_token_indices=[1, 2]),
+        "init_lora_weights": dict(init_lora_weights="pissa"),
+        "target_modules": dict(target_modules=".*q_proj"),
+    }
+    for name, setting in kinds.items():
+        config = LoraConfig(**{"r": 2, "target_modules": ["q_proj", "v_proj"], **setting})
+        get_peft_model(tiny_llama(), config).save_pretrained(pathlib.Path(directory, name))
+
+
+def check_all(directory):
+    reports = [check(adapter) for adapter in sorted(pathlib.Path(directory).iterdir())]
+    worst = max(report["difference"] for report in reports)
+    print(json.dumps({"adapters": len(reports), "numbers": sum(r["numbers"] for r in reports), "difference": worst}))
 
 
 def check(adapter):
     base = tiny_llama()
-    tokens = torch.arange(3, 23)[None]
     with torch.no_grad():
-        plain = base(tokens).logits
+        plain = base(TOKENS[None]).logits
     model = PeftModel.from_pretrained(base, adapter).eval()
     config = model.peft_config["default"]
     loaded = {name.replace(".default", ""): parameter for name, parameter in model.named_parameters() if "lora_" in name}
@@ -91,6 +150,10 @@ def check(adapter):
         position += found.numel()
     assert not loaded, f"peft has adapters that the file does not fill: {list(loaded)}"
 
+    # The directory's name says which settings were saved.
+    expected = dict(every_subset())[pathlib.Path(adapter).name]
+    assert (config.r, config.lora_alpha, config.use_rslora) == (expected["r"], expected["lora_alpha"], expected["use_rslora"])
+    assert config.target_modules == set(expected["target_modules"])
     scaling = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
     merged = tiny_llama()
     numbers = load_file(pathlib.Path(adapter, "adapter_model.safetensors"))
@@ -100,11 +163,12 @@ def check(adapter):
             weight = merged.get_parameter(stem.removeprefix("base_model.model.") + ".weight")
             weight.data += scaling * numbers[stem + ".lora_B.weight"] @ numbers[name]
     with torch.no_grad():
-        adapted, reference = model(tokens).logits, merged(tokens).logits
+        adapted, reference = model(TOKENS[None]).logits, merged(TOKENS[None]).logits
     difference = (adapted - reference).abs().max().item()
     effect = (adapted - plain).abs().max().item()
-    assert difference < 1e-5 < effect, f"logits differ by {difference} from merged weights; the adapter moves them by {effect}"
-    print(json.dumps({"numbers": position, "difference": difference, "effect": effect}))
+    assert difference < 1e-5, f"{adapter}: logits differ by {difference} from merged weights"
+    assert effect > 10 * difference, f"{adapter}: the adapter moves logits by {effect} alone"
+    return {"numbers": position, "difference": difference}
 
 
 def base(directory):
@@ -147,4 +211,4 @@ def base(directory):
 
 
 if __name__ == "__main__":
-    {"make": make, "check": check, "base": base}[sys.argv[1]](sys.argv[2])
+    {"make": make, "make_all": make_all, "make_others": make_others, "check_all": check_all, "base": base}[sys.argv[1]](sys.argv[2])
