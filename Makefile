@@ -5,6 +5,8 @@ CARGO ?= cargo
 SCENARIO ?= scenarios/quickstart.toml
 # More arguments for `fedward run`, for example: make demo RUN_ARGS="--metrics 127.0.0.1:9464"
 RUN_ARGS ?=
+# More arguments for the bench: --quick, --rows FILE, --only sft,grouped,sft-f32,round,generate,score,start.
+BENCH_ARGS ?=
 # A demo of a minute or two: the same scenario, one round.
 SHORT_ARGS ?= --set federation.rounds=1
 
@@ -19,7 +21,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference peft-check grafana-check dashboard-check clean distclean
+.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference bench peft-check grafana-check dashboard-check clean distclean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +67,9 @@ doc: setup ## API documentation in target/doc
 
 reference: fetch ## Compute the reference numbers anew with transformers and peft (5 GB into .venv-reference)
 	@tools/reference.sh
+
+bench: fetch ## Measure speed and memory beside transformers and peft (5 GB into .venv-reference; BENCH_ARGS=--quick takes minutes)
+	@tools/bench.sh $(FEDWARD) $(BENCH_ARGS)
 
 peft-check: setup ## Run the tests that speak to an installed peft, transformers and trl (5 GB into .venv-reference)
 	@tools/peft_check.sh $(PROFILE)

@@ -1,6 +1,6 @@
 //! `fedward generate`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
 use fedward_actors::{
@@ -50,7 +50,11 @@ pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let adapter = args.adapter.load(&model)?;
     let decoding = Decoding { max_new_tokens: args.max_new_tokens, temperature: args.temperature };
     let rng_of = |index: usize| stream(args.seed, Purpose::Sampling, RoundId::START, Some(ClientId(index as u32)));
+    let started = Instant::now();
     let replies = model.reply(adapter.as_ref(), &prompts, decoding, &rng_of, &CancelFlag::new()).into_diagnostic()?;
+    let seconds = started.elapsed().as_secs_f64();
+    let tokens: usize = replies.iter().map(|reply| reply.tokens).sum();
+    console.line(&format!("{} responses: {tokens} tokens in {seconds:.3} s", replies.len()));
     for (record, reply) in records.into_iter().zip(replies) {
         let finish_reason = match reply.finish_reason {
             FinishReason::Stop => "stop",

@@ -1,6 +1,6 @@
 //! `fedward score`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
 use fedward_actors::cancel::CancelFlag;
@@ -44,7 +44,11 @@ pub(super) fn score(args: &ScoreArgs) -> miette::Result<Ending> {
         .collect::<Result<_, _>>()
         .into_diagnostic()?;
     let scorable: Vec<_> = tokenized.iter().flatten().cloned().collect();
+    let tokens: usize = scorable.iter().map(|row| row.ids.len()).sum();
+    let started = Instant::now();
     let mut scores = model.score(adapter.as_ref(), &scorable, &cancel).into_diagnostic()?.into_iter();
+    let seconds = started.elapsed().as_secs_f64();
+    console.line(&format!("scored {} rows: {tokens} tokens in {seconds:.3} s", scorable.len()));
     for ((record, _), tokenized) in rows.into_iter().zip(&tokenized) {
         let mut line = Value::Object(record);
         // A row without a response that fits has no likelihood; it keeps its line, so that lines stay aligned.

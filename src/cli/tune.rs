@@ -96,15 +96,14 @@ pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
         let start = initial_adapter(&lora, model.base.config(), args.seed);
         (lora, start)
     };
-    let started = Instant::now();
-    let (adapter, mut report) = match &task {
+    let (adapter, seconds, mut report) = match &task {
         Task::Rows(rows) => on_rows(args, rows, &model, &lora, &start, &console)?,
         Task::Pairs(pairs) => on_pairs(args, pairs, &model, &lora, &start, &console)?,
     };
-    let seconds = started.elapsed().as_secs_f64();
     peft::save(&args.out, &lora, &adapter, &model.name).into_diagnostic()?;
     console.finish();
     report["steps"] = json!(args.steps);
+    report["train_seconds"] = json!(seconds);
     report["train_tokens_per_second"] = json!(report["train_tokens"].as_f64().unwrap_or_default() / seconds);
     report["peak_memory_bytes"] = json!(ProcessMemory::read().map(|memory| memory.peak_bytes));
     report["adapter"] = json!(args.out);
@@ -127,7 +126,7 @@ impl Task {
     }
 }
 
-/// Supervised fine-tuning: the adapter, and what is to be said of it.
+/// Supervised fine-tuning: the adapter, seconds from the first step on, and what is to be said of it.
 fn on_rows(
     args: &TuneArgs,
     rows: &[ChatRow],
@@ -135,7 +134,7 @@ fn on_rows(
     lora: &LoraConfig,
     start: &Adapter,
     console: &Console,
-) -> miette::Result<(Adapter, Value)> {
+) -> miette::Result<(Adapter, f64, Value)> {
     let tokenized = model.tokenize(rows, args.max_length).into_diagnostic()?;
     if tokenized.is_empty() {
         miette::bail!("{}: none of its {} rows has a response that fits", args.data.display(), rows.len());
@@ -151,17 +150,19 @@ fn on_rows(
     let streams = TrainStreams::of(args.seed, RoundId::START, None);
     let mut on_step = |report: &StepReport| console.step(report.step as u64, args.steps as u64);
     let cancel = CancelFlag::new();
+    let started = Instant::now();
     let outcome =
         train_sft(&model.base, lora, start, &tokenized, &settings, streams, &cancel, &mut on_step).into_diagnostic()?;
+    let seconds = started.elapsed().as_secs_f64();
     let report = json!({
         "train_tokens": outcome.tokens,
         "final_loss": outcome.losses.last(),
         "mean_loss": outcome.mean_loss(),
     });
-    Ok((outcome.adapter, report))
+    Ok((outcome.adapter, seconds, report))
 }
 
-/// Direct Preference Optimization: the adapter, and what is to be said of it.
+/// Direct Preference Optimization: the adapter, seconds from the first step on, and what is to be said of it.
 fn on_pairs(
     args: &TuneArgs,
     pairs: &[PreferencePair],
@@ -169,7 +170,7 @@ fn on_pairs(
     lora: &LoraConfig,
     start: &Adapter,
     console: &Console,
-) -> miette::Result<(Adapter, Value)> {
+) -> miette::Result<(Adapter, f64, Value)> {
     let tokenized: Vec<_> = pairs
         .iter()
         .map(|pair| TokenizedPair::of(model, pair, args.max_length))
@@ -193,8 +194,10 @@ fn on_pairs(
     let streams = TrainStreams::of_preferences(args.seed, RoundId::START);
     let mut on_step = |step: &DpoStep| console.step(step.step as u64, args.steps as u64);
     let cancel = CancelFlag::new();
+    let started = Instant::now();
     let outcome =
         train_dpo(&model.base, lora, start, &tokenized, &settings, streams, &cancel, &mut on_step).into_diagnostic()?;
+    let seconds = started.elapsed().as_secs_f64();
     let last = outcome.steps.last();
     let report = json!({
         "pairs": tokenized.len(),
@@ -208,7 +211,7 @@ fn on_pairs(
         "mean_reward_margin": outcome.mean(|step| step.margin),
         "mean_reward_accuracy": outcome.mean(|step| step.accuracy),
     });
-    Ok((outcome.adapter, report))
+    Ok((outcome.adapter, seconds, report))
 }
 
 fn new_adapter(args: &TuneArgs) -> miette::Result<LoraConfig> {

@@ -1,0 +1,342 @@
+"""Ours beside transformers + peft, in turns, as one table of ratios.
+
+bench.py FEDWARD GGUF CACHE OUT [--quick] [--rows FILE] [--only LINE,…]
+
+FEDWARD is the program, GGUF the default model, CACHE a folder for the peer's copy of its weights. Writes OUT/bench.json and
+OUT/bench.md, and prints the latter.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import rows as chat_rows
+
+HERE = pathlib.Path(__file__).resolve().parent
+MAX_LENGTH = 512
+BATCH = 16
+CLIENTS = 8
+# Operations a token by the formula of src/train/flops.rs, for SmolLM2-135M and rank 16 on q_proj and v_proj.
+FORWARD = 2 * 134_479_872
+TRAINING = 4 * 134_479_872 + 6 * 921_600
+
+
+class Peer:
+    """A process that answers jobs."""
+
+    def __init__(self, checkpoint):
+        self.process = subprocess.Popen(
+            [sys.executable, HERE / "peer.py", checkpoint], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def ask(self, **job):
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit("the peer ended before it answered; its message is above")
+        return json.loads(answer)
+
+
+class Bench:
+    def __init__(self, arguments, folder):
+        self.arguments = arguments
+        self.folder = pathlib.Path(folder)
+        self.checkpoints = {dtype: peer_checkpoint(arguments.gguf, arguments.cache, dtype) for dtype in ("bf16", "f32")}
+        self.peers = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for peer in self.peers.values():
+            peer.close()
+
+    def peer(self, dtype):
+        if dtype not in self.peers:
+            self.peers[dtype] = Peer(self.checkpoints[dtype])
+        return self.peers[dtype]
+
+    def rows(self, count):
+        if self.arguments.rows:
+            rows = chat_rows.rows_of_file(self.arguments.rows, count)
+        else:
+            rows = chat_rows.own_rows(count)
+        return str(chat_rows.write(rows, self.folder / f"rows-{count}.jsonl"))
+
+    def fedward(self, *arguments):
+        """Standard output and error of the program, and the seconds that it took as a whole."""
+        started = time.perf_counter()
+        command = [self.arguments.fedward, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+        return done.stdout, done.stderr, time.perf_counter() - started
+
+    def sft(self, dtype, grouped, batches):
+        rows = self.rows(batches * BATCH)
+
+        def ours():
+            report, _, _ = self.tune(dtype, rows, batches)
+            return {"seconds": report["train_seconds"], "tokens": report["train_tokens"]}
+
+        def theirs():
+            job = {"dtype": dtype, "rows": rows, "batch_size": BATCH, "max_length": MAX_LENGTH, "grouped": grouped}
+            return self.peer(dtype).ask(do="sft", **job)
+
+        return ours, theirs
+
+    def tune(self, dtype, rows, steps):
+        options = ["--data", rows, "--steps", steps, "--batch-size", BATCH, "--max-length", MAX_LENGTH]
+        stdout, stderr, seconds = self.fedward("tune", *options, "--dtype", dtype, "--out", "adapter")
+        return json.loads(stdout), stderr, seconds
+
+    def start(self, rows):
+        rows = self.rows(rows)
+
+        def ours():
+            report, _, seconds = self.tune("bf16", rows, 1)
+            return {"seconds": seconds - report["train_seconds"]}
+
+        def theirs():
+            started = time.perf_counter()
+            with Peer(self.checkpoints["bf16"]) as peer:
+                peer.ask(do="start", dtype="bf16", rows=rows, max_length=MAX_LENGTH)
+                return {"seconds": time.perf_counter() - started}
+
+        return ours, theirs
+
+    def round(self, batches, size):
+        rows = self.rows(CLIENTS * batches * size)
+
+        def ours():
+            out = self.folder / "round"
+            sets = ["model.precision=bf16", f"data.benign.source={rows}", f"federation.clients={CLIENTS}"]
+            sets += [f"federation.cohort={CLIENTS}", f"data.rows_per_client={batches * size}"]
+            sets += [f"training.local_steps={batches}", f"training.batch_size={size}"]
+            options = [option for value in sets for option in ("--set", value)]
+            self.fedward("run", HERE / "round.toml", "--out", out, "--overwrite", "--metrics", "off", *options)
+            found = json.loads((out / "rounds.jsonl").read_text().splitlines()[0])
+            peak = json.loads((out / "summary.json").read_text())["totals"]["peak_memory_bytes"]
+            return {"seconds": sum(found["seconds"].values()), "tokens": found["train_tokens"], "peak_bytes": peak}
+
+        def theirs():
+            job = {"dtype": "bf16", "rows": rows, "batch_size": size, "max_length": MAX_LENGTH, "clients": CLIENTS}
+            with Peer(self.checkpoints["bf16"]) as peer:
+                return peer.ask(do="round", **job)
+
+        return ours, theirs
+
+    def generate(self, prompts, tokens):
+        rows = self.rows(prompts)
+
+        def ours():
+            options = ["--prompts", rows, "--max-new-tokens", tokens, "--dtype", "bf16"]
+            _, stderr, _ = self.fedward("generate", *options)
+            return told(stderr)
+
+        def theirs():
+            return self.peer("bf16").ask(do="generate", dtype="bf16", rows=rows, max_new_tokens=tokens)
+
+        return ours, theirs
+
+    def score(self, count):
+        rows = self.rows(count)
+
+        def ours():
+            options = ["--data", rows, "--max-length", MAX_LENGTH, "--dtype", "bf16"]
+            stdout, stderr, _ = self.fedward("score", *options)
+            likelihoods = [json.loads(line)["log_likelihood"] for line in stdout.splitlines()]
+            return told(stderr) | {"log_likelihood": sum(filter(None, likelihoods))}
+
+        def theirs():
+            job = {"dtype": "bf16", "rows": rows, "batch_size": BATCH, "max_length": MAX_LENGTH}
+            return self.peer("bf16").ask(do="score", **job)
+
+        return ours, theirs
+
+
+def told(stderr):
+    """What `score` and `generate` say that they did."""
+    found = re.search(r"(\d+) tokens in ([0-9.]+) s$", stderr, re.MULTILINE)
+    return {"tokens": int(found[1]), "seconds": float(found[2])}
+
+
+def peer_checkpoint(gguf, cache, dtype):
+    """The weights of the GGUF file as a Hugging Face directory, made once."""
+    folder = pathlib.Path(cache) / f"peer-{dtype}"
+    if not (folder / "complete").exists():
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        source = {"pretrained_model_name_or_path": str(pathlib.Path(gguf).parent), "gguf_file": pathlib.Path(gguf).name}
+        quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        # A model that came from a GGUF file cannot be saved; one of the same shape with the same weights can.
+        config = quantized.config.to_dict()
+        config.pop("quantization_config", None)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+        model.load_state_dict(quantized.state_dict())
+        model.to(torch.bfloat16 if dtype == "bf16" else torch.float32).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+        (folder / "complete").touch()
+    return str(folder)
+
+
+class Line:
+    """One line of the table."""
+
+    def __init__(self, name, at_least, stretch, work, flops=None, key="rate"):
+        self.name, self.at_least, self.stretch = name, at_least, stretch
+        self.work, self.flops, self.key = work, flops, key
+        self.ours, self.theirs = [], []
+
+    def value(self, found):
+        """What is compared: tokens a second, seconds or bytes."""
+        return found["tokens"] / found["seconds"] if self.key == "rate" else found[self.key]
+
+    def ratio(self):
+        return self.median(self.ours) / self.median(self.theirs)
+
+    def median(self, side):
+        return statistics.median(self.value(found) for found in side)
+
+    def spread(self):
+        """Smallest and largest ratio of a turn."""
+        ratios = [self.value(mine) / self.value(other) for mine, other in zip(self.ours, self.theirs)]
+        return min(ratios), max(ratios)
+
+    def text(self, value):
+        return {"rate": f"{value:.0f} tokens/s", "seconds": f"{value:.2f} s", "peak_bytes": f"{value / 1e9:.2f} GB"}[self.key]
+
+    def row(self, ceilings, dtype):
+        bound = "≥" if self.key == "rate" else "≤"
+        ours, theirs = self.median(self.ours), self.median(self.theirs)
+        low, high = self.spread()
+        cells = [self.name, self.text(ours), self.text(theirs), f"**{self.ratio():.2f}×** ({low:.2f}–{high:.2f})"]
+        cells += [f"{bound} {self.at_least:g}×", f"{bound} {self.stretch:g}×"]
+        share = [f"{value * self.flops / ceilings[dtype]:.0%}" for value in (ours, theirs)] if self.flops else ["", ""]
+        return "| " + " | ".join(cells + share) + " |"
+
+
+def lines(bench, quick):
+    """Name: the lines that one piece of work gives, how often it is measured, and in which numbers it is computed."""
+    turns = 2 if quick else 5
+    padded, grouped = (1, 4) if quick else (4, 4)
+    step = "LoRA SFT of one client, batches of 16 rows"
+    rate = {"flops": TRAINING}
+    round_work = bench.round(1 if quick else 2, BATCH // 2 if quick else BATCH)
+    return {
+        "sft": ([Line(f"{step}, theirs padded to the longest", 3, 6, bench.sft("bf16", False, padded), **rate)], turns, "bf16"),
+        "grouped": ([Line(f"{step}, theirs grouped by length", 2, 3, bench.sft("bf16", True, grouped), **rate)], turns, "bf16"),
+        "sft-f32": ([Line(f"{step}, theirs padded to the longest", 2, 3, bench.sft("f32", False, padded), **rate)], turns, "f32"),
+        "round": (
+            [
+                Line("a round of 8 clients", 4, 8, round_work, **rate),
+                Line("peak memory of that round", 0.5, 0.35, round_work, key="peak_bytes"),
+            ],
+            1 if quick else 3,
+            "bf16",
+        ),
+        "generate": (
+            [Line("greedy generation, 64 prompts × 64 tokens", 3, 5, bench.generate(64, 64), flops=FORWARD)], turns, "bf16"
+        ),
+        "score": (
+            [Line("scoring rows, theirs grouped by length", 2.5, 4, bench.score(100 if quick else 1000), flops=FORWARD)],
+            turns if quick else 3,
+            "bf16",
+        ),
+        "start": (
+            [Line("start to first step (load, tokenize 1,000 rows)", 0.3, 0.2, bench.start(1000), key="seconds")], turns, "bf16"
+        ),
+    }
+
+
+def measure(name, entry):
+    """Ours, theirs, ours, theirs …"""
+    members, turns, _ = entry
+    ours, theirs = members[0].work
+    for turn in range(turns):
+        mine, other = ours(), theirs()
+        check_same_work(name, mine, other)
+        for line in members:
+            line.ours.append(mine)
+            line.theirs.append(other)
+        told = ", ".join(f"{line.value(mine):.4g} and {line.value(other):.4g}" for line in members)
+        print(f"{name} {turn + 1}/{turns}: ours and theirs {told}", file=sys.stderr, flush=True)
+
+
+def check_same_work(name, ours, theirs):
+    """Both sides must have seen the same tokens, and find the same likelihoods up to bf16's rounding."""
+    if name != "generate" and "tokens" in ours and ours["tokens"] != theirs["tokens"]:
+        sys.exit(f"{name}: ours saw {ours['tokens']} tokens, theirs {theirs['tokens']}: not the same work")
+    if "log_likelihood" in ours and abs(ours["log_likelihood"] / theirs["log_likelihood"] - 1) > 0.01:
+        sys.exit(f"{name}: log-likelihoods differ: {ours['log_likelihood']} and {theirs['log_likelihood']}")
+
+
+def processor():
+    names = re.findall(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    flags = pathlib.Path("/proc/cpuinfo").read_text()
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return f"{names[0] if names else platform.machine()}, {len(os.sched_getaffinity(0))} threads, {', '.join(wide)}"
+
+
+def markdown(entries, ceilings, arguments):
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft"))
+    rows = "the bench's own rows" if not arguments.rows else f"rows of {pathlib.Path(arguments.rows).name}"
+    text = [
+        f"{processor()}; {versions}; SmolLM2-135M, rank 16 on q and v, sdpa; {rows}, at most {MAX_LENGTH} tokens.",
+        f"Fastest matrix products here: {ceilings['f32'] / 1e9:.0f} GFLOP/s in f32, {ceilings['bf16'] / 1e9:.0f} in bf16.",
+        "",
+        "| work | dtype | ours | theirs | ours over theirs (turns) | at least | stretch | of ceiling, ours | theirs |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for members, _, dtype in entries.values():
+        text += [line.row(ceilings, dtype).replace(f"| {line.name} |", f"| {line.name} | {dtype} |") for line in members]
+    return "\n".join(text) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("fedward", "gguf", "cache", "out"):
+        parser.add_argument(name)
+    parser.add_argument("--quick", action="store_true", help="less work, fewer turns: minutes instead of an hour")
+    parser.add_argument("--rows", help="a file of Alpaca or prompt/response records instead of the bench's own rows")
+    parser.add_argument("--only", help="lines to measure, separated by commas")
+    arguments = parser.parse_args()
+    arguments.fedward = str(pathlib.Path(arguments.fedward).resolve())
+    with tempfile.TemporaryDirectory() as folder, Bench(arguments, folder) as bench:
+        entries = lines(bench, arguments.quick)
+        if arguments.only:
+            entries = {name: entries[name] for name in arguments.only.split(",")}
+        ceilings = {dtype: bench.peer(dtype).ask(do="ceiling", dtype=dtype)["flops"] for dtype in ("f32", "bf16")}
+        for name, entry in entries.items():
+            measure(name, entry)
+    out = pathlib.Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    found = {name: {"ours": members[0].ours, "theirs": members[0].theirs} for name, (members, _, _) in entries.items()}
+    (out / "bench.json").write_text(json.dumps({"ceilings": ceilings, "lines": found}, indent=2) + "\n")
+    (out / "bench.md").write_text(markdown(entries, ceilings, arguments))
+    print(markdown(entries, ceilings, arguments))
+
+
+if __name__ == "__main__":
+    main()
