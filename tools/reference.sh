@@ -28,6 +28,8 @@ to() {
 
 echo "reference: $reference/engine_numbers.py"
 $python $reference/engine_numbers.py "$gguf"
+to bf16.json bf16_numbers.py "$gguf"
+to quantization.json quantization.py
 to gguf_tensors.json gguf_tensors.py "$gguf"
 to architectures.json architectures.py
 to greedy.json greedy.py "$gguf"

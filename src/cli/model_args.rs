@@ -8,7 +8,7 @@ use miette::IntoDiagnostic;
 
 use crate::{
     lora::{LoraConfig, LoraRef, peft},
-    model::ChatModel,
+    model::{ChatModel, Quantization},
     report::Console,
     scenario::{DeviceName, ModelSection, PrecisionName},
     wiring::Workshop,
@@ -21,6 +21,13 @@ pub(super) enum Dtype {
     Auto,
     F32,
     Bf16,
+}
+
+/// `--quantize`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum QuantizeArg {
+    Int8,
+    Nf4,
 }
 
 /// `--device`.
@@ -40,6 +47,9 @@ pub(super) struct ModelArgs {
     /// Numbers that the base model is computed in
     #[arg(long, value_enum, default_value_t)]
     pub dtype: Dtype,
+    /// Store the linear layers' weights in fewer bits and compute them back at each use: less memory, more time
+    #[arg(long, value_enum)]
+    pub quantize: Option<QuantizeArg>,
     /// Where it is computed
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceArg,
@@ -59,6 +69,10 @@ impl ModelArgs {
                 Dtype::F32 => PrecisionName::F32,
                 Dtype::Bf16 => PrecisionName::Bf16,
             },
+            quantize: self.quantize.map(|name| match name {
+                QuantizeArg::Int8 => Quantization::Int8,
+                QuantizeArg::Nf4 => Quantization::Nf4,
+            }),
         }
     }
 

@@ -4,7 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 
-use super::{ModelConfig, ModelError, Precision, Result, WeightSource};
+use super::{
+    ModelConfig, ModelError, NumberFormat, Precision, Quantization, Result, WeightSource, frozen::FrozenLinear,
+};
 
 /// A frozen model on one device. All computing threads share its weights.
 #[derive(Debug)]
@@ -12,6 +14,7 @@ pub struct BaseModel {
     config: ModelConfig,
     device: Device,
     kind: Kind,
+    quantization: Option<Quantization>,
     // A tensor may move between threads but not be shared by them, so each call takes shallow clones from here.
     weights: Mutex<Weights>,
 }
@@ -39,7 +42,7 @@ pub(crate) struct Weights {
 pub(crate) struct LayerWeights {
     pub(crate) attention_norm: Tensor,
     /// Queries, keys and values, one above the other.
-    pub(crate) qkv: Tensor,
+    pub(crate) qkv: FrozenLinear,
     /// Their biases, likewise.
     pub(crate) qkv_bias: Option<Tensor>,
     /// The norm of each query and key head.
@@ -48,13 +51,13 @@ pub(crate) struct LayerWeights {
     ///
     /// `[queries + key_values, head_dim]`
     pub(crate) query_key_norm: Option<Tensor>,
-    pub(crate) output: Tensor,
+    pub(crate) output: FrozenLinear,
     /// Behind attention.
     pub(crate) attention_post_norm: Option<Tensor>,
     pub(crate) mlp_norm: Tensor,
     /// Gate and up projections, one above the other.
-    pub(crate) gate_up: Tensor,
-    pub(crate) down: Tensor,
+    pub(crate) gate_up: FrozenLinear,
+    pub(crate) down: FrozenLinear,
     /// Behind the MLP.
     pub(crate) mlp_post_norm: Option<Tensor>,
 }
@@ -94,9 +97,15 @@ impl BaseModel {
     /// # Errors
     ///
     /// [`ModelError::Unusable`] if the architecture is inconsistent; what `weights` returns if a tensor is missing.
-    pub fn load(config: ModelConfig, weights: &dyn WeightSource, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(
+        config: ModelConfig,
+        weights: &dyn WeightSource,
+        device: Device,
+        format: impl Into<NumberFormat>,
+    ) -> Result<Self> {
         check(&config)?;
-        let kind = precision.kind();
+        let format: NumberFormat = format.into();
+        let kind = format.precision.kind();
         let _no_grad = tch::no_grad_guard();
         let place = |tensor: &Tensor| -> Result<Tensor> { Ok(tensor.f_to_kind(kind)?.f_to_device(device)?) };
         let read = |name: &str, shape: &[i64]| -> Result<Tensor> { place(&weights.tensor(name, shape)?) };
@@ -109,11 +118,15 @@ impl BaseModel {
         let embedding = read("model.embed_tokens.weight", &table)?;
         let head = if config.tie_word_embeddings { embedding.shallow_clone() } else { read("lm_head.weight", &table)? };
         let layers = (0..config.num_hidden_layers)
-            .map(|layer| LayerReader { config: &config, layer, read: &read, read_norm: &read_norm }.read())
+            .map(|layer| {
+                let freeze = |weight: &Tensor| FrozenLinear::new(weight, format, device);
+                LayerReader { config: &config, layer, weights, freeze: &freeze, read: &read, read_norm: &read_norm }
+                    .read()
+            })
             .collect::<Result<_>>()?;
         let norm = read_norm("model.norm.weight", config.hidden_size)?;
         let weights = Mutex::new(Weights { embedding, layers, norm, head });
-        Ok(Self { config, device, kind, weights })
+        Ok(Self { config, device, kind, quantization: format.quantization, weights })
     }
 
     /// The architecture.
@@ -131,6 +144,11 @@ impl BaseModel {
         if matches!(self.kind, Kind::BFloat16) { Precision::Bf16 } else { Precision::F32 }
     }
 
+    /// How the linear layers' weights are stored, if in fewer bits.
+    pub const fn quantization(&self) -> Option<Quantization> {
+        self.quantization
+    }
+
     /// How weights and activations are stored.
     pub(crate) const fn kind(&self) -> Kind {
         self.kind
@@ -146,6 +164,8 @@ impl BaseModel {
 struct LayerReader<'r> {
     config: &'r ModelConfig,
     layer: usize,
+    weights: &'r dyn WeightSource,
+    freeze: &'r dyn Fn(&Tensor) -> Result<FrozenLinear>,
     read: &'r dyn Fn(&str, &[i64]) -> Result<Tensor>,
     read_norm: &'r dyn Fn(&str, i64) -> Result<Tensor>,
 }
@@ -188,12 +208,12 @@ impl LayerReader<'_> {
     }
 
     /// Matrices with the same input, one above the other.
-    fn stacked(&self, parts: &[(&str, i64)], inputs: i64, block: &str) -> Result<Tensor> {
+    fn stacked(&self, parts: &[(&str, i64)], inputs: i64, block: &str) -> Result<FrozenLinear> {
         let read = |&(name, outputs): &(&str, i64)| {
-            (self.read)(&self.name(&format!("{block}.{name}.weight")), &[outputs, inputs])
+            self.weights.tensor(&self.name(&format!("{block}.{name}.weight")), &[outputs, inputs])
         };
-        let mut parts = parts.iter().map(read).collect::<Result<Vec<_>>>()?;
-        if parts.len() == 1 { Ok(parts.remove(0)) } else { Ok(Tensor::f_cat(&parts, 0)?) }
+        let parts = parts.iter().map(read).collect::<Result<Vec<_>>>()?;
+        (self.freeze)(&Tensor::f_cat(&parts, 0)?)
     }
 
     fn qkv_bias(&self, query: i64, key: i64) -> Result<Tensor> {

@@ -9,7 +9,7 @@ use fedward_actors::{
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    BaseModel, ChatTokenizer, Checkpoint, ModelError, Precision, TokenizedRow,
+    BaseModel, ChatTokenizer, Checkpoint, ModelError, NumberFormat, TokenizedRow,
     generation::{FinishReason, GenerationSettings, generate},
     parallel,
     scoring::{ROWS_A_BATCH, RowScore, score_side_by_side},
@@ -65,18 +65,19 @@ impl ChatModel {
         name: &str,
         path: &Path,
         device: tch::Device,
-        precision: Precision,
+        format: impl Into<NumberFormat>,
         threads: usize,
     ) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(path)?;
         let sha256 = checkpoint.sha256()?;
-        let base = BaseModel::load(checkpoint.config, checkpoint.weights.as_ref(), device, precision)?;
+        let base = BaseModel::load(checkpoint.config, checkpoint.weights.as_ref(), device, format)?;
         Ok(Self { name: name.to_owned(), sha256, base, tokenizer: checkpoint.tokenizer, threads: threads.max(1) })
     }
 
-    /// Names what results depend on: weights, precision and device.
+    /// Names what results depend on: weights, numbers and device.
     pub fn identity(&self) -> String {
-        format!("{}/{:?}/{:?}", self.sha256, self.base.precision(), self.base.device())
+        let quantization = self.base.quantization().map_or(String::new(), |kind| format!("/{kind:?}"));
+        format!("{}/{:?}/{:?}{quantization}", self.sha256, self.base.precision(), self.base.device())
     }
 
     /// Replies to conversations, in their order. `rng_of` gives the random stream of each.

@@ -10,6 +10,7 @@ use super::{
     Activation, BaseModel, EmbeddingScale, ModelConfig, ModelError, Result,
     attention::{Heads, Probabilities, attend, attend_backward},
     base_model::{LayerWeights, Weights},
+    frozen::FrozenLinear,
     packing::{PackedRows, check_rows},
 };
 use crate::lora::{Dropout, LinearGroup, LoraLinear, LoraRef, LoraTape, LoraTensors};
@@ -434,10 +435,7 @@ impl<'a> Transformer<'a> {
 /// The last step of attention or MLP.
 #[derive(Clone, Copy)]
 struct Branch<'w> {
-    /// # Shapes
-    ///
-    /// `[hidden, inputs]`
-    weight: &'w Tensor,
+    weight: &'w FrozenLinear,
     /// # Shapes
     ///
     /// `[hidden]`
@@ -468,11 +466,11 @@ fn product(input: &Tensor, weight: &Tensor) -> Result<Tensor> {
 /// `x Wᵀ`, plus the adapter's share.
 fn linear(
     input: &Tensor,
-    weight: &Tensor,
+    weight: &FrozenLinear,
     lora: Option<&LoraLinear>,
     dropout: Option<&mut Dropout>,
 ) -> Result<(Tensor, Option<LoraTape>)> {
-    let output = product(input, weight)?;
+    let output = product(input, &weight.dense()?)?;
     let tape = lora.map(|lora| lora.add_to(input, &output, dropout)).transpose()?;
     Ok((output, tape))
 }
@@ -481,12 +479,13 @@ fn linear(
 fn linear_onto(
     residual: &Tensor,
     input: &Tensor,
-    weight: &Tensor,
+    weight: &FrozenLinear,
     lora: Option<&LoraLinear>,
     dropout: Option<&mut Dropout>,
 ) -> Result<(Tensor, Option<LoraTape>)> {
+    let weight = weight.dense()?;
     let output = if few_tokens(input) {
-        product(input, weight)?.f_add_(residual)?
+        product(input, &weight)?.f_add_(residual)?
     } else {
         residual.f_addmm(input, &weight.f_tr()?)?
     };
@@ -497,12 +496,12 @@ fn linear_onto(
 /// Gradient of the input of a linear layer; that of its adapter goes to `grads`.
 fn linear_backward(
     grad: &Tensor,
-    weight: &Tensor,
+    weight: &FrozenLinear,
     lora: Option<&LoraLinear>,
     tape: Option<&LoraTape>,
     grads: &Tensor,
 ) -> Result<Tensor> {
-    let mut grad_input = grad.f_mm(weight)?;
+    let mut grad_input = grad.f_mm(&weight.dense()?)?;
     lora_backward(grad, lora, tape, Some(&mut grad_input), grads)?;
     Ok(grad_input)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::catalogue;
+use crate::{data::catalogue, model::Quantization};
 
 /// The base model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -15,6 +15,22 @@ pub struct ModelSection {
     pub device: DeviceName,
     /// In which numbers it is computed.
     pub precision: PrecisionName,
+    /// How the linear layers' weights are stored, if in fewer bits than they are computed in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<Quantization>,
+}
+
+impl ModelSection {
+    /// What runs with it take for granted.
+    pub(super) fn assumptions(&self) -> Option<String> {
+        let quantization = match self.quantize? {
+            Quantization::Int8 => "8-bit integers",
+            Quantization::Nf4 => "4-bit NormalFloat",
+        };
+        Some(format!(
+            "the base model's linear layers are stored as {quantization}, so it is not quite the model itself"
+        ))
+    }
 }
 
 /// Where tensors are computed.
@@ -49,17 +65,28 @@ pub(super) struct RawModel {
     pub base: String,
     pub device: DeviceName,
     pub precision: PrecisionName,
+    pub quantize: Option<Quantization>,
 }
 
 impl Default for RawModel {
     fn default() -> Self {
-        Self { base: "smollm2-135m-instruct".into(), device: DeviceName::Auto, precision: PrecisionName::Auto }
+        Self {
+            base: "smollm2-135m-instruct".into(),
+            device: DeviceName::Auto,
+            precision: PrecisionName::Auto,
+            quantize: None,
+        }
     }
 }
 
 impl RawModel {
     pub(super) fn resolve(&self, folder: &Path) -> ModelSection {
-        ModelSection { base: resolve_base(&self.base, folder), device: self.device, precision: self.precision }
+        ModelSection {
+            base: resolve_base(&self.base, folder),
+            device: self.device,
+            precision: self.precision,
+            quantize: self.quantize,
+        }
     }
 }
 

@@ -98,6 +98,7 @@ fn assumptions(scenario: &Scenario) -> Vec<String> {
         lora.dropout,
         targets.join(",")
     )];
+    assumptions.extend(scenario.model.assumptions());
     assumptions.extend(scenario.evaluation.assumptions());
     assumptions.extend(scenario.guard.iter().flat_map(GuardSection::assumptions));
     assumptions.extend(scenario.cai.iter().flat_map(CaiSection::assumptions));

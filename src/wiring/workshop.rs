@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{DataPlan, FittedGuard, Prepared, SetupError, benchmark_suite, guard, start};
 use crate::{
     data::catalogue,
-    model::{ChatModel, Precision, device},
+    model::{ChatModel, NumberFormat, Precision, device},
     scenario::{DeviceName, GuardSection, ModelSection, PrecisionName, Scenario},
     train::SharedTrainings,
 };
@@ -90,8 +90,9 @@ impl Workshop {
         let path = catalogue::model(&section.base)?;
         let device = device_of(section.device)?;
         let precision = precision_of(section.precision, device);
+        let format = NumberFormat { precision, quantization: section.quantize };
         let threads = device::compute_threads(device);
-        let model = Arc::new(ChatModel::open(&section.base, &path, device, precision, threads)?);
+        let model = Arc::new(ChatModel::open(&section.base, &path, device, format, threads)?);
         self.models.insert(key, Arc::clone(&model));
         Ok(model)
     }

@@ -3,6 +3,7 @@
 mod architectures;
 mod dpo;
 mod engine_behaviour;
+mod engine_bf16;
 mod engine_default;
 mod engine_small;
 mod engine_speed;
@@ -12,6 +13,7 @@ mod hugging_face;
 mod loading;
 mod memory;
 mod peft;
+mod quantization;
 mod run;
 mod scaffold;
 mod support;

@@ -48,7 +48,7 @@ def small_weight(name, shape):
     return (values * math.sqrt(3 / shape[1])).float()
 
 
-def adapted(model, spec):
+def with_adapter(model, spec):
     lora = LoraConfig(
         r=spec["rank"],
         lora_alpha=spec["alpha"],
@@ -64,7 +64,11 @@ def adapted(model, spec):
                 canonical = name.replace(".default", "")
                 scale = 1 / math.sqrt(parameter.shape[1]) if "lora_A" in name else spec["b_scale"]
                 parameter.copy_((formula(canonical, tuple(parameter.shape)).double() * scale).float())
-    return model.double()
+    return model
+
+
+def adapted(model, spec):
+    return with_adapter(model, spec).double()
 
 
 def numbers(values):
