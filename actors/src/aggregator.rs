@@ -101,12 +101,13 @@ impl AggregatorState {
         tracing::trace!(?ticket, "instructions to give");
         let held = self.take_held(&state);
         let factory = Arc::clone(&self.args.strategy);
-        let instructed = self.args.compute.run(move |_| -> Result<_, String> {
+        let instructed = self.args.compute.run_within(self.args.limit, move |_| -> Result<_, String> {
             let held = held.map_or_else(|| HeldStrategy::restored(&factory, &state), Ok)?;
             let given = held.strategy.instructions(ticket.round, &global).map_err(|error| error.to_string())?;
             Ok((held, given))
         });
-        Ok(instructed.await?.map(|(held, given)| {
+        let instructed = instructed.await?.unwrap_or_else(|overdue| Err(overdue.to_string()));
+        Ok(instructed.map(|(held, given)| {
             self.held = Some(held);
             given
         }))
@@ -242,6 +243,30 @@ mod tests {
         request.strategy.bytes = [1, 2].into();
         let failed = "cannot restore weighted mean: weighted mean keeps no state, found 2 bytes";
         assert_eq!(state.aggregate(request).await, Ok(Aggregation::Failed(failed.to_owned())));
+    }
+
+    #[tokio::test]
+    async fn instructions_that_hang_are_given_up_in_words() {
+        struct Hesitates;
+        impl Strategy for Hesitates {
+            fn name(&self) -> &'static str {
+                "hesitates"
+            }
+
+            fn instructions(&self, _: RoundId, _: &Adapter) -> PortResult<Instructions> {
+                std::thread::sleep(Duration::from_millis(300));
+                Ok(Instructions::default())
+            }
+
+            fn aggregate(&mut self, _: RoundId, global: &Adapter, _: &[ClientUpdate]) -> PortResult<Adapter> {
+                Ok(global.clone())
+            }
+        }
+        let mut state = state(Arc::new(|| Box::new(Hesitates)));
+        state.args.limit = Duration::from_millis(10);
+        let AggregateRequest { ticket, global, strategy, .. } = request(1, Vec::new());
+        let instructed = state.instruct(InstructRequest { ticket, global, strategy }).await.unwrap();
+        assert_eq!(instructed, Err("did not end within 10ms".to_owned()));
     }
 
     #[test]

@@ -51,8 +51,8 @@ pub struct FederationConfig {
     pub max_attempts: u32,
     /// How long a client may take over one attempt: catches hangs, nothing else. Its guard may take half.
     pub client_timeout: Duration,
-    /// How long each step of the server may take: screening, aggregation, realignment, evaluation. Catches hangs, nothing
-    /// else.
+    /// How long each step of the server may take: instructions, screening, aggregation, realignment, evaluation. Catches
+    /// hangs, nothing else.
     pub server_timeout: Duration,
     /// After which rounds the global adapter is realigned.
     pub align: Schedule,

@@ -112,6 +112,8 @@ async fn r_3_below_quorum_the_global_adapter_stays() {
     rehearsal.run().await.unwrap();
     let stored = rehearsal.store.stored();
     assert_eq!(stored.rounds[1].outcome, RoundOutcome::Skipped("1 updates accepted, 2 needed".to_owned()));
+    assert_eq!(stored.rounds[1].warnings, ["not realigned: the global adapter is as it was"]);
+    assert!(stored.rounds[0].warnings.is_empty());
     assert_eq!(stored.checkpoints[1].global, stored.checkpoints[0].global);
     assert_eq!(stored.checkpoints[1].strategy_state, stored.checkpoints[0].strategy_state);
     assert_eq!(stored.rounds[2].outcome, RoundOutcome::Committed);

@@ -145,7 +145,11 @@ impl Server {
                     Ok(admitted) => {
                         record.clipped_to = admitted.clipped_to;
                         screened.memories.extend(memory.map(|memory| (update.client, memory)));
-                        screened.updates.push(ClientUpdate { adapter: admitted.adapter, ..update });
+                        screened.updates.push(ClientUpdate {
+                            adapter: admitted.adapter,
+                            extras: admitted.extras,
+                            ..update
+                        });
                     }
                     Err(reason) => record.outcome = ClientOutcome::Rejected(reason),
                 }
@@ -187,10 +191,12 @@ impl Server {
     /// Realigns an adapter that has moved on. If that fails, the round keeps the aggregated one and says so.
     async fn align(&self, round: RoundId, aggregated: &Aggregated) -> Result<Aligned, FederationError> {
         let as_aggregated = |warnings| Aligned { global: aggregated.global.clone(), report: None, warnings };
-        let due = self.is_due(self.config.align, round) && aggregated.outcome == RoundOutcome::Committed;
-        let Some(cai) = self.crew.cai.as_ref().filter(|_| due) else {
+        let Some(cai) = self.crew.cai.as_ref().filter(|_| self.is_due(self.config.align, round)) else {
             return Ok(as_aggregated(Vec::new()));
         };
+        if aggregated.outcome != RoundOutcome::Committed {
+            return Ok(as_aggregated(vec!["not realigned: the global adapter is as it was".to_owned()]));
+        }
         self.begin(round, Phase::Align);
         let question = |attempt, reply| RealignRequest {
             ticket: Ticket { round, attempt },

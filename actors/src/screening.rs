@@ -106,11 +106,18 @@ fn judge(
 fn admit(global: &Adapter, candidate: Candidate<'_>, judgement: &Judgement) -> Result<Admitted, RejectReason> {
     let Candidate { update, delta_norm } = candidate;
     match judgement {
-        Judgement::Keep => Ok(Admitted { adapter: update.adapter.clone(), clipped_to: None }),
+        Judgement::Keep => {
+            Ok(Admitted { adapter: update.adapter.clone(), extras: update.extras.clone(), clipped_to: None })
+        }
         Judgement::Reject(reason) => Err(RejectReason::Screened(reason.clone())),
         &Judgement::Clip(norm) if (0.0..=delta_norm).contains(&norm) => {
             let ratio = if delta_norm > 0.0 { norm / delta_norm } else { 1.0 };
-            Ok(Admitted { adapter: scaled(global, &update.adapter, ratio), clipped_to: Some(norm) })
+            let nothing = Adapter::zeros(Arc::clone(global.layout()));
+            Ok(Admitted {
+                adapter: scaled(global, &update.adapter, ratio),
+                extras: update.extras.map(|vector| scaled(&nothing, vector, ratio)),
+                clipped_to: Some(norm),
+            })
         }
         Judgement::Clip(norm) => {
             let reason = format!("found a clip to {norm}; allowed: 0 to the delta's norm of {delta_norm}");
@@ -183,13 +190,17 @@ mod tests {
     #[test]
     fn a_3_each_judgement_meets_its_own_update_also_behind_an_invalid_one() {
         let judgements = vec![Judgement::Clip(0.5), Judgement::Reject("too long".into()), Judgement::Keep];
-        let updates = vec![update(0, f32::NAN), update(1, 2.0), update(2, 9.0), update(3, 4.0)];
+        let mut updates = vec![update(0, f32::NAN), update(1, 2.0), update(2, 9.0), update(3, 4.0)];
+        updates[1].extras.control_delta = Some(Adapter::new(tiny_layout(), vec![8_f32.sqrt(); 8]).unwrap());
         let verdicts = verdicts(Ok(judgements), updates);
         assert!(matches!(verdicts[0], Err(RejectReason::NotFinite(_))));
         let clipped = verdicts[1].as_ref().unwrap();
         let global = request(Vec::new()).global;
         assert!((distance(&clipped.adapter, &global) - 0.5).abs() < 1e-6, "{clipped:?}");
         assert_eq!(clipped.clipped_to, Some(0.5));
+        // The delta's norm was the square root of 8: what comes beside it is shortened as much.
+        let beside = clipped.extras.control_delta.as_ref().unwrap();
+        assert!(beside.values().iter().all(|value| (value - 0.5).abs() < 1e-6), "{beside:?}");
         assert_eq!(verdicts[2], Err(RejectReason::Screened("too long".into())));
         assert_eq!(verdicts[3].as_ref().unwrap().adapter, update(3, 4.0).adapter);
     }

@@ -165,10 +165,37 @@ impl Job {
 pub(super) type StartEvaluations = HashMap<String, Evaluation>;
 
 impl Job {
+    /// Refuses places that hold something that is to stay, before anything is computed for any variant.
+    fn refuse_what_is_taken(&self) -> miette::Result<()> {
+        let runs: Vec<_> = self.file.scenarios.iter().map(|scenario| self.out.join(&scenario.variant)).collect();
+        for (scenario, path) in self.file.scenarios.iter().zip(&runs) {
+            if self.resume && RunDirectory::is_at(path) {
+                let scenario = serde_json::to_value(scenario).into_diagnostic()?;
+                RunDirectory::open(path).and_then(|run| run.check_scenario(&scenario)).into_diagnostic()?;
+            } else {
+                RunDirectory::check_place(path, self.unfinished()).into_diagnostic()?;
+            }
+        }
+        let is_theirs = |name: &&str| self.out.join(name).exists() && !runs.iter().any(|run| RunDirectory::is_at(run));
+        match [COMPARISON, super::report::PAGE].iter().find(|name| self.file.has_variants() && is_theirs(name)) {
+            None => Ok(()),
+            Some(name) => Err(miette!(
+                "{} is there, but no run of this scenario beside it; choose another --out",
+                self.out.join(name).display()
+            )),
+        }
+    }
+
+    /// What becomes of runs that have not completed. Nothing is lost of one to be resumed that has stored no round.
+    fn unfinished(&self) -> Unfinished {
+        if self.overwrite || self.resume { Unfinished::Replace } else { Unfinished::Keep }
+    }
+
     async fn run(self) -> miette::Result<Ending> {
         let mut workshop = Workshop::new();
         let mut start_evaluations = StartEvaluations::new();
         let mut summaries = Vec::new();
+        self.refuse_what_is_taken()?;
         self.announce();
         for scenario in &self.file.scenarios {
             let out = self.out.join(&scenario.variant);
@@ -189,7 +216,7 @@ impl Job {
         eprintln!("\n{}\n{table}", self.file.scenarios.first().map_or("", |scenario| &scenario.question));
         eprintln!("{READING}");
         if self.file.has_variants() {
-            write_json(&self.out.join("comparison.json"), &summaries).into_diagnostic()?;
+            write_json(&self.out.join(COMPARISON), &summaries).into_diagnostic()?;
             let variants = self.file.scenarios.iter().map(|scenario| self.out.join(&scenario.variant));
             write_page(&self.out, &variants.collect::<Vec<_>>())?;
         }
@@ -200,8 +227,10 @@ impl Job {
     pub(super) fn announce(&self) {
         let Some(scenario) = self.file.scenarios.first() else { return };
         self.console.line(&scenario.question);
-        let headline: Vec<_> =
-            scenario::headline(scenario).into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let headline: Vec<_> = scenario::headline(&self.file.scenarios)
+            .into_iter()
+            .map(|(name, value)| format!("{name}: {value}"))
+            .collect();
         self.console.line(&headline.join(" · "));
         if let Some(address) = self.metrics {
             self.console.line(&format!("metrics: http://{address}/metrics"));
@@ -214,6 +243,9 @@ impl Job {
         }
     }
 }
+
+/// The summaries of all variants, beside their folders.
+const COMPARISON: &str = "comparison.json";
 
 /// How to read the table, for somebody who has not met these numbers.
 const READING: &str = "\
@@ -334,9 +366,9 @@ impl SingleRun<'_> {
 
     /// Opens the run directory, afresh or where an interrupted run left it.
     fn open(&self, prepared: &Prepared) -> miette::Result<(RunDirectory, StartState)> {
-        let scenario = serde_json::to_value(self.scenario).into_diagnostic()?;
+        let manifest = self.manifest(prepared)?;
         if self.job.resume
-            && let Some((directory, resumed)) = RunDirectory::resume(self.out, &scenario).into_diagnostic()?
+            && let Some((directory, resumed)) = RunDirectory::resume(self.out, &manifest).into_diagnostic()?
         {
             let checkpoint = resumed.checkpoint;
             self.job.console.line(&format!("{}: going on after {}", self.out.display(), checkpoint.round));
@@ -347,19 +379,16 @@ impl SingleRun<'_> {
             };
             return Ok((directory, state));
         }
-        // Nothing is lost of a run to be resumed that has stored no round.
-        let replace = self.job.overwrite || self.job.resume;
-        let unfinished = if replace { Unfinished::Replace } else { Unfinished::Keep };
-        let directory = RunDirectory::create(self.out, unfinished).into_diagnostic()?;
-        directory.write_manifest(&self.manifest(prepared, &scenario)).into_diagnostic()?;
+        let directory = RunDirectory::create(self.out, self.job.unfinished()).into_diagnostic()?;
+        directory.write_manifest(&manifest).into_diagnostic()?;
         let state = StartState { round: RoundId::START, global: prepared.start.clone(), strategy_state: Vec::new() };
         Ok((directory, state))
     }
 
-    fn manifest(&self, prepared: &Prepared, scenario: &Value) -> Value {
+    fn manifest(&self, prepared: &Prepared) -> miette::Result<Value> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-        json!({
-            "scenario": scenario,
+        Ok(json!({
+            "scenario": serde_json::to_value(self.scenario).into_diagnostic()?,
             "seed": self.scenario.seed,
             "scenario_file": self.job.file.path,
             "started_unix_seconds": started,
@@ -376,7 +405,7 @@ impl SingleRun<'_> {
                 "version": guard.model.version(),
                 "report": guard.report,
             })),
-        })
+        }))
     }
 
     /// The full evaluation of an adapter, on a blocking thread; `None` if it was interrupted.

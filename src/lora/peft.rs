@@ -15,7 +15,8 @@ use serde_json::{Map, Value, json};
 use super::{LoraConfig, Target};
 use crate::model::{ModelConfig, ModelError};
 
-const CONFIG: &str = "adapter_config.json";
+/// What tells a directory for a PEFT adapter.
+pub const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Keys of `adapter_config.json` that are read, or that change nothing about what the adapter computes. Every other key
@@ -46,17 +47,17 @@ const KNOWN_KEYS: [&str; 15] = [
 pub fn save(dir: &Path, config: &LoraConfig, adapter: &Adapter, base_model_name: &str) -> Result<(), ModelError> {
     fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
     let mut text = serde_json::to_vec_pretty(&config_json(config, base_model_name))
-        .map_err(|error| ModelError::invalid(&dir.join(CONFIG), error.to_string()))?;
+        .map_err(|error| ModelError::invalid(&dir.join(CONFIG_FILE), error.to_string()))?;
     text.push(b'\n');
     let weights =
         to_safetensors(adapter).map_err(|error| ModelError::invalid(&dir.join(WEIGHTS), error.to_string()))?;
     replace(dir, WEIGHTS, &weights)?;
-    replace(dir, CONFIG, &text)
+    replace(dir, CONFIG_FILE, &text)
 }
 
 /// Whether [`save`] has finished in `dir`: the file that it writes last is there.
 pub fn is_saved(dir: &Path) -> bool {
-    dir.join(CONFIG).exists()
+    dir.join(CONFIG_FILE).exists()
 }
 
 /// Reads the adapter in the directory `dir`, which must fit a model of `model`.
@@ -65,7 +66,7 @@ pub fn is_saved(dir: &Path) -> bool {
 ///
 /// [`ModelError`] names the file, the key or tensor, what was found and what is allowed.
 pub fn load(dir: &Path, model: &ModelConfig) -> Result<(LoraConfig, Adapter), ModelError> {
-    let path = dir.join(CONFIG);
+    let path = dir.join(CONFIG_FILE);
     let text = fs::read(&path).map_err(ModelError::io(&path))?;
     let json: Map<String, Value> =
         serde_json::from_slice(&text).map_err(|error| ModelError::invalid(&path, error.to_string()))?;

@@ -166,7 +166,7 @@ fn round_line(record: &RoundRecord) -> String {
         some => drop(write!(line, " ({some} of {cohort} trainings reused)")),
     }
     if let Some(align) = &record.align {
-        let _ = write!(line, ", {} revisions", align.revisions);
+        let _ = write!(line, ", {} revisions, {} answers kept", align.revisions, align.good_answers);
         if let Some(preference) = &align.preference {
             let _ = write!(line, ", {} pairs", preference.pairs);
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{endpoint::RawEndpoint, rules::Rules, schedule::ScheduleName, training::RawTraining};
 use crate::{
     endpoint::EndpointSettings,
-    safety::cai::Effort,
+    safety::cai::{Effort, Revise},
     train::{DpoSettings, SftSettings},
 };
 
@@ -33,6 +33,8 @@ pub struct CaiSection {
     pub max_new_tokens: usize,
     /// Sampling temperature of all three turns; 0 is greedy.
     pub temperature: f64,
+    /// Which answers are criticised and revised.
+    pub revise: Revise,
     /// Share of the revisions that supervised fine-tuning sees; the rest makes preference pairs.
     pub sft_share: f64,
     /// Share of benign rows mixed into the fine-tuning, so that helpfulness is kept, from 0 to below 1.
@@ -56,6 +58,7 @@ pub(super) struct RawCai {
     pub teacher: Option<RawEndpoint>,
     pub max_new_tokens: usize,
     pub temperature: f64,
+    pub revise: Option<Revise>,
     pub sft_share: f64,
     pub benign_share: f64,
     pub steps: usize,
@@ -87,6 +90,7 @@ impl Default for RawCai {
             teacher: None,
             max_new_tokens: 48,
             temperature: 0.0,
+            revise: None,
             sft_share: 0.5,
             benign_share: 0.25,
             steps: 10,
@@ -104,7 +108,11 @@ impl Default for RawDpo {
 }
 
 impl RawCai {
-    pub(super) fn check(&self, rounds: u32, rules: &mut Rules) {
+    pub(super) fn check(&self, rounds: u32, has_guard: bool, rules: &mut Rules) {
+        rules.check(has_guard || self.revise != Some(Revise::Unsafe), "cai.revise", || {
+            "found \"unsafe\", but there is no guard to tell which answers are; allowed: \"all\", or guard.enabled = true"
+                .into()
+        });
         rules.at_least_one("cai.red_prompts", self.red_prompts);
         rules.at_least_one("cai.max_new_tokens", self.max_new_tokens);
         rules.at_least_one("cai.steps", self.steps);
@@ -125,6 +133,7 @@ impl RawCai {
             for (key, is_set) in [
                 ("cai.prompts", self.prompts.is_some()),
                 ("cai.constitution", self.constitution.is_some()),
+                ("cai.revise", self.revise.is_some()),
                 ("cai.teacher", self.teacher.is_some()),
             ] {
                 rules.check(!is_set, key, || "is set, but nothing is generated where cai.data is given".into());
@@ -138,7 +147,7 @@ impl RawCai {
         &self,
         training: &RawTraining,
         folder: &Path,
-        seed: u64,
+        (seed, has_guard): (u64, bool),
         rules: &mut Rules,
     ) -> Option<CaiSection> {
         let schedule = self.schedule.resolve(self.every);
@@ -162,6 +171,7 @@ impl RawCai {
             teacher: self.teacher.as_ref().map(|teacher| teacher.resolve(seed)),
             max_new_tokens: self.max_new_tokens,
             temperature: self.temperature,
+            revise: self.revise.unwrap_or(if has_guard { Revise::Unsafe } else { Revise::All }),
             sft_share: self.sft_share,
             benign_share: self.benign_share,
             training: training.server_sft(self.steps, self.batch_size, self.learning_rate),
@@ -188,7 +198,12 @@ impl CaiSection {
         });
         let teacher =
             self.teacher.as_ref().map(|teacher| format!("answers, critiques and revisions by {}", teacher.model));
-        let parts: Vec<_> = teacher.into_iter().chain(tuning).chain(preferences).collect();
+        let revised = match self.revise {
+            _ if self.data.is_some() => None,
+            Revise::All => Some("every answer is revised".to_owned()),
+            Revise::Unsafe => Some("answers that the guard calls safe are kept, the others revised".to_owned()),
+        };
+        let parts: Vec<_> = teacher.into_iter().chain(revised).chain(tuning).chain(preferences).collect();
         vec![format!("Constitutional AI: {}", parts.join("; "))]
     }
 }

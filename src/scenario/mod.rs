@@ -158,16 +158,23 @@ pub fn load(path: &Path, sets: &[String]) -> Result<ScenarioFile, ScenarioError>
     }
 }
 
-/// Counts of a scenario that people ask for first, by name.
-pub fn headline(scenario: &Scenario) -> BTreeMap<&'static str, String> {
-    let federation = &scenario.federation;
-    let training = &scenario.training.sft;
-    BTreeMap::from([
-        ("clients", format!("{} ({} a round)", federation.clients, federation.cohort)),
-        ("rounds", federation.rounds.to_string()),
-        ("local work", format!("{} steps of {} rows", training.steps, training.batch_size)),
-        ("harmful rows", format!("{:.0}%", 100.0 * scenario.data.harmful_share)),
-    ])
+/// Counts of scenarios that people ask for first, by name; where scenarios differ, all values in their order.
+pub fn headline(scenarios: &[Scenario]) -> BTreeMap<&'static str, String> {
+    let mut values: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for Scenario { federation, training: TrainingSection { sft, .. }, data, .. } in scenarios {
+        for (name, value) in [
+            ("clients", format!("{} ({} a round)", federation.clients, federation.cohort)),
+            ("rounds", federation.rounds.to_string()),
+            ("local work", format!("{} steps of {} rows", sft.steps, sft.batch_size)),
+            ("harmful rows", format!("{:.0}%", 100.0 * data.harmful_share)),
+        ] {
+            let values = values.entry(name).or_default();
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+    }
+    values.into_iter().map(|(name, values)| (name, values.join(" or "))).collect()
 }
 
 #[cfg(test)]

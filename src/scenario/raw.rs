@@ -46,7 +46,7 @@ impl RawScenario {
         let start = self.start.resolve(&self.training, document.folder(), &mut rules);
         let federation = self.federation.resolve(&mut rules);
         let data = self.data.resolve(document.folder(), &mut rules);
-        let cai = self.cai.resolve(&self.training, document.folder(), self.seed, &mut rules);
+        let cai = self.cai.resolve(&self.training, document.folder(), (self.seed, self.guard.enabled), &mut rules);
         let problems: Vec<_> =
             rules.broken.into_iter().map(|(key, message)| document.problem(variant, &key, message)).collect();
         let (Some(start), Some(federation), Some(data), []) = (start, federation, data, problems.as_slice()) else {
@@ -82,7 +82,7 @@ impl RawScenario {
         self.training.check(rules);
         self.guard.check(rules);
         self.screen.check(self.federation.cohort, rules);
-        self.cai.check(rounds, rules);
+        self.cai.check(rounds, self.guard.enabled, rules);
         self.evaluation.check(rounds, rules);
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{rules::Rules, training::RawTraining};
-use crate::train::SftSettings;
+use crate::{lora::peft, train::SftSettings};
 
 /// The adapter that round 1 starts from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -69,7 +69,13 @@ impl RawStart {
                 refusal_share: self.refusal_share,
                 training: training.server_sft(self.steps, self.batch_size, self.learning_rate),
             }),
-            (StartName::Adapter, Some(path)) => Some(StartSection::Adapter { path: folder.join(path) }),
+            (StartName::Adapter, Some(path)) => {
+                let path = folder.join(path);
+                rules.check(path.join(peft::CONFIG_FILE).is_file(), "start.path", || {
+                    format!("found no {} in {}; allowed: a PEFT directory", peft::CONFIG_FILE, path.display())
+                });
+                Some(StartSection::Adapter { path })
+            }
             (StartName::Adapter, None) => {
                 rules.complain("start.path", "found none; start.kind = \"adapter\" needs a PEFT directory");
                 None

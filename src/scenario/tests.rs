@@ -4,6 +4,7 @@ use fedward_actors::policy::Assessed;
 
 use super::*;
 use crate::federated::{AdaptiveSettings, FederatedAlgorithm};
+use crate::safety::cai::Revise;
 
 /// A scenario file in a folder of its own.
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
@@ -123,6 +124,8 @@ fn a_start_path_goes_with_its_kind_alone() {
     assert_eq!(found, ["test.toml:5: start.path: is set, but only start.kind = \"adapter\" reads it"]);
     let found = complaints(&format!("{HEAD}[start]\nkind = \"adapter\"\n"), &[]);
     assert!(found[0].contains("needs a PEFT directory"), "{found:?}");
+    let found = complaints(&format!("{HEAD}[start]\nkind = \"adapter\"\npath = \"nowhere\"\n"), &[]);
+    assert!(found[0].starts_with("test.toml:5: start.path: found no adapter_config.json in "), "{found:?}");
 }
 
 #[test]
@@ -173,4 +176,13 @@ fn the_scenarios_that_come_along_are_valid() {
         count += 1;
     }
     assert!(count >= 4, "found {count} scenarios");
+}
+
+#[test]
+fn answers_are_told_apart_by_a_guard_alone() {
+    let found = complaints(&format!("{HEAD}[cai]\nschedule = \"last_round\"\nrevise = \"unsafe\"\n"), &[]);
+    assert!(found[0].starts_with("test.toml:5: cai.revise: found \"unsafe\", but there is no guard"), "{found:?}");
+    let guarded = format!("{HEAD}[cai]\nschedule = \"last_round\"\nrevise = \"unsafe\"\n[guard]\nenabled = true\n");
+    let (_folder, path) = file(&guarded);
+    assert_eq!(load(&path, &[]).unwrap().scenarios[0].cai.as_ref().unwrap().revise, Revise::Unsafe);
 }

@@ -51,11 +51,31 @@ impl RunDirectory {
     ///
     /// [`StoreError`] if the directory cannot be made, is in use for something else, or holds a run that is to stay.
     pub fn create(path: &Path, unfinished: Unfinished) -> Result<Self, StoreError> {
+        Self::check_place(path, unfinished)?;
         let directory = Self { path: path.to_owned() };
-        let failed = |source| StoreError::Io { path: path.to_owned(), source };
-        fs::create_dir_all(path).map_err(failed)?;
-        if fs::read_dir(path).map_err(failed)?.next().is_none() {
-            return Ok(directory);
+        fs::create_dir_all(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+        for name in OWN_FILES {
+            remove_if_there(&path.join(name))?;
+        }
+        remove_if_there(&directory.manifest_path())?;
+        Ok(directory)
+    }
+
+    /// Whether a run could start afresh in `path`; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it is in use for something else, or holds a run that is to stay.
+    pub fn check_place(path: &Path, unfinished: Unfinished) -> Result<(), StoreError> {
+        let directory = Self { path: path.to_owned() };
+        match fs::read_dir(path) {
+            Ok(mut entries) => {
+                if entries.next().is_none() {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(StoreError::Io { path: path.to_owned(), source }),
         }
         let stays = |problem: &str| Err(StoreError::Invalid { path: path.to_owned(), problem: problem.to_owned() });
         if !directory.holds_a_run() {
@@ -67,11 +87,7 @@ impl RunDirectory {
                  leaves it alone",
             );
         }
-        for name in OWN_FILES {
-            remove_if_there(&path.join(name))?;
-        }
-        remove_if_there(&directory.manifest_path())?;
-        Ok(directory)
+        Ok(())
     }
 
     /// Whether the manifest is one that `fedward run` writes: other programs have files of that name.
@@ -85,17 +101,18 @@ impl RunDirectory {
         summary.is_some_and(|summary| summary["status"] == "completed")
     }
 
-    /// Takes up the run in `path`, if it was begun there with the same scenario and has stored a round.
+    /// Takes up the run in `path`, if it was begun there and has stored a round. `manifest` is what it would be begun with
+    /// now: all that results depend on must be the same.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the directory holds another scenario's run, or files that cannot be read.
-    pub fn resume(path: &Path, scenario: &Value) -> Result<Option<(Self, Resumed)>, StoreError> {
+    /// [`StoreError`] if the directory holds another run, or files that cannot be read.
+    pub fn resume(path: &Path, manifest: &Value) -> Result<Option<(Self, Resumed)>, StoreError> {
         let directory = Self { path: path.to_owned() };
         if !directory.manifest_path().exists() {
             return Ok(None);
         }
-        directory.check_scenario(scenario)?;
+        directory.check_begun_with(manifest)?;
         let rounds: Vec<RoundRecord> = directory.read_rows("rounds.jsonl")?;
         let Some(last) = rounds.last() else { return Ok(None) };
         let checkpoint = Checkpoint::read(&directory.checkpoints(), last.round)?;
@@ -224,6 +241,24 @@ impl RunDirectory {
         Err(StoreError::Invalid { path: self.manifest_path(), problem })
     }
 
+    /// Refuses a run that was begun with another scenario, program, model or other rows.
+    fn check_begun_with(&self, manifest: &Value) -> Result<(), StoreError> {
+        self.check_scenario(&manifest["scenario"])?;
+        let begun = self.manifest()?;
+        for pointer in RESULTS_DEPEND_ON {
+            let value = |manifest: &Value| manifest.pointer(pointer).cloned().unwrap_or_default();
+            let key = pointer.trim_start_matches('/').replace('/', ".");
+            if let Some(difference) = first_difference(&value(&begun), &value(manifest), &key) {
+                let problem = format!(
+                    "its results would not be those of an uninterrupted run ({difference}); run without --resume, or \
+                     elsewhere"
+                );
+                return Err(StoreError::Invalid { path: self.manifest_path(), problem });
+            }
+        }
+        Ok(())
+    }
+
     fn manifest_path(&self) -> PathBuf {
         self.path.join("manifest.json")
     }
@@ -287,6 +322,9 @@ impl RunStore for RunDirectory {
         self.append_rows("rounds.jsonl", std::slice::from_ref(record)).map_err(to_port_error)
     }
 }
+
+/// What a run shares with the one that it goes on with, beside the scenario: the places in the manifest.
+const RESULTS_DEPEND_ON: [&str; 5] = ["/versions", "/device", "/precision", "/checksums", "/guard/version"];
 
 /// What a run writes into its directory beside the manifest, which tells that it is one.
 const OWN_FILES: [&str; 8] = [
@@ -370,9 +408,13 @@ mod tests {
         .unwrap()
     }
 
+    fn manifest(seed: u64) -> Value {
+        json!({"scenario": {"seed": seed}, "versions": {"fedward": "0"}, "checksums": {"model_sha256": "m"}})
+    }
+
     fn begun(folder: &Path) -> RunDirectory {
         let directory = RunDirectory::create(folder, Unfinished::Keep).unwrap();
-        directory.write_manifest(&json!({"scenario": {"seed": 1}, "versions": {"fedward": "0"}})).unwrap();
+        directory.write_manifest(&manifest(1)).unwrap();
         let mut store = directory.share();
         for round in 1..=3 {
             let global = adapter(round as f32);
@@ -395,7 +437,7 @@ mod tests {
         file.write_all(b"{\"round\": 4, \"outc").unwrap();
         drop(file);
 
-        let (_, resumed) = RunDirectory::resume(folder.path(), &json!({"seed": 1})).unwrap().unwrap();
+        let (_, resumed) = RunDirectory::resume(folder.path(), &manifest(1)).unwrap().unwrap();
         assert_eq!(resumed.checkpoint, Checkpoint { round: RoundId(3), global: adapter(3.0), strategy_state: vec![3] });
         assert_eq!(resumed.rounds.len(), 3);
         let remembered = directory.memories().read(ClientId(0), RoundId(9)).unwrap();
@@ -411,7 +453,7 @@ mod tests {
         let mut bytes = fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, bytes).unwrap();
-        let error = RunDirectory::resume(folder.path(), &json!({"seed": 1})).unwrap_err().to_string();
+        let error = RunDirectory::resume(folder.path(), &manifest(1)).unwrap_err().to_string();
         assert!(error.contains("checksum"), "{error}");
     }
 
@@ -419,8 +461,28 @@ mod tests {
     fn another_scenario_is_refused_and_the_key_is_named() {
         let folder = tempfile::tempdir().unwrap();
         begun(folder.path());
-        let error = RunDirectory::resume(folder.path(), &json!({"seed": 2})).unwrap_err().to_string();
+        let error = RunDirectory::resume(folder.path(), &manifest(2)).unwrap_err().to_string();
         assert!(error.contains("seed was 1, is 2"), "{error}");
+    }
+
+    #[test]
+    fn c1_another_model_guard_or_program_is_refused_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        begun(folder.path());
+        let mut other = manifest(1);
+        other["checksums"]["model_sha256"] = json!("n");
+        let mut guarded = manifest(1);
+        guarded["guard"] = json!({"version": "g"});
+        let mut newer = manifest(1);
+        newer["versions"]["fedward"] = json!("1");
+        for (manifest, expected) in [
+            (other, r#"(checksums.model_sha256 was "m", is "n")"#),
+            (guarded, r#"(guard.version was null, is "g")"#),
+            (newer, r#"(versions.fedward was "0", is "1")"#),
+        ] {
+            let error = RunDirectory::resume(folder.path(), &manifest).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -120,6 +120,7 @@ impl RunObserver {
             table::REALIGNMENTS,
             table::REALIGN_RED_PROMPTS,
             table::REALIGN_REVISIONS,
+            table::REALIGN_GOOD_ANSWERS,
             table::REALIGN_GENERATED,
             table::REALIGN_TRAIN_TOKENS,
             table::REALIGN_STEPS,
@@ -230,6 +231,7 @@ impl RunObserver {
         table::REALIGNMENTS.add(recorder, [variant], 1);
         table::REALIGN_RED_PROMPTS.add(recorder, [variant], report.red_prompts);
         table::REALIGN_REVISIONS.add(recorder, [variant], report.revisions);
+        table::REALIGN_GOOD_ANSWERS.add(recorder, [variant], report.good_answers);
         table::REALIGN_GENERATED.add(recorder, [variant], report.generated_tokens);
         table::REALIGN_TRAIN_TOKENS.add(recorder, [variant], report.train_tokens);
         table::REALIGN_STEPS.add(recorder, [variant], report.steps);

@@ -81,6 +81,7 @@ fn round(id: u32, outcome: RoundOutcome) -> RoundRecord {
         align: Some(RealignmentReport {
             red_prompts: 4,
             revisions: 3,
+            good_answers: 5,
             discarded: BTreeMap::from([("too_short".to_owned(), 1)]),
             generated_tokens: 60,
             steps: 2,

@@ -37,6 +37,7 @@ pub fn cai_generator(
             seed: scenario.seed,
             red_prompts: cai.red_prompts,
             decoding: decoding(cai),
+            revise: cai.revise,
             sft_share: cai.sft_share,
             benign_share: cai.benign_share,
             max_length: scenario.training.max_length,

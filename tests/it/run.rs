@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -238,24 +238,22 @@ fn a_guard_s_policy_decides_what_becomes_of_unsafe_rows() {
     assert_eq!(summary["totals"]["rows_replaced"], rounds.iter().map(called_unsafe).sum::<u64>());
 }
 
-#[test]
-fn ctrl_c_ends_a_run_within_two_seconds_and_leaves_it_readable() {
-    let folder = tempfile::tempdir().unwrap();
-    let scenario = tiny(folder.path());
-    let out = folder.path().join("out");
+/// Starts a run that would take minutes, interrupts it once `reached` says so, and checks that it ends as it should.
+fn interrupt(scenario: &Path, out: &Path, more: &[&str], reached: impl Fn() -> bool) {
+    let log = out.with_extension("log");
     let mut child = fedward()
         .arg("run")
-        .arg(&scenario)
+        .arg(scenario)
         .arg("--out")
-        .arg(&out)
-        .args(["--metrics", "off", "--set", "federation.rounds=200", "--set", "cai.schedule=never"])
-        .stderr(Stdio::null())
+        .arg(out)
+        .args(["--metrics", "off"])
+        .args(more)
+        .stderr(fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    let rounds = out.join("rounds.jsonl");
     let deadline = Instant::now() + Duration::from_mins(4);
-    while fs::read_to_string(&rounds).unwrap_or_default().lines().count() < 1 {
-        assert!(Instant::now() < deadline, "no round was stored in time");
+    while !reached() {
+        assert!(Instant::now() < deadline, "did not get there in time: {}", fs::read_to_string(&log).unwrap());
         assert!(child.try_wait().unwrap().is_none(), "the run ended by itself");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -266,9 +264,23 @@ fn ctrl_c_ends_a_run_within_two_seconds_and_leaves_it_readable() {
     let took = interrupted.elapsed();
     assert_eq!(status.code(), Some(130));
     assert!(took < Duration::from_secs(2), "took {took:?}");
+}
+
+fn read_summary(out: &Path) -> Value {
+    serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn ctrl_c_ends_a_run_within_two_seconds_and_leaves_it_readable() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = tiny(folder.path());
+    let out = folder.path().join("out");
+    let rounds = out.join("rounds.jsonl");
+    let is_stored = || fs::read_to_string(&rounds).unwrap_or_default().lines().count() >= 1;
+    interrupt(&scenario, &out, &["--set", "federation.rounds=200", "--set", "cai.schedule=never"], is_stored);
     let rows = rows(&rounds);
     assert!(!rows.is_empty());
-    let summary: Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    let summary = read_summary(&out);
     assert_eq!(summary["status"], "interrupted");
     assert_eq!(summary["totals"]["rounds"], rows.len());
 
@@ -277,7 +289,46 @@ fn ctrl_c_ends_a_run_within_two_seconds_and_leaves_it_readable() {
     let stderr = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("--resume goes on with it"), "{stderr}");
+    assert!(!stderr.contains("loading"), "it is refused before anything is made: {stderr}");
     assert_eq!(self::rows(&rounds).len(), rows.len());
+}
+
+/// All rounds are done then; only the last evaluation is not, and --resume does it.
+#[test]
+fn ctrl_c_in_the_last_evaluation_leaves_all_rounds_and_resume_evaluates() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = tiny(folder.path());
+    let out = folder.path().join("out");
+    let short = ["--set", "federation.rounds=1", "--set", "cai.schedule=never", "--set", "evaluation.schedule=never"];
+    // The start is evaluated as long as the end: what was stored of it spares the second one that.
+    let stage = || fs::read_to_string(out.with_extension("log")).unwrap_or_default();
+    let long: Vec<_> =
+        short.into_iter().chain(["--set", "evaluation.prompts=40", "--set", "evaluation.max_new_tokens=40"]).collect();
+    interrupt(&scenario, &out, &long, || stage().contains("evaluating the final adapter"));
+    let summary = read_summary(&out);
+    assert_eq!((&summary["status"], &summary["totals"]["rounds"]), (&"interrupted".into(), &1.into()));
+    assert_eq!(summary["eval"], serde_json::json!({}));
+    assert_eq!(summary["start_eval"]["advbench"]["n"], 40);
+
+    let resumed: Vec<_> = long.iter().copied().chain(["--resume"]).collect();
+    assert_success(&run(&scenario, &out, &resumed));
+    let summary = read_summary(&out);
+    assert_eq!((&summary["status"], &summary["eval"]["advbench"]["n"]), (&"completed".into(), &40.into()));
+}
+
+#[test]
+fn a_page_of_other_runs_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("two.toml");
+    fs::write(&path, TINY.to_owned() + "[[variant]]\nname = \"a\"\n[[variant]]\nname = \"b\"\n").unwrap();
+    let out = folder.path().join("out");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("report.html"), "somebody's own").unwrap();
+    let refused = run(&path, &out, &[]);
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("choose another --out"), "{stderr}");
+    assert_eq!(fs::read_to_string(out.join("report.html")).unwrap(), "somebody's own");
 }
 
 #[test]

@@ -34,6 +34,11 @@ impl Extras {
         self.control_delta.as_ref().map_or(0, Adapter::size_bytes)
     }
 
+    /// The same with each of its vectors changed.
+    pub(crate) fn map(&self, change: impl Fn(&Adapter) -> Adapter) -> Self {
+        Self { control_delta: self.control_delta.as_ref().map(change) }
+    }
+
     /// Its vectors: checked as strictly as adapters (invariants ).
     pub(crate) fn vectors(&self) -> impl Iterator<Item = &Adapter> {
         self.control_delta.iter()

@@ -12,7 +12,10 @@ use crate::{
     compute::Panicked,
     fanout::Address,
     federation::{FederationError, FederationResult},
-    ports::{ClientUpdate, Evaluation, EvaluationScope, Instructions, LocalTraining, PortResult, Realignment, TurnEnd},
+    ports::{
+        ClientUpdate, Evaluation, EvaluationScope, Extras, Instructions, LocalTraining, PortResult, Realignment,
+        TurnEnd,
+    },
     records::{ClientRecord, DropReason, GuardCounts, RejectReason, RoundRecord},
 };
 
@@ -120,6 +123,8 @@ pub(crate) struct ScreenedUpdate {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Admitted {
     pub(crate) adapter: Adapter,
+    /// What came beside it, scaled down as its delta was.
+    pub(crate) extras: Extras,
     /// The norm that its delta was scaled down to, if it was.
     pub(crate) clipped_to: Option<f64>,
 }

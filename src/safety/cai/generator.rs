@@ -9,6 +9,7 @@ use fedward_actors::{
     streams::{Purpose, stream},
 };
 use rand::seq::{IndexedRandom, SliceRandom};
+use serde::{Deserialize, Serialize};
 
 use super::{Constitution, Effort, Screened, SelfSpeaker, Speaker, revisions::converse};
 use crate::{
@@ -22,6 +23,16 @@ use crate::{
 /// that is planned with fewer makes do with what was planned.
 const FEWEST: usize = 4;
 
+/// Which answers are criticised and revised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Revise {
+    /// All, as in huggingface/llm-swarm. An answer that refuses already is then "rejected" for a revision.
+    All,
+    /// Those that the guard does not call safe. Its safe answers are fine-tuned on as they are and make no pair.
+    Unsafe,
+}
+
 /// How the CAI generator works.
 #[derive(Clone, Debug)]
 pub struct CaiSettings {
@@ -31,6 +42,8 @@ pub struct CaiSettings {
     pub red_prompts: usize,
     /// How answers, critiques and revisions are decoded.
     pub decoding: Decoding,
+    /// Which answers are criticised and revised.
+    pub revise: Revise,
     /// Share of the revisions that supervised fine-tuning sees; the rest makes preference pairs.
     pub sft_share: f64,
     /// Share of benign rows mixed into supervised fine-tuning.
@@ -92,12 +105,14 @@ pub struct Harvest {
 impl Realigner for CaiGenerator {
     fn realign(&self, round: RoundId, global: &Adapter, cancel: &CancelFlag) -> PortResult<Realignment> {
         let harvest = self.harvest(round, global, cancel)?;
-        let kept = harvest.screened.pairs.len();
+        let Screened { pairs, good_answers, .. } = &harvest.screened;
+        let kept = pairs.len() + good_answers.len();
         let mut done = Realignment {
             adapter: global.clone(),
             report: RealignmentReport {
                 red_prompts: harvest.asked as u64,
-                revisions: kept as u64,
+                revisions: pairs.len() as u64,
+                good_answers: good_answers.len() as u64,
                 generated_tokens: harvest.generated_tokens,
                 cost: RealignmentCost { generate: harvest.cost, ..RealignmentCost::default() },
                 ..RealignmentReport::default()
@@ -109,9 +124,9 @@ impl Realigner for CaiGenerator {
             done.report.discarded = harvest.screened.discarded;
             return Ok(done);
         }
-        let (revisions, preferences) = self.divide(harvest.screened);
-        if !revisions.is_empty() {
-            self.add_tuning(round, &revisions, &mut done, cancel)?;
+        let (answers, preferences) = self.divide(harvest.screened);
+        if !answers.is_empty() {
+            self.add_tuning(round, answers, &mut done, cancel)?;
         }
         self.add_preferences(round, preferences, &mut done, cancel)?;
         if done.report.steps == 0 {
@@ -162,7 +177,8 @@ impl CaiGenerator {
         let seed = self.settings.seed;
         let mut rng = stream(seed, Purpose::RedPrompts, round, None);
         let prompts: Vec<_> = prompts.sample(&mut rng, self.settings.red_prompts).cloned().collect();
-        let talks = converse(speaker, &prompts, constitution, (seed, round), cancel)?;
+        let judge = self.guard.as_deref().filter(|_| self.settings.revise == Revise::Unsafe);
+        let talks = converse(speaker, &prompts, constitution, judge, (seed, round), cancel)?;
         let cost = Cost { tokens: talks.read_tokens, flops: speaker.flops(talks.read_tokens), ..Cost::default() };
         Ok(Harvest {
             asked: prompts.len(),
@@ -179,21 +195,26 @@ impl CaiGenerator {
         pairs
     }
 
-    /// Divides pairs between supervised fine-tuning and training on preferences.
-    fn divide(&self, mut screened: Screened) -> (Vec<PreferencePair>, Screened) {
+    /// Divides what is worth training on: answers to fine-tune on, and pairs for training on preferences. Good answers
+    /// make no pairs, so all of them are fine-tuned on, if anything is.
+    fn divide(&self, mut screened: Screened) -> (Vec<ChatRow>, Screened) {
         let count = (screened.pairs.len() as f64 * self.settings.sft_share).round() as usize;
         let preferences = screened.pairs.split_off(count.min(screened.pairs.len()));
-        (screened.pairs, Screened { pairs: preferences, discarded: screened.discarded })
+        let mut answers: Vec<_> = screened.pairs.drain(..).map(|pair| pair.chosen).collect();
+        if self.settings.sft_share > 0.0 {
+            answers.append(&mut screened.good_answers);
+        }
+        (answers, Screened { pairs: preferences, ..screened })
     }
 
     fn add_tuning(
         &self,
         round: RoundId,
-        revisions: &[PreferencePair],
+        answers: Vec<ChatRow>,
         done: &mut Realignment,
         cancel: &CancelFlag,
     ) -> PortResult<()> {
-        let tuned = self.tune(round, &done.adapter, revisions, cancel)?;
+        let tuned = self.tune(round, &done.adapter, answers, cancel)?;
         done.report.steps += tuned.steps;
         done.report.train_tokens += tuned.train_tokens;
         done.report.mean_loss = Some(tuned.mean_loss).filter(|loss| loss.is_finite());
@@ -239,7 +260,7 @@ fn too_few(kept: usize, harvest: &Harvest) -> String {
         harvest.screened.discarded.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     let discarded = discarded.join(", ");
     format!(
-        "not realigned: {kept} of {} revisions survived ({discarded}), fewer than {FEWEST}; give it more red prompts, \
+        "not realigned: {kept} of {} answers and revisions survived ({discarded}), fewer than {FEWEST}; give it more red prompts, \
          longer replies or prepared pairs (cai.red_prompts, cai.max_new_tokens, cai.data)",
         harvest.asked
     )

@@ -2,12 +2,15 @@
 
 use fedward_actors::{
     cancel::CancelFlag,
-    ports::{PortError, PortResult},
-    protocol::{ChatMessage, ClientId, Role, RoundId},
+    ports::{GuardModel, PortError, PortResult},
+    protocol::{ChatMessage, ChatRow, ClientId, Role, RoundId},
     streams::{Purpose, stream},
 };
 
-use super::{Constitution, Principle, Speaker};
+use super::{
+    Constitution, Principle, Speaker,
+    screening::{reply_row, whole_sentences},
+};
 use crate::model::Reply;
 
 /// One red prompt with what was made of it.
@@ -28,7 +31,9 @@ pub struct Dialogue {
 pub struct Dialogues {
     /// One a red prompt that got all three replies, in their order.
     pub dialogues: Vec<Dialogue>,
-    /// Red prompts without one of the three.
+    /// Red prompts with first answers that need no revision, in their order.
+    pub good_answers: Vec<ChatRow>,
+    /// Red prompts without one of the replies that they should get.
     pub unanswered: usize,
     /// Tokens generated in all turns.
     pub generated_tokens: u64,
@@ -36,15 +41,17 @@ pub struct Dialogues {
     pub read_tokens: u64,
 }
 
-/// Asks all prompts for answer, critique and revision; each gets a principle of its own.
+/// Asks all prompts for an answer, and where `judge` does not call that safe, for critique and revision; each gets a
+/// principle of its own.
 ///
 /// # Errors
 ///
-/// [`PortError`] if the constitution is empty or the speaker fails.
+/// [`PortError`] if the constitution is empty, or the speaker or the judge fails.
 pub(super) fn converse(
     speaker: &dyn Speaker,
     prompts: &[Vec<ChatMessage>],
     constitution: &Constitution,
+    judge: Option<&dyn GuardModel>,
     (seed, round): (u64, RoundId),
     cancel: &CancelFlag,
 ) -> PortResult<Dialogues> {
@@ -58,8 +65,11 @@ pub(super) fn converse(
         })
         .collect::<PortResult<Vec<_>>>()?;
     let mut made = Dialogues::default();
+    talks = made.take_turn(speaker, talks, 0, round, cancel)?;
+    if let Some(judge) = judge {
+        talks = made.take_good_answers(talks, judge, cancel)?;
+    }
     let mut take_turn = |talks, turn| made.take_turn(speaker, talks, turn, round, cancel);
-    talks = take_turn(talks, 0)?;
     let examples = constitution.example_turns();
     for talk in &mut talks {
         talk.show(&examples);
@@ -71,7 +81,7 @@ pub(super) fn converse(
     }
     talks = take_turn(talks, 2)?;
     made.dialogues = talks.into_iter().filter_map(Talk::finish).collect();
-    made.unanswered = prompts.len() - made.dialogues.len();
+    made.unanswered = prompts.len() - made.good_answers.len() - made.dialogues.len();
     Ok(made)
 }
 
@@ -100,6 +110,11 @@ impl Talk<'_> {
         self
     }
 
+    /// Prompt and first answer up to its last whole sentence; `None` if there is no such sentence.
+    fn answered(&self) -> Option<ChatRow> {
+        Some(reply_row(self.prompt, whole_sentences(self.replies.first()?).ok()?))
+    }
+
     fn finish(self) -> Option<Dialogue> {
         let [answer, critique, revision] = self.replies.try_into().ok()?;
         Some(Dialogue { prompt: self.prompt.to_vec(), answer, critique, revision })
@@ -107,6 +122,27 @@ impl Talk<'_> {
 }
 
 impl Dialogues {
+    /// Sets aside the answers that the judge calls safe, and gives back the talks that go on.
+    fn take_good_answers<'a>(
+        &mut self,
+        talks: Vec<Talk<'a>>,
+        judge: &dyn GuardModel,
+        cancel: &CancelFlag,
+    ) -> PortResult<Vec<Talk<'a>>> {
+        let answers: Vec<_> = talks.iter().map(Talk::answered).collect();
+        let rows: Vec<_> = answers.iter().flatten().cloned().collect();
+        let mut verdicts = judge.assess(&rows, cancel)?.into_iter();
+        let mut going_on = Vec::new();
+        for (talk, answer) in talks.into_iter().zip(answers) {
+            match answer {
+                // A missing verdict counts as unsafe.
+                Some(row) if verdicts.next().is_some_and(|verdict| !verdict.is_unsafe) => self.good_answers.push(row),
+                _ => going_on.push(talk),
+            }
+        }
+        Ok(going_on)
+    }
+
     /// Lets the speaker reply to all talks, and counts; those without a reply end here.
     fn take_turn<'a>(
         &mut self,
@@ -129,6 +165,8 @@ impl Dialogues {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+
+    use fedward_actors::protocol::Verdict;
 
     use super::*;
     use crate::model::FinishReason;
@@ -169,7 +207,7 @@ mod tests {
         let system = ChatMessage::new(Role::System, "be brief");
         let prompts = [vec![user("a")], vec![system.clone(), user("b")]];
         let speaker = Scripted(Mutex::default());
-        let made = converse(&speaker, &prompts, &constitution, (1, RoundId(1)), &CancelFlag::new()).unwrap();
+        let made = converse(&speaker, &prompts, &constitution, None, (1, RoundId(1)), &CancelFlag::new()).unwrap();
         let shown = speaker.0.into_inner().unwrap();
         assert_eq!(shown[0], prompts);
         let examples = constitution.example_turns();
@@ -181,5 +219,42 @@ mod tests {
         assert_eq!(shown[1][1], expected[..expected.len() - 2]);
         assert_eq!(made.dialogues[1].revision.text, "turn 2 of 1 ");
         assert_eq!((made.generated_tokens, made.read_tokens), (12, 72));
+    }
+
+    /// Calls answers to anything but "a" safe.
+    struct SafeButForA;
+
+    impl GuardModel for SafeButForA {
+        fn version(&self) -> &'static str {
+            "safe but for a"
+        }
+
+        fn assess(&self, rows: &[ChatRow], _: &CancelFlag) -> PortResult<Vec<Verdict>> {
+            let verdict = |row: &ChatRow| Verdict {
+                unsafe_probability: 0.5,
+                is_unsafe: row.messages[0].content == "a",
+                hazards: Vec::new(),
+            };
+            Ok(rows.iter().map(verdict).collect())
+        }
+    }
+
+    #[test]
+    fn what_the_judge_calls_safe_is_not_revised() {
+        let prompts = ["a", "b", "c"].map(|text| vec![ChatMessage::new(Role::User, text)]);
+        let speaker = Scripted(Mutex::default());
+        let constitution = Constitution::default();
+        let made = converse(&speaker, &prompts, &constitution, Some(&SafeButForA), (1, RoundId(1)), &CancelFlag::new())
+            .unwrap();
+        let asked: Vec<_> = speaker.0.into_inner().unwrap().iter().map(Vec::len).collect();
+        assert_eq!(asked, [3, 1, 1]);
+        assert_eq!(
+            made.good_answers,
+            [("b", 1), ("c", 2)].map(|(prompt, index)| {
+                ChatRow { label: None, ..ChatRow::single_turn(prompt, format!("turn 0 of {index}")) }
+            })
+        );
+        let [dialogue] = made.dialogues.as_slice() else { panic!("{:?}", made.dialogues) };
+        assert_eq!((dialogue.prompt.as_slice(), made.unanswered), (prompts[0].as_slice(), 0));
     }
 }

@@ -47,14 +47,16 @@ impl Discard {
 pub struct Screened {
     /// Revision preferred over answer. An answer may be empty or like its revision: see [`Screened::drop_same`].
     pub pairs: Vec<PreferencePair>,
+    /// Answers that needed no revision, behind their red prompts.
+    pub good_answers: Vec<ChatRow>,
     /// How many were discarded, by reason.
     pub discarded: BTreeMap<String, u64>,
 }
 
 impl Screened {
-    /// Finished revisions of dialogues.
+    /// Finished revisions of dialogues, and answers that needed none.
     pub(super) fn of_dialogues(made: &Dialogues) -> Self {
-        let mut screened = Self::default();
+        let mut screened = Self { good_answers: made.good_answers.clone(), ..Self::default() };
         for _ in 0..made.unanswered {
             screened.count(Discard::Unanswered);
         }
@@ -75,7 +77,7 @@ impl Screened {
 
     /// Prepared pairs.
     pub(super) fn of_pairs(pairs: Vec<PreferencePair>) -> Self {
-        Self { pairs, discarded: BTreeMap::new() }
+        Self { pairs, ..Self::default() }
     }
 
     fn count(&mut self, reason: Discard) {
@@ -113,14 +115,14 @@ impl Screened {
     }
 }
 
-fn reply_row(prompt: &[ChatMessage], response: String) -> ChatRow {
+pub(super) fn reply_row(prompt: &[ChatMessage], response: String) -> ChatRow {
     let mut messages = prompt.to_vec();
     messages.push(ChatMessage::new(Role::Assistant, response));
     ChatRow { messages, topic: None, label: None }
 }
 
 /// The reply up to its last whole sentence: a model must not be taught to stop in the middle of one.
-fn whole_sentences(reply: &Reply) -> Result<String, Discard> {
+pub(super) fn whole_sentences(reply: &Reply) -> Result<String, Discard> {
     let text = reply.text.trim();
     if text.is_empty() {
         return Err(Discard::Empty);

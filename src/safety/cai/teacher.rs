@@ -87,8 +87,14 @@ mod tests {
             "two" => Scripted::status(400, "{}"),
             text => Scripted::says(&format!("on {}", text.len())),
         });
-        let made =
-            converse(&teacher(&server), &prompts(), &Constitution::default(), (1, RoundId(1)), &CancelFlag::new());
+        let made = converse(
+            &teacher(&server),
+            &prompts(),
+            &Constitution::default(),
+            None,
+            (1, RoundId(1)),
+            &CancelFlag::new(),
+        );
         let made = made.unwrap();
         let asked: Vec<_> = made.dialogues.iter().map(|dialogue| dialogue.prompt[0].content.clone()).collect();
         assert_eq!(asked, ["one", "three"]);
@@ -103,8 +109,14 @@ mod tests {
     #[test]
     fn a_teacher_that_refuses_everything_is_an_error() {
         let server = ScriptedServer::start(|_, _| Scripted::status(401, "{}"));
-        let made =
-            converse(&teacher(&server), &prompts(), &Constitution::default(), (1, RoundId(1)), &CancelFlag::new());
+        let made = converse(
+            &teacher(&server),
+            &prompts(),
+            &Constitution::default(),
+            None,
+            (1, RoundId(1)),
+            &CancelFlag::new(),
+        );
         assert!(made.unwrap_err().to_string().contains("401"));
     }
 }

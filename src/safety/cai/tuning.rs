@@ -56,16 +56,16 @@ pub(super) struct Preferred {
 }
 
 impl CaiGenerator {
-    /// Fine-tunes on revisions, with benign rows mixed in.
+    /// Fine-tunes on answers to red prompts, with benign rows mixed in.
     pub(super) fn tune(
         &self,
         round: RoundId,
         start: &Adapter,
-        revisions: &[PreferencePair],
+        answers: Vec<ChatRow>,
         cancel: &CancelFlag,
     ) -> PortResult<Tuned> {
         let started = Instant::now();
-        let rows = self.training_rows(round, revisions);
+        let rows = self.with_benign_rows(round, answers);
         let rows = self.model.tokenize(&rows, self.settings.max_length)?;
         let configured = &self.settings.sft;
         let steps = self.settings.effort.steps(configured.steps, rows.len(), configured.batch_size);
@@ -82,9 +82,7 @@ impl CaiGenerator {
         })
     }
 
-    /// Revisions as answers to their red prompts, with benign rows mixed in.
-    fn training_rows(&self, round: RoundId, revisions: &[PreferencePair]) -> Vec<ChatRow> {
-        let mut rows: Vec<_> = revisions.iter().map(|pair| pair.chosen.clone()).collect();
+    fn with_benign_rows(&self, round: RoundId, mut rows: Vec<ChatRow>) -> Vec<ChatRow> {
         let share = self.settings.benign_share;
         let benign = (rows.len() as f64 * share / (1.0 - share)).round() as usize;
         let mut rng = stream(self.settings.seed, Purpose::Rows, round, None);
