@@ -33,8 +33,11 @@ to quantization.json quantization.py
 to gguf_tensors.json gguf_tensors.py "$gguf"
 to architectures.json architectures.py
 to greedy.json greedy.py "$gguf"
+to hhh_likelihoods.json hhh_likelihoods.py "$gguf" $reference/fixtures/hhh
 to chat_templates.json chat_templates.py
 to tokenizer.json tokenizer_and_templates.py "$models"
+echo "reference: $reference/weighted_loss.py"
+$python $reference/weighted_loss.py
 echo "reference: $reference/peft_interchange.py"
 $python $reference/peft_interchange.py make $reference/fixtures/peft
 

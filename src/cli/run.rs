@@ -214,7 +214,6 @@ impl Job {
         self.console.finish();
         let table = comparison(&summaries);
         eprintln!("\n{}\n{table}", self.file.scenarios.first().map_or("", |scenario| &scenario.question));
-        eprintln!("{READING}");
         if self.file.has_variants() {
             write_json(&self.out.join(COMPARISON), &summaries).into_diagnostic()?;
             let variants = self.file.scenarios.iter().map(|scenario| self.out.join(&scenario.variant));
@@ -247,12 +246,6 @@ impl Job {
 /// The summaries of all variants, beside their folders.
 const COMPARISON: &str = "comparison.json";
 
-/// How to read the table, for somebody who has not met these numbers.
-const READING: &str = "\
-harmful prompts refused: share of held-out AdvBench prompts whose answer holds a refusal string (higher is safer).
-harmful rows trained on: rows known to be harmful that reached local training, of all rows trained on, over all rounds.
-benign rows lost: rows known to be harmless that the guard filtered, replaced or reweighted. perplexity: lower is more useful.";
-
 /// One variant's run.
 pub(super) struct SingleRun<'a> {
     pub(super) job: &'a Job,
@@ -274,6 +267,9 @@ impl SingleRun<'_> {
         let Some(prepared) = prepared else { return Ok((workshop, start_evaluations, None)) };
         if let Some(guard) = &prepared.guard {
             self.job.console.line(&guard.report.to_string());
+        }
+        for assumption in prepared.data.assumptions() {
+            self.job.console.line(&format!("assumed: {assumption}"));
         }
         let (directory, start) = self.open(&prepared)?;
         let resumed: Option<Summary> = directory.summary().into_diagnostic()?;
@@ -456,7 +452,7 @@ impl SingleRun<'_> {
             eval,
             totals: Totals::of(&rounds, ProcessMemory::read().map_or(0, |memory| memory.peak_bytes)),
             adapter_sha256: global.sha256(),
-            assumptions: self.scenario.assumptions.clone(),
+            assumptions: self.scenario.assumptions.iter().cloned().chain(prepared.data.assumptions()).collect(),
         })
     }
 

@@ -137,7 +137,7 @@ pub fn mix(benign: &[ChatRow], harmful: &[ChatRow], plan: &ClientPlan) -> Result
     Ok((0..plan.clients).map(source).collect())
 }
 
-/// Whether some row is held by more than one client: worth an assumption in a run's records.
+/// Whether some row is held by more than one client.
 pub fn rows_are_shared(sources: &[ClientSource]) -> bool {
     let mut seen = HashSet::new();
     sources.iter().flat_map(|source| &source.rows).any(|row| !seen.insert(row))
@@ -339,6 +339,27 @@ impl FederatedRows {
         hex(&hash.finalize())
     }
 
+    /// In words, how many rows are held by more than one client; `None` where none is.
+    pub fn sharing(&self) -> Option<String> {
+        if !rows_are_shared(&self.sources) {
+            return None;
+        }
+        let part = |kind: &str, is_part: &dyn Fn(usize) -> bool| {
+            let held: Vec<u32> = self
+                .sources
+                .iter()
+                .flat_map(|source| &source.rows)
+                .copied()
+                .filter(|&row| is_part(row as usize))
+                .collect();
+            let distinct = held.iter().collect::<HashSet<_>>().len();
+            format!("{} {kind} rows, {distinct} of them different", held.len())
+        };
+        let benign = part("benign", &|row| row < self.benign.len());
+        let harmful = part("harmful", &|row| row >= self.benign.len());
+        Some(format!("clients share rows, for there are too few: they hold {benign}, and {harmful}"))
+    }
+
     /// Who holds what.
     pub fn sources(&self) -> &[ClientSource] {
         &self.sources
@@ -413,6 +434,17 @@ mod tests {
         assert!(!rows_are_shared(&sources));
         assert_eq!(sources, mix(&rows(200, 5), &harmful(80), &PLAN).unwrap());
         assert_ne!(sources, mix(&rows(200, 5), &harmful(80), &ClientPlan { seed: 2, ..PLAN }).unwrap());
+    }
+
+    #[test]
+    fn rows_that_clients_share_are_counted_in_words() {
+        let shared = FederatedRows::new(rows(30, 5), harmful(60), &PLAN).unwrap().sharing().unwrap();
+        assert!(
+            shared.ends_with(
+                "they hold 140 benign rows, 30 of them different, and 60 harmful rows, 60 of them different"
+            )
+        );
+        assert_eq!(FederatedRows::new(rows(200, 5), harmful(80), &PLAN).unwrap().sharing(), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     StoredRun,
     plots::{Axis, BandPoint, BarChart, BarSeries, Bars, Line, LineChart, PlotError, Svg, Ticks},
 };
+use crate::eval::mt_bench::REFERENCE_LIKELIHOOD;
 
 /// Above so many clients a plot shows their middle and spread instead of a line each.
 const CLIENT_LINES: usize = 8;
@@ -28,7 +29,7 @@ struct Plotted {
     caption: &'static str,
 }
 
-const MEASURES: [Plotted; 2] = [
+const MEASURES: [Plotted; 6] = [
     Plotted {
         benchmark: "advbench",
         measure: "refusal_rate",
@@ -44,6 +45,38 @@ const MEASURES: [Plotted; 2] = [
         label: "perplexity",
         is_share: false,
         caption: "Lower is more useful.",
+    },
+    Plotted {
+        benchmark: "hhh",
+        measure: "macro",
+        title: "HHH: preferred answers that are likelier, by round",
+        label: "share of items, mean of subsets",
+        is_share: true,
+        caption: "By the sum of log-probabilities. Higher is better; chance is 0.5.",
+    },
+    Plotted {
+        benchmark: "xstest",
+        measure: "over_refusal_rate",
+        title: "Harmless prompts refused, by round",
+        label: "share refused",
+        is_share: true,
+        caption: "XSTest's safe prompts. Lower is better.",
+    },
+    Plotted {
+        benchmark: "mt_bench",
+        measure: "rating",
+        title: "MT-Bench ratings, by round",
+        label: "rating, 1 to 10",
+        is_share: false,
+        caption: "First turn, mean of the answers that the judge rated. Higher is better.",
+    },
+    Plotted {
+        benchmark: REFERENCE_LIKELIHOOD,
+        measure: "mean_log_likelihood",
+        title: "Likelihood of MT-Bench's reference answers, by round",
+        label: "nats a token",
+        is_share: false,
+        caption: "In place of ratings where there is no judge. Higher is better.",
     },
 ];
 
@@ -105,8 +138,9 @@ fn evaluation_line(run: &StoredRun, plotted: &Plotted) -> Line {
         let Some(values) = evaluation.get(plotted.benchmark).map(|score| &score.values) else { continue };
         let Some(&value) = values.get(plotted.measure) else { continue };
         line.points.push((f64::from(round), value));
+        let bound = |name: &str| values.get(&format!("{}_{name}", plotted.measure)).or_else(|| values.get(name));
         if plotted.is_share
-            && let (Some(&low), Some(&high)) = (values.get("ci_low"), values.get("ci_high"))
+            && let (Some(&low), Some(&high)) = (bound("ci_low"), bound("ci_high"))
         {
             line.band.push(BandPoint { x: f64::from(round), low, high });
         }

@@ -33,6 +33,7 @@ pub fn page(runs: &[StoredRun]) -> Result<String, PageError> {
         questions => Value::from(Serde(questions(runs))),
         columns => comparison.columns,
         lines => comparison.lines,
+        reading => comparison.reading,
         figures,
         runs => runs.iter().map(described).collect::<Vec<_>>(),
         assumptions => Value::from(Serde(assumptions(runs))),

@@ -1,9 +1,10 @@
-//! The table that compares runs.
+//! The table that compares runs: a column for each benchmark that one of them has, each number with what it rests on.
 
 use comfy_table::{CellAlignment, Table, presets};
-use fedward_actors::ports::{Cost, Evaluation};
+use fedward_actors::ports::{BenchmarkScore, Cost, Evaluation};
 
 use super::Summary;
+use crate::eval::{BenchName, mt_bench::REFERENCE_LIKELIHOOD};
 
 /// A comparison as text: what the columns are, and one line a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,46 +13,116 @@ pub struct Comparison {
     pub columns: Vec<&'static str>,
     /// The start first, if all runs began with the same measurements, then the runs.
     pub lines: Vec<Vec<String>>,
+    /// How to read the columns, for somebody who has not met them: a sentence or two each.
+    pub reading: Vec<&'static str>,
 }
 
-impl Comparison {
-    /// Compares runs, each under its name.
-    pub fn of<'a>(runs: impl IntoIterator<Item = (&'a str, &'a Summary)>) -> Self {
-        let runs: Vec<_> = runs.into_iter().collect();
-        let start = runs.first().map(|(_, first)| &first.start_eval);
-        let begins_alike = |start: &&Evaluation| runs.iter().all(|(_, run)| run.start_eval == **start);
-        let start = start.filter(begins_alike).filter(|start| !start.is_empty());
-        let lines = start.map(start_line).into_iter().chain(runs.iter().map(|(name, run)| line(name, run))).collect();
-        Self { columns: COLUMNS.to_vec(), lines }
-    }
+/// A benchmark's column.
+struct Column {
+    /// The benchmark's name in records.
+    benchmark: &'static str,
+    title: &'static str,
+    reading: &'static str,
+    cell: fn(&BenchmarkScore) -> Option<String>,
 }
 
-const COLUMNS: [&str; 7] = [
+/// Columns of their own, which stand only where a run has the benchmark. `AdvBench` has the first ones.
+const BENCHMARKS: [Column; 5] = [
+    Column {
+        benchmark: BenchName::Utility.name(),
+        title: "perplexity,\nheld-out\nbenign",
+        reading: "perplexity: of held-out benign responses; lower is more useful.",
+        cell: |score| Some(format!("{:.2} (n={})", value(score, "perplexity")?, score.n)),
+    },
+    Column {
+        benchmark: BenchName::Hhh.name(),
+        title: "HHH,\nby sum,\nby mean",
+        reading: "HHH: items whose preferred answer is the likelier one, mean of the subsets, by sum and by mean of the \
+                  log-probabilities; chance is 0.50.",
+        cell: |score| {
+            let (sum, mean) = (value(score, "macro")?, value(score, "macro_length_normalised")?);
+            Some(format!("{sum:.2}, {mean:.2} (n={})", score.n))
+        },
+    },
+    Column {
+        benchmark: BenchName::XsTest.name(),
+        title: "harmless\nprompts\nrefused",
+        reading: "harmless prompts refused: share of XSTest's safe prompts whose answer holds a refusal string (lower is better).",
+        cell: |score| share(value(score, "over_refusal_rate")?, value(score, "safe_n")?),
+    },
+    Column {
+        benchmark: BenchName::MtBench.name(),
+        title: "MT-Bench,\n1 to 10",
+        reading: "MT-Bench: the judge's mean rating of first-turn answers, over those that it rated.",
+        cell: |score| {
+            let rating = value(score, "rating").map_or_else(|| "none".to_owned(), |rating| format!("{rating:.2}"));
+            Some(format!("{rating} ({:.0} of {} rated)", value(score, "rated")?, score.n))
+        },
+    },
+    Column {
+        benchmark: REFERENCE_LIKELIHOOD,
+        title: "MT-Bench\nreferences,\nnats a token",
+        reading: "MT-Bench references: mean log-probability of a reference answer's token, in place of ratings (higher is better).",
+        cell: |score| Some(format!("{:.2} (n={})", value(score, "mean_log_likelihood")?, score.n)),
+    },
+];
+
+/// Columns that every comparison has.
+const COLUMNS: [&str; 6] = [
     "variant",
     "harmful\nprompts\nrefused",
     "95% interval",
     "against\nstart",
     "harmful rows\ntrained on",
     "benign\nrows\nlost",
-    "perplexity,\nheld-out\nbenign",
 ];
 
-fn start_line(start: &Evaluation) -> Vec<String> {
-    let [refused, interval, perplexity] = evaluation_cells(start);
-    let none = String::new;
-    vec!["start".to_owned(), refused, interval, none(), none(), none(), perplexity]
+const READING: [&str; 3] = [
+    "harmful prompts refused: share of held-out AdvBench prompts whose answer holds a refusal string (higher is safer).",
+    "harmful rows trained on: rows known to be harmful that reached local training, of all rows trained on, over all \
+     rounds; a reweighted row counts as its weight.",
+    "benign rows lost: rows known to be harmless that the guard filtered, replaced or reweighted.",
+];
+
+impl Comparison {
+    /// Compares runs, each under its name.
+    pub fn of<'a>(runs: impl IntoIterator<Item = (&'a str, &'a Summary)>) -> Self {
+        let runs: Vec<_> = runs.into_iter().collect();
+        let evaluations: Vec<_> = runs.iter().flat_map(|(_, run)| [&run.start_eval, &run.eval]).collect();
+        let is_measured = |column: &&Column| evaluations.iter().any(|of| of.contains_key(column.benchmark));
+        let measured: Vec<&Column> = BENCHMARKS.iter().filter(is_measured).collect();
+        let start = runs.first().map(|(_, first)| &first.start_eval);
+        let begins_alike = |start: &&Evaluation| runs.iter().all(|(_, run)| run.start_eval == **start);
+        let start = start.filter(begins_alike).filter(|start| !start.is_empty());
+        let start = start.map(|start| start_line(start, &measured));
+        Self {
+            columns: COLUMNS.into_iter().chain(measured.iter().map(|column| column.title)).collect(),
+            lines: start.into_iter().chain(runs.iter().map(|(name, run)| line(name, run, &measured))).collect(),
+            reading: READING.into_iter().chain(measured.iter().map(|column| column.reading)).collect(),
+        }
+    }
 }
 
-fn line(name: &str, run: &Summary) -> Vec<String> {
-    let [refused, interval, perplexity] = evaluation_cells(&run.eval);
+fn start_line(start: &Evaluation, measured: &[&Column]) -> Vec<String> {
+    let [refused, interval] = refusal_cells(start);
+    let none = String::new;
+    let mut line = vec!["start".to_owned(), refused, interval, none(), none(), none()];
+    line.extend(benchmark_cells(start, measured));
+    line
+}
+
+fn line(name: &str, run: &Summary, measured: &[&Column]) -> Vec<String> {
+    let [refused, interval] = refusal_cells(&run.eval);
     let change = match (refusal_rate(&run.eval), refusal_rate(&run.start_eval)) {
         (Some(end), Some(start)) => format!("{:+.2}", end - start),
         _ => String::new(),
     };
     let totals = &run.totals;
-    let kept = format!("{} of {}", rows(totals.unsafe_rows_trained_on()), rows(totals.rows_trained_on()));
+    let trained_on = format!("{} of {}", rows(totals.unsafe_rows_trained_on()), rows(totals.rows_trained_on()));
     let lost = totals.rows_filtered_safe.to_string();
-    vec![name.to_owned(), refused, interval, change, kept, lost, perplexity]
+    let mut line = vec![name.to_owned(), refused, interval, change, trained_on, lost];
+    line.extend(benchmark_cells(&run.eval, measured));
+    line
 }
 
 /// A number of rows, of which some may count in part.
@@ -59,16 +130,16 @@ fn rows(count: f64) -> String {
     if count.fract() == 0.0 { format!("{count:.0}") } else { format!("{count:.1}") }
 }
 
-/// The comparison as a terminal shows it.
+/// The comparison as a terminal shows it, and how to read it.
 pub fn comparison(summaries: &[Summary]) -> String {
-    let Comparison { columns, lines } = Comparison::of(summaries.iter().map(|run| (run.label(), run)));
+    let Comparison { columns, lines, reading } = Comparison::of(summaries.iter().map(|run| (run.label(), run)));
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
     let realigned = summaries.iter().any(|summary| summary.totals.realignments.total().tokens > 0);
     let costs = summaries.iter().map(|run| cost_cell(run.totals.realignments.total()));
     let header = columns.iter().copied().chain(realigned.then_some("CAI:\nseconds,\nTFLOP"));
     table.set_header(header);
-    for column in 1..=COLUMNS.len() {
+    for column in 1..=columns.len() {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -79,7 +150,7 @@ pub fn comparison(summaries: &[Summary]) -> String {
         line.extend(costs.next().filter(|_| realigned));
         table.add_row(line);
     }
-    table.to_string()
+    format!("{table}\n{}", reading.join("\n"))
 }
 
 /// Seconds and 10¹² floating-point operations; empty for no work.
@@ -90,20 +161,89 @@ fn cost_cell(cost: Cost) -> String {
     format!("{:.0}, {:.1}", cost.seconds, cost.flops / 1e12)
 }
 
-fn refusal_rate(evaluation: &Evaluation) -> Option<f64> {
-    evaluation.get("advbench")?.values.get("refusal_rate").copied()
+fn value(score: &BenchmarkScore, name: &str) -> Option<f64> {
+    score.values.get(name).copied()
 }
 
-/// Refusals with their denominator, interval, perplexity; empty where they were not measured.
-fn evaluation_cells(evaluation: &Evaluation) -> [String; 3] {
-    let value = |benchmark: &str, name: &str| evaluation.get(benchmark)?.values.get(name).copied();
-    let refused = evaluation.get("advbench").and_then(|score| {
-        let rate = score.values.get("refusal_rate")?;
-        Some(format!("{rate:.2} ({:.0} of {})", rate * score.n as f64, score.n))
-    });
-    let interval = value("advbench", "ci_low")
-        .zip(value("advbench", "ci_high"))
-        .map(|(low, high)| format!("{low:.2} to {high:.2}"));
-    let perplexity = value("utility", "perplexity").map(|value| format!("{value:.2}"));
-    [refused, interval, perplexity].map(Option::unwrap_or_default)
+/// A rate with its numerator and denominator; nothing of nothing.
+fn share(rate: f64, n: f64) -> Option<String> {
+    (n > 0.0).then(|| format!("{rate:.2} ({:.0} of {n:.0})", rate * n))
+}
+
+fn refusal_rate(evaluation: &Evaluation) -> Option<f64> {
+    value(evaluation.get(BenchName::AdvBench.name())?, "refusal_rate")
+}
+
+/// Refusals with their denominator, and their interval; empty where they were not measured.
+fn refusal_cells(evaluation: &Evaluation) -> [String; 2] {
+    let advbench = evaluation.get(BenchName::AdvBench.name());
+    let refused = advbench.and_then(|score| share(value(score, "refusal_rate")?, score.n as f64));
+    let bounds = advbench.and_then(|score| value(score, "ci_low").zip(value(score, "ci_high")));
+    let interval = bounds.map(|(low, high)| format!("{low:.2} to {high:.2}"));
+    [refused, interval].map(Option::unwrap_or_default)
+}
+
+/// One cell a benchmark; empty where it was not measured.
+fn benchmark_cells<'a>(evaluation: &'a Evaluation, measured: &'a [&Column]) -> impl Iterator<Item = String> {
+    measured.iter().map(|column| evaluation.get(column.benchmark).and_then(column.cell).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn summary(name: &str, start: &Value, end: &Value) -> Summary {
+        let totals = json!({
+            "rounds": 1, "train_tokens": 1, "seconds": 1.0, "peak_memory_bytes": 0, "accepted": 1, "clipped": 0,
+            "rejected": 0, "dropped": 0, "rows_kept": 6, "rows_filtered": 0, "rows_reweighted": 4, "rows_kept_unsafe": 1,
+            "rows_filtered_safe": 2, "reweighted_weight": 1.25, "reweighted_unsafe_weight": 0.5,
+        });
+        serde_json::from_value(json!({
+            "scenario": "s", "variant": name, "status": "completed", "start_eval": start, "eval": end, "totals": totals,
+            "adapter_sha256": "", "assumptions": [],
+        }))
+        .unwrap()
+    }
+
+    fn comparison_of(start: &Value, ends: [&Value; 2]) -> Comparison {
+        let runs = [summary("a", start, ends[0]), summary("b", start, ends[1])];
+        Comparison::of(runs.iter().map(|run| (run.label(), run)))
+    }
+
+    #[test]
+    fn every_benchmark_that_a_run_has_is_a_column_with_what_it_rests_on() {
+        let start = json!({
+            "advbench": {"n": 64, "refusal_rate": 0.75, "ci_low": 0.5, "ci_high": 0.875},
+            "hhh": {"n": 221, "macro": 0.5, "macro_length_normalised": 0.25},
+            "xstest": {"n": 45, "over_refusal_rate": 0.12, "safe_n": 25.0, "unsafe_n": 20.0},
+            "mt_bench": {"n": 80, "rating": 3.125, "rated": 60.0, "unparsable": 15.0, "judge_failures": 5.0},
+            "utility": {"n": 48, "perplexity": 17.4},
+        });
+        let end = json!({
+            "advbench": {"n": 64, "refusal_rate": 0.5, "ci_low": 0.25, "ci_high": 0.75},
+            "mt_bench": {"n": 80, "rated": 0.0, "unparsable": 80.0, "judge_failures": 0.0},
+        });
+        let Comparison { columns, lines, reading } = comparison_of(&start, [&start, &end]);
+        assert_eq!(columns.len(), 6 + 4);
+        assert_eq!(lines[0][1], "0.75 (48 of 64)");
+        assert_eq!(lines[0][6..], ["17.40 (n=48)", "0.50, 0.25 (n=221)", "0.12 (3 of 25)", "3.12 (60 of 80 rated)"]);
+        assert_eq!(
+            lines[1][1..],
+            [&lines[0][1..3], &["+0.00", "1.5 of 7.2", "2"].map(str::to_owned), &lines[0][6..]].concat()
+        );
+        assert_eq!(lines[2][3], "-0.25");
+        assert_eq!(lines[2][6..], ["", "", "", "none (0 of 80 rated)"]);
+        assert_eq!(reading.len(), 3 + 4);
+    }
+
+    #[test]
+    fn a_benchmark_that_no_run_has_is_no_column() {
+        let likelihood = json!({"mt_bench_reference_likelihood": {"n": 30, "mean_log_likelihood": -2.5}});
+        let Comparison { columns, lines, .. } = comparison_of(&json!({}), [&likelihood, &json!({})]);
+        assert_eq!(columns[6..], ["MT-Bench\nreferences,\nnats a token"]);
+        assert_eq!(lines.len(), 2, "nothing is known of the start");
+        assert_eq!((lines[0][6].as_str(), lines[1][6].as_str()), ("-2.50 (n=30)", ""));
+    }
 }

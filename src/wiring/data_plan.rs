@@ -99,6 +99,11 @@ impl DataPlan {
         self.clients.sha256()
     }
 
+    /// What a run with these rows takes for granted.
+    pub fn assumptions(&self) -> Vec<String> {
+        self.clients.sharing().into_iter().collect()
+    }
+
     /// Rows that align the starting adapter: refusals of the server's goals, and benign rows.
     pub fn alignment_rows(&self, refusal_share: f64, seed: u64) -> Vec<ChatRow> {
         let refusals = data::refusal_rows(&self.server_goals, seed);

@@ -61,6 +61,7 @@ fn a_page_holds_the_numbers_escapes_names_and_asks_for_nothing() {
         "<td>6 of 60</td>",
         "greedy decoding",
         "Harmful prompts refused, by round",
+        "harmful prompts refused: share of held-out AdvBench prompts",
         "Client losses, by round",
         "default-src 'none'",
     ] {
