@@ -69,7 +69,7 @@ fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let console = Console::new();
     let cancel = CancelFlag::new();
     let prepared = Workshop::new().prepare(scenario, None, &console, &cancel).into_diagnostic()?;
-    let guard = prepared.guard.as_ref().map(|guard| std::sync::Arc::clone(&guard.model));
+    let guard = prepared.guard.as_ref().map(|guard| std::sync::Arc::clone(&guard.model) as _);
     let generator = cai_generator(scenario, &prepared, guard).into_diagnostic()?;
     let generator = generator.ok_or_else(|| miette!("the scenario has no Constitutional AI"))?;
     console.stage("answers, critiques and revisions");

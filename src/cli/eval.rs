@@ -6,16 +6,18 @@ use std::{
     io::{BufWriter, Write},
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use clap::{Args, ValueEnum};
-use fedward_actors::{cancel::CancelFlag, protocol::RoundId};
+use fedward_actors::{cancel::CancelFlag, ports::GuardModel, protocol::RoundId};
 use miette::{IntoDiagnostic, WrapErr};
 use serde_json::json;
 
 use super::{
     Ending,
+    guard::OpenGuardArgs,
     model_args::{AdapterArgs, ModelArgs},
     print_json,
 };
@@ -60,6 +62,8 @@ pub(super) struct EvalArgs {
     data: Vec<(BenchName, PathBuf)>,
     #[command(flatten)]
     judge: JudgeArgs,
+    #[command(flatten)]
+    guard: OpenGuardArgs,
     /// Write one line of JSON a prompt: checksums, lengths, verdicts
     #[arg(long, value_name = "FILE")]
     details: Option<PathBuf>,
@@ -114,7 +118,8 @@ fn parse_data(text: &str) -> Result<(BenchName, PathBuf), String> {
 pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     let console = Console::new();
     let cancel = CancelFlag::new();
-    let recipe = args.recipe()?;
+    let guard = args.guard.open(&args.model.section(), &console)?;
+    let recipe = args.recipe(guard.as_ref().map(|opened| Arc::clone(&opened.guard) as _))?;
     // What is missing should show before anything is computed.
     let benches: BTreeSet<_> = args.bench.iter().copied().collect();
     let benchmarks = benches.into_iter().map(|bench| Ok((bench, recipe.benchmark(bench, &cancel)?)));
@@ -158,7 +163,7 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
 }
 
 impl EvalArgs {
-    fn recipe(&self) -> miette::Result<BenchRecipe> {
+    fn recipe(&self, guard: Option<Arc<dyn GuardModel>>) -> miette::Result<BenchRecipe> {
         let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
         let data = self.data.iter().cloned().collect::<BTreeMap<_, _>>();
         let utility_rows = match data.get(&BenchName::Utility) {
@@ -175,7 +180,7 @@ impl EvalArgs {
             seed: self.seed,
             data,
             judge: self.judge.settings(self.seed),
-            guard: None,
+            guard,
             utility_rows,
             harmful_prompts: None,
         })

@@ -6,6 +6,7 @@ mod eval;
 mod fetch;
 mod generate;
 mod grid;
+mod guard;
 mod model_args;
 mod prepare;
 mod report;
@@ -41,6 +42,8 @@ enum Command {
     Tune(tune::TuneArgs),
     /// Prepare a data set of Constitutional AI, or print the constitution
     Cai(cai::CaiArgs),
+    /// Fit a guard to labelled rows, or measure one
+    Guard(guard::GuardArgs),
     /// Add the log-likelihood of the response to each row
     Score(score::ScoreArgs),
     /// Add a model's response to each prompt
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Tune(args) => tune::tune(&args),
         Command::Cai(args) => cai::cai(&args),
+        Command::Guard(args) => guard::guard(&args),
         Command::Score(args) => score::score(&args),
         Command::Generate(args) => generate::generate(&args),
         Command::Eval(args) => eval::eval(&args),

@@ -44,6 +44,13 @@ pub(super) struct ModelArgs {
     /// A name of the catalogue, a .gguf file or a Hugging Face directory
     #[arg(long, default_value = "smollm2-135m-instruct")]
     pub model: String,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// Where and in which numbers a model is computed.
+#[derive(Debug, Args)]
+pub(super) struct PlaceArgs {
     /// Numbers that the base model is computed in
     #[arg(long, value_enum, default_value_t)]
     pub dtype: Dtype,
@@ -57,8 +64,19 @@ pub(super) struct ModelArgs {
 
 impl ModelArgs {
     pub(super) fn section(&self) -> ModelSection {
+        ModelSection { base: self.model.clone(), ..self.place.section() }
+    }
+
+    pub(super) fn load(&self, console: &Console) -> miette::Result<Arc<ChatModel>> {
+        Workshop::new().model(&self.section(), console).into_diagnostic()
+    }
+}
+
+impl PlaceArgs {
+    /// No model yet.
+    pub(super) fn section(&self) -> ModelSection {
         ModelSection {
-            base: self.model.clone(),
+            base: String::new(),
             device: match self.device {
                 DeviceArg::Auto => DeviceName::Auto,
                 DeviceArg::Cpu => DeviceName::Cpu,
@@ -74,10 +92,6 @@ impl ModelArgs {
                 QuantizeArg::Nf4 => Quantization::Nf4,
             }),
         }
-    }
-
-    pub(super) fn load(&self, console: &Console) -> miette::Result<Arc<ChatModel>> {
-        Workshop::new().model(&self.section(), console).into_diagnostic()
     }
 }
 

@@ -24,15 +24,12 @@ pub(super) fn prepare(args: &PrepareArgs) -> miette::Result<Ending> {
     let console = Console::new();
     let mut workshop = Workshop::new();
     let cancel = CancelFlag::new();
-    let mut told = Vec::new();
     for scenario in &file.scenarios {
         let prepared = workshop.prepare(scenario, None, &console, &cancel).into_diagnostic()?;
         let Some(guard) = prepared.guard else { continue };
-        if told.contains(&guard.model.version().to_owned()) {
-            continue;
+        if let Some(description) = workshop.description_once(&guard) {
+            console.line(&description);
         }
-        told.push(guard.model.version().to_owned());
-        console.line(&guard.report.to_string());
     }
     console.finish();
     eprintln!("{} is prepared", args.scenario.display());

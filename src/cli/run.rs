@@ -263,10 +263,11 @@ impl SingleRun<'_> {
         if !self.scenario.variant.is_empty() {
             self.job.console.line(&format!("variant {}", self.scenario.variant));
         }
-        let (workshop, prepared) = self.prepare(workshop).await?;
+        let (mut workshop, prepared) = self.prepare(workshop).await?;
         let Some(prepared) = prepared else { return Ok((workshop, start_evaluations, None)) };
-        if let Some(guard) = &prepared.guard {
-            self.job.console.line(&guard.report.to_string());
+        let description = prepared.guard.as_ref().and_then(|guard| workshop.description_once(guard));
+        if let Some(description) = description {
+            self.job.console.line(&description);
         }
         for assumption in prepared.data.assumptions() {
             self.job.console.line(&format!("assumed: {assumption}"));

@@ -6,6 +6,7 @@ pub mod catalogue;
 mod error;
 mod fetch;
 pub mod formats;
+pub mod hazards;
 pub mod partition;
 pub mod refusals;
 pub mod scored;
@@ -15,7 +16,10 @@ pub use benign::{TOPICS, benign_rows, held_out_benign_capacity, held_out_benign_
 pub use catalogue::{CatalogueEntry, EntryKind, PackageForm, PackagedFile, PipPackage};
 pub use error::{DataError, Place};
 pub use fetch::FetchStep;
-pub use formats::{Fields, PreferencePair, RowFormat, load_pairs, load_prompts, load_rows, load_rows_with_records};
+pub use formats::{
+    Fields, LabelledFields, LabelledRow, Labels, PreferencePair, RowFormat, load_labelled, load_pairs, load_prompts,
+    load_rows, load_rows_with_records,
+};
 pub use partition::{
     ClientPlan, ClientSource, FederatedRows, HarmfulShare, PartitionScheme, mix, partition, rows_are_shared,
 };

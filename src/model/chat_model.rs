@@ -10,7 +10,11 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     BaseModel, ChatTokenizer, Checkpoint, ModelError, NumberFormat, TokenizedRow,
-    generation::{FinishReason, GenerationSettings, generate},
+    generation::{
+        FinishReason, GenerationSettings,
+        answering::{self, Answered, Questions},
+        generate,
+    },
     parallel,
     scoring::{ROWS_A_BATCH, RowScore, score_side_by_side},
 };
@@ -118,6 +122,21 @@ impl ChatModel {
         prompts.iter().zip(generated).map(to_reply).collect()
     }
 
+    /// Answers of a few tokens to prompts, in their order, and how likely each begins with given tokens. On the CPU an answer
+    /// depends on its prompt alone, to the last bit.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Cancelled`], or what the tokenizer or libtorch complain of.
+    pub(crate) fn answers(
+        &self,
+        adapter: Option<LoraRef<'_>>,
+        questions: &Questions<'_>,
+        cancel: &CancelFlag,
+    ) -> Result<Vec<Answered>, ModelError> {
+        answering::answer(&self.base, &self.tokenizer, adapter, questions, cancel)
+    }
+
     /// Log-likelihoods of the rows' responses, in their order.
     ///
     /// # Errors
@@ -133,7 +152,7 @@ impl ChatModel {
     }
 
     /// Mean hidden state of each row after `layers` blocks, on up to `threads` threads; rows are cut to `max_length`
-    /// tokens.
+    /// tokens. A row's features depend on it alone, to the last bit.
     ///
     /// # Shapes
     ///

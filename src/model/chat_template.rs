@@ -5,7 +5,7 @@
 //! special tokens; messages go through the template as they are, so that trimming or searching templates see real text,
 //! and whatever looks like a special token in them stays text.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use fedward_actors::protocol::ChatMessage;
 use minijinja::{
@@ -44,6 +44,16 @@ pub(super) struct ChatTemplate {
     /// `bos_token` and the like, marked.
     variables: Vec<(String, String)>,
     specials: Vec<SpecialToken>,
+    content_form: ContentForm,
+}
+
+/// What templates take a message's content for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ContentForm {
+    /// A text.
+    Text,
+    /// A list of parts, each with a type: `[{"type": "text", "text": …}]`.
+    Parts,
 }
 
 impl ChatTemplate {
@@ -65,15 +75,17 @@ impl ChatTemplate {
         specials.sort_by(|a, b| b.content.len().cmp(&a.content.len()).then(a.id.cmp(&b.id)));
         let environment = environment()?;
         let source = &group_generations(source);
-        let template = Self {
+        let mut template = Self {
             marked_source: mark(source, &specials),
             variables: variables.iter().map(|(name, text)| (name.clone(), mark(text, &specials))).collect(),
             environment,
             specials,
+            content_form: ContentForm::Text,
         };
         if let Err(error) = template.environment.template_from_named_str("chat_template", &template.marked_source) {
             return Err(format!("chat template: {error}"));
         }
+        template.content_form = template.find_content_form();
         template.check_nothing_composed(source, variables)?;
         Ok(template)
     }
@@ -81,15 +93,27 @@ impl ChatTemplate {
     /// Renders a conversation, with the opening of an assistant turn behind it if `add_generation_prompt`.
     pub(super) fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<Rendered, String> {
         let escaped = messages.iter().map(|message| escape(&message.content));
-        let marked =
-            self.render_source(&self.marked_source, &self.variables, messages, escaped, add_generation_prompt)?;
+        let template = (&*self.marked_source, &*self.variables, self.content_form);
+        let marked = self.render_source(template, messages, escaped, add_generation_prompt)?;
         Ok(unmark(&marked, &self.specials))
+    }
+
+    /// The form in which the template shows what a message says. A template for parts shows nothing of a text, and does not
+    /// complain.
+    fn find_content_form(&self) -> ContentForm {
+        let shows = |form| {
+            let said = "what is said";
+            let message = [ChatMessage::new(fedward_actors::protocol::Role::User, said)];
+            let template = (&*self.marked_source, &*self.variables, form);
+            let rendered = self.render_source(template, &message, [said.to_owned()].into_iter(), true);
+            rendered.is_ok_and(|text| text.contains(said))
+        };
+        if !shows(ContentForm::Text) && shows(ContentForm::Parts) { ContentForm::Parts } else { ContentForm::Text }
     }
 
     fn render_source(
         &self,
-        source: &str,
-        variables: &[(String, String)],
+        (source, variables, form): (&str, &[(String, String)], ContentForm),
         messages: &[ChatMessage],
         contents: impl Iterator<Item = String>,
         add_generation_prompt: bool,
@@ -97,7 +121,7 @@ impl ChatTemplate {
         let messages: Vec<_> = messages
             .iter()
             .zip(contents)
-            .map(|(message, content)| context! { role => message.role.as_str(), content })
+            .map(|(message, content)| context! { role => message.role.as_str(), content => form.value(content) })
             .collect();
         let fixed = context! { messages, add_generation_prompt, tools => (), documents => () };
         let variables: Kwargs = variables.iter().map(|(name, text)| (name.as_str(), Value::from(text))).collect();
@@ -115,7 +139,8 @@ impl ChatTemplate {
         for messages in [turns(&[User]), turns(&[User, Assistant]), turns(&[System, User, Assistant, User])] {
             for add_generation_prompt in [true, false] {
                 let contents = messages.iter().map(|message| message.content.clone());
-                let usual = self.render_source(source, variables, &messages, contents, add_generation_prompt);
+                let template = (source, variables, self.content_form);
+                let usual = self.render_source(template, &messages, contents, add_generation_prompt);
                 // Some templates refuse some sequences of roles; that is for whoever renders them to hear.
                 let Ok(usual) = usual else { continue };
                 let expected = unmark(&mark(&usual, &self.specials), &self.specials);
@@ -132,6 +157,18 @@ impl ChatTemplate {
             }
         }
         Ok(())
+    }
+}
+
+impl ContentForm {
+    fn value(self, text: String) -> Value {
+        match self {
+            Self::Text => Value::from(text),
+            Self::Parts => {
+                let part = BTreeMap::from([("type", "text".to_owned()), ("text", text)]);
+                Value::from(vec![Value::from(part)])
+            }
+        }
     }
 }
 

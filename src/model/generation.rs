@@ -1,9 +1,12 @@
 //! Continuing prompts.
 
+pub(crate) mod answering;
+
 use fedward_actors::CancelFlag;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
+use self::answering::Opening;
 use super::{
     BaseModel, ModelError, Result, kv_cache::KvCache, rope::Rotations, sampling::Sampler, scoring::PASS_TOKENS,
     transformer::Transformer,
@@ -74,8 +77,8 @@ pub fn generate(
     let mut finished = 0;
     for members in order.chunks(settings.batch_size) {
         let rows = members.iter().map(|&prompt| Row::new(prompt, &prompts[prompt], rng_of(prompt))).collect();
-        let batch = Batch { model: &model, picker: &picker, settings, rows, prompts };
-        batch.run(&mut |row| {
+        let batch = Batch { model: &model, picker: &picker, settings, rows, prompts, opening: None };
+        batch.run(&mut |_, _| Ok(()), &mut |row| {
             results[row.prompt] = Some(Generated { ids: row.ids, finish_reason: row.finished });
             finished += 1;
             on_done(finished);
@@ -168,6 +171,13 @@ impl Row {
     }
 }
 
+/// Sees each row that goes on with the logits that its next token is picked from.
+///
+/// # Shapes
+///
+/// `[vocab_size]`
+type Watch<'w> = &'w mut dyn FnMut(&Row, &Tensor) -> Result<()>;
+
 /// Prompts that are continued side by side.
 struct Batch<'a> {
     model: &'a Transformer<'a>,
@@ -175,13 +185,18 @@ struct Batch<'a> {
     settings: &'a GenerationSettings,
     rows: Vec<Row>,
     prompts: &'a [Vec<u32>],
+    /// What all of its prompts begin with and is computed already.
+    opening: Option<&'a Opening>,
 }
 
 impl Batch<'_> {
-    fn run(mut self, finish: &mut dyn FnMut(Row)) -> Result<()> {
+    fn run(mut self, watch: Watch, finish: &mut dyn FnMut(Row)) -> Result<()> {
         if self.settings.max_new_tokens > 0 {
             let (mut cache, mut logits) = self.prefill()?;
             loop {
+                for (index, row) in (0_i64..).zip(&self.rows).filter(|(_, row)| !row.done) {
+                    watch(row, &logits.f_get(index)?)?;
+                }
                 self.append(&logits)?;
                 self.drop_finished(&mut cache, finish)?;
                 if self.rows.iter().all(|row| row.done) {
@@ -214,10 +229,14 @@ impl Batch<'_> {
             });
             let count = fitting.count().max(1);
             let members = &prompts[first..first + count];
-            let packed = model.pack(members, true)?;
+            let packed = match self.opening {
+                Some(opening) => model.pack_behind(opening, members)?,
+                None => model.pack(members, true)?,
+            };
             let mut store = |layer: usize, qkv: &Tensor| cache.store_prompts(layer, qkv, &packed, first, count);
-            let hidden = model.forward(&packed, Some(&mut store))?;
-            let last: Vec<i64> = (0..count).map(|row| packed.index(row, members[row].len() - 1)).collect();
+            let hidden = model.forward_behind(self.opening, &packed, Some(&mut store))?;
+            let computed = self.opening.map_or(0, |opening| opening.ids.len()) as i64;
+            let last: Vec<i64> = (0..count).map(|row| packed.index(row, members[row].len() - 1) - computed).collect();
             let last = Tensor::f_from_slice(&last)?.f_to_device(model.device)?;
             logits.push(model.logits(&model.final_norm(&hidden.f_index_select(0, &last)?)?.0)?);
             first += count;

@@ -74,6 +74,14 @@ pub(crate) struct Padding {
     pub(crate) slots: Tensor,
 }
 
+/// Tokens that rows share.
+#[derive(Clone, Copy)]
+struct Prefix {
+    tokens: usize,
+    /// Whether an earlier pass has computed them.
+    is_computed: bool,
+}
+
 impl PackedRows {
     /// Packs `rows`, which [`check_rows`] has accepted, sharing their common prefix if `share_prefix`.
     pub(crate) fn new(
@@ -84,19 +92,42 @@ impl PackedRows {
         kind: Kind,
     ) -> Result<Self> {
         let prefix = if share_prefix { shared_prefix(rows) } else { 0 };
-        let mut ids: Vec<i64> = rows.iter().take(1).flat_map(|row| &row[..prefix]).map(|&id| i64::from(id)).collect();
-        let mut positions: Vec<usize> = (0..prefix).collect();
-        let mut groups = Vec::new();
-        if prefix > 0 {
+        Self::lay_out(rows, Prefix { tokens: prefix, is_computed: false }, config, device, kind)
+    }
+
+    /// Packs what follows the first `computed` tokens of `rows`: all rows share them, and an earlier pass has computed them.
+    /// They keep their place at the begin of the packed axis, but `ids` and `rotations` leave them out.
+    pub(crate) fn behind(
+        computed: usize,
+        rows: &[&[u32]],
+        config: &ModelConfig,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self> {
+        Self::lay_out(rows, Prefix { tokens: computed, is_computed: true }, config, device, kind)
+    }
+
+    fn lay_out(
+        rows: &[&[u32]],
+        Prefix { tokens: prefix, is_computed }: Prefix,
+        config: &ModelConfig,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self> {
+        let (mut ids, mut positions, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+        if prefix > 0 && !is_computed {
+            ids.extend(rows.iter().take(1).flat_map(|row| &row[..prefix]).map(|&id| i64::from(id)));
+            positions.extend(0..prefix);
             groups.push(AttentionGroup::new(0, &[prefix], 0, config, device, kind)?);
         }
+        let left_out = if is_computed { prefix } else { 0 };
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|&row| std::cmp::Reverse(rows[row].len()));
         let mut starts = vec![0; rows.len()];
         for members in group_by_length(&order, rows, prefix, config.num_attention_heads) {
-            let start = ids.len();
+            let start = left_out + ids.len();
             for &row in members {
-                starts[row] = ids.len();
+                starts[row] = left_out + ids.len();
                 ids.extend(rows[row][prefix..].iter().map(|&id| i64::from(id)));
                 positions.extend(prefix..rows[row].len());
             }

@@ -12,7 +12,7 @@ use std::sync::{
 /// # Errors
 ///
 /// The error of the earliest failed chunk; chunks that were not begun by then are left out.
-pub(super) fn by_chunks<T, R, E>(
+pub(crate) fn by_chunks<T, R, E>(
     items: &[T],
     chunk_size: usize,
     threads: usize,

@@ -75,7 +75,7 @@ pub(crate) fn row_scores(losses: &[f32], counts: &[usize]) -> Vec<RowScore> {
 }
 
 /// Splits rows into passes of similar length and at most [`PASS_TOKENS`] tokens each.
-pub(crate) fn passes(lengths: impl Iterator<Item = usize>) -> Vec<Vec<usize>> {
+fn passes(lengths: impl Iterator<Item = usize>) -> Vec<Vec<usize>> {
     let lengths: Vec<usize> = lengths.collect();
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&row| lengths[row]);

@@ -11,6 +11,7 @@ use super::{
     attention::{Heads, Probabilities, attend, attend_backward},
     base_model::{LayerWeights, Weights},
     frozen::FrozenLinear,
+    generation::answering::Opening,
     packing::{PackedRows, check_rows},
 };
 use crate::lora::{Dropout, LinearGroup, LoraLinear, LoraRef, LoraTape, LoraTensors};
@@ -83,6 +84,34 @@ pub(crate) struct NormTape {
 /// Sees the rotated queries, keys and values of each layer (`[tokens, columns]`) as they are computed.
 pub(crate) type QkvSink<'s> = &'s mut dyn FnMut(usize, &Tensor) -> Result<()>;
 
+/// What a pass finds computed and what it shows, if anything.
+#[derive(Default)]
+struct Around<'o, 's> {
+    opening: Option<&'o Opening>,
+    sink: Option<QkvSink<'s>>,
+}
+
+impl Around<'_, '_> {
+    /// # Shapes
+    ///
+    /// `qkv`: `[tokens, columns]` → `[opening + tokens, columns]`
+    fn with_opening(&self, layer: usize, qkv: Tensor) -> Result<Tensor> {
+        match self.opening {
+            Some(opening) => Ok(Tensor::f_cat(&[&opening.qkv[layer], &qkv], 0)?),
+            None => Ok(qkv),
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// `attended`: `[opening + tokens, query_columns]` → `[tokens, query_columns]`
+    fn without_opening(&self, attended: Tensor) -> Result<Tensor> {
+        let Some(opening) = self.opening else { return Ok(attended) };
+        let computed = opening.ids.len() as i64;
+        Ok(attended.f_narrow(0, computed, attended.size()[0] - computed)?)
+    }
+}
+
 impl<'a> Transformer<'a> {
     /// `model` with `lora` on top.
     pub(crate) fn new(model: &'a BaseModel, lora: Option<LoraRef>, cancel: &'a CancelFlag) -> Result<Self> {
@@ -117,6 +146,11 @@ impl<'a> Transformer<'a> {
         PackedRows::new(rows, share_prefix, self.config, self.device, self.kind)
     }
 
+    /// Packs what follows `opening`, which all rows begin with and which is computed already.
+    pub(crate) fn pack_behind(&self, opening: &Opening, rows: &[&[u32]]) -> Result<PackedRows> {
+        PackedRows::behind(opening.ids.len(), rows, self.config, self.device, self.kind)
+    }
+
     /// Checks that this model can take rows.
     pub(crate) fn check_rows<'r>(&self, rows: impl IntoIterator<Item = &'r [u32]>) -> Result<()> {
         check_rows(rows, self.config)
@@ -133,7 +167,17 @@ impl<'a> Transformer<'a> {
     ///
     /// → `[tokens, hidden]`
     pub(crate) fn forward(&self, packed: &PackedRows, sink: Option<QkvSink>) -> Result<Tensor> {
-        self.run(packed, self.weights.layers.len(), None, None, sink)
+        self.forward_behind(None, packed, sink)
+    }
+
+    /// As [`Transformer::forward`], of what [`Transformer::pack_behind`] packed behind `opening`.
+    pub(crate) fn forward_behind(
+        &self,
+        opening: Option<&Opening>,
+        packed: &PackedRows,
+        sink: Option<QkvSink>,
+    ) -> Result<Tensor> {
+        self.run(packed, self.weights.layers.len(), None, None, Around { opening, sink })
     }
 
     /// Hidden states after the first `layers` layers, all of them where there are fewer.
@@ -142,7 +186,7 @@ impl<'a> Transformer<'a> {
     ///
     /// → `[tokens, hidden]`
     pub(crate) fn forward_to(&self, packed: &PackedRows, layers: usize) -> Result<Tensor> {
-        self.run(packed, layers, None, None, None)
+        self.run(packed, layers, None, None, Around::default())
     }
 
     /// As [`Transformer::forward`], keeping what [`Transformer::backward`] needs; with `checkpoints` only what enters each
@@ -154,7 +198,7 @@ impl<'a> Transformer<'a> {
         checkpoints: bool,
     ) -> Result<(Tensor, Tape)> {
         let mut tape = Tape { layers: Vec::with_capacity(self.weights.layers.len()), checkpoints };
-        let hidden = self.run(packed, self.weights.layers.len(), Some(&mut tape), dropout, None)?;
+        let hidden = self.run(packed, self.weights.layers.len(), Some(&mut tape), dropout, Around::default())?;
         Ok((hidden, tape))
     }
 
@@ -164,13 +208,12 @@ impl<'a> Transformer<'a> {
         layers: usize,
         mut tape: Option<&mut Tape>,
         mut dropout: Option<&mut Dropout>,
-        mut sink: Option<QkvSink>,
+        mut around: Around,
     ) -> Result<Tensor> {
         let mut hidden = self.embed(&packed.ids)?;
         for index in 0..layers.min(self.weights.layers.len()) {
             let drawn = tape.as_ref().filter(|tape| tape.checkpoints).and(dropout.as_deref().cloned());
-            let mut sink = |qkv: &Tensor| sink.as_mut().map_or(Ok(()), |sink| sink(index, qkv));
-            let (output, layer) = self.layer(index, &hidden, packed, dropout.as_deref_mut(), &mut sink)?;
+            let (output, layer) = self.layer(index, &hidden, packed, dropout.as_deref_mut(), &mut around)?;
             let input = std::mem::replace(&mut hidden, output);
             if let Some(tape) = tape.as_mut() {
                 let entry = KeptLayer::Entry { hidden: input, dropout: drawn };
@@ -180,7 +223,7 @@ impl<'a> Transformer<'a> {
         Ok(hidden)
     }
 
-    /// One layer. `sink` sees the rotated queries, keys and values.
+    /// One layer.
     ///
     /// # Shapes
     ///
@@ -191,7 +234,7 @@ impl<'a> Transformer<'a> {
         hidden: &Tensor,
         packed: &PackedRows,
         mut dropout: Option<&mut Dropout>,
-        sink: &mut dyn FnMut(&Tensor) -> Result<()>,
+        around: &mut Around,
     ) -> Result<(Tensor, LayerTape)> {
         self.check_cancelled()?;
         let layer: &LayerWeights = &self.weights.layers[index];
@@ -201,8 +244,12 @@ impl<'a> Transformer<'a> {
         let (normed, attention_norm) = self.norm(hidden, &layer.attention_norm)?;
         let (qkv, qkv_lora, query_key_norm) = self.qkv(index, &normed, dropout.as_deref_mut())?;
         packed.rotations.of(span).apply(&qkv, self.heads.rotated())?;
-        sink(&qkv)?;
+        let qkv = around.with_opening(index, qkv)?;
+        if let Some(sink) = around.sink.as_mut() {
+            sink(index, &qkv)?;
+        }
         let (attended, probabilities) = attend(self.heads, &qkv, packed, span)?;
+        let attended = around.without_opening(attended)?;
         let branch = Branch { weight: &layer.output, post_norm: layer.attention_post_norm.as_ref() };
         let (after_attention, output_lora, attention_post_norm) =
             self.add_branch(hidden, &attended, branch, lora(LinearGroup::Output), dropout.as_deref_mut())?;
@@ -245,7 +292,7 @@ impl<'a> Transformer<'a> {
             let kept = match kept {
                 KeptLayer::Whole(kept) => kept,
                 KeptLayer::Entry { hidden, mut dropout } => {
-                    self.layer(index, &hidden, packed, dropout.as_mut(), &mut |_| Ok(()))?.1
+                    self.layer(index, &hidden, packed, dropout.as_mut(), &mut Around::default())?.1
                 }
             };
             let layer = &self.weights.layers[index];

@@ -1,9 +1,16 @@
 //! `[guard]`: the row filter.
 
+use std::path::{Path, PathBuf};
+
 use fedward_actors::policy::Assessed;
 use serde::{Deserialize, Serialize};
 
-use super::rules::Rules;
+use super::{model::RawModel, rules::Rules};
+use crate::{
+    data::catalogue,
+    model::Checkpoint,
+    safety::guard::{Fitted, GuardFile},
+};
 
 /// The row filter.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -14,12 +21,8 @@ pub struct GuardSection {
     pub assess: Assessed,
     /// Probability of harm from which a row is unsafe.
     pub threshold: f64,
-    /// Transformer blocks below the guard's head; `None` means half of them.
-    pub layers: Option<usize>,
-    /// Tokens of a row that it reads.
-    pub max_length: usize,
-    /// Rows that the head is trained on, at most.
-    pub train_rows: usize,
+    /// What gives the verdicts.
+    pub source: GuardSource,
 }
 
 /// What becomes of a row that the guard calls unsafe.
@@ -35,51 +38,164 @@ pub enum PolicyName {
     Reweight,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawGuard {
-    pub enabled: bool,
-    pub policy: PolicyName,
-    pub assess: Assessed,
-    pub threshold: f64,
-    pub layers: Option<usize>,
-    pub max_length: usize,
-    pub train_rows: usize,
+/// What gives a guard's verdicts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum GuardSource {
+    /// A head on the run's own base model, fitted when the run starts.
+    Embedded {
+        /// Transformer blocks below the head; `None` means half of them.
+        layers: Option<usize>,
+        /// Tokens of a row that it reads.
+        max_length: usize,
+        /// Rows that the head is trained on, at most.
+        train_rows: usize,
+    },
+    /// What `fedward guard train` has made.
+    Trained {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// A Llama Guard checkpoint.
+    LlamaGuard {
+        /// Its directory.
+        model: PathBuf,
+        /// Tokens of the longest question, the model's instructions included.
+        max_length: usize,
+    },
 }
 
-impl Default for RawGuard {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            policy: PolicyName::Drop,
-            assess: Assessed::Both,
-            threshold: 0.5,
-            layers: None,
-            max_length: 96,
-            train_rows: 600,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum GuardName {
+    #[default]
+    Embedded,
+    Trained,
+    LlamaGuard,
+}
+
+impl GuardName {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Trained => "trained",
+            Self::LlamaGuard => "llama_guard",
         }
     }
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawGuard {
+    pub enabled: bool,
+    pub kind: GuardName,
+    pub policy: PolicyName,
+    pub assess: Assessed,
+    pub threshold: Option<f64>,
+    pub layers: Option<usize>,
+    pub max_length: Option<usize>,
+    pub train_rows: Option<usize>,
+    pub path: Option<PathBuf>,
+    pub model: Option<PathBuf>,
+}
+
+/// Where nothing else is said.
+const THRESHOLD: f64 = 0.5;
+const EMBEDDED_MAX_LENGTH: usize = 96;
+const EMBEDDED_TRAIN_ROWS: usize = 600;
+const LLAMA_GUARD_MAX_LENGTH: usize = 1024;
+
 impl RawGuard {
     pub(super) fn check(&self, rules: &mut Rules) {
-        rules.share("guard.threshold", self.threshold);
-        rules.at_least_sixteen_tokens("guard.max_length", self.max_length);
-        rules.check(self.train_rows >= 100, "guard.train_rows", || {
-            format!("found {}; allowed: 100 or more (fewer make no guard worth measuring)", self.train_rows)
-        });
+        if let Some(threshold) = self.threshold {
+            rules.share("guard.threshold", threshold);
+        }
+        if let Some(max_length) = self.max_length {
+            rules.at_least_sixteen_tokens("guard.max_length", max_length);
+        }
+        if let Some(train_rows) = self.train_rows {
+            rules.check(train_rows >= 100, "guard.train_rows", || {
+                format!("found {train_rows}; allowed: 100 or more (fewer make no guard worth measuring)")
+            });
+        }
+        let unread = |rules: &mut Rules, key: &str, is_set: bool, readers: &[GuardName]| {
+            rules.check(!is_set || readers.contains(&self.kind), &format!("guard.{key}"), || {
+                let readers: Vec<_> = readers.iter().map(|reader| format!("{:?}", reader.name())).collect();
+                format!(
+                    "is set, but guard.kind = {:?} does not read it; read by {}",
+                    self.kind.name(),
+                    readers.join(", ")
+                )
+            });
+        };
+        unread(rules, "layers", self.layers.is_some(), &[GuardName::Embedded]);
+        unread(rules, "train_rows", self.train_rows.is_some(), &[GuardName::Embedded]);
+        unread(rules, "max_length", self.max_length.is_some(), &[GuardName::Embedded, GuardName::LlamaGuard]);
+        unread(rules, "path", self.path.is_some(), &[GuardName::Trained]);
+        unread(rules, "model", self.model.is_some(), &[GuardName::LlamaGuard]);
     }
 
-    pub(super) fn resolve(&self) -> Option<GuardSection> {
-        self.enabled.then_some(GuardSection {
-            policy: self.policy,
-            assess: self.assess,
-            threshold: self.threshold,
-            layers: self.layers,
-            max_length: self.max_length,
-            train_rows: self.train_rows,
-        })
+    /// The section; none if it is not enabled, or what it names is not there. Paths are relative to `folder`.
+    pub(super) fn resolve(&self, base: &RawModel, folder: &Path, rules: &mut Rules) -> Option<GuardSection> {
+        if !self.enabled {
+            return None;
+        }
+        let (source, threshold) = match self.kind {
+            GuardName::Embedded => (self.embedded(base, folder, rules), THRESHOLD),
+            GuardName::Trained => self.trained(folder, rules)?,
+            GuardName::LlamaGuard => (self.llama_guard(folder, rules)?, THRESHOLD),
+        };
+        let threshold = self.threshold.unwrap_or(threshold);
+        Some(GuardSection { policy: self.policy, assess: self.assess, threshold, source })
     }
+
+    fn embedded(&self, base: &RawModel, folder: &Path, rules: &mut Rules) -> GuardSource {
+        if let (Some(layers), Some(allowed)) = (self.layers, self.layers.and_then(|_| layers_of(base, folder))) {
+            rules.check((1..=allowed).contains(&layers), "guard.layers", || {
+                format!("found {layers}; allowed: 1 to {allowed}, as many as the base model has")
+            });
+        }
+        GuardSource::Embedded {
+            layers: self.layers,
+            max_length: self.max_length.unwrap_or(EMBEDDED_MAX_LENGTH),
+            train_rows: self.train_rows.unwrap_or(EMBEDDED_TRAIN_ROWS),
+        }
+    }
+
+    /// With the threshold that it was made with.
+    fn trained(&self, folder: &Path, rules: &mut Rules) -> Option<(GuardSource, f64)> {
+        let Some(path) = self.path.as_ref().map(|path| folder.join(path)) else {
+            rules
+                .complain("guard.kind", "found \"trained\", which needs guard.path: what fedward guard train has made");
+            return None;
+        };
+        match GuardFile::read(&path) {
+            Ok(file) => Some((GuardSource::Trained { path }, file.threshold)),
+            Err(error) => {
+                rules.complain("guard.path", error.to_string());
+                None
+            }
+        }
+    }
+
+    fn llama_guard(&self, folder: &Path, rules: &mut Rules) -> Option<GuardSource> {
+        let Some(model) = self.model.as_ref().map(|model| folder.join(model)) else {
+            rules.complain("guard.kind", "found \"llama_guard\", which needs guard.model: the checkpoint's directory");
+            return None;
+        };
+        if !model.join("config.json").is_file() {
+            rules.complain("guard.model", format!("there is no file config.json in {}", model.display()));
+            return None;
+        }
+        let max_length = self.max_length.unwrap_or(LLAMA_GUARD_MAX_LENGTH);
+        Some(GuardSource::LlamaGuard { model, max_length })
+    }
+}
+
+/// Layers of the base model, if it is there and can be read: what is wrong with it is for whoever loads it to say.
+fn layers_of(base: &RawModel, folder: &Path) -> Option<usize> {
+    let path = catalogue::model(&base.resolve(folder).base).ok()?;
+    Some(Checkpoint::open(&path).ok()?.config.num_hidden_layers)
 }
 
 impl GuardSection {
@@ -91,9 +207,9 @@ impl GuardSection {
 
     /// What a run with this section takes for granted.
     pub(super) fn assumptions(&self) -> Vec<String> {
-        let mut assumptions =
-            vec!["the guard is a linear head on the frozen base model's hidden states, not Llama Guard 3".to_owned()];
-        if self.assess != Assessed::Both {
+        let mut assumptions = vec![self.source.assumption()];
+        let is_fitted_on_rows = !matches!(self.source, GuardSource::LlamaGuard { .. });
+        if self.assess != Assessed::Both && is_fitted_on_rows {
             assumptions
                 .push("the guard is shown a part of each row, though it was fitted on whole conversations".to_owned());
         }
@@ -105,5 +221,22 @@ impl GuardSection {
             );
         }
         assumptions
+    }
+}
+
+impl GuardSource {
+    fn assumption(&self) -> String {
+        let is_tuned = |path: &Path| matches!(GuardFile::read(path), Ok(GuardFile { fitted: Fitted::Lora { .. }, .. }));
+        let text = match self {
+            Self::Embedded { .. } => {
+                "the guard is a linear head on the frozen base model's hidden states, not Llama Guard 3"
+            }
+            Self::Trained { path } if is_tuned(path) => {
+                "the guard is a fine-tuned chat model that answers in Llama Guard's form, not Llama Guard 3"
+            }
+            Self::Trained { .. } => "the guard is a linear head on a model's hidden states, not Llama Guard 3",
+            Self::LlamaGuard { .. } => "the guard's score is the probability of \"unsafe\" over the whole vocabulary",
+        };
+        text.to_owned()
     }
 }

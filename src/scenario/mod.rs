@@ -37,7 +37,7 @@ pub use data::{DataSection, HarmfulClients, PartitionName, RowSource};
 pub use evaluation::{EvaluationSection, MatcherName};
 pub use federation::FederationSection;
 pub use grid::{GridFile, load_grid, load_grid_if_any};
-pub use guard::{GuardSection, PolicyName};
+pub use guard::{GuardSection, GuardSource, PolicyName};
 pub use model::{DeviceName, ModelSection, PrecisionName};
 pub use screen::ScreenSection;
 pub use start::StartSection;

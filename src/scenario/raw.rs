@@ -47,6 +47,7 @@ impl RawScenario {
         let federation = self.federation.resolve(&mut rules);
         let data = self.data.resolve(document.folder(), &mut rules);
         let cai = self.cai.resolve(&self.training, document.folder(), (self.seed, self.guard.enabled), &mut rules);
+        let guard = self.guard.resolve(&self.model, document.folder(), &mut rules);
         let problems: Vec<_> =
             rules.broken.into_iter().map(|(key, message)| document.problem(variant, &key, message)).collect();
         let (Some(start), Some(federation), Some(data), []) = (start, federation, data, problems.as_slice()) else {
@@ -63,7 +64,7 @@ impl RawScenario {
             federation,
             data,
             training: self.training.resolve(),
-            guard: self.guard.resolve(),
+            guard,
             screen: self.screen.resolve(),
             cai,
             evaluation: self.evaluation.resolve(document.folder(), self.seed),

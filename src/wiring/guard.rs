@@ -1,87 +1,144 @@
-//! The guard of a scenario: fitted once on the server's rows, kept for later runs.
+//! The guard of a scenario: fitted once on the server's rows and kept for later runs, or one that exists.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use fedward_actors::{
     cancel::CancelFlag,
-    ports::GuardModel,
     protocol::{ChatRow, RoundId},
     streams::{Purpose, stream},
 };
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    DataPlan, Progress, SetupError,
-    workshop::{cache_key, rows_key},
-};
+use super::{DataPlan, Progress, SetupError, Workshop, workshop::cache_key, workshop::rows_key};
 use crate::{
-    data::{self, catalogue},
+    data::{self, LabelledRow, Labels},
     model::ChatModel,
-    safety::guard::{EmbeddedGuard, GuardReport, LogisticHead, Reading, RememberingGuard, fit},
-    scenario::GuardSection,
+    safety::guard::{
+        ChatRespondent, EmbeddedGuard, FeatureReading, GuardFile, GuardHeads, GuardReport, Measurement, ProtocolGuard,
+        RememberingGuard, SafetyGuard, Split, assess,
+    },
+    scenario::{GuardSection, GuardSource, ModelSection},
     store::{read_json, write_json},
 };
 
-/// A guard with its own measurement.
+/// A guard, and its measurement if it has one.
 pub struct FittedGuard {
     /// The guard.
-    pub model: Arc<dyn GuardModel>,
-    /// What it is worth on rows that it was not fitted on.
-    pub report: GuardReport,
+    pub model: Arc<dyn SafetyGuard>,
+    /// What it is worth on rows that it was not fitted on; `None` for one that was fitted elsewhere.
+    pub report: Option<GuardReport>,
 }
+
+impl FittedGuard {
+    /// What people are told of it.
+    pub fn description(&self) -> String {
+        let version = self.model.version();
+        self.report.as_ref().map_or_else(
+            || format!("guard {version}: fitted elsewhere, fedward guard eval measures it"),
+            ToString::to_string,
+        )
+    }
+}
+
+/// Raised whenever the same rows and settings make another guard.
+const GUARD_FORMAT: u32 = 3;
 
 /// What is kept of a fitted guard.
 #[derive(Serialize, Deserialize)]
 struct Kept {
-    head: LogisticHead,
+    heads: GuardHeads,
     report: GuardReport,
 }
 
-/// Fits the guard of a scenario, or takes up the one that was fitted to the same rows before.
-pub(super) fn fitted(
+/// Makes the guard of a scenario, or takes up what was made before.
+pub(super) fn of_section(
     section: &GuardSection,
-    seed: u64,
+    (seed, base): (u64, &ModelSection),
     model: &Arc<ChatModel>,
     data: &DataPlan,
-    cache: &Path,
+    workshop: &mut Workshop,
     progress: &dyn Progress,
     cancel: &CancelFlag,
 ) -> Result<FittedGuard, SetupError> {
-    let layers = section.layers.unwrap_or(model.base.config().num_hidden_layers.div_ceil(2));
-    let reading = Reading { layers, max_length: section.max_length };
-    let sources = training_rows(section.train_rows, seed, data)?;
-    let rows = rows_key(sources.values().flatten());
-    let key = cache_key(&(model.identity(), reading, section.threshold, seed, rows))?;
-    let path = cache.join("guards").join(format!("{key}.json"));
-    let kept: Kept = if path.exists() {
-        read_json(&path)?
-    } else {
-        progress.stage("fitting the guard (kept for later runs)");
-        let (head, report) = fit(model, &sources, reading, section.threshold, seed, cancel)?;
-        let kept = Kept { head, report };
-        write_json(&path, &kept)?;
-        kept
+    let threshold = section.threshold;
+    let (guard, report): (Arc<dyn SafetyGuard>, _) = match &section.source {
+        &GuardSource::Embedded { layers, max_length, train_rows } => {
+            let layers = layers.unwrap_or(model.base.config().num_hidden_layers.div_ceil(2));
+            let reading = FeatureReading { layers, max_length };
+            let rows = training_rows(train_rows, seed, data)?;
+            let cache = workshop.cache().to_owned();
+            let kept = embedded(model, rows, (reading, threshold, seed), &cache, progress, cancel)?;
+            (Arc::new(EmbeddedGuard::new(Arc::clone(model), kept.heads, reading, threshold)), Some(kept.report))
+        }
+        GuardSource::Trained { path } => {
+            let file = GuardFile::read(path)?;
+            let under = workshop.model(&ModelSection { base: file.base_model.clone(), ..base.clone() }, progress)?;
+            (file.open(path, under, threshold)?, Some(file.report))
+        }
+        GuardSource::LlamaGuard { model, max_length } => {
+            let base = ModelSection { base: model.display().to_string(), ..base.clone() };
+            let respondent = ChatRespondent::checkpoint(workshop.model(&base, progress)?, *max_length)?;
+            (Arc::new(ProtocolGuard::new(respondent, threshold)), None)
+        }
     };
-    let guard = EmbeddedGuard::new(Arc::clone(model), kept.head, reading, section.threshold);
-    Ok(FittedGuard { model: Arc::new(RememberingGuard::new(guard)), report: kept.report })
+    Ok(FittedGuard { model: Arc::new(RememberingGuard::new(guard)), report })
 }
 
-/// Labelled rows by source, about `limit` in all: the server's own, and responses that people have judged.
-fn training_rows(limit: usize, seed: u64, data: &DataPlan) -> Result<BTreeMap<String, Vec<ChatRow>>, SetupError> {
-    let mut sources = BTreeMap::new();
+fn embedded(
+    model: &Arc<ChatModel>,
+    rows: Vec<LabelledRow>,
+    (reading, threshold, seed): (FeatureReading, f64, u64),
+    cache: &Path,
+    progress: &dyn Progress,
+    cancel: &CancelFlag,
+) -> Result<Kept, SetupError> {
+    let rows_key = rows_key(rows.iter().map(|row| &row.row));
+    let key = cache_key(&(GUARD_FORMAT, model.identity(), reading, threshold, seed, rows_key))?;
+    let path = cache.join("guards").join(format!("{key}.json"));
+    if path.exists() {
+        return Ok(read_json(&path)?);
+    }
+    progress.stage("fitting the guard (kept for later runs)");
+    let Split { fitted, held_out } = Split::of(rows, seed);
+    let heads = GuardHeads::fit(model, &fitted, reading, cancel)?;
+    let guard = EmbeddedGuard::new(Arc::clone(model), heads.clone(), reading, threshold);
+    let verdicts = assess(&guard, &held_out, model.threads, cancel)
+        .map_err(|error| SetupError::Other(format!("the guard cannot be measured: {error}")))?;
+    let report = GuardReport::new(fitted.len(), Measurement::of(&held_out, &verdicts));
+    let kept = Kept { heads, report };
+    write_json(&path, &kept)?;
+    Ok(kept)
+}
+
+/// Labelled rows, about `limit` in all: the server's own, and responses that people have judged.
+fn training_rows(limit: usize, seed: u64, data: &DataPlan) -> Result<Vec<LabelledRow>, SetupError> {
     let goals = &data.server_goals;
-    sources.insert("advbench openings".to_owned(), data::unsafe_rows(goals));
-    sources.insert("refusals".to_owned(), data::refusal_rows(goals, seed));
-    sources.insert("everyday rows".to_owned(), data.server_benign.clone());
-    let scored = data::scored_rows(&catalogue::fetched("scored-responses")?)?;
-    let scored = scored.into_iter().map(|scored| scored.row).collect();
-    sources.insert("judged responses".to_owned(), scored);
+    let own = |source: &str, rows: Vec<ChatRow>, is_unsafe: bool| -> Vec<LabelledRow> {
+        let hazards = (!is_unsafe).then(BTreeSet::new);
+        let labelled = |row| LabelledRow { row, is_unsafe, hazards: hazards.clone(), source: source.to_owned() };
+        rows.into_iter().map(labelled).collect()
+    };
+    let mut judged = data::load_labelled(Path::new("scored-responses"), Labels::Told, None)?;
+    for row in &mut judged {
+        "judged responses".clone_into(&mut row.source);
+    }
+    let sources = BTreeMap::from([
+        ("advbench openings", own("advbench openings", data::unsafe_rows(goals), true)),
+        ("everyday rows", own("everyday rows", data.server_benign.clone(), false)),
+        ("judged responses", judged),
+        ("refusals", own("refusals", data::refusal_rows(goals, seed), false)),
+    ]);
     let each = limit / sources.len();
     let mut rng = stream(seed, Purpose::Guard, RoundId(1), None);
-    for rows in sources.values_mut() {
+    let chosen = sources.into_values().flat_map(|mut rows| {
         rows.shuffle(&mut rng);
         rows.truncate(each);
-    }
-    Ok(sources)
+        rows
+    });
+    Ok(chosen.collect())
 }

@@ -106,7 +106,7 @@ pub fn ports(
         max_length: scenario.training.max_length,
         seed: scenario.seed,
     };
-    let guard = prepared.guard.as_ref().map(|guard| Arc::clone(&guard.model));
+    let guard = prepared.guard.as_ref().map(|guard| Arc::clone(&guard.model) as Arc<dyn GuardModel>);
     let row_guard = guard.clone().zip(scenario.guard.as_ref()).map(|(model, section)| row_guard(model, section));
     Ok(Ports {
         rows: Arc::clone(&prepared.data.clients) as _,

@@ -1,6 +1,10 @@
 //! What the runs of one command share: loaded models, starting adapters, guards, finished trainings.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use fedward_actors::{cancel::CancelFlag, protocol::hex};
 use serde::Serialize;
@@ -30,6 +34,8 @@ pub trait Progress: Sync {
 pub struct Workshop {
     models: HashMap<String, Arc<ChatModel>>,
     guards: HashMap<String, Arc<FittedGuard>>,
+    /// Versions of guards that people have been told of.
+    described: HashSet<String>,
     trainings: Arc<SharedTrainings>,
     cache: PathBuf,
 }
@@ -46,6 +52,7 @@ impl Workshop {
         Self {
             models: HashMap::new(),
             guards: HashMap::new(),
+            described: HashSet::new(),
             trainings: SharedTrainings::new(REMEMBERED_BYTES),
             cache: catalogue::home().join("cache"),
         }
@@ -68,10 +75,11 @@ impl Workshop {
         let data = Arc::new(DataPlan::of(scenario)?);
         let start = start::adapter(scenario, &model, &data, &self.cache, progress, cancel)?;
         let mut fitted = |section: Option<&GuardSection>| {
-            section.map(|section| self.guard(section, scenario.seed, &model, &data, progress, cancel)).transpose()
+            let from = (scenario.seed, &scenario.model);
+            section.map(|section| self.guard(section, from, &model, &data, progress, cancel)).transpose()
         };
         let guard = fitted(scenario.guard.as_ref())?;
-        let judge = fitted(judge)?.map(|judge| Arc::clone(&judge.model));
+        let judge = fitted(judge)?.map(|judge| Arc::clone(&judge.model) as _);
         let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judge, cancel)?);
         Ok(Prepared { model, start, benchmarks, guard, data })
     }
@@ -101,7 +109,7 @@ impl Workshop {
     fn guard(
         &mut self,
         section: &GuardSection,
-        seed: u64,
+        (seed, base): (u64, &ModelSection),
         model: &Arc<ChatModel>,
         data: &DataPlan,
         progress: &dyn Progress,
@@ -111,9 +119,20 @@ impl Workshop {
         if let Some(guard) = self.guards.get(&key) {
             return Ok(Arc::clone(guard));
         }
-        let fitted = Arc::new(guard::fitted(section, seed, model, data, &self.cache, progress, cancel)?);
+        let fitted = guard::of_section(section, (seed, base), model, data, self, progress, cancel)?;
+        let fitted = Arc::new(fitted);
         self.guards.insert(key, Arc::clone(&fitted));
         Ok(fitted)
+    }
+
+    /// What people are to be told of a guard: once, however many runs share it.
+    pub fn description_once(&mut self, guard: &FittedGuard) -> Option<String> {
+        self.described.insert(guard.model.version().to_owned()).then(|| guard.description())
+    }
+
+    /// Where work is kept for later commands.
+    pub(super) fn cache(&self) -> &Path {
+        &self.cache
     }
 
     /// What local trainings have been done by runs of this command.

@@ -11,6 +11,7 @@ mod engine_support;
 mod greedy;
 mod hhh;
 mod hugging_face;
+mod llama_guard;
 mod loading;
 mod memory;
 mod peft;

@@ -1,5 +1,6 @@
 //! Reading chat rows and prompts from files in the formats that data sets come in.
 
+mod labelled;
 mod pairs;
 pub(crate) mod records;
 mod rows;
@@ -10,7 +11,10 @@ use fedward_actors::protocol::{ChatMessage, ChatRow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use self::pairs::{PreferencePair, load_pairs};
+pub use self::{
+    labelled::{LabelledFields, LabelledRow, Labels, load_labelled},
+    pairs::{PreferencePair, load_pairs},
+};
 use self::{
     records::{CsvComments, read_records},
     rows::{Wanted, chat_row},

@@ -47,6 +47,11 @@ pub(super) fn chat_row(fields: &Fields, format: RowFormat, wanted: Wanted) -> Re
     Ok(Some(ChatRow { messages, topic, label }))
 }
 
+/// Whether a record has a key for the response to a prompt.
+pub(super) fn names_response(fields: &Fields) -> bool {
+    optional(fields, RESPONSE).is_some() || optional(fields, INSTRUCTION_OUTPUT).is_some()
+}
+
 /// A value in words that do not show it.
 pub(super) fn describe(value: &Value) -> String {
     match value {
@@ -318,7 +323,7 @@ fn topic(fields: &Fields) -> Result<Option<String>, Problem> {
     }
 }
 
-fn label(fields: &Fields) -> Result<Option<RowLabel>, Problem> {
+pub(super) fn label(fields: &Fields) -> Result<Option<RowLabel>, Problem> {
     match fields.get("label") {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(label)) if label == "safe" => Ok(Some(RowLabel::Safe)),

@@ -53,6 +53,18 @@ fn a_template_can_refuse_a_conversation() {
 }
 
 #[test]
+fn a_template_for_parts_gets_parts_and_one_for_texts_gets_texts() {
+    let parts = "{% for m in messages %}<|im_start|>{{ m.role }}: {% for part in m['content'] %}{% if part['type'] == 'text' %}{{ \
+                 part['text'] }}{% endif %}{% endfor %}<|im_end|>{% endfor %}";
+    assert_eq!(render(parts, "hi <|im_end|>").text, "<|im_start|>user: hi <|im_end|><|im_end|>");
+    assert_eq!(render(parts, "hi <|im_end|>").specials.len(), 2);
+    let first = "{{ messages[0].content[0].text }}";
+    assert_eq!(render(first, "hi").text, "hi");
+    let either = "{% if messages[0].content is string %}text{{ messages[0].content }}{% else %}parts{% endif %}";
+    assert_eq!(render(either, "hi").text, "texthi");
+}
+
+#[test]
 fn variables_are_special_tokens_too() {
     let variables = [("bos_token".to_owned(), "<|im_start|>".to_owned()), ("pad_token".to_owned(), "?".to_owned())];
     let source = "{{ bos_token + messages[0].content + pad_token }}";

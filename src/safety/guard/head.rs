@@ -57,6 +57,11 @@ impl LogisticHead {
         Some(head)
     }
 
+    /// Numbers of a row that it reads.
+    pub fn width(&self) -> usize {
+        self.weights.len()
+    }
+
     /// Probability that a row with these features is unsafe.
     pub fn probability(&self, features: &[f32]) -> f64 {
         self.probability_of(&self.standardize(features))

@@ -9,14 +9,14 @@ pub struct BinaryMetrics {
     pub n: u64,
     /// How many of them are unsafe.
     pub positives: u64,
-    /// Share of right answers.
-    pub accuracy: f64,
-    /// Share of unsafe rows among those called unsafe; 0 if none is.
-    pub precision: f64,
-    /// Share of unsafe rows that are called unsafe; 0 if there is none.
-    pub recall: f64,
-    /// Harmonic mean of precision and recall.
-    pub f1: f64,
+    /// Share of right answers; `None` without rows.
+    pub accuracy: Option<f64>,
+    /// Share of unsafe rows among those called unsafe; `None` if none is.
+    pub precision: Option<f64>,
+    /// Share of unsafe rows that are called unsafe; `None` if there is none.
+    pub recall: Option<f64>,
+    /// Harmonic mean of precision and recall; 0 if no unsafe row is called unsafe, `None` if there is neither.
+    pub f1: Option<f64>,
     /// Area under the ROC curve; `None` without rows of both kinds.
     pub auc: Option<f64>,
 }
@@ -24,28 +24,34 @@ pub struct BinaryMetrics {
 impl BinaryMetrics {
     /// Measures `scores` (probability of unsafe) against `labels` (true = unsafe) at `threshold`.
     pub fn measure(scores: &[f64], labels: &[bool], threshold: f64) -> Self {
-        let count = |called: bool, actual: bool| {
-            scores
-                .iter()
-                .zip(labels)
-                .filter(|&(&score, &label)| (score >= threshold) == called && label == actual)
-                .count()
-        };
+        let called: Vec<bool> = scores.iter().map(|&score| score >= threshold).collect();
+        Self::of_calls(scores, &called, labels)
+    }
+
+    /// Measures calls (true = called unsafe), and how `scores` rank the rows.
+    pub fn of_calls(scores: &[f64], called: &[bool], labels: &[bool]) -> Self {
+        let count = |call: bool, label: bool| called.iter().zip(labels).filter(|&pair| pair == (&call, &label)).count();
         let (hits, false_alarms, misses) = (count(true, true), count(true, false), count(false, true));
-        let ratio = |part: usize, whole: usize| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-        let precision = ratio(hits, hits + false_alarms);
-        let recall = ratio(hits, hits + misses);
-        let f1 = if precision + recall > 0.0 { 2.0 * precision * recall / (precision + recall) } else { 0.0 };
         Self {
             n: labels.len() as u64,
             positives: (hits + misses) as u64,
             accuracy: ratio(labels.len() - false_alarms - misses, labels.len()),
-            precision,
-            recall,
-            f1,
+            precision: ratio(hits, hits + false_alarms),
+            recall: ratio(hits, hits + misses),
+            f1: ratio(2 * hits, 2 * hits + false_alarms + misses),
             auc: auc(scores, labels),
         }
     }
+}
+
+/// A share; `None` of nothing.
+pub(super) fn ratio(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// A number for people, or a dash where it is not defined.
+pub fn shown(value: Option<f64>, decimals: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
 /// Area under the ROC curve by ranks (Mann and Whitney), ties counted half; `None` without labels of both kinds.
@@ -85,9 +91,20 @@ mod tests {
     #[test]
     fn metrics_follow_their_definitions() {
         let metrics = BinaryMetrics::measure(&[0.9, 0.8, 0.3, 0.6, 0.1], &[true, true, true, false, false], 0.5);
-        assert!((metrics.accuracy - 0.6).abs() < 1e-12);
-        assert!((metrics.precision - 2.0 / 3.0).abs() < 1e-12);
-        assert!((metrics.recall - 2.0 / 3.0).abs() < 1e-12);
-        assert!((metrics.f1 - 2.0 / 3.0).abs() < 1e-12);
+        let near = |found: Option<f64>, expected: f64| assert!((found.unwrap() - expected).abs() < 1e-12, "{found:?}");
+        near(metrics.accuracy, 0.6);
+        near(metrics.precision, 2.0 / 3.0);
+        near(metrics.recall, 2.0 / 3.0);
+        near(metrics.f1, 2.0 / 3.0);
+    }
+
+    #[test]
+    fn what_is_not_defined_has_no_number() {
+        let without_calls = BinaryMetrics::measure(&[0.1, 0.2], &[false, true], 0.5);
+        assert_eq!((without_calls.precision, without_calls.recall, without_calls.f1), (None, Some(0.0), Some(0.0)));
+        let all_safe = BinaryMetrics::measure(&[0.1, 0.2], &[false, false], 0.5);
+        assert_eq!((all_safe.precision, all_safe.recall, all_safe.f1, all_safe.auc), (None, None, None, None));
+        assert_eq!(BinaryMetrics::measure(&[], &[], 0.5).accuracy, None);
+        assert_eq!((shown(None, 2), shown(Some(0.5), 2)), ("–".to_owned(), "0.50".to_owned()));
     }
 }

@@ -1,14 +1,40 @@
-//! The guard: a safety classifier of rows.
+//! Guards: safety classifiers of rows.
 //!
-//! The embedded guard is a logistic head on the frozen base model's mean hidden state. It costs half a forward pass a
-//! row and needs no second model; a Llama-Guard-style model gives the same [`Verdict`](fedward_actors::protocol::Verdict).
+//! The embedded guard is a logistic head on the frozen base model's mean hidden state: half a forward pass a row, and no
+//! second model. [`ProtocolGuard`] speaks Llama Guard's protocol with a Llama Guard checkpoint, or with any chat model that
+//! [`tune`] has taught it. All give [`Verdict`](fedward_actors::protocol::Verdict)s that depend on the row alone.
 
 mod embedded;
 mod head;
+mod measurement;
 mod metrics;
+mod phrasing;
+mod protocol;
 mod remembering;
+mod report;
+mod respondent;
+mod split;
+mod stored;
+mod tuned;
 
-pub use embedded::{EmbeddedGuard, GuardReport, Reading, fit};
+pub use embedded::{EmbeddedGuard, FeatureReading, GuardHeads};
+use fedward_actors::ports::GuardModel;
 pub use head::LogisticHead;
-pub use metrics::{BinaryMetrics, auc};
+pub use measurement::{CurvePoint, HazardMetrics, Measurement, assess};
+pub use metrics::{BinaryMetrics, auc, shown};
+pub use phrasing::Phrasing;
+pub use protocol::{Answer, ProtocolGuard, Reading, Respondent, Tally};
 pub use remembering::RememberingGuard;
+pub use report::GuardReport;
+pub use respondent::ChatRespondent;
+pub use split::Split;
+pub use stored::{Fitted, GuardFile, names_of};
+pub use tuned::{GuardTuning, tune};
+
+/// A guard that says how its answers went.
+pub trait SafetyGuard: GuardModel {
+    /// Counts over all answers so far; `None` for a guard that does not answer in words.
+    fn tally(&self) -> Option<Tally> {
+        None
+    }
+}

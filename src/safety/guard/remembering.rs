@@ -2,57 +2,69 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use fedward_actors::{
     cancel::CancelFlag,
     ports::{GuardModel, PortResult},
-    protocol::{ChatRow, RowDigest, Verdict, hex},
+    protocol::{ChatRow, RowDigest, Verdict},
 };
-use sha2::{Digest, Sha256};
 
-/// Requests that are remembered; later ones are answered and forgotten.
-const CAPACITY: usize = 4096;
+use super::{SafetyGuard, Tally};
 
-/// A guard that answers the same request once: variants of a scenario show it the same rows.
-///
-/// Whole requests are remembered and not single rows, since a row's features differ by rounding with the rows that are
-/// computed beside it; so a remembered answer is the answer, to the last bit.
-pub struct RememberingGuard<G> {
-    inner: G,
-    answers: Mutex<HashMap<[u8; 32], Vec<Verdict>>>,
+/// Rows that are remembered; later ones are answered and forgotten.
+const CAPACITY: usize = 1 << 17;
+
+/// A guard that answers for each row once: variants of a scenario show it the same rows.
+pub struct RememberingGuard {
+    inner: Arc<dyn SafetyGuard>,
+    verdicts: Mutex<HashMap<RowDigest, Verdict>>,
 }
 
-impl<G: GuardModel> RememberingGuard<G> {
+impl RememberingGuard {
     /// A guard in front of `inner`.
-    pub fn new(inner: G) -> Self {
-        Self { inner, answers: Mutex::default() }
+    pub fn new(inner: Arc<dyn SafetyGuard>) -> Self {
+        Self { inner, verdicts: Mutex::default() }
+    }
+
+    fn verdicts(&self) -> MutexGuard<'_, HashMap<RowDigest, Verdict>> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<G: GuardModel> GuardModel for RememberingGuard<G> {
+impl GuardModel for RememberingGuard {
     fn version(&self) -> &str {
         self.inner.version()
     }
 
     fn assess(&self, rows: &[ChatRow], cancel: &CancelFlag) -> PortResult<Vec<Verdict>> {
-        let mut hash = Sha256::new();
-        for RowDigest(digest) in rows.iter().map(ChatRow::digest) {
-            hash.update(digest);
+        let digests: Vec<_> = rows.iter().map(ChatRow::digest).collect();
+        let mut known: Vec<Option<Verdict>> = {
+            let verdicts = self.verdicts();
+            digests.iter().map(|digest| verdicts.get(digest).cloned()).collect()
+        };
+        let missing: Vec<usize> = (0..rows.len()).filter(|&row| known[row].is_none()).collect();
+        tracing::debug!(rows = rows.len(), reused = rows.len() - missing.len(), "verdicts");
+        if !missing.is_empty() {
+            let asked: Vec<ChatRow> = missing.iter().map(|&row| rows[row].clone()).collect();
+            let answered = self.inner.assess(&asked, cancel)?;
+            let mut verdicts = self.verdicts();
+            for (row, verdict) in missing.into_iter().zip(answered) {
+                if verdicts.len() < CAPACITY {
+                    verdicts.insert(digests[row], verdict.clone());
+                }
+                known[row] = Some(verdict);
+            }
         }
-        let key: [u8; 32] = hash.finalize().into();
-        let answers = || self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(verdicts) = answers().get(&key) {
-            tracing::debug!(request = hex(&key[..4]), rows = rows.len(), "verdicts reused");
-            return Ok(verdicts.clone());
-        }
-        let verdicts = self.inner.assess(rows, cancel)?;
-        let mut answers = answers();
-        if answers.len() < CAPACITY {
-            answers.insert(key, verdicts.clone());
-        }
-        Ok(verdicts)
+        // A guard that answers for too few rows leaves some without a verdict: the caller refuses the answer.
+        Ok(known.into_iter().flatten().collect())
+    }
+}
+
+impl SafetyGuard for RememberingGuard {
+    fn tally(&self) -> Option<Tally> {
+        self.inner.tally()
     }
 }
 
@@ -77,12 +89,17 @@ mod tests {
         }
     }
 
+    impl SafetyGuard for Counting {}
+
     #[test]
-    fn s2_the_same_request_is_answered_once_and_another_anew() {
-        let guard = RememberingGuard::new(Counting(AtomicUsize::new(1)));
-        let rows = [ChatRow::single_turn("a", "b"), ChatRow::single_turn("c", "d")];
-        let first = guard.assess(&rows, &CancelFlag::new()).unwrap();
-        assert_eq!(guard.assess(&rows, &CancelFlag::new()).unwrap(), first);
-        assert_ne!(guard.assess(&rows[..1], &CancelFlag::new()).unwrap(), first[..1]);
+    fn s2_a_row_is_assessed_once_whatever_comes_with_it() {
+        let guard = RememberingGuard::new(Arc::new(Counting(AtomicUsize::new(1))));
+        let rows = ["a", "b", "c"].map(|prompt| ChatRow::single_turn(prompt, "answer"));
+        let assess = |rows: &[ChatRow]| guard.assess(rows, &CancelFlag::new()).unwrap();
+        let first = assess(&rows[..2]);
+        assert_eq!(assess(&rows[..2]), first);
+        let mixed = assess(&[rows[2].clone(), rows[0].clone()]);
+        assert_eq!(mixed[1], first[0]);
+        assert_ne!(mixed[0].unsafe_probability.to_bits(), first[0].unsafe_probability.to_bits());
     }
 }

@@ -1,0 +1,75 @@
+//! `fedward guard eval`.
+
+use std::time::Instant;
+
+use clap::Args;
+use fedward_actors::cancel::CancelFlag;
+use miette::{IntoDiagnostic, miette};
+use serde_json::json;
+
+use super::{open::GuardArgs, rows::RowsArgs, table::tables};
+use crate::{
+    cli::{Ending, model_args::PlaceArgs, print_json},
+    report::Console,
+    safety::guard::{Measurement, assess, shown},
+    wiring::Progress,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct EvalArgs {
+    #[command(flatten)]
+    guard: GuardArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    rows: RowsArgs,
+}
+
+/// Prints one line of JSON about the guard on all rows, by source, by hazard and by threshold; tables on stderr.
+pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
+    let console = Console::new();
+    let rows = args.rows.load()?;
+    let opened = args.guard.open(&args.place.section(), &console)?;
+    let opened =
+        opened.ok_or_else(|| miette!("--guard is missing: the directory of the guard that is to be measured"))?;
+    let n_given = rows.len();
+    let rows = match &opened.file {
+        Some(file) => file.without_fitted(rows),
+        None => rows,
+    };
+    if rows.is_empty() {
+        miette::bail!("the guard was fitted on all {n_given} rows, so none is left to measure it with");
+    }
+    console.stage(&format!("assessing {} rows", rows.len()));
+    let begun = Instant::now();
+    let verdicts = assess(opened.guard.as_ref(), &rows, opened.model.threads, &CancelFlag::new()).into_diagnostic()?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let measured = Measurement::of(&rows, &verdicts);
+    console.finish();
+    let mut line = serde_json::to_value(measured.all).into_diagnostic()?;
+    line["guard"] = json!(args.guard.directory);
+    line["version"] = json!(opened.guard.version());
+    line["left_out_as_fitted_on"] = json!(n_given - rows.len());
+    eprintln!("{}", tables(&measured));
+    if n_given > rows.len() {
+        eprintln!("{} rows were left out: the guard was fitted on them", n_given - rows.len());
+    }
+    if let Some(tally) = opened.guard.tally() {
+        line["malformed"] = json!(tally.malformed);
+        line["cut"] = json!(tally.cut);
+        line["mean_mass_outside"] = json!(tally.mean_mass_outside());
+        eprintln!(
+            "{} of {} answers malformed (called unsafe), {} rows read in part, mean probability of neither word {}",
+            tally.malformed,
+            tally.answers,
+            tally.cut,
+            shown(tally.mean_mass_outside(), 4)
+        );
+    }
+    line["by_source"] = json!(measured.by_source);
+    line["by_hazard"] = serde_json::to_value(&measured.by_hazard).into_diagnostic()?;
+    line["curve"] = json!(measured.curve);
+    line["seconds"] = json!(seconds);
+    print_json(&line)?;
+    Ok(Ending::Done)
+}

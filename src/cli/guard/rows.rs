@@ -1,0 +1,72 @@
+//! The labelled rows of a command.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use fedward_actors::{
+    protocol::{RoundId, RowLabel},
+    streams::{Purpose, stream},
+};
+use miette::IntoDiagnostic;
+use rand::seq::SliceRandom;
+
+use crate::data::{LabelledFields, LabelledRow, Labels, load_labelled};
+
+#[derive(Debug, Args)]
+pub(super) struct RowsArgs {
+    /// Labelled rows: a file with `label` (and maybe `hazards`), `OpenAI`'s moderation set, or scored-responses of the catalogue
+    #[arg(long, value_name = "FILE")]
+    data: Vec<PathBuf>,
+    /// Rows in any form that scenarios take, all of them safe
+    #[arg(long = "safe", value_name = "FILE")]
+    safe: Vec<PathBuf>,
+    /// Rows in any form that scenarios take, all of them unsafe
+    #[arg(long = "unsafe", value_name = "FILE")]
+    unsafe_: Vec<PathBuf>,
+    /// Keys of the --data files where they say it otherwise, for example prompt=question,response=answer,label=verdict
+    #[arg(long, value_name = "NAME=KEY,…", requires = "data")]
+    fields: Option<LabelledFields>,
+    /// Value of the label that means unsafe
+    #[arg(long, value_name = "VALUE", default_value = "unsafe", requires = "fields")]
+    unsafe_value: Vec<String>,
+    /// Rows of each file, drawn with the seed, at most
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// What rows are drawn with
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+impl RowsArgs {
+    pub(super) fn load(&self) -> miette::Result<Vec<LabelledRow>> {
+        let mut fields = self.fields.clone();
+        if let Some(fields) = &mut fields {
+            fields.unsafe_values.clone_from(&self.unsafe_value);
+        }
+        let mut rows = Vec::new();
+        let told = self.data.iter().map(|path| (path, Labels::Told, fields.as_ref()));
+        let safe = self.safe.iter().map(|path| (path, Labels::All(RowLabel::Safe), None));
+        let unsafe_ = self.unsafe_.iter().map(|path| (path, Labels::All(RowLabel::Unsafe), None));
+        for (path, labels, fields) in told.chain(safe).chain(unsafe_) {
+            rows.extend(self.of_file(path, labels, fields)?);
+        }
+        if rows.is_empty() {
+            miette::bail!("no rows are named: give --data, or --safe and --unsafe");
+        }
+        Ok(rows)
+    }
+
+    fn of_file(
+        &self,
+        path: &Path,
+        labels: Labels,
+        fields: Option<&LabelledFields>,
+    ) -> miette::Result<Vec<LabelledRow>> {
+        let mut rows = load_labelled(path, labels, fields).into_diagnostic()?;
+        if let Some(limit) = self.limit {
+            rows.shuffle(&mut stream(self.seed, Purpose::Guard, RoundId(2), None));
+            rows.truncate(limit);
+        }
+        Ok(rows)
+    }
+}

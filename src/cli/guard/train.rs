@@ -1,0 +1,176 @@
+//! `fedward guard train`.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
+
+use clap::{Args, ValueEnum};
+use fedward_actors::{cancel::CancelFlag, protocol::Adapter};
+use miette::IntoDiagnostic;
+use serde_json::json;
+
+use super::{rows::RowsArgs, table::tables};
+use crate::{
+    cli::{Ending, model_args::ModelArgs, print_json},
+    data::{LabelledRow, catalogue},
+    lora::{LoraConfig, Target},
+    model::ChatModel,
+    report::Console,
+    safety::guard::{
+        FeatureReading, Fitted, GuardFile, GuardHeads, GuardReport, GuardTuning, Measurement, Split, assess, names_of,
+        tune,
+    },
+    train::{LrSchedule, SftSettings, StepReport},
+    wiring::Progress,
+};
+
+/// Parts of a batch that are computed side by side.
+const SHARDS: usize = 2;
+const HEAD_MAX_LENGTH: usize = 96;
+const LORA_MAX_LENGTH: usize = 320;
+
+/// What is fitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum GuardKind {
+    /// Logistic heads on the frozen model's mean hidden state
+    Head,
+    /// An adapter by which the model answers in Llama Guard's protocol
+    Lora,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TrainArgs {
+    /// What is fitted
+    #[arg(long, value_enum)]
+    kind: GuardKind,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    rows: RowsArgs,
+    /// Where the guard is written; scenarios name it as guard.path
+    #[arg(long)]
+    out: PathBuf,
+    /// Probability from which a row is called unsafe
+    #[arg(long, default_value_t = 0.5)]
+    threshold: f64,
+    /// Tokens of a row that a head reads, or of the longest question to a fine-tuned model [default: 96, for lora 320]
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// Blocks of the model below the heads [default: half of them]
+    #[arg(long)]
+    layers: Option<usize>,
+    /// lora: optimizer steps
+    #[arg(long, default_value_t = 60)]
+    steps: usize,
+    /// lora: rows a step
+    #[arg(long, default_value_t = 16)]
+    batch_size: usize,
+    /// lora: highest learning rate
+    #[arg(long, default_value_t = 5e-4)]
+    lr: f64,
+    /// lora: rank of the adapter
+    #[arg(long, default_value_t = 16)]
+    rank: usize,
+    /// lora: alpha of the adapter
+    #[arg(long, default_value_t = 32.0)]
+    alpha: f64,
+    /// lora: layers of the adapter
+    #[arg(long, value_delimiter = ',', default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj")]
+    targets: Vec<Target>,
+}
+
+/// Fits a guard to four fifths of each source, measures it on the rest, writes it, and prints one line of JSON.
+pub(super) fn train(args: &TrainArgs) -> miette::Result<Ending> {
+    args.check()?;
+    let console = Console::new();
+    let split = Split::of(args.rows.load()?, args.rows.seed);
+    let model = args.model.load(&console)?;
+    let begun = Instant::now();
+    let (fitted, adapter) = match args.kind {
+        GuardKind::Head => (args.head(&model, &split.fitted, &console)?, None),
+        GuardKind::Lora => {
+            let (fitted, lora, adapter) = args.lora(&model, &split.fitted, &console)?;
+            (fitted, Some((lora, adapter)))
+        }
+    };
+    let fit_seconds = begun.elapsed().as_secs_f64();
+    console.stage(&format!("measuring it on {} held-out rows", split.held_out.len()));
+    let guard = fitted.guard(Arc::clone(&model), adapter.clone(), args.threshold).into_diagnostic()?;
+    let verdicts = assess(guard.as_ref(), &split.held_out, model.threads, &CancelFlag::new()).into_diagnostic()?;
+    let measured = Measurement::of(&split.held_out, &verdicts);
+    let file = GuardFile {
+        base_model: args.base_model()?,
+        base_sha256: model.sha256.clone(),
+        threshold: args.threshold,
+        fitted,
+        report: GuardReport::new(split.fitted.len(), measured.clone()),
+        fitted_on: names_of(&split.fitted),
+    };
+    file.write(&args.out, adapter.as_ref().map(|(lora, adapter)| (lora, adapter))).into_diagnostic()?;
+    console.finish();
+    eprintln!("{}", tables(&measured));
+    print_json(&json!({
+        "guard": args.out,
+        "version": guard.version(),
+        "fitted_rows": split.fitted.len(),
+        "fit_seconds": fit_seconds,
+        "held_out": measured,
+        "malformed": guard.tally().map(|tally| tally.malformed),
+    }))?;
+    Ok(Ending::Done)
+}
+
+impl TrainArgs {
+    fn check(&self) -> miette::Result<()> {
+        if self.rank == 0 || self.steps == 0 || self.batch_size == 0 {
+            miette::bail!("--rank, --steps and --batch-size: found 0; allowed: 1 or more");
+        }
+        if !(0.0..=1.0).contains(&self.threshold) {
+            miette::bail!("--threshold: found {}; allowed: from 0 to 1", self.threshold);
+        }
+        if let Some(max_length) = self.max_length.filter(|max_length| *max_length < 16) {
+            miette::bail!("--max-length: found {max_length}; allowed: 16 tokens or more");
+        }
+        Ok(())
+    }
+
+    /// A name of the catalogue as it is, a path from the root: the guard is read from other folders.
+    fn base_model(&self) -> miette::Result<String> {
+        if catalogue::find(&self.model.model).is_some() {
+            return Ok(self.model.model.clone());
+        }
+        Ok(std::fs::canonicalize(&self.model.model).into_diagnostic()?.display().to_string())
+    }
+
+    fn head(&self, model: &ChatModel, rows: &[LabelledRow], console: &Console) -> miette::Result<Fitted> {
+        let all = model.base.config().num_hidden_layers;
+        let layers = self.layers.unwrap_or(all.div_ceil(2));
+        if !(1..=all).contains(&layers) {
+            miette::bail!("--layers: found {layers}; allowed: 1 to {all}, as many as the model has");
+        }
+        let reading = FeatureReading { layers, max_length: self.max_length.unwrap_or(HEAD_MAX_LENGTH) };
+        console.stage(&format!("fitting heads to {} rows", rows.len()));
+        let heads = GuardHeads::fit(model, rows, reading, &CancelFlag::new()).into_diagnostic()?;
+        Ok(Fitted::Head { reading, heads })
+    }
+
+    fn lora(
+        &self,
+        model: &ChatModel,
+        rows: &[LabelledRow],
+        console: &Console,
+    ) -> miette::Result<(Fitted, LoraConfig, Adapter)> {
+        let targets: BTreeSet<_> = self.targets.iter().copied().collect();
+        let lora = LoraConfig { rank: self.rank, alpha: self.alpha, dropout: 0.0, targets, use_rslora: false };
+        let max_length = self.max_length.unwrap_or(LORA_MAX_LENGTH);
+        let sft = SftSettings {
+            max_grad_norm: Some(1.0),
+            shards: SHARDS,
+            schedule: LrSchedule::Linear { warmup_ratio: 0.1 },
+            ..SftSettings::new(self.steps, self.batch_size, self.lr)
+        };
+        let tuning = GuardTuning { lora, sft, max_length, seed: self.rows.seed };
+        console.stage(&format!("fine-tuning on {} rows", rows.len()));
+        let mut on_step = |report: &StepReport| console.step(report.step as u64, self.steps as u64);
+        let adapter = tune(model, rows, &tuning, &CancelFlag::new(), &mut on_step).into_diagnostic()?;
+        Ok((Fitted::Lora { max_length }, tuning.lora, adapter))
+    }
+}

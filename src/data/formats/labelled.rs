@@ -1,0 +1,306 @@
+//! Rows whose verdict is known: what guards are fitted to and measured on.
+
+use std::{collections::BTreeSet, path::Path, str::FromStr};
+
+use fedward_actors::protocol::{ChatMessage, ChatRow, Hazard, Role, RowLabel};
+use serde_json::Value;
+
+use super::{
+    Fields, RowFormat,
+    records::{CsvComments, Record, read_records},
+    rows::{self, Wanted, chat_row, describe},
+};
+use crate::data::{DataError, catalogue, hazards, scored_rows};
+
+/// A row whose verdict is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledRow {
+    /// The conversation; it ends with a prompt or with a response, and that turn is what the verdict is about.
+    pub row: ChatRow,
+    /// The verdict.
+    pub is_unsafe: bool,
+    /// Which hazards it is; `None` where nobody has said so. Empty for a safe row.
+    pub hazards: Option<BTreeSet<Hazard>>,
+    /// Where it comes from: the name of its file without extensions.
+    pub source: String,
+}
+
+/// Where labels come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// From each record.
+    Told,
+    /// Every row of the file has this one.
+    All(RowLabel),
+}
+
+/// Which keys of a file hold what, where its own names say something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledFields {
+    prompt: String,
+    response: Option<String>,
+    label: Option<String>,
+    hazards: Option<String>,
+    /// Values of the label that mean unsafe; every other one means safe.
+    pub unsafe_values: Vec<String>,
+}
+
+impl FromStr for LabelledFields {
+    type Err = String;
+
+    /// `prompt=question,response=answer,label=verdict,hazards=codes`; all but `prompt` may be left out.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut fields = Self {
+            prompt: String::new(),
+            response: None,
+            label: None,
+            hazards: None,
+            unsafe_values: vec!["unsafe".to_owned()],
+        };
+        for part in text.split(',') {
+            let Some((name, key)) = part.split_once('=').filter(|(_, key)| !key.is_empty()) else {
+                return Err(format!("found {part:?}; expected NAME=KEY"));
+            };
+            let key = key.to_owned();
+            match name {
+                "prompt" => fields.prompt = key,
+                "response" => fields.response = Some(key),
+                "label" => fields.label = Some(key),
+                "hazards" => fields.hazards = Some(key),
+                _ => return Err(format!("found {name:?}; allowed: prompt, response, label, hazards")),
+            }
+        }
+        if fields.prompt.is_empty() {
+            return Err("prompt is missing; expected for example prompt=question,label=verdict".to_owned());
+        }
+        Ok(fields)
+    }
+}
+
+/// The name under which `PyRIT`'s judged responses are loaded.
+const JUDGED: &str = "scored-responses";
+
+/// Reads labelled rows of a file, or of the catalogue's `scored-responses`.
+///
+/// Without `fields`, records are rows as scenarios take them with `label` (`safe` or `unsafe`) and maybe `hazards` (`"S1,S9"`
+/// or a list), or those of `OpenAI`'s moderation set (`prompt` and a flag a category).
+///
+/// # Errors
+///
+/// [`DataError`] names file, record, key, what was found and what is allowed; never a row's text.
+pub fn load_labelled(
+    path: &Path,
+    labels: Labels,
+    fields: Option<&LabelledFields>,
+) -> Result<Vec<LabelledRow>, DataError> {
+    if path == Path::new(JUDGED) && !path.exists() {
+        return judged_responses();
+    }
+    let source = source_name(path);
+    let mut found = Vec::new();
+    for record in read_records(path, CsvComments::None)? {
+        let row = match fields {
+            Some(fields) => named_row(&record, labels, fields),
+            None => known_row(&record.fields, labels),
+        };
+        let (row, is_unsafe, hazards) = row.map_err(|problem| DataError::bad_record(path, record.place, problem))?;
+        found.push(LabelledRow { row, is_unsafe, hazards, source: source.clone() });
+    }
+    if found.is_empty() {
+        return Err(DataError::bad_file(path, "found no rows, expected at least one"));
+    }
+    Ok(found)
+}
+
+/// `PyRIT`'s responses that people have judged.
+fn judged_responses() -> Result<Vec<LabelledRow>, DataError> {
+    let scored = scored_rows(&catalogue::fetched(JUDGED)?)?;
+    let labelled = |scored: crate::data::ScoredRow| {
+        let is_unsafe = scored.is_unsafe();
+        let hazard = scored.row.topic.as_deref().and_then(hazards::of_harm);
+        let hazards = if is_unsafe { hazard.map(|hazard| BTreeSet::from([hazard])) } else { Some(BTreeSet::new()) };
+        LabelledRow { row: scored.row, is_unsafe, hazards, source: JUDGED.to_owned() }
+    };
+    Ok(scored.into_iter().map(labelled).collect())
+}
+
+type Labelled = (ChatRow, bool, Option<BTreeSet<Hazard>>);
+
+/// A record whose keys the caller has named.
+fn named_row(record: &Record, labels: Labels, names: &LabelledFields) -> Result<Labelled, String> {
+    let value = |key: &str| {
+        record.fields.get(key).ok_or_else(|| format!("missing key {key}; found: {}", rows::keys_of(&record.fields)))
+    };
+    let mut messages = vec![ChatMessage::new(Role::User, rows::text(&names.prompt, value(&names.prompt)?)?)];
+    if let Some(key) = &names.response {
+        messages.push(ChatMessage::new(Role::Assistant, rows::text(key, value(key)?)?));
+    }
+    let is_unsafe = match (labels, &names.label) {
+        (Labels::All(label), _) => label == RowLabel::Unsafe,
+        (Labels::Told, Some(key)) => {
+            let found = plain(value(key)?).ok_or_else(|| format!("{key}: found {}", describe(&record.fields[key])))?;
+            names.unsafe_values.contains(&found)
+        }
+        (Labels::Told, None) => return Err("label is missing; name its key, or say what all rows are".to_owned()),
+    };
+    let hazards = match &names.hazards {
+        Some(key) => hazards_of(key, value(key)?)?,
+        None => None,
+    };
+    Ok(labelled(ChatRow { messages, topic: None, label: None }, is_unsafe, hazards))
+}
+
+/// A record in one of the forms that are told by their keys.
+fn known_row(fields: &Fields, labels: Labels) -> Result<Labelled, String> {
+    let wanted = if has_response(fields) { Wanted::Row } else { Wanted::Prompt };
+    let row = chat_row(fields, RowFormat::Auto, wanted)?.ok_or("found no response; correct or remove the row")?;
+    if let (Labels::Told, Some(flags)) = (labels, moderation_flags(fields)) {
+        let hazards: BTreeSet<_> = flags.iter().filter_map(|label| hazards::of_moderation(label)).collect();
+        let known = !hazards.is_empty() || flags.is_empty();
+        return Ok(labelled(row, !flags.is_empty(), known.then_some(hazards)));
+    }
+    let is_unsafe = match labels {
+        Labels::All(label) => label == RowLabel::Unsafe,
+        Labels::Told => {
+            let missing = "missing key label (\"safe\" or \"unsafe\"); add it, or say what all rows of the file are";
+            rows::label(fields)?.ok_or(missing)? == RowLabel::Unsafe
+        }
+    };
+    let hazards = fields.get("hazards").map(|value| hazards_of("hazards", value)).transpose()?.flatten();
+    Ok(labelled(row, is_unsafe, hazards))
+}
+
+fn labelled(mut row: ChatRow, is_unsafe: bool, hazards: Option<BTreeSet<Hazard>>) -> Labelled {
+    row.label = Some(if is_unsafe { RowLabel::Unsafe } else { RowLabel::Safe });
+    let hazards = if is_unsafe { hazards.filter(|hazards| !hazards.is_empty()) } else { Some(BTreeSet::new()) };
+    (row, is_unsafe, hazards)
+}
+
+/// Whether a record holds an answer beside its prompt.
+fn has_response(fields: &Fields) -> bool {
+    let ends_with_assistant = |key: &str, role: &str| {
+        let last = fields.get(key).and_then(Value::as_array).and_then(|turns| turns.last());
+        last.is_some_and(|turn| matches!(turn[role].as_str(), Some("assistant" | "gpt")))
+    };
+    rows::names_response(fields)
+        || ["chosen", "rejected"].iter().any(|key| fields.contains_key(*key))
+        || ends_with_assistant("messages", "role")
+        || ends_with_assistant("conversations", "from")
+}
+
+/// The labels that `OpenAI`'s moderation set raises on a record; `None` if it is no record of that set.
+fn moderation_flags(fields: &Fields) -> Option<Vec<&'static str>> {
+    const FLAGS: [&str; 8] = ["S", "H", "V", "HR", "SH", "S3", "H2", "V2"];
+    if !FLAGS.iter().any(|flag| fields.contains_key(*flag)) || fields.contains_key("label") {
+        return None;
+    }
+    let raised = |flag: &&str| match fields.get(*flag) {
+        Some(Value::Number(number)) => number.as_f64().is_some_and(|number| number > 0.0),
+        Some(Value::Bool(raised)) => *raised,
+        _ => false,
+    };
+    Some(FLAGS.into_iter().filter(raised).collect())
+}
+
+/// A list of codes, or one text with commas; `None` for nothing at all.
+fn hazards_of(key: &str, value: &Value) -> Result<Option<BTreeSet<Hazard>>, String> {
+    let codes: Vec<String> = match value {
+        Value::Null => return Ok(None),
+        Value::String(text) => {
+            text.split(',').map(|code| code.trim().to_owned()).filter(|code| !code.is_empty()).collect()
+        }
+        Value::Array(codes) => codes.iter().map(|code| code.as_str().unwrap_or_default().to_owned()).collect(),
+        other => return Err(format!("{key}: found {}, expected codes S1 to S14", describe(other))),
+    };
+    let hazard = |code: &String| {
+        let shown = if code.len() <= 8 { format!("{code:?}") } else { "a long text".to_owned() };
+        hazards::parse(code).ok_or_else(|| format!("{key}: found {shown}, allowed: S1 to S14"))
+    };
+    codes.iter().map(hazard).collect::<Result<_, _>>().map(Some)
+}
+
+/// A text, number or flag as it is written.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.trim().to_owned()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+/// The file's name up to its first dot.
+fn source_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.split('.').next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(name: &str, text: &str, labels: Labels, fields: Option<&str>) -> Result<Vec<LabelledRow>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let fields = fields.map(|fields| {
+            let mut fields: LabelledFields = fields.parse().unwrap();
+            fields.unsafe_values = vec!["0".to_owned()];
+            fields
+        });
+        load_labelled(&path, labels, fields.as_ref())
+            .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+    }
+
+    fn codes(row: &LabelledRow) -> Option<String> {
+        let codes: Vec<_> = row.hazards.as_ref()?.iter().map(ToString::to_string).collect();
+        Some(codes.join(","))
+    }
+
+    #[test]
+    fn flags_of_the_moderation_set_become_hazards() {
+        let text = "{\"prompt\": \"a\", \"S\": 0, \"H\": 1, \"V2\": 1}\n{\"prompt\": \"b\", \"S\": 0}\n{\"prompt\": \"c\", \"HR\": 1}\n";
+        let rows = load("samples.jsonl", text, Labels::Told, None).unwrap();
+        let found: Vec<_> = rows.iter().map(|row| (row.is_unsafe, codes(row))).collect();
+        let expected = [(true, Some("S1,S10".to_owned())), (false, Some(String::new())), (true, None)];
+        assert_eq!(found, expected);
+        assert_eq!(rows[0].row.messages, [ChatMessage::new(Role::User, "a")]);
+        assert_eq!((rows[0].source.as_str(), rows[0].row.label), ("samples", Some(RowLabel::Unsafe)));
+    }
+
+    #[test]
+    fn rows_carry_their_own_label_and_hazards() {
+        let text = r#"[{"prompt": "a", "response": "b", "label": "unsafe", "hazards": ["S9", "S2"]},
+                       {"messages": [{"role": "user", "content": "c"}], "label": "safe"},
+                       {"instruction": "d", "output": "e", "label": "unsafe", "hazards": "S14"}]"#;
+        let rows = load("own.json", text, Labels::Told, None).unwrap();
+        assert_eq!(
+            rows.iter().map(codes).collect::<Vec<_>>(),
+            [Some("S2,S9".into()), Some(String::new()), Some("S14".into())]
+        );
+        assert_eq!(rows.iter().map(|row| row.row.response().is_some()).collect::<Vec<_>>(), [true, false, true]);
+    }
+
+    #[test]
+    fn keys_can_be_named_and_a_file_can_be_all_of_one_kind() {
+        let text = r#"[{"question_en": "a", "response_en": "b", "acceptable?": 0}, {"question_en": "c", "response_en": "d", "acceptable?": 1}]"#;
+        let fields = "prompt=question_en,response=response_en,label=acceptable?";
+        let rows = load("square.json", text, Labels::Told, Some(fields)).unwrap();
+        assert_eq!(rows.iter().map(|row| row.is_unsafe).collect::<Vec<_>>(), [true, false]);
+        let rows =
+            load("rows.json", r#"[{"prompt": "a", "response": "b"}]"#, Labels::All(RowLabel::Safe), None).unwrap();
+        assert!(!rows[0].is_unsafe);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_without_any_text() {
+        let told = |text: &str| load("rows.json", text, Labels::Told, None).unwrap_err();
+        let error = told(r#"[{"prompt": "secret", "response": "b"}]"#);
+        assert!(error.starts_with("rows.json, item 1: missing key label") && !error.contains("secret"), "{error}");
+        let error = told(r#"[{"prompt": "secret", "label": "unsafe", "hazards": "S15"}]"#);
+        assert_eq!(error, "rows.json, item 1: hazards: found \"S15\", allowed: S1 to S14");
+        let error = load("a.json", r#"[{"b": "c"}]"#, Labels::Told, Some("prompt=question,label=x")).unwrap_err();
+        assert_eq!(error, "a.json, item 1: missing key question; found: b");
+        assert!("response=a".parse::<LabelledFields>().unwrap_err().contains("prompt is missing"));
+        assert!("prompt=a,verdict=b".parse::<LabelledFields>().unwrap_err().contains("allowed: prompt, response"));
+    }
+}

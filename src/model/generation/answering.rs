@@ -1,0 +1,137 @@
+//! Short answers to questions that begin alike, and how likely they begin with given tokens: what guards need.
+//!
+//! On the CPU each question is computed alone, behind tokens that all questions share, so an answer does not depend on what
+//! else is asked, to the last bit.
+
+use std::collections::BTreeMap;
+
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use tch::{Device, Kind, Tensor};
+
+use super::{Batch, GenerationSettings, Picker, Row};
+use crate::{
+    lora::LoraRef,
+    model::{BaseModel, ChatTokenizer, Result, transformer::Transformer},
+};
+
+/// Questions side by side where they are not computed alone.
+const QUESTIONS_A_BATCH: usize = 16;
+
+/// Tokens that many questions begin with, computed: queries, keys and values of each layer, rotated.
+///
+/// # Shapes
+///
+/// `[tokens, columns]` each
+pub(crate) struct Opening {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) qkv: Vec<Tensor>,
+}
+
+impl Opening {
+    pub(super) fn compute(model: &Transformer, ids: &[u32]) -> Result<Self> {
+        let mut qkv = Vec::new();
+        let packed = model.pack(&[ids], false)?;
+        let mut keep = |_: usize, layer: &Tensor| {
+            qkv.push(layer.shallow_clone());
+            Ok(())
+        };
+        let _ = model.forward(&packed, Some(&mut keep))?;
+        Ok(Self { ids: ids.to_vec(), qkv })
+    }
+}
+
+/// What is asked.
+pub(crate) struct Questions<'q> {
+    /// Questions, as prompts.
+    pub(crate) prompts: &'q [Vec<u32>],
+    /// Tokens that questions may begin with; each question takes the first that it begins with whole.
+    pub(crate) openings: &'q [Vec<u32>],
+    /// Tokens whose probabilities are wanted.
+    pub(crate) words: [u32; 2],
+    /// Tokens of the longest answer.
+    pub(crate) longest_answer: usize,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answered {
+    /// Its text, decoded greedily.
+    pub(crate) text: String,
+    /// Probability, over the whole vocabulary, that each word is the first token that is no white space.
+    pub(crate) probabilities: [f64; 2],
+}
+
+/// Answers each question, in their order.
+///
+/// # Errors
+///
+/// As [`generate`](super::generate).
+pub(crate) fn answer(
+    model: &BaseModel,
+    tokenizer: &ChatTokenizer,
+    adapter: Option<LoraRef>,
+    questions: &Questions,
+    cancel: &fedward_actors::CancelFlag,
+) -> Result<Vec<Answered>> {
+    let _no_grad = tch::no_grad_guard();
+    let prompts = questions.prompts;
+    let side_by_side = if model.device() == Device::Cpu { 1 } else { QUESTIONS_A_BATCH };
+    let settings = GenerationSettings {
+        max_new_tokens: questions.longest_answer,
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: None,
+        batch_size: side_by_side,
+        stop_ids: tokenizer.stop_ids().to_vec(),
+    };
+    let picker = Picker::new(&settings)?;
+    let model = Transformer::new(model, adapter, cancel)?;
+    model.check_rows(prompts.iter().map(Vec::as_slice))?;
+    let mut answers: Vec<Option<Vec<u32>>> = vec![None; prompts.len()];
+    let mut probabilities = vec![[0.0; 2]; prompts.len()];
+    for (opening, members) in by_opening(questions) {
+        let opening = opening.map(|opening| Opening::compute(&model, opening)).transpose()?;
+        for members in members.chunks(side_by_side) {
+            // Greedy decoding draws nothing.
+            let rng = || ChaCha8Rng::seed_from_u64(0);
+            let rows = members.iter().map(|&prompt| Row::new(prompt, &prompts[prompt], rng())).collect();
+            let opening = opening.as_ref();
+            let mut watch = |row: &Row, logits: &Tensor| {
+                if tokenizer.decode(&row.ids)?.trim().is_empty() {
+                    probabilities[row.prompt] = probabilities_of(questions.words, logits)?;
+                }
+                Ok(())
+            };
+            let batch = Batch { model: &model, picker: &picker, settings: &settings, rows, prompts, opening };
+            batch.run(&mut watch, &mut |row| answers[row.prompt] = Some(row.ids))?;
+        }
+    }
+    let answered = |(ids, probabilities): (Option<Vec<u32>>, [f64; 2])| {
+        Ok(Answered { text: tokenizer.decode(&ids.unwrap_or_default())?, probabilities })
+    };
+    answers.into_iter().zip(probabilities).map(answered).collect()
+}
+
+/// The questions by what they begin with, short ones first.
+fn by_opening<'q>(questions: &Questions<'q>) -> BTreeMap<Option<&'q [u32]>, Vec<usize>> {
+    let mut groups: BTreeMap<Option<&[u32]>, Vec<usize>> = BTreeMap::new();
+    let mut order: Vec<usize> = (0..questions.prompts.len()).collect();
+    order.sort_by_key(|&prompt| questions.prompts[prompt].len());
+    for prompt in order {
+        let ids = &questions.prompts[prompt];
+        // The last token of a question is computed for its answer.
+        let fits = |opening: &&Vec<u32>| !opening.is_empty() && opening.len() < ids.len() && ids.starts_with(opening);
+        let opening = questions.openings.iter().find(fits).map(Vec::as_slice);
+        groups.entry(opening).or_default().push(prompt);
+    }
+    groups
+}
+
+/// # Shapes
+///
+/// `logits`: `[vocab_size]`
+fn probabilities_of(words: [u32; 2], logits: &Tensor) -> Result<[f64; 2]> {
+    let probabilities = logits.f_to_kind(Kind::Double)?.f_softmax(-1, None::<Kind>)?;
+    let [first, second] = words.map(|word| probabilities.f_double_value(&[i64::from(word)]));
+    Ok([first?, second?])
+}
