@@ -1,6 +1,8 @@
-//! The two operating-system calls of fedward that Rust cannot check.
+//! What Rust cannot check: two operating-system calls, and kernels that work on tensors in memory.
 //!
 //! Every other crate forbids `unsafe`. What needs it is here, each with the reason why it is sound.
+
+pub mod kernels;
 
 use std::{fs::File, io, path::Path};
 

@@ -1,10 +1,11 @@
 //! Causal grouped-query attention over packed rows, forward and backward.
 
+use fedward_native::kernels::{self, AttentionShape};
 use tch::{Device, Kind, Tensor};
 
 use super::{
     ModelConfig, Result, Span,
-    packing::{AttentionGroup, PackedRows},
+    packing::{Attention, AttentionGroup, PackedRows},
 };
 
 /// Widths of queries, keys and values inside one packed projection.
@@ -27,6 +28,28 @@ impl Heads {
             width: config.head_dim,
             scale: 1.0 / config.design.query_pre_attn_scalar.unwrap_or(config.head_dim as f64).sqrt(),
             softcap: config.design.attn_logit_softcapping,
+        }
+    }
+
+    /// Whether kernels can attend to rows of up to `longest` tokens: without bounds of scores, and where no layer's window
+    /// ends within a row.
+    pub(crate) fn have_kernels(self, longest: usize, config: &ModelConfig, device: Device, kind: Kind) -> bool {
+        let windowed = config.design.sliding.as_ref().is_some_and(|sliding| sliding.window < longest);
+        kernels::available()
+            && device == Device::Cpu
+            && matches!(kind, Kind::Float | Kind::BFloat16)
+            && self.softcap.is_none()
+            && self.width % 16 == 0
+            && !windowed
+    }
+
+    /// How a kernel finds heads in a projection.
+    const fn shape(self) -> AttentionShape {
+        AttentionShape {
+            queries: self.queries as usize,
+            key_values: self.key_values as usize,
+            width: self.width as usize,
+            scale: self.scale as f32,
         }
     }
 
@@ -136,25 +159,41 @@ impl Heads {
     }
 }
 
-/// Softmax of the scores of each group, kept for the backward pass.
-pub(crate) type Probabilities = Vec<Tensor>;
+/// What the backward pass needs of the softmax.
+pub(crate) enum Softmax {
+    /// Logarithms of its sums, where a kernel computes the rest again.
+    ///
+    /// # Shapes
+    ///
+    /// `[tokens, queries]`
+    LogSums(Tensor),
+    /// The probabilities of each group.
+    Probabilities(Vec<Tensor>),
+}
 
 /// Attends within each row.
 ///
 /// # Shapes
 ///
 /// `qkv`: `[tokens, columns]`, rotated → `[tokens, query_columns]`.
-pub(crate) fn attend(heads: Heads, qkv: &Tensor, packed: &PackedRows, span: Span) -> Result<(Tensor, Probabilities)> {
+pub(crate) fn attend(heads: Heads, qkv: &Tensor, packed: &PackedRows, span: Span) -> Result<(Tensor, Softmax)> {
+    let groups = match &packed.attention {
+        Attention::Groups(groups) => groups,
+        Attention::Segments(segments) => {
+            let (output, log_sums) = kernels::attend(qkv, heads.shape(), segments);
+            return Ok((output, Softmax::LogSums(log_sums)));
+        }
+    };
     let output = Tensor::f_empty([qkv.size()[0], heads.query_columns()], (qkv.kind(), qkv.device()))?;
-    let mut kept = Vec::with_capacity(packed.groups.len());
-    for group in &packed.groups {
+    let mut kept = Vec::with_capacity(groups.len());
+    for group in groups {
         let Operands { query, key, value } = Operands::gather(heads, qkv, group)?;
         let probabilities = heads.scores(&query, &key, group.mask(span))?.f_softmax(-1, None::<Kind>)?;
         let attended = probabilities.f_bmm(&value)?;
         output.f_narrow(0, group.start, group.tokens)?.f_copy_(&unpad(heads, group, &attended)?)?;
         kept.push(probabilities);
     }
-    Ok((output, kept))
+    Ok((output, Softmax::Probabilities(kept)))
 }
 
 /// Gradient of [`attend`] with respect to `qkv`.
@@ -166,11 +205,18 @@ pub(crate) fn attend_backward(
     heads: Heads,
     grad: &Tensor,
     qkv: &Tensor,
-    kept: &Probabilities,
+    kept: &Softmax,
     packed: &PackedRows,
 ) -> Result<Tensor> {
+    let (groups, kept) = match (&packed.attention, kept) {
+        (Attention::Segments(segments), Softmax::LogSums(log_sums)) => {
+            return Ok(kernels::attend_backward(grad, qkv, log_sums, heads.shape(), segments));
+        }
+        (Attention::Groups(groups), Softmax::Probabilities(kept)) => (groups, kept),
+        _ => unreachable!("the backward pass is of the same rows as the forward pass"),
+    };
     let output = Tensor::f_empty(qkv.size(), (qkv.kind(), qkv.device()))?;
-    for (group, probabilities) in packed.groups.iter().zip(kept) {
+    for (group, probabilities) in groups.iter().zip(kept) {
         let Operands { query, key, value } = Operands::gather(heads, qkv, group)?;
         let grad = pad_grad(heads, group, grad)?;
         let grad_value = probabilities.f_transpose(1, 2)?.f_bmm(&grad)?;

@@ -1,5 +1,6 @@
 //! The output head and the loss, on response tokens alone and a few at a time.
 
+use fedward_native::kernels;
 use tch::{Kind, Tensor};
 
 use super::{
@@ -8,7 +9,7 @@ use super::{
 };
 
 /// Logits computed at a time: at most this many tokens × vocabulary.
-const CHUNK_TOKENS: i64 = 128;
+const CHUNK_TOKENS: i64 = 256;
 
 /// Which hidden states predict which tokens.
 pub(crate) struct Predictions {
@@ -77,22 +78,11 @@ impl ResponseLoss {
         while start < count {
             model.check_cancelled()?;
             let length = CHUNK_TOKENS.min(count - start);
-            let targets = predictions.targets.f_narrow(0, start, length)?.f_unsqueeze(1)?;
-            let logits = model.logits(&normed.f_narrow(0, start, length)?)?;
-            let slope = if with_gradient { model.logits_slope(&logits)? } else { None };
-            let mut log_probabilities = logits.f_log_softmax(-1, None::<Kind>)?;
-            drop(logits);
-            let chosen = log_probabilities.f_gather(1, &targets, false)?.f_squeeze_dim(1)?.f_neg()?;
-            losses.extend(Vec::<f32>::try_from(chosen)?);
-            if let Some(gradient) = &gradient {
-                // The gradient of −log softmax is the distribution minus the target's one-hot vector.
-                let mut grad_logits = log_probabilities.f_exp_()?;
-                let ones = Tensor::f_full([length, 1], -1.0, (grad_logits.kind(), grad_logits.device()))?;
-                let mut grad_logits = grad_logits.f_scatter_add_(1, &targets, &ones)?;
-                if let Some(slope) = slope {
-                    let _ = grad_logits.f_mul_(&slope)?;
-                }
-                let grad_logits = grad_logits.f_to_kind(model.kind)?;
+            let targets = predictions.targets.f_narrow(0, start, length)?;
+            let normed = normed.f_narrow(0, start, length)?;
+            let (chunk, grad_logits) = losses_of(model, &normed, &targets, with_gradient)?;
+            losses.extend(chunk);
+            if let (Some(gradient), Some(grad_logits)) = (&gradient, grad_logits) {
                 gradient.f_narrow(0, start, length)?.f_copy_(&grad_logits.f_mm(&model.weights.head)?)?;
             }
             start += length;
@@ -121,4 +111,42 @@ impl ResponseLoss {
         norm_backward(&mut selected, grad_normed, &tape, &model.weights.norm)?;
         Ok(grad.f_index_add_(0, &predictions.indices, &selected)?)
     }
+}
+
+/// Negative log-likelihoods of targets, and their gradient with respect to the logits.
+///
+/// # Shapes
+///
+/// `normed`: `[targets, hidden]`, `targets`: `[targets]` → `[targets]`, `[targets, vocab_size]`.
+fn losses_of(
+    model: &Transformer,
+    normed: &Tensor,
+    targets: &Tensor,
+    with_gradient: bool,
+) -> Result<(Vec<f32>, Option<Tensor>)> {
+    if model.config.design.final_logit_softcapping.is_none() && kernels::fits(normed) {
+        let logits = model.unbounded_logits(normed)?;
+        if kernels::fits(&logits) {
+            let losses = kernels::cross_entropy(&logits, &Vec::<i64>::try_from(targets)?, with_gradient);
+            return Ok((losses, with_gradient.then_some(logits)));
+        }
+    }
+    let targets = targets.f_unsqueeze(1)?;
+    let logits = model.logits(normed)?;
+    let slope = if with_gradient { model.logits_slope(&logits)? } else { None };
+    let mut log_probabilities = logits.f_log_softmax(-1, None::<Kind>)?;
+    drop(logits);
+    let chosen = log_probabilities.f_gather(1, &targets, false)?.f_squeeze_dim(1)?.f_neg()?;
+    let losses = Vec::<f32>::try_from(chosen)?;
+    if !with_gradient {
+        return Ok((losses, None));
+    }
+    // The gradient of −log softmax is the distribution minus the target's one-hot vector.
+    let mut grad_logits = log_probabilities.f_exp_()?;
+    let ones = Tensor::f_full(targets.size(), -1.0, (grad_logits.kind(), grad_logits.device()))?;
+    let mut grad_logits = grad_logits.f_scatter_add_(1, &targets, &ones)?;
+    if let Some(slope) = slope {
+        let _ = grad_logits.f_mul_(&slope)?;
+    }
+    Ok((losses, Some(grad_logits.f_to_kind(model.kind)?)))
 }

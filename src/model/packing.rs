@@ -1,8 +1,9 @@
 //! Rows of different lengths on one axis: no padding in any linear layer, and a prefix that all rows share only once.
 
+use fedward_native::kernels::Segment;
 use tch::{Device, Kind, Tensor};
 
-use super::{ModelConfig, ModelError, Result, Span, rope::Rotations};
+use super::{ModelConfig, ModelError, Result, Span, attention::Heads, rope::Rotations};
 
 /// A prefix shorter than this is not worth an attention group of its own.
 const SHORTEST_SHARED_PREFIX: usize = 4;
@@ -12,7 +13,7 @@ const MAX_GROUP_SCORES: i64 = 1 << 24;
 
 /// Rows laid out one after another: first the tokens that all rows begin with, then each row's own tokens.
 ///
-/// Every layer but attention treats tokens alone, so it sees them packed. Attention works on [`AttentionGroup`]s.
+/// Every layer but attention treats tokens alone, so it sees them packed. Attention works on [`Attention`].
 pub(crate) struct PackedRows {
     /// Token ids.
     ///
@@ -23,13 +24,21 @@ pub(crate) struct PackedRows {
     /// Rotation of each token.
     pub(crate) rotations: Rotations,
     /// Which tokens attend to which.
-    pub(crate) groups: Vec<AttentionGroup>,
+    pub(crate) attention: Attention,
     /// Tokens that all rows share.
     prefix: usize,
     /// Where each row's own tokens begin on the packed axis.
     starts: Vec<usize>,
     /// Tokens of each row, the shared ones included.
     lengths: Vec<usize>,
+}
+
+/// Which tokens attend to which.
+pub(crate) enum Attention {
+    /// Row by row, where there are kernels for it.
+    Segments(Vec<Segment>),
+    /// Rows of similar length together, for libtorch.
+    Groups(Vec<AttentionGroup>),
 }
 
 /// Rows of similar length, whose attention is computed together.
@@ -114,30 +123,42 @@ impl PackedRows {
         device: Device,
         kind: Kind,
     ) -> Result<Self> {
-        let (mut ids, mut positions, mut groups) = (Vec::new(), Vec::new(), Vec::new());
-        if prefix > 0 && !is_computed {
+        let (mut ids, mut positions) = (Vec::new(), Vec::new());
+        let computes_prefix = prefix > 0 && !is_computed;
+        if computes_prefix {
             ids.extend(rows.iter().take(1).flat_map(|row| &row[..prefix]).map(|&id| i64::from(id)));
             positions.extend(0..prefix);
-            groups.push(AttentionGroup::new(0, &[prefix], 0, config, device, kind)?);
         }
         let left_out = if is_computed { prefix } else { 0 };
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|&row| std::cmp::Reverse(rows[row].len()));
         let mut starts = vec![0; rows.len()];
-        for members in group_by_length(&order, rows, prefix, config.num_attention_heads) {
-            let start = left_out + ids.len();
-            for &row in members {
-                starts[row] = left_out + ids.len();
-                ids.extend(rows[row][prefix..].iter().map(|&id| i64::from(id)));
-                positions.extend(prefix..rows[row].len());
-            }
-            let own: Vec<usize> = members.iter().map(|&row| rows[row].len() - prefix).collect();
-            groups.push(AttentionGroup::new(start, &own, prefix, config, device, kind)?);
+        for &row in &order {
+            starts[row] = left_out + ids.len();
+            ids.extend(rows[row][prefix..].iter().map(|&id| i64::from(id)));
+            positions.extend(prefix..rows[row].len());
         }
+        let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+        let attention = if Heads::new(config).have_kernels(longest, config, device, kind) {
+            let shared = computes_prefix.then_some(Segment { start: 0, tokens: prefix, prefix: 0 });
+            let own = |&row: &usize| Segment { start: starts[row], tokens: rows[row].len() - prefix, prefix };
+            Attention::Segments(shared.into_iter().chain(order.iter().map(own)).collect())
+        } else {
+            let mut groups = Vec::new();
+            if computes_prefix {
+                groups.push(AttentionGroup::new(0, &[prefix], 0, config, device, kind)?);
+            }
+            for members in group_by_length(&order, rows, prefix, config.num_attention_heads) {
+                let own: Vec<usize> = members.iter().map(|&row| rows[row].len() - prefix).collect();
+                let start = members.first().map_or(0, |&row| starts[row]);
+                groups.push(AttentionGroup::new(start, &own, prefix, config, device, kind)?);
+            }
+            Attention::Groups(groups)
+        };
         Ok(Self {
             ids: Tensor::f_from_slice(&ids)?.f_to_device(device)?,
             rotations: Rotations::new(config, &positions, device, kind)?,
-            groups,
+            attention,
             prefix,
             starts,
             lengths: rows.iter().map(|row| row.len()).collect(),

@@ -2,6 +2,7 @@
 
 use std::f64::consts::TAU;
 
+use fedward_native::kernels;
 use tch::{Device, Kind, Tensor};
 
 use super::{Llama3RopeScaling, ModelConfig, Result, RopeScaling, Span, YarnRopeScaling};
@@ -85,6 +86,10 @@ impl Rotation {
 
     fn rotate(&self, states: &Tensor, heads: i64, sin: &Tensor, neg_sin: &Tensor) -> Result<()> {
         let (tokens, half) = (self.cos.size()[0], self.cos.size()[2]);
+        if kernels::fits(states) && kernels::fits(&self.cos) {
+            kernels::rotate(states, heads as usize, &self.cos, sin);
+            return Ok(());
+        }
         let halves = states.f_narrow(1, 0, heads * half * 2)?.f_view([tokens, heads, 2, half])?;
         let (mut first, mut second) = (halves.f_select(2, 0)?, halves.f_select(2, 1)?);
         let rotated_first = first.f_mul(&self.cos)?.f_addcmul_(&second, neg_sin)?;

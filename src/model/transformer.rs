@@ -4,11 +4,12 @@
 //! differentiation would keep and compute is not needed. No operation here records gradients.
 
 use fedward_actors::CancelFlag;
+use fedward_native::kernels;
 use tch::{Device, Kind, Tensor};
 
 use super::{
     Activation, BaseModel, EmbeddingScale, ModelConfig, ModelError, Result,
-    attention::{Heads, Probabilities, attend, attend_backward},
+    attention::{Heads, Softmax, attend, attend_backward},
     base_model::{LayerWeights, Weights},
     frozen::FrozenLinear,
     generation::answering::Opening,
@@ -57,7 +58,7 @@ struct LayerTape {
     query_key_norm: Option<NormTape>,
     /// Rotated.
     qkv: Tensor,
-    probabilities: Probabilities,
+    softmax: Softmax,
     output_lora: Option<LoraTape>,
     attention_post_norm: Option<NormTape>,
     mlp_norm: NormTape,
@@ -248,7 +249,7 @@ impl<'a> Transformer<'a> {
         if let Some(sink) = around.sink.as_mut() {
             sink(index, &qkv)?;
         }
-        let (attended, probabilities) = attend(self.heads, &qkv, packed, span)?;
+        let (attended, softmax) = attend(self.heads, &qkv, packed, span)?;
         let attended = around.without_opening(attended)?;
         let branch = Branch { weight: &layer.output, post_norm: layer.attention_post_norm.as_ref() };
         let (after_attention, output_lora, attention_post_norm) =
@@ -267,7 +268,7 @@ impl<'a> Transformer<'a> {
             qkv_lora,
             query_key_norm,
             qkv,
-            probabilities,
+            softmax,
             output_lora,
             attention_post_norm,
             mlp_norm,
@@ -327,7 +328,7 @@ impl<'a> Transformer<'a> {
             let adapter = adapted(LinearGroup::Output);
             let grad_attended =
                 linear_backward(&grad_output, &layer.output, adapter, kept.output_lora.as_ref(), grads)?;
-            let grad_qkv = attend_backward(self.heads, &grad_attended, &kept.qkv, &kept.probabilities, packed)?;
+            let grad_qkv = attend_backward(self.heads, &grad_attended, &kept.qkv, &kept.softmax, packed)?;
             packed.rotations.of(self.config.design.span(index)).apply_backward(&grad_qkv, self.heads.rotated())?;
             self.query_key_norm_backward(&grad_qkv, layer, kept.query_key_norm.as_ref())?;
             if index == 0 {
@@ -407,6 +408,10 @@ impl<'a> Transformer<'a> {
     /// `states`: `[tokens, hidden]`, `weight`: `[hidden]` → `[tokens, hidden]`; of heads `[tokens, heads, head_dim]`,
     /// `[heads, head_dim]` → `[tokens, heads, head_dim]`.
     pub(crate) fn norm(&self, states: &Tensor, weight: &Tensor) -> Result<(Tensor, NormTape)> {
+        if weight.dim() == 1 && kernels::fits(states) {
+            let (normed, output, inverse_rms) = kernels::rms_norm(states, weight, self.config.rms_norm_eps);
+            return Ok((output, NormTape { normed, inverse_rms }));
+        }
         let width = weight.size().last().copied().unwrap_or(1);
         let mut length = states.f_norm_scalaropt_dim_dtype(2.0, [-1_i64].as_slice(), true, Kind::Float)?;
         let inverse_rms = length
@@ -434,11 +439,20 @@ impl<'a> Transformer<'a> {
     ///
     /// `normed`: `[tokens, hidden]`, after the final norm → `[tokens, vocab_size]`.
     pub(crate) fn logits(&self, normed: &Tensor) -> Result<Tensor> {
-        let mut logits = product(normed, &self.weights.head)?.f_to_kind(Kind::Float)?;
+        let mut logits = self.unbounded_logits(normed)?.f_to_kind(Kind::Float)?;
         if let Some(cap) = self.config.design.final_logit_softcapping {
             logits = logits.f_mul_scalar_(1.0 / cap)?.f_tanh_()?.f_mul_scalar_(cap)?;
         }
         Ok(logits)
+    }
+
+    /// Logits before they are bounded, in the kind of the states.
+    ///
+    /// # Shapes
+    ///
+    /// As [`Transformer::logits`].
+    pub(crate) fn unbounded_logits(&self, normed: &Tensor) -> Result<Tensor> {
+        product(normed, &self.weights.head)
     }
 
     /// Derivative of each logit with respect to what it was before it was bounded, where it was.
@@ -577,6 +591,12 @@ pub(crate) fn norm_backward(
     tape: &NormTape,
     weight: &Tensor,
 ) -> Result<()> {
+    // A tape of libtorch's has inverses in the kind of the states.
+    let fits = kernels::fits(grad) && kernels::fits(&grad_output) && kernels::fits(&tape.normed);
+    if weight.dim() == 1 && fits && tape.inverse_rms.kind() == Kind::Float {
+        kernels::rms_norm_backward(grad, &grad_output, &tape.normed, &tape.inverse_rms, weight);
+        return Ok(());
+    }
     let mut grad_normed = grad_output.f_mul_(weight)?;
     let along = grad_normed.f_mul(&tape.normed)?.f_mean_dim([-1_i64].as_slice(), true, None::<Kind>)?.f_neg_()?;
     let across = grad_normed.f_addcmul_(&tape.normed, &along)?;
@@ -618,6 +638,9 @@ impl Activation {
 ///
 /// `[tokens, 2 × intermediate]` → `[tokens, intermediate]`
 fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
+    if activation == Activation::Silu && gate_fits(gate_up) {
+        return Ok(kernels::silu_gated(gate_up));
+    }
     let [gate, up] = halves(gate_up)?;
     Ok(activation.apply(&gate)?.f_mul_(&up)?)
 }
@@ -628,6 +651,9 @@ fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
 ///
 /// `gate_up`: `[tokens, 2 × intermediate]`, `grad`: `[tokens, intermediate]` → `[tokens, 2 × intermediate]`.
 fn gated_backward(gate_up: &Tensor, mut grad: Tensor, activation: Activation) -> Result<Tensor> {
+    if activation == Activation::Silu && gate_fits(gate_up) && kernels::fits(&grad) {
+        return Ok(kernels::silu_gated_backward(gate_up, &grad));
+    }
     let output = Tensor::f_empty(gate_up.size(), (gate_up.kind(), gate_up.device()))?;
     let [gate, up] = halves(gate_up)?;
     let [grad_gate, grad_up] = halves(&output)?;
@@ -635,6 +661,11 @@ fn gated_backward(gate_up: &Tensor, mut grad: Tensor, activation: Activation) ->
     let grad = grad.f_mul_(&up)?;
     activation.apply_backward(&gate, &grad, &grad_gate)?;
     Ok(output)
+}
+
+/// Whether a kernel can take both halves.
+fn gate_fits(gate_up: &Tensor) -> bool {
+    kernels::fits(gate_up) && gate_up.size()[1] % 32 == 0
 }
 
 fn halves(fused: &Tensor) -> Result<[Tensor; 2]> {

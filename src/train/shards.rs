@@ -56,7 +56,8 @@ impl<'a> Shards<'a> {
             ));
         }
         let token_weight = 1.0 / total as f64;
-        let sums = self.each_part(batch, |trainer, part| accumulate(trainer, part, token_weight, pass_tokens))?;
+        let batch = balanced(batch, 1 + self.others.len());
+        let sums = self.each_part(&batch, |trainer, part| accumulate(trainer, part, token_weight, pass_tokens))?;
         Ok(-sums.iter().sum::<f64>() * token_weight)
     }
 
@@ -104,6 +105,22 @@ impl<'a> Shards<'a> {
         }
         Ok(())
     }
+}
+
+/// The rows of a batch in an order that gives each part about as many tokens: the parts wait for one another.
+fn balanced<'r>(batch: &[Weighed<'r>], parts: usize) -> Vec<Weighed<'r>> {
+    let rooms: Vec<usize> = batch.chunks(batch.len().div_ceil(parts).max(1)).map(<[_]>::len).collect();
+    let mut longest_first = batch.to_vec();
+    longest_first.sort_by_key(|weighed| std::cmp::Reverse(weighed.row.ids.len()));
+    let mut rows: Vec<Vec<Weighed>> = vec![Vec::new(); rooms.len()];
+    let mut tokens = vec![0; rooms.len()];
+    for weighed in longest_first {
+        let with_room = (0..rooms.len()).filter(|&part| rows[part].len() < rooms[part]);
+        let Some(part) = with_room.min_by_key(|&part| tokens[part]) else { break };
+        tokens[part] += weighed.row.ids.len();
+        rows[part].push(weighed);
+    }
+    rows.concat()
 }
 
 /// Accumulates the gradient of a part, pass by pass, and returns the weighted sum of its log-likelihoods.
