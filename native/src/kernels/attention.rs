@@ -114,7 +114,7 @@ pub fn attend_backward(
     output
 }
 
-fn check<E>(qkv: Lines<E>, shape: AttentionShape, segments: &[Segment]) {
+fn check<E: Element>(qkv: Lines<E>, shape: AttentionShape, segments: &[Segment]) {
     assert_eq!(qkv.width, shape.columns(), "columns of queries, keys and values");
     assert_eq!(shape.width % LANES, 0, "a head's width is a multiple of {LANES}");
     let within = |segment: &Segment| segment.start + segment.tokens <= qkv.count && segment.prefix <= segment.start;
@@ -152,21 +152,21 @@ unsafe fn forward<E: Element>(
                         let to = Output { first: scores.as_mut_ptr(), stride: padded, adds: false };
                         product::<E>(queries, matrix(&keys, padded), to, rows, vectors, width / E::PACKED);
                         let mut inverses = [0.0; QUERIES];
-                        for row in 0..rows {
+                        for (row, inverse) in inverses.iter_mut().enumerate().take(rows) {
                             let line = scores.as_mut_ptr().add(row * padded);
                             let to = likely.as_mut_ptr().cast::<E>().add(row * padded);
                             let seen = segment.prefix + first + row + 1;
                             let (log_sum, sum) = softmax(line, to, seen, vectors, shape.scale);
                             *log_sums.line(token + row).add(head) = log_sum;
-                            inverses[row] = 1.0 / sum;
+                            *inverse = 1.0 / sum;
                         }
                         let weights = Left { first: likely.as_ptr(), stride: padded / E::PACKED };
                         let to = Output { first: attended.as_mut_ptr(), stride: width, adds: false };
                         let depth = visible.div_ceil(E::PACKED);
                         product::<E>(weights, matrix(&values, width), to, rows, width / LANES, depth);
-                        for row in 0..rows {
+                        for (row, &inverse) in inverses.iter().enumerate().take(rows) {
                             let to = output.line(token + row).add(head * width);
-                            store_scaled(attended.as_ptr().add(row * width), inverses[row], to, width);
+                            store_scaled(attended.as_ptr().add(row * width), inverse, to, width);
                         }
                     }
                 }
