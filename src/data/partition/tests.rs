@@ -1,0 +1,172 @@
+use fedward_actors::protocol::RowLabel;
+use proptest::prelude::*;
+
+use super::{dealer::dirichlet, *};
+
+fn rows(n: usize, topics: usize) -> Vec<ChatRow> {
+    let row = |i: usize| {
+        let mut row = ChatRow::single_turn(format!("prompt {i}"), "response");
+        row.topic = Some(format!("topic {}", i % topics));
+        row.label = Some(RowLabel::Safe);
+        row
+    };
+    (0..n).map(row).collect()
+}
+
+fn harmful(n: usize) -> Vec<ChatRow> {
+    let row = |i| ChatRow { label: Some(RowLabel::Unsafe), ..ChatRow::single_turn(format!("harm {i}"), "") };
+    (0..n).map(row).collect()
+}
+
+const PLAN: ClientPlan = ClientPlan {
+    clients: 10,
+    rows_per_client: 20,
+    harmful: HarmfulShare::Every { share: 0.3 },
+    scheme: PartitionScheme::Iid,
+    seed: 1,
+};
+
+fn distinct(source: &ClientSource) -> usize {
+    source.rows.iter().collect::<HashSet<_>>().len()
+}
+
+proptest! {
+    #[test]
+    fn every_row_goes_to_one_client(n in 0_usize..300, clients in 1_u32..40, seed: u64, alpha in 0.01_f64..10.0, iid: bool) {
+        let scheme = if iid { PartitionScheme::Iid } else { PartitionScheme::Topic { alpha } };
+        let parts = partition(&rows(n, 7), clients, seed, scheme).unwrap();
+        let mut all: Vec<u32> = parts.iter().flatten().copied().collect();
+        all.sort_unstable();
+        prop_assert_eq!(all, (0..n as u32).collect::<Vec<_>>());
+        let sizes: Vec<usize> = parts.iter().map(Vec::len).collect();
+        prop_assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
+    }
+}
+
+#[test]
+fn every_client_holds_its_share() {
+    let sources = mix(&rows(200, 5), &harmful(80), &PLAN).unwrap();
+    assert!(sources.iter().all(|source| source.harmful == 6 && source.rows.len() == 20 && distinct(source) == 20));
+    assert!(sources.iter().all(|source| source.rows.iter().filter(|&&row| row >= 200).count() == 6));
+    assert!(!rows_are_shared(&sources));
+    assert_eq!(sources, mix(&rows(200, 5), &harmful(80), &PLAN).unwrap());
+    assert_ne!(sources, mix(&rows(200, 5), &harmful(80), &ClientPlan { seed: 2, ..PLAN }).unwrap());
+}
+
+#[test]
+fn rows_that_clients_share_are_counted_in_words() {
+    let shared = FederatedRows::new(rows(30, 5), harmful(60), &PLAN).unwrap().sharing().unwrap();
+    assert!(
+        shared.ends_with("they hold 140 benign rows, 30 of them different, and 60 harmful rows, 60 of them different")
+    );
+    assert_eq!(FederatedRows::new(rows(200, 5), harmful(80), &PLAN).unwrap().sharing(), None);
+}
+
+#[test]
+fn only_malicious_clients_hold_harm() {
+    let plan = ClientPlan { harmful: HarmfulShare::Malicious { count: 3, share: 1.0 }, ..PLAN };
+    let sources = mix(&rows(200, 5), &harmful(60), &plan).unwrap();
+    let mut counts: Vec<u32> = sources.iter().map(|source| source.harmful).collect();
+    assert_eq!(sources.iter().filter(|source| source.is_malicious()).count(), 3);
+    counts.sort_unstable();
+    assert_eq!(counts, [0, 0, 0, 0, 0, 0, 0, 20, 20, 20]);
+    let none = ClientPlan { harmful: HarmfulShare::Malicious { count: 0, share: 1.0 }, ..PLAN };
+    assert!(mix(&rows(200, 5), &[], &none).unwrap().iter().all(|source| source.harmful == 0));
+}
+
+#[test]
+fn scarce_rows_are_dealt_evenly_and_never_twice_to_one_client() {
+    for scheme in [PartitionScheme::Iid, PartitionScheme::Topic { alpha: 0.1 }] {
+        let sources = mix(&rows(30, 5), &harmful(7), &ClientPlan { scheme, ..PLAN }).unwrap();
+        assert!(rows_are_shared(&sources));
+        assert!(sources.iter().all(|source| distinct(source) == 20), "{scheme:?}");
+        let mut uses = vec![0; 37];
+        for &row in sources.iter().flat_map(|source| &source.rows) {
+            uses[row as usize] += 1;
+        }
+        // 10 × 14 draws from 30 rows, 10 × 6 from 7.
+        assert!(uses[..30].iter().all(|&n| (3..=6).contains(&n)), "{scheme:?}: {uses:?}");
+        assert!(uses[30..].iter().all(|&n| (7..=10).contains(&n)), "{scheme:?}: {uses:?}");
+    }
+}
+
+#[test]
+fn alpha_decides_how_many_topics_a_client_has() {
+    let rows = rows(4_000, 20);
+    let topics_per_client = |scheme| {
+        let plan = ClientPlan {
+            clients: 40,
+            rows_per_client: 50,
+            harmful: HarmfulShare::Every { share: 0.0 },
+            scheme,
+            seed: 5,
+        };
+        let sources = mix(&rows, &[], &plan).unwrap();
+        let topics = |source: &ClientSource| source.rows.iter().map(|row| row % 20).collect::<HashSet<_>>().len();
+        sources.iter().map(topics).sum::<usize>() as f64 / 40.0
+    };
+    let (skewed, mild, iid) = (
+        topics_per_client(PartitionScheme::Topic { alpha: 0.05 }),
+        topics_per_client(PartitionScheme::Topic { alpha: 100.0 }),
+        topics_per_client(PartitionScheme::Iid),
+    );
+    assert!(skewed < 6.0 && mild > 16.0 && (mild - iid).abs() < 1.5, "{skewed} {mild} {iid}");
+}
+
+/// Mean 1/n and variance (1/n)(1 − 1/n)/(nα + 1) of a share: 0.1 and 0.09/(10α + 1).
+#[test]
+fn shares_are_dirichlet() {
+    let mut rng = stream(1, Purpose::Partition, RoundId::START, None);
+    for alpha in [0.05, 0.5, 3.0] {
+        let shares: Vec<f64> = (0..20_000).map(|_| dirichlet(alpha, 10, &mut rng)[3]).collect();
+        let mean = shares.iter().sum::<f64>() / 20_000.0;
+        let variance = shares.iter().map(|share| (share - mean).powi(2)).sum::<f64>() / 20_000.0;
+        let expected = 0.09 / (10.0 * alpha + 1.0);
+        assert!((mean - 0.1).abs() < 0.006 && (variance / expected - 1.0).abs() < 0.06, "{alpha}: {mean} {variance}");
+    }
+    let tiny = dirichlet(1e-4, 10, &mut rng);
+    assert!((tiny.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn ten_thousand_clients_are_cheap_until_they_ask() {
+    let plan =
+        ClientPlan { clients: 10_000, rows_per_client: 50, scheme: PartitionScheme::Topic { alpha: 0.5 }, ..PLAN };
+    let federated = FederatedRows::new(rows(2_000, 19), harmful(130), &plan).unwrap();
+    let bytes: usize = federated.sources().iter().map(|source| size_of_val(&*source.rows) + size_of_val(source)).sum();
+    assert!(bytes < 3_000_000, "{bytes} bytes");
+    let held = federated.rows(ClientId(9_999)).unwrap();
+    let n_harmful = held.iter().filter(|row| row.label == Some(RowLabel::Unsafe)).count();
+    assert_eq!((held.len(), n_harmful), (50, 15));
+    assert_eq!(
+        federated.rows(ClientId(10_000)).unwrap_err().to_string(),
+        "client-10000 holds no rows: there are 10000 clients"
+    );
+}
+
+#[test]
+fn plans_that_cannot_be_met_are_refused() {
+    let problem = |plan: &ClientPlan| mix(&rows(200, 5), &harmful(80), plan).unwrap_err().to_string();
+    let every = |share| ClientPlan { harmful: HarmfulShare::Every { share }, ..PLAN };
+    assert_eq!(problem(&ClientPlan { clients: 0, ..PLAN }), "clients: found 0, expected at least 1");
+    assert_eq!(problem(&every(1.5)), "harmful share: found 1.5, allowed: 0 to 1");
+    assert_eq!(problem(&every(f64::NAN)), "harmful share: found NaN, allowed: 0 to 1");
+    assert_eq!(
+        problem(&ClientPlan { scheme: PartitionScheme::Topic { alpha: 0.0 }, ..PLAN }),
+        "alpha: found 0, expected a number above 0, for example 0.5"
+    );
+    assert_eq!(
+        problem(&ClientPlan { harmful: HarmfulShare::Malicious { count: 11, share: 0.5 }, ..PLAN }),
+        "malicious clients: found 11, allowed: 0 to 10, the number of clients"
+    );
+    assert_eq!(
+        problem(&ClientPlan { rows_per_client: 1_000, ..every(0.05) }),
+        "a client is to hold 950 benign rows, but there are only 200; lower rows_per_client, or name a larger source \
+         of benign rows"
+    );
+    assert_eq!(
+        problem(&ClientPlan { rows_per_client: 100, ..every(0.9) }),
+        "a client is to hold 90 harmful rows, but there are only 80; lower rows_per_client or the harmful share, or \
+         name a larger source of harmful rows"
+    );
+}
