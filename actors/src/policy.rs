@@ -116,7 +116,8 @@ impl GuardPolicy {
         match (self, refusal) {
             _ if !verdict.is_unsafe => Fate::Kept,
             (_, Some(refusal)) => Fate::Replaced(refusal),
-            (Self::Reweight, None) => Fate::Reweighted(1.0 - f64::from(verdict.unsafe_probability)),
+            // `max` makes nothing of a probability that is no number.
+            (Self::Reweight, None) => Fate::Reweighted((1.0 - f64::from(verdict.unsafe_probability)).max(0.0)),
             (Self::Drop | Self::Replace(_), None) => Fate::Filtered,
         }
     }
@@ -269,6 +270,12 @@ mod tests {
             ..GuardCounts::default()
         };
         assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn s_1_nothing_is_left_of_a_row_whose_probability_is_no_number() {
+        let verdict = Verdict { unsafe_probability: f32::NAN, is_unsafe: true, hazards: Vec::new() };
+        assert_eq!(GuardPolicy::Reweight.fate(&verdict, &mut ChaCha8Rng::seed_from_u64(5)), Fate::Reweighted(0.0));
     }
 
     #[test]
