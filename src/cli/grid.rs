@@ -12,7 +12,8 @@ use miette::{IntoDiagnostic, WrapErr, miette};
 
 use super::{
     Ending,
-    run::{Job, SingleRun, StartEvaluations, install_telemetry, until_interrupted},
+    job::{Job, install_telemetry, until_interrupted},
+    single_run::{SingleRun, StartEvaluations},
 };
 use crate::{
     report::{

@@ -7,11 +7,13 @@ mod fetch;
 mod generate;
 mod grid;
 mod guard;
+mod job;
 mod model_args;
 mod prepare;
 mod report;
 mod run;
 mod score;
+mod single_run;
 mod tune;
 
 use std::process::ExitCode;

@@ -1,0 +1,125 @@
+//! What `fedward run` and `fedward grid` share: the work that they do, and how it is told, watched and interrupted.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use fedward_actors::cancel::CancelFlag;
+use miette::{IntoDiagnostic, miette};
+
+use super::Ending;
+use crate::{
+    report::Console,
+    scenario::{self, GuardSection, ScenarioFile},
+    store::Unfinished,
+    telemetry::{Exposure, Telemetry},
+};
+
+/// Where metrics are served unless somebody says otherwise.
+const DEFAULT_METRICS: &str = "127.0.0.1:9464";
+
+/// How long work gets to notice that it was cancelled before the program ends without it.
+const GRACE: Duration = Duration::from_millis(1200);
+
+/// All runs of a scenario file.
+pub(super) struct Job {
+    pub(super) file: ScenarioFile,
+    pub(super) out: PathBuf,
+    pub(super) resume: bool,
+    pub(super) overwrite: bool,
+    pub(super) console: Arc<Console>,
+    pub(super) telemetry: Telemetry,
+    pub(super) metrics: Option<SocketAddr>,
+    pub(super) cancel: CancelFlag,
+}
+
+impl Job {
+    /// The guard that judges responses in all runs: that of the first variant that has one.
+    pub(super) fn judge(&self) -> Option<&GuardSection> {
+        self.file.scenarios.iter().find_map(|scenario| scenario.guard.as_ref())
+    }
+
+    /// What becomes of runs that have not completed. Nothing is lost of one to be resumed that has stored no round.
+    pub(super) fn unfinished(&self) -> Unfinished {
+        if self.overwrite || self.resume { Unfinished::Replace } else { Unfinished::Keep }
+    }
+
+    /// Says what is going to be done and what is taken for granted.
+    pub(super) fn announce(&self) {
+        let Some(scenario) = self.file.scenarios.first() else { return };
+        self.console.line(&scenario.question);
+        let headline: Vec<_> = scenario::headline(&self.file.scenarios)
+            .into_iter()
+            .map(|(name, value)| format!("{name}: {value}"))
+            .collect();
+        self.console.line(&headline.join(" · "));
+        if let Some(address) = self.metrics {
+            self.console.line(&format!("metrics: http://{address}/metrics"));
+        }
+        let mut assumptions: Vec<_> = self.file.scenarios.iter().flat_map(|scenario| &scenario.assumptions).collect();
+        assumptions.sort();
+        assumptions.dedup();
+        for assumption in assumptions {
+            self.console.line(&format!("assumed: {assumption}"));
+        }
+    }
+}
+
+/// Works until it is done or Ctrl-C ends it.
+pub(super) fn until_interrupted(
+    console: &Console,
+    cancel: &CancelFlag,
+    work: impl Future<Output = miette::Result<Ending>> + Send + 'static,
+) -> miette::Result<Ending> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().into_diagnostic()?;
+    let ending = runtime.block_on(async move {
+        let mut work = tokio::spawn(work);
+        tokio::select! {
+            ended = &mut work => ended.into_diagnostic()?,
+            signal = tokio::signal::ctrl_c() => {
+                signal.into_diagnostic()?;
+                cancel.cancel();
+                // The job writes its summary once the federation has let go; work deep inside libtorch is left behind.
+                match tokio::time::timeout(GRACE, work).await {
+                    Ok(ended) => ended.into_diagnostic()?.map(|_| Ending::Interrupted),
+                    Err(_) => Ok(Ending::Interrupted),
+                }
+            }
+        }
+    });
+    console.finish();
+    if matches!(ending, Ok(Ending::Interrupted)) {
+        eprintln!("interrupted; every finished round is stored, --resume goes on from there");
+        // Blocking threads may still be inside libtorch: they end with the process.
+        std::process::exit(i32::from(super::INTERRUPTED));
+    }
+    ending
+}
+
+/// Metrics, and where they are served.
+pub(super) fn install_telemetry(
+    address: Option<&str>,
+    console: &Console,
+) -> miette::Result<(Telemetry, Option<SocketAddr>)> {
+    let parse = |text: &str| {
+        text.parse::<SocketAddr>().map_err(|_| {
+            miette!("--metrics: found {text:?}; expected an address such as {DEFAULT_METRICS}, or \"off\"")
+        })
+    };
+    match address {
+        Some("off") => Ok((Telemetry::new().into_diagnostic()?, None)),
+        Some(address) => {
+            let address = parse(address)?;
+            Ok((Telemetry::install(address, Exposure::Loopback).into_diagnostic()?, Some(address)))
+        }
+        None => {
+            let address = parse(DEFAULT_METRICS)?;
+            match Telemetry::install(address, Exposure::Loopback) {
+                Ok(telemetry) => Ok((telemetry, Some(address))),
+                Err(error) => {
+                    console.line(&format!("metrics are not served: {error} --metrics takes another address"));
+                    Ok((Telemetry::new().into_diagnostic()?, None))
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! One run from preparation to summary.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use fedward_actors::{
+    FederationError, StartState,
+    ports::{Benchmarks, Evaluation, EvaluationScope, PortError},
+    protocol::{Adapter, RoundId},
+    run_federation,
+};
+use miette::IntoDiagnostic;
+use serde_json::{Value, json};
+
+use super::job::Job;
+use crate::{
+    lora::peft,
+    model::ModelError,
+    report::{Observers, RunStatus, StoredRun, Summary, Totals, page},
+    scenario::Scenario,
+    store::{RunDirectory, write_atomically},
+    telemetry::{ProcessMemory, RunInfo},
+    wiring::{Prepared, Progress, SetupError, Workshop, federation_config, ports},
+};
+
+/// What runs of one command share beside the workshop: evaluations of the adapter that they start from, by
+/// [`SingleRun::evaluation_key`].
+pub(super) type StartEvaluations = HashMap<String, Evaluation>;
+
+/// One variant's run.
+pub(super) struct SingleRun<'a> {
+    pub(super) job: &'a Job,
+    pub(super) scenario: &'a Scenario,
+    pub(super) out: &'a Path,
+}
+
+impl SingleRun<'_> {
+    /// Prepares, runs and sums up; no summary if it was interrupted.
+    pub(super) async fn run(
+        &self,
+        workshop: Workshop,
+        mut start_evaluations: StartEvaluations,
+    ) -> miette::Result<(Workshop, StartEvaluations, Option<Summary>)> {
+        if !self.scenario.variant.is_empty() {
+            self.job.console.line(&format!("variant {}", self.scenario.variant));
+        }
+        let (mut workshop, prepared) = self.prepare(workshop).await?;
+        let Some(prepared) = prepared else { return Ok((workshop, start_evaluations, None)) };
+        let description = prepared.guard.as_ref().and_then(|guard| workshop.description_once(guard));
+        if let Some(description) = description {
+            self.job.console.line(&description);
+        }
+        for assumption in prepared.data.assumptions() {
+            self.job.console.line(&format!("assumed: {assumption}"));
+        }
+        let (directory, start) = self.open(&prepared)?;
+        let resumed: Option<Summary> = directory.summary().into_diagnostic()?;
+        let key = self.evaluation_key(&prepared.start.sha256())?;
+        let known = start_evaluations.get(&key).or(resumed.as_ref().map(|resumed| &resumed.start_eval));
+        let start_eval = match known.filter(|evaluation| !evaluation.is_empty()) {
+            Some(evaluation) => evaluation.clone(),
+            None => match self.evaluate(&prepared, RoundId::START, &prepared.start).await? {
+                Some(evaluation) => evaluation,
+                None => return Ok((workshop, start_evaluations, None)),
+            },
+        };
+        start_evaluations.insert(key, start_eval.clone());
+
+        let metrics = Arc::new(self.job.telemetry.observer(&self.run_info(&prepared)));
+        metrics.evaluated(RoundId::START, &start_eval);
+        let slots = self.scenario.federation.slots.unwrap_or(prepared.model.threads);
+        let observer = Observers(vec![Arc::clone(&metrics) as _, Arc::clone(&self.job.console) as _]);
+        let ports = ports(self.scenario, &prepared, &workshop, &directory, Arc::new(observer)).into_diagnostic()?;
+        let config = federation_config(self.scenario, slots);
+        let ended = run_federation(config, ports, start, self.job.cancel.clone()).await;
+        let (global, status) = match ended {
+            Ok(result) => (result.global, RunStatus::Completed),
+            Err(FederationError::Cancelled) => (last_stored(&directory, &prepared)?, RunStatus::Interrupted),
+            Err(error) => return Err(error).into_diagnostic(),
+        };
+        let summary = self.sum_up(&directory, &prepared, &global, start_eval, status).await?;
+        metrics.evaluated(RoundId(summary.totals.rounds), &summary.eval);
+        metrics.ended();
+        self.store(&directory, &prepared, &global, &summary)?;
+        let summary = Some(summary).filter(|summary| summary.status == RunStatus::Completed);
+        Ok((workshop, start_evaluations, summary))
+    }
+
+    /// The summary of this run, if an earlier command has completed it and this one is to go on, and the key of its start.
+    pub(super) fn completed(&self) -> miette::Result<Option<(String, Summary)>> {
+        if !self.job.resume || !RunDirectory::is_at(self.out) {
+            return Ok(None);
+        }
+        let directory = RunDirectory::open(self.out).into_diagnostic()?;
+        let summary: Option<Summary> = directory.summary().into_diagnostic()?;
+        let Some(summary) = summary.filter(|summary| summary.status == RunStatus::Completed) else { return Ok(None) };
+        // The rows say what is stored: a summary may be older than they are.
+        let last = directory.rounds().into_diagnostic()?.last().map_or(0, |last| last.round.0);
+        if last < self.scenario.federation.rounds {
+            return Ok(None);
+        }
+        let scenario = serde_json::to_value(self.scenario).into_diagnostic()?;
+        directory.check_scenario(&scenario).into_diagnostic()?;
+        let manifest = directory.manifest().into_diagnostic()?;
+        let start = manifest["checksums"]["start_adapter_sha256"].as_str().unwrap_or_default();
+        Ok(Some((self.evaluation_key(start)?, summary)))
+    }
+
+    /// Names an evaluation of an adapter: what it is and all that the benchmarks depend on, the judge among it.
+    fn evaluation_key(&self, adapter_sha256: &str) -> miette::Result<String> {
+        let scenario = serde_json::to_value(self.scenario).into_diagnostic()?;
+        let depends_on = ["seed", "model", "lora", "data", "evaluation"].map(|section| &scenario[section]);
+        Ok(json!([adapter_sha256, depends_on, serde_json::to_value(self.job.judge()).into_diagnostic()?]).to_string())
+    }
+
+    fn run_info(&self, prepared: &Prepared) -> RunInfo {
+        RunInfo {
+            scenario: self.scenario.name.clone(),
+            variant: self.scenario.label().to_owned(),
+            strategy: self.scenario.federation.strategy.name().to_owned(),
+            guard: prepared.guard.as_ref().map(|guard| guard.model.version().to_owned()),
+            model: prepared.model.name.clone(),
+            clients: self.scenario.federation.clients,
+            rounds: self.scenario.federation.rounds,
+        }
+    }
+
+    /// Makes what the run needs, on a blocking thread; `None` if it was interrupted.
+    async fn prepare(&self, mut workshop: Workshop) -> miette::Result<(Workshop, Option<Prepared>)> {
+        let (scenario, console, cancel) =
+            (self.scenario.clone(), Arc::clone(&self.job.console), self.job.cancel.clone());
+        let judge = self.job.judge().cloned();
+        let prepare = move || {
+            let prepared = workshop.prepare(&scenario, judge.as_ref(), console.as_ref(), &cancel);
+            (workshop, prepared)
+        };
+        let (workshop, prepared) = tokio::task::spawn_blocking(prepare).await.into_diagnostic()?;
+        match prepared {
+            Ok(prepared) => Ok((workshop, Some(prepared))),
+            Err(SetupError::Model(ModelError::Cancelled)) => Ok((workshop, None)),
+            Err(error) => Err(error).into_diagnostic(),
+        }
+    }
+
+    /// Opens the run directory, afresh or where an interrupted run left it.
+    fn open(&self, prepared: &Prepared) -> miette::Result<(RunDirectory, StartState)> {
+        let manifest = self.manifest(prepared)?;
+        if self.job.resume
+            && let Some((directory, resumed)) = RunDirectory::resume(self.out, &manifest).into_diagnostic()?
+        {
+            let checkpoint = resumed.checkpoint;
+            self.job.console.line(&format!("{}: going on after {}", self.out.display(), checkpoint.round));
+            let state = StartState {
+                round: checkpoint.round,
+                global: checkpoint.global,
+                strategy_state: checkpoint.strategy_state,
+            };
+            return Ok((directory, state));
+        }
+        let directory = RunDirectory::create(self.out, self.job.unfinished()).into_diagnostic()?;
+        directory.write_manifest(&manifest).into_diagnostic()?;
+        let state = StartState { round: RoundId::START, global: prepared.start.clone(), strategy_state: Vec::new() };
+        Ok((directory, state))
+    }
+
+    fn manifest(&self, prepared: &Prepared) -> miette::Result<Value> {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        Ok(json!({
+            "scenario": serde_json::to_value(self.scenario).into_diagnostic()?,
+            "seed": self.scenario.seed,
+            "scenario_file": self.job.file.path,
+            "started_unix_seconds": started,
+            "versions": { "fedward": env!("CARGO_PKG_VERSION"), "libtorch": crate::model::device::LIBTORCH_VERSION },
+            "device": format!("{:?}", prepared.model.base.device()),
+            "precision": format!("{:?}", prepared.model.base.precision()),
+            "threads": prepared.model.threads,
+            "checksums": {
+                "model_sha256": prepared.model.sha256,
+                "start_adapter_sha256": prepared.start.sha256(),
+                "client_rows_sha256": prepared.data.clients_sha256(),
+            },
+            "guard": prepared.guard.as_ref().map(|guard| json!({
+                "version": guard.model.version(),
+                "report": guard.report,
+            })),
+        }))
+    }
+
+    /// The full evaluation of an adapter, on a blocking thread; `None` if it was interrupted.
+    async fn evaluate(
+        &self,
+        prepared: &Prepared,
+        round: RoundId,
+        adapter: &Adapter,
+    ) -> miette::Result<Option<Evaluation>> {
+        let which = if round == RoundId::START { "starting" } else { "final" };
+        self.job.console.stage(&format!("evaluating the {which} adapter"));
+        let (suite, adapter, cancel) = (Arc::clone(&prepared.benchmarks), adapter.clone(), self.job.cancel.clone());
+        let evaluate = move || suite.evaluate(round, &adapter, EvaluationScope::Full, &cancel);
+        match tokio::task::spawn_blocking(evaluate).await.into_diagnostic()? {
+            Ok(evaluation) => Ok(Some(evaluation)),
+            Err(PortError::Cancelled) => Ok(None),
+            Err(error) => Err(error).into_diagnostic(),
+        }
+    }
+
+    async fn sum_up(
+        &self,
+        directory: &RunDirectory,
+        prepared: &Prepared,
+        global: &Adapter,
+        start_eval: Evaluation,
+        status: RunStatus,
+    ) -> miette::Result<Summary> {
+        let rounds = directory.rounds().into_diagnostic()?;
+        let last_is_full =
+            rounds.last().filter(|last| last.round.0 == self.scenario.federation.rounds && !last.eval.is_empty());
+        let (eval, status) = match (last_is_full, status) {
+            (Some(last), _) => (last.eval.clone(), status),
+            (None, RunStatus::Interrupted) => (Evaluation::new(), status),
+            (None, RunStatus::Completed) => {
+                let round = RoundId(self.scenario.federation.rounds);
+                match self.evaluate(prepared, round, global).await? {
+                    Some(eval) => (eval, status),
+                    None => (Evaluation::new(), RunStatus::Interrupted),
+                }
+            }
+        };
+        Ok(Summary {
+            scenario: self.scenario.name.clone(),
+            variant: self.scenario.variant.clone(),
+            status,
+            start_eval,
+            eval,
+            totals: Totals::of(&rounds, ProcessMemory::read().map_or(0, |memory| memory.peak_bytes)),
+            adapter_sha256: global.sha256(),
+            assumptions: self.scenario.assumptions.iter().cloned().chain(prepared.data.assumptions()).collect(),
+        })
+    }
+
+    /// Writes what the run leaves beside its rounds; the summary comes before the page that is made of it.
+    fn store(
+        &self,
+        directory: &RunDirectory,
+        prepared: &Prepared,
+        global: &Adapter,
+        summary: &Summary,
+    ) -> miette::Result<()> {
+        peft::save(&directory.path().join("adapter"), &self.scenario.lora, global, &prepared.model.name)
+            .into_diagnostic()?;
+        let metrics = self.job.telemetry.render_variant(self.scenario.label());
+        write_atomically(&directory.path().join("metrics.prom"), metrics.as_bytes()).into_diagnostic()?;
+        directory.write_summary(summary).into_diagnostic()?;
+        write_page(directory.path(), &[directory.path().to_owned()])
+    }
+}
+
+/// Puts runs on a page in `folder`.
+pub(super) fn write_page(folder: &Path, runs: &[PathBuf]) -> miette::Result<()> {
+    let runs = StoredRun::read_all(runs).into_diagnostic()?;
+    let page = page(&runs).into_diagnostic()?;
+    write_atomically(&folder.join(super::report::PAGE), page.as_bytes()).into_diagnostic()
+}
+
+/// The global adapter of the last stored round; the starting one if no round is stored.
+fn last_stored(directory: &RunDirectory, prepared: &Prepared) -> miette::Result<Adapter> {
+    let last = directory.last_checkpoint().into_diagnostic()?;
+    Ok(last.map_or_else(|| prepared.start.clone(), |last| last.global))
+}
