@@ -21,7 +21,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference bench peft-check grafana-check dashboard-check clean distclean
+.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference bench bench-scale bench-settings peft-check grafana-check dashboard-check clean distclean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,12 @@ reference: fetch ## Compute the reference numbers anew with transformers and pef
 bench: fetch ## Measure speed and memory beside transformers and peft (5 GB into .venv-reference; BENCH_ARGS=--quick takes minutes)
 	@tools/bench.sh $(FEDWARD) $(BENCH_ARGS)
 
+bench-scale: fetch ## Measure what many clients cost, beside Flower's simulation (430 MB into .venv-flower; BENCH_ARGS=--quick takes minutes)
+	@tools/bench_scale.sh $(FEDWARD) $(BENCH_ARGS)
+
+bench-settings: fetch ## Measure what settings that save memory cost (BENCH_ARGS="--rows FILE" for rows of your own)
+	python3 tests/bench/settings.py $(FEDWARD) runs/bench $(BENCH_ARGS)
+
 peft-check: setup ## Run the tests that speak to an installed peft, transformers and trl (5 GB into .venv-reference)
 	@tools/peft_check.sh $(PROFILE)
 
@@ -81,4 +87,4 @@ clean: ## Remove what was compiled
 	$(CARGO) clean
 
 distclean: clean ## Remove what was compiled and what was installed, but no runs and no fetched data
-	rm -rf .libtorch .libtorch.* .venv-reference
+	rm -rf .libtorch .libtorch.* .venv-reference .venv-flower
