@@ -35,16 +35,21 @@ impl Heads {
     /// ends within a row.
     pub(crate) fn have_kernels(self, longest: usize, config: &ModelConfig, device: Device, kind: Kind) -> bool {
         let windowed = config.design.sliding.as_ref().is_some_and(|sliding| sliding.window < longest);
+        self.fits_kernels(device, kind) && !windowed
+    }
+
+    /// Whether kernels know heads like these.
+    pub(crate) fn fits_kernels(self, device: Device, kind: Kind) -> bool {
         kernels::available()
             && device == Device::Cpu
             && matches!(kind, Kind::Float | Kind::BFloat16)
             && self.softcap.is_none()
             && self.width % 16 == 0
-            && !windowed
+            && self.repeats() <= 16
     }
 
     /// How a kernel finds heads in a projection.
-    const fn shape(self) -> AttentionShape {
+    pub(crate) const fn shape(self) -> AttentionShape {
         AttentionShape {
             queries: self.queries as usize,
             key_values: self.key_values as usize,

@@ -20,8 +20,13 @@ use super::{
 };
 use crate::lora::LoraRef;
 
-/// Prompts that are decoded together. Fixed, so that results do not depend on how many threads there are.
-const PROMPTS_A_BATCH: usize = 16;
+/// Prompts that are decoded together, at least and at most: the weights are read once for all of them.
+const PROMPTS_A_BATCH: (usize, usize) = (16, 32);
+
+/// How many of `prompts` are decoded together. Results do not depend on how many threads there are, so this does not.
+fn prompts_a_batch(prompts: usize) -> usize {
+    prompts.div_ceil(2).clamp(PROMPTS_A_BATCH.0, PROMPTS_A_BATCH.1)
+}
 
 /// A frozen base model and its tokenizer.
 pub struct ChatModel {
@@ -99,15 +104,16 @@ impl ChatModel {
     ) -> Result<Vec<Reply>, ModelError> {
         let prompts: Vec<_> =
             conversations.iter().map(|messages| self.tokenizer.prompt_ids(messages)).collect::<Result<_, _>>()?;
+        let batch_size = prompts_a_batch(prompts.len());
         let settings = GenerationSettings {
             max_new_tokens: decoding.max_new_tokens,
             temperature: decoding.temperature,
             top_p: 1.0,
             top_k: None,
-            batch_size: PROMPTS_A_BATCH,
+            batch_size,
             stop_ids: self.tokenizer.stop_ids().to_vec(),
         };
-        let generated = parallel::by_chunks(&prompts, PROMPTS_A_BATCH, self.threads, |first, chunk| {
+        let generated = parallel::by_chunks(&prompts, batch_size, self.threads, |first, chunk| {
             let rng = |index: usize| rng_of(first + index);
             generate(&self.base, adapter, chunk, &settings, &rng, cancel, &mut |_| {})
         })?;

@@ -1,5 +1,6 @@
 //! Keys and values of the tokens so far, for generation.
 
+use fedward_native::kernels;
 use tch::{Device, Kind, Tensor};
 
 use super::{ModelConfig, PackedRows, Result, Span, attention::Heads};
@@ -22,6 +23,8 @@ pub(crate) struct KvCache {
     ///
     /// `[rows, 1, capacity]`
     mask: Tensor,
+    /// The first slot of each row that is no padding.
+    begins: Vec<usize>,
     rows: i64,
     capacity: i64,
     /// Slots in use.
@@ -46,7 +49,8 @@ impl KvCache {
         }
         let mask = Tensor::f_from_slice(&mask)?.f_view([rows, 1, capacity])?.f_to_device(device)?.f_to_kind(kind)?;
         let window = config.design.sliding.as_ref().map_or(i64::MAX, |sliding| sliding.window as i64);
-        Ok(Self { heads, layers, mask, rows, capacity, length: longest as i64, window })
+        let begins = lengths.iter().map(|length| longest - length).collect();
+        Ok(Self { heads, layers, mask, begins, rows, capacity, length: longest as i64, window })
     }
 
     /// Stores the prompt tokens of rows `first..first + count`, which are the rows of `packed`.
@@ -116,6 +120,11 @@ impl KvCache {
             Span::Full => 0,
             Span::Sliding => (self.length - self.window).max(0),
         };
+        if self.heads.fits_kernels(qkv.device(), qkv.kind()) {
+            let begins: Vec<usize> = self.begins.iter().map(|&begin| begin.max(first as usize)).collect();
+            let end = self.length as usize;
+            return Ok(kernels::attend_cached(qkv, keys, values, self.heads.shape(), &begins, end));
+        }
         self.heads.attend_cached(qkv, keys, values, &self.mask, first..self.length)
     }
 
@@ -126,6 +135,7 @@ impl KvCache {
             *cache = cache.f_index_select(0, &index)?;
         }
         self.mask = self.mask.f_index_select(0, &index)?;
+        self.begins = rows.iter().map(|&row| self.begins[row as usize]).collect();
         self.rows = rows.len() as i64;
         Ok(())
     }

@@ -505,7 +505,7 @@ struct Branch<'w> {
 
 /// Up to this many tokens, `W xᵀ` is faster on a CPU than `x Wᵀ`: the library copies the right-hand matrix into its own
 /// order first, and with few tokens that copy of the weights costs as much as half of the product.
-const FEW_TOKENS: i64 = 64;
+const FEW_TOKENS: i64 = kernels::MOST_TOKENS as i64;
 
 fn few_tokens(input: &Tensor) -> bool {
     input.device() == Device::Cpu && input.size()[0] <= FEW_TOKENS
@@ -517,11 +517,13 @@ fn few_tokens(input: &Tensor) -> bool {
 ///
 /// `input`: `[tokens, inputs]`, `weight`: `[outputs, inputs]` → `[tokens, outputs]`, contiguous.
 fn product(input: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    if few_tokens(input) {
-        Ok(weight.f_mm(&input.f_tr()?)?.f_tr()?.f_contiguous()?)
-    } else {
-        Ok(input.f_mm(&weight.f_tr()?)?)
+    if !few_tokens(input) {
+        return Ok(input.f_mm(&weight.f_tr()?)?);
     }
+    if let Some(output) = kernels::few_tokens_product(input, weight) {
+        return Ok(output);
+    }
+    Ok(weight.f_mm(&input.f_tr()?)?.f_tr()?.f_contiguous()?)
 }
 
 /// `x Wᵀ`, plus the adapter's share.

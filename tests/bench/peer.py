@@ -63,10 +63,10 @@ class Peer:
         model = self.model(job["dtype"], adapted=True)
         rows = self.encoded(read(job["rows"]), job["max_length"])
         optimizer = new_optimizer(model)
-        started = time.perf_counter()
+        clock = Clock()
         for batch in batches(rows, job["batch_size"], job["grouped"]):
             train_step(model, optimizer, padded(batch))
-        return {"seconds": time.perf_counter() - started, "tokens": sum(len(ids) for ids, _ in rows)}
+        return clock.read() | {"tokens": sum(len(ids) for ids, _ in rows)}
 
     def round(self, job):
         """A round of OpenFedLLM: clients one after another on one model, their adapters averaged."""
@@ -74,7 +74,7 @@ class Peer:
         rows = self.encoded(read(job["rows"]), job["max_length"])
         shard = len(rows) // job["clients"]
         shards = [rows[client * shard :][:shard] for client in range(job["clients"])]
-        started = time.perf_counter()
+        clock = Clock()
         start = copied(get_peft_model_state_dict(model))
         updates = []
         for own in shards:
@@ -85,28 +85,28 @@ class Peer:
             updates.append(copied(get_peft_model_state_dict(model)))
         mean = {name: sum(update[name] for update in updates) / len(updates) for name in start}
         set_peft_model_state_dict(model, mean)
-        return {"seconds": time.perf_counter() - started, "tokens": sum(len(ids) for own in shards for ids, _ in own)}
+        return clock.read() | {"tokens": sum(len(ids) for own in shards for ids, _ in own)}
 
     @torch.inference_mode()
     def generate(self, job):
         """Greedy decoding of all prompts in one batch, padded on the left."""
         model = self.model(job["dtype"], adapted=False)
         texts = [self.prompt_text(row) for row in read(job["rows"])]
-        started = time.perf_counter()
+        clock = Clock()
         inputs = self.tokenizer(texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
         output = model.generate(
             **inputs, do_sample=False, max_new_tokens=job["max_new_tokens"], repetition_penalty=1.0, eos_token_id=2, pad_token_id=2
         )  # fmt: skip
-        seconds = time.perf_counter() - started
+        spent = clock.read()
         new = output[:, inputs["input_ids"].shape[1] :]
-        return {"seconds": seconds, "tokens": int((new != 2).sum())}
+        return spent | {"tokens": int((new != 2).sum())}
 
     @torch.inference_mode()
     def score(self, job):
         """Log-likelihoods of the responses, in batches of rows of similar length."""
         model = self.model(job["dtype"], adapted=False)
         rows = self.encoded(read(job["rows"]), job["max_length"])
-        started = time.perf_counter()
+        clock = Clock()
         total = 0.0
         for batch in batches(rows, job["batch_size"], grouped=True):
             inputs = padded(batch)
@@ -114,8 +114,7 @@ class Peer:
             wanted = inputs["labels"][:, 1:] != -100
             chosen = logits[wanted].float().log_softmax(-1).gather(1, inputs["labels"][:, 1:][wanted][:, None])
             total += float(chosen.double().sum())
-        seconds = time.perf_counter() - started
-        return {"seconds": seconds, "tokens": sum(len(ids) for ids, _ in rows), "log_likelihood": total}
+        return clock.read() | {"tokens": sum(len(ids) for ids, _ in rows), "log_likelihood": total}
 
     def start(self, job):
         """Everything before the first step."""
@@ -127,17 +126,28 @@ class Peer:
         return {"tokens": sum(len(ids) for ids, _ in rows)}
 
     def ceiling(self, job):
-        """The fastest of some matrix products, one with the model's shapes among them, in operations a second."""
+        """The fastest of some matrix products, the model's shapes among them, in operations a second if all threads work."""
         best = 0.0
         for rows, inner, columns in [(2048, 576, 3072), (2048, 1536, 576), (2048, 2048, 2048), (4096, 4096, 4096)]:
             x, w = (torch.rand(shape).to(DTYPES[job["dtype"]]) for shape in [(rows, inner), (columns, inner)])
             product = torch.nn.functional.linear
             product(x, w)
             for _ in range(5):
-                started = time.perf_counter()
+                clock = Clock()
                 product(x, w)
-                best = max(best, 2 * rows * inner * columns / (time.perf_counter() - started))
+                best = max(best, 2 * rows * inner * columns * torch.get_num_threads() / clock.read()["cpu_seconds"])
         return {"flops": best}
+
+
+class Clock:
+    """Seconds on the wall, and of all threads' CPU time."""
+
+    def __init__(self):
+        self.started = time.perf_counter(), time.process_time()
+
+    def read(self):
+        wall, cpu = self.started
+        return {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
 
 
 def read(path):

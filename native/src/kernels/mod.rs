@@ -8,6 +8,8 @@
 #![allow(clippy::cast_ptr_alignment)]
 
 mod attention;
+mod cached;
+mod few;
 mod gate;
 mod lanes;
 mod loss;
@@ -21,6 +23,8 @@ use lanes::LANES;
 use tch::{Device, Kind, Tensor};
 
 pub use attention::{AttentionShape, Segment, attend, attend_backward};
+pub use cached::attend_cached;
+pub use few::{MOST_TOKENS, few_tokens_product};
 pub use gate::{silu_gated, silu_gated_backward};
 pub use loss::cross_entropy;
 pub use norm::{rms_norm, rms_norm_backward};

@@ -157,3 +157,35 @@ fn speed_of_attention() {
         }
     });
 }
+
+#[test]
+fn products_of_a_few_tokens_are_libtorchs() {
+    in_both_kinds(|kind| {
+        for tokens in [1, 7, 16, 33, 64] {
+            let (states, weight) = (numbers(&[tokens, 96], 1, kind), numbers(&[48, 96], 2, kind));
+            let theirs = states.to_kind(Kind::Double).mm(&weight.to_kind(Kind::Double).tr());
+            close(&few_tokens_product(&states, &weight).unwrap(), &theirs, kind);
+        }
+        assert!(few_tokens_product(&numbers(&[65, 96], 1, kind), &numbers(&[48, 96], 2, kind)).is_none());
+    });
+}
+
+#[test]
+fn attention_over_a_cache_is_that_by_the_book() {
+    in_both_kinds(|kind| {
+        let shape = AttentionShape { queries: 6, key_values: 2, width: 32, scale: 0.2 };
+        let (begins, end) = ([0, 5, 36], 37);
+        let qkv = numbers(&[3, shape.columns() as i64], 1, kind) * 3.0;
+        let (keys, values) = (numbers(&[3, 2, 40, 32], 2, kind), numbers(&[3, 2, 40, 32], 3, kind));
+        let ours = attend_cached(&qkv, &keys, &values, shape, &begins, end);
+        for (row, begin) in (0_i64..).zip(begins) {
+            let seen = |cache: &Tensor| {
+                let own = cache.get(row).narrow(1, begin as i64, (end - begin) as i64).to_kind(Kind::Double);
+                own.repeat_interleave_self_int(3, 0, None)
+            };
+            let query = qkv.get(row).narrow(0, 0, 192).view([6, 1, 32]).to_kind(Kind::Double);
+            let likely = (query.matmul(&seen(&keys).transpose(1, 2)) * 0.2).softmax(-1, None::<Kind>);
+            close(&ours.get(row), &likely.matmul(&seen(&values)).reshape([-1]), kind);
+        }
+    });
+}
