@@ -122,6 +122,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn want_of_memory_is_an_error_where_the_tensor_library_panics_and_other_panics_go_on() {
+        let fill = || Ok(Tensor::f_full([1_i64 << 46], 1.0, (Kind::Float, Device::Cpu))?);
+        assert!(
+            std::panic::catch_unwind(fill).is_err(),
+            "the tensor library returns the error now: no need to catch it"
+        );
+        let error = within_memory(fill).unwrap_err().in_training(512).to_string();
+        assert!(error.starts_with("out of memory: 281474.98 GB more"), "{error}");
+        let bug = std::panic::catch_unwind(|| within_memory::<()>(|| panic!("a bug")));
+        assert_eq!(bug.unwrap_err().downcast_ref(), Some(&"a bug"));
+    }
+
+    #[test]
     fn memory_that_is_not_there_is_told_from_other_complaints() {
         let asked = Tensor::f_empty([1_i64 << 46], (Kind::Float, Device::Cpu)).map_err(ModelError::from).unwrap_err();
         assert!(matches!(&asked, ModelError::OutOfMemory { wanted, .. } if wanted == "281474.98 GB"), "{asked}");

@@ -1,17 +1,13 @@
-//! Settings that trade time for memory, and what happens when there is not enough of it.
+//! Settings that trade time for memory.
 
 use fedward::{
-    lora::{LoraConfig, initial_adapter},
-    model::{BaseModel, ModelError, Precision, TokenizedRow},
+    lora::LoraConfig,
+    model::Precision,
     train::{SftOutcome, SftSettings, StepReport, TrainerSettings, train_sft},
 };
 use fedward_actors::CancelFlag;
-use tch::Device;
 
-use crate::{
-    engine_small::{NAMES, Small, streams},
-    engine_support::FormulaWeights,
-};
+use crate::engine_small::{NAMES, Small, streams};
 
 #[test]
 fn checkpoints_change_no_bit_of_a_gradient() {
@@ -64,24 +60,4 @@ fn passes_of_a_batch_add_up_to_its_gradient() {
             assert!(apart < 1e-2 * step, "{name}, {pass_tokens}: {apart} of {step}");
         }
     }
-}
-
-#[test]
-fn too_little_memory_ends_a_training_and_names_the_setting() {
-    let small = Small::new("plain", Precision::F32);
-    let config = fedward::model::ModelConfig { max_position_embeddings: 1 << 24, ..small.model.config().clone() };
-    let model = BaseModel::load(config, &FormulaWeights, Device::Cpu, Precision::F32).unwrap();
-    let start = initial_adapter(&small.lora, model.config(), 1);
-    // Its attention scores alone need more than a process can address.
-    let endless = TokenizedRow { ids: vec![7; 1 << 23], response_start: 1 };
-    let train = |rows: &[TokenizedRow]| {
-        let settings = SftSettings::new(1, rows.len(), 1e-3);
-        train_sft(&model, &small.lora, &start, rows, &settings, streams(1), &CancelFlag::new(), &mut |_| {})
-    };
-    let error = train(&[endless]).unwrap_err();
-    assert!(matches!(error, ModelError::OutOfMemory { .. }), "{error}");
-    let text = error.to_string();
-    assert!(text.contains("training.pass_tokens (now 1536") && text.contains("GB"), "{text}");
-    // Whoever trains next has what was asked for.
-    assert!(train(&small.rows).is_ok());
 }
