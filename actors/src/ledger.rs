@@ -137,6 +137,7 @@ pub(crate) fn summary(
         rows_reweighted: guard.reweighted,
         rows_kept_unsafe: guard.kept_unsafe,
         rows_filtered_safe: guard.filtered_safe,
+        rows_malformed: guard.malformed,
         reweighted_weight: guard.reweighted_weight,
         reweighted_unsafe_weight: guard.reweighted_unsafe_weight,
         train_loss: mean_loss(clients),
@@ -202,6 +203,7 @@ mod tests {
             reweighted: 1,
             kept_unsafe: 1,
             filtered_safe: 1,
+            malformed: 2,
             reweighted_weight: 0.25,
             reweighted_unsafe_weight: 0.125,
         };
@@ -252,7 +254,7 @@ mod tests {
         let record = summary(RoundId(1), RoundOutcome::Committed, seconds, &clients, traffic);
         assert_eq!((record.accepted, record.rejected, record.dropped), (2, 0, 1));
         assert_eq!((record.rows_kept, record.rows_filtered), (10, 4));
-        assert_eq!((record.rows_replaced, record.rows_reweighted), (6, 2));
+        assert_eq!((record.rows_replaced, record.rows_reweighted, record.rows_malformed), (6, 2, 4));
         assert!((record.reweighted_weight - 0.5).abs() < 1e-12);
         assert!((record.reweighted_unsafe_weight - 0.25).abs() < 1e-12);
         assert_eq!(record.train_loss, Some(1.25));

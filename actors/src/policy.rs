@@ -97,7 +97,8 @@ impl GuardPolicy {
             return Err(format!("the guard gave {} verdicts for {} rows", verdicts.len(), rows.len()));
         }
         let fates: Vec<Fate<'_>> = verdicts.iter().map(|verdict| self.fate(verdict, rng)).collect();
-        let counts = count(rows, &fates);
+        let mut counts = count(rows, &fates);
+        counts.malformed = verdicts.iter().filter(|verdict| verdict.is_malformed).count() as u64;
         let rows = match self {
             Self::Drop | Self::Replace(_) if counts.called_unsafe() > 0 => {
                 TrainRows::new(rows.iter().zip(&fates).filter_map(|(row, fate)| trained_on(row, *fate)).collect())
@@ -196,6 +197,7 @@ mod tests {
             unsafe_probability,
             is_unsafe: unsafe_probability >= 0.5,
             hazards: Vec::new(),
+            is_malformed: false,
         };
         probabilities.map(verdict).into()
     }
@@ -220,6 +222,17 @@ mod tests {
         let too_few = &verdicts(MISTAKEN)[1..];
         for policy in [GuardPolicy::Drop, refusals(), GuardPolicy::Reweight] {
             assert!(policy.apply(&rows(), too_few, &mut ChaCha8Rng::seed_from_u64(5)).is_err());
+        }
+    }
+
+    #[test]
+    fn s_1_rows_whose_answer_could_not_be_read_are_counted_under_every_policy_and_weigh_nothing() {
+        let mut verdicts = verdicts(MISTAKEN);
+        verdicts[4].is_malformed = true;
+        for policy in [GuardPolicy::Drop, refusals(), GuardPolicy::Reweight] {
+            let (rows, counts) = policy.apply(&rows(), &verdicts, &mut ChaCha8Rng::seed_from_u64(5)).unwrap();
+            assert_eq!((counts.malformed, counts.called_unsafe()), (1, 3));
+            assert!(rows.iter().all(|(left, weight)| *left != row(4, None) || weight < 1e-12));
         }
     }
 
@@ -274,7 +287,8 @@ mod tests {
 
     #[test]
     fn s_1_nothing_is_left_of_a_row_whose_probability_is_no_number() {
-        let verdict = Verdict { unsafe_probability: f32::NAN, is_unsafe: true, hazards: Vec::new() };
+        let verdict =
+            Verdict { unsafe_probability: f32::NAN, is_unsafe: true, hazards: Vec::new(), is_malformed: false };
         assert_eq!(GuardPolicy::Reweight.fate(&verdict, &mut ChaCha8Rng::seed_from_u64(5)), Fate::Reweighted(0.0));
     }
 

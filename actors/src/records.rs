@@ -84,6 +84,9 @@ pub struct GuardCounts {
     pub kept_unsafe: u64,
     /// Filtered, replaced or reweighted though labelled safe.
     pub filtered_safe: u64,
+    /// Called unsafe since the guard's answer could not be read.
+    #[serde(default)]
+    pub malformed: u64,
     /// The weights of the reweighted rows, added up.
     #[serde(default)]
     pub reweighted_weight: f64,
@@ -107,6 +110,7 @@ impl std::ops::AddAssign for GuardCounts {
         self.reweighted += other.reweighted;
         self.kept_unsafe += other.kept_unsafe;
         self.filtered_safe += other.filtered_safe;
+        self.malformed += other.malformed;
         self.reweighted_weight += other.reweighted_weight;
         self.reweighted_unsafe_weight += other.reweighted_unsafe_weight;
     }
@@ -214,6 +218,9 @@ pub struct RoundRecord {
     pub rows_kept_unsafe: u64,
     /// Rows filtered, replaced or reweighted though labelled safe.
     pub rows_filtered_safe: u64,
+    /// Rows called unsafe since the guard's answer could not be read.
+    #[serde(default)]
+    pub rows_malformed: u64,
     /// The weights of the reweighted rows, added up.
     #[serde(default)]
     pub reweighted_weight: f64,

@@ -301,7 +301,7 @@ impl GuardModel for FakeGuard {
             let is_unsafe = row.label == Some(RowLabel::Unsafe);
             let unsafe_probability =
                 if conduct == Conduct::NotFinite { f32::NAN } else { f32::from(u8::from(is_unsafe)) };
-            Verdict { unsafe_probability, is_unsafe, hazards: Vec::new() }
+            Verdict { unsafe_probability, is_unsafe, hazards: Vec::new(), is_malformed: false }
         };
         let shown = rows.len() - usize::from(conduct == Conduct::WrongShape);
         Ok(rows[..shown].iter().map(verdict).collect())

@@ -156,6 +156,9 @@ fn round_line(record: &RoundRecord) -> String {
     for (rows, fate) in fates.into_iter().filter(|(rows, _)| *rows > 0) {
         let _ = write!(line, ", {rows} of {shown} rows {fate}");
     }
+    if record.rows_malformed > 0 {
+        let _ = write!(line, " ({} by answers of the guard that could not be read)", record.rows_malformed);
+    }
     if let Some(loss) = record.train_loss {
         let _ = write!(line, ", loss {loss:.3}");
     }

@@ -49,6 +49,9 @@ pub struct Totals {
     pub rows_kept_unsafe: u64,
     /// Rows filtered, replaced or reweighted though labelled safe.
     pub rows_filtered_safe: u64,
+    /// Rows called unsafe since the guard's answer could not be read.
+    #[serde(default)]
+    pub rows_malformed: u64,
     /// The weights of the reweighted rows, added up.
     #[serde(default)]
     pub reweighted_weight: f64,
@@ -77,6 +80,7 @@ impl Totals {
             totals.rows_reweighted += round.rows_reweighted;
             totals.rows_kept_unsafe += round.rows_kept_unsafe;
             totals.rows_filtered_safe += round.rows_filtered_safe;
+            totals.rows_malformed += round.rows_malformed;
             totals.reweighted_weight += round.reweighted_weight;
             totals.reweighted_unsafe_weight += round.reweighted_unsafe_weight;
             if let Some(align) = &round.align {

@@ -103,7 +103,7 @@ impl RunObserver {
         for (verdict, none) in guard_rows(GuardCounts::default()) {
             table::GUARD_ROWS.add(recorder, [variant, verdict], none);
         }
-        self.guard_mistaken(0, 0);
+        self.guard_mistaken(GuardCounts::default());
         for direction in ["up", "down"] {
             table::ADAPTER_BYTES.add(recorder, [variant, direction], 0);
         }
@@ -150,7 +150,7 @@ impl RunObserver {
         for (verdict, rows) in guard_rows(record.guard) {
             table::GUARD_ROWS.add(recorder, [variant, verdict], rows);
         }
-        self.guard_mistaken(record.guard.kept_unsafe, record.guard.filtered_safe);
+        self.guard_mistaken(record.guard);
         let source = TRAINING_SOURCES[usize::from(record.reused)];
         table::TRAIN_TOKENS.add(recorder, [variant, source], record.train_tokens);
         table::TRAIN_STEPS.add(recorder, [variant, source], u64::from(record.steps));
@@ -170,11 +170,12 @@ impl RunObserver {
     }
 
     /// Without a guard there is nobody to make a mistake.
-    fn guard_mistaken(&self, kept_unsafe: u64, filtered_safe: u64) {
+    fn guard_mistaken(&self, counts: GuardCounts) {
         if self.has_guard {
             let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
-            table::GUARD_MISTAKES.add(recorder, [variant, "kept_unsafe"], kept_unsafe);
-            table::GUARD_MISTAKES.add(recorder, [variant, "filtered_safe"], filtered_safe);
+            table::GUARD_MISTAKES.add(recorder, [variant, "kept_unsafe"], counts.kept_unsafe);
+            table::GUARD_MISTAKES.add(recorder, [variant, "filtered_safe"], counts.filtered_safe);
+            table::GUARD_MISTAKES.add(recorder, [variant, "malformed"], counts.malformed);
         }
     }
 

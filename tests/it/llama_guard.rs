@@ -201,6 +201,18 @@ fn guards_are_trained_measured_and_named_by_scenarios() {
         let (code, stderr) = guard(keys);
         assert!(code == Some(0) && stderr.contains(expected), "{keys}: {stderr}");
     }
+    // Nothing that could not be judged is trained on, and the rows say why.
+    let small = format!(
+        "kind = \"llama_guard\"\nmodel = {tiny:?}\n[federation]\nclients = 2\ncohort = 2\nrounds = 1\n[data]\nrows_per_client = 3\n\
+         [evaluation]\nprompts = 1\nutility_rows = 1\nmax_new_tokens = 1\n"
+    );
+    assert_eq!(guard(&small).0, Some(0));
+    let out = folder.path().join("out");
+    let ran = run(&["run", scenario.to_str().unwrap(), "--metrics", "off", "--out", out.to_str().unwrap()]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let round: Value = serde_json::from_slice(&fs::read(out.join("rounds.jsonl")).unwrap()).unwrap();
+    assert_eq!((&round["rows_kept"], &round["rows_malformed"]), (&json!(0), &json!(6)), "{round}");
+    assert_eq!(round["accepted"], 0);
     for (keys, expected) in [
         ("kind = \"trained\"", "guard.kind: found \"trained\", which needs guard.path"),
         ("kind = \"trained\"\npath = \"nowhere\"", "nowhere: there is no guard.json"),

@@ -168,4 +168,7 @@ pub struct Verdict {
     pub is_unsafe: bool,
     /// The categories that the guard names; empty where it names none.
     pub hazards: Vec<Hazard>,
+    /// Whether the guard's answer had no form that it could be read in; the row is then unsafe for certain.
+    #[serde(default)]
+    pub is_malformed: bool,
 }

@@ -234,6 +234,7 @@ mod tests {
                 unsafe_probability: 0.5,
                 is_unsafe: row.messages[0].content == "a",
                 hazards: Vec::new(),
+                is_malformed: false,
             };
             Ok(rows.iter().map(verdict).collect())
         }

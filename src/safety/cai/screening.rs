@@ -176,6 +176,7 @@ mod tests {
                 unsafe_probability: 0.5,
                 is_unsafe: row.response().is_some_and(|text| text.contains("bad")),
                 hazards: Vec::new(),
+                is_malformed: false,
             };
             Ok(rows.iter().map(verdict).collect())
         }

@@ -84,7 +84,7 @@ impl GuardHeads {
         let is_unsafe = !passes;
         let named = self.hazards.iter().filter(|(_, head)| head.probability(features) >= 0.5);
         let hazards = if is_unsafe { named.map(|(hazard, _)| *hazard).collect() } else { Vec::new() };
-        Verdict { unsafe_probability: probability as f32, is_unsafe, hazards }
+        Verdict { unsafe_probability: probability as f32, is_unsafe, hazards, is_malformed: false }
     }
 }
 

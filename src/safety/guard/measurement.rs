@@ -170,7 +170,7 @@ mod tests {
 
     fn verdict(score: f32, hazards: &[u8]) -> Verdict {
         let hazards = hazards.iter().copied().map(Hazard).collect();
-        Verdict { unsafe_probability: score, is_unsafe: score >= 0.5, hazards }
+        Verdict { unsafe_probability: score, is_unsafe: score >= 0.5, hazards, is_malformed: false }
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl<R: Respondent> ProtocolGuard<R> {
         };
         // An answer of no known form says nothing for the row, whatever its first token: it counts as unsafe for certain.
         let probability = if is_malformed { 1.0 } else { answer.unsafe_probability };
-        Verdict { unsafe_probability: probability as f32, is_unsafe: !passes, hazards }
+        Verdict { unsafe_probability: probability as f32, is_unsafe: !passes, hazards, is_malformed }
     }
 }
 
@@ -267,6 +267,8 @@ mod tests {
         assert_eq!(found, [(false, 0), (true, 2), (true, 0), (true, 0)]);
         let scores: Vec<_> = verdicts.iter().map(|verdict| verdict.unsafe_probability).collect();
         assert_eq!(scores, [0.05, 0.85, 1.0, 1.0]);
+        let malformed: Vec<_> = verdicts.iter().map(|verdict| verdict.is_malformed).collect();
+        assert_eq!(malformed, [false, false, true, true]);
         let tally = guard.tally().unwrap();
         assert_eq!((tally.answers, tally.malformed), (4, 2));
         assert!((tally.mean_mass_outside().unwrap() - (0.05 + 0.05 + 0.04) / 4.0).abs() < 1e-12);

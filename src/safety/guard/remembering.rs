@@ -84,7 +84,12 @@ mod tests {
 
         fn assess(&self, rows: &[ChatRow], _: &CancelFlag) -> PortResult<Vec<Verdict>> {
             let asked = self.0.fetch_add(1, Ordering::Relaxed);
-            let verdict = Verdict { unsafe_probability: asked as f32 / 10.0, is_unsafe: false, hazards: Vec::new() };
+            let verdict = Verdict {
+                unsafe_probability: asked as f32 / 10.0,
+                is_unsafe: false,
+                hazards: Vec::new(),
+                is_malformed: false,
+            };
             Ok(vec![verdict; rows.len()])
         }
     }
