@@ -7,6 +7,8 @@ SCENARIO ?= scenarios/quickstart.toml
 RUN_ARGS ?=
 # More arguments for the bench: --quick, --rows FILE, --only sft,grouped,sft-f32,round,generate,score,start.
 BENCH_ARGS ?=
+# A demo that was interrupted begins afresh, unless somebody says --resume.
+AGAIN = $(if $(findstring --resume,$(RUN_ARGS)),,--overwrite)
 # A demo of a minute or two: the same scenario, one round.
 SHORT_ARGS ?= --set federation.rounds=1
 
@@ -27,10 +29,10 @@ help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: prepare ## Set up everything and run the quickstart scenario
-	$(FEDWARD) run $(SCENARIO) $(RUN_ARGS)
+	$(FEDWARD) run $(SCENARIO) $(AGAIN) $(RUN_ARGS)
 
 demo-short: prepare ## The quickstart scenario with one round
-	$(FEDWARD) run $(SCENARIO) $(SHORT_ARGS) $(RUN_ARGS)
+	$(FEDWARD) run $(SCENARIO) $(AGAIN) $(SHORT_ARGS) $(RUN_ARGS)
 
 prepare: fetch ## Set up everything, and make the starting adapter and guard that SCENARIO needs
 	$(FEDWARD) prepare $(SCENARIO)

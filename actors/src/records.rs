@@ -10,36 +10,47 @@ use crate::{
 };
 
 /// Why a selected client's update was refused by the server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RejectReason {
     /// The adapter's layout is not the run's (invariant A-1); the text names the first difference.
+    #[error("another layout: {0}")]
     LayoutMismatch(String),
     /// A value is NaN or infinite (invariant A-2); the text names the tensor.
+    #[error("a value of {0} is not finite")]
     NotFinite(String),
     /// The answer is for another round or attempt, or came twice (invariant R-2).
+    #[error("for another round or attempt, or sent twice")]
     Stale,
     /// The update screen refused it; the text says why.
+    #[error("{0}")]
     Screened(String),
     /// It could not be screened, and nothing unscreened enters the aggregation (invariant A-3); the text says why.
+    #[error("{0}")]
     ScreenUnavailable(String),
 }
 
 /// Why a selected client sent no update.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
     /// Its actor died and its attempts are used up.
+    #[error("its actor died")]
     Crashed,
     /// It did not answer in time.
+    #[error("did not answer in time")]
     TimedOut,
     /// The guard could not give verdicts, and nothing unscreened is trained on (invariant S-1).
+    #[error("no verdicts: {0}")]
     GuardUnavailable(String),
     /// It has no rows, or the guard left nothing of them to train on.
+    #[error("no rows to train on")]
     NoRows,
     /// Its training failed; the text says why.
+    #[error("training failed: {0}")]
     TrainingFailed(String),
     /// The strategy had no instructions for the round's clients; the text says why.
+    #[error("no instructions: {0}")]
     NoInstructions(String),
 }
 
@@ -53,6 +64,16 @@ pub enum ClientOutcome {
     Rejected(RejectReason),
     /// It sent none.
     Dropped(DropReason),
+}
+
+impl std::fmt::Display for ClientOutcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Accepted => f.write_str("accepted"),
+            Self::Rejected(reason) => write!(f, "rejected: {reason}"),
+            Self::Dropped(reason) => write!(f, "dropped: {reason}"),
+        }
+    }
 }
 
 /// What became of a round: exactly one outcome (invariant R-1).

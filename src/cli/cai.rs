@@ -10,7 +10,7 @@ use fedward_actors::{
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
 
-use super::{Ending, print_json};
+use super::{Ending, print_json, print_line};
 use crate::{
     data::PreferencePair,
     report::Console,
@@ -53,7 +53,7 @@ pub(super) fn cai(args: &CaiArgs) -> miette::Result<Ending> {
     match &args.command {
         CaiCommand::Generate(args) => generate(args),
         CaiCommand::Constitution => {
-            println!("{}", serde_json::to_string_pretty(&Constitution::default()).into_diagnostic()?);
+            print_line(serde_json::to_string_pretty(&Constitution::default()).into_diagnostic()?)?;
             Ok(Ending::Done)
         }
     }
@@ -122,17 +122,26 @@ fn tell(path: &Path, harvest: &Harvest) -> miette::Result<Ending> {
     let discarded = &harvest.screened.discarded;
     let reasons: Vec<_> = discarded.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     let reasons = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
-    eprintln!("{}: {pairs} pairs of {} red prompts; discarded: {reasons}", path.display(), harvest.asked);
+    let kept = harvest.screened.good_answers.len();
+    eprintln!(
+        "{}: {pairs} pairs of {} red prompts; {kept} answers need no revision; discarded: {reasons}",
+        path.display(),
+        harvest.asked
+    );
     print_json(&json!({
         "pairs": pairs,
         "red_prompts": harvest.asked,
+        "good_answers": kept,
         "discarded": discarded,
         "generated_tokens": harvest.generated_tokens,
         "cost": harvest.cost,
         "out": path,
     }))?;
     if pairs == 0 {
-        return Err(miette!("{} holds no pairs: none survived", path.display()));
+        return Err(miette!(
+            "{} holds no pairs: no answer needed a revision that survived (cai.revise = \"all\" revises all of them)",
+            path.display()
+        ));
     }
     Ok(Ending::Done)
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use miette::IntoDiagnostic;
 
-use super::Ending;
+use super::{Ending, print_line};
 use crate::data::catalogue;
 
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ pub(super) struct FetchArgs {
 pub(super) fn fetch(args: &FetchArgs) -> miette::Result<Ending> {
     if args.names.is_empty() {
         for entry in catalogue::entries() {
-            println!("{:24} {:12} {}", entry.name, entry.licence, entry.description);
+            print_line(format_args!("{:24} {:12} {}", entry.name, entry.licence, entry.description))?;
         }
         return Ok(Ending::Done);
     }

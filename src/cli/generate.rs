@@ -20,6 +20,7 @@ use crate::{
     data::load_prompts,
     model::{Decoding, FinishReason},
     report::Console,
+    wiring::Progress,
 };
 
 #[derive(Debug, Args)]
@@ -50,6 +51,7 @@ pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let adapter = args.adapter.load(&model)?;
     let decoding = Decoding { max_new_tokens: args.max_new_tokens, temperature: args.temperature };
     let rng_of = |index: usize| stream(args.seed, Purpose::Sampling, RoundId::START, Some(ClientId(index as u32)));
+    console.stage(&format!("responding to {} prompts", prompts.len()));
     let started = Instant::now();
     let replies = model.reply(adapter.as_ref(), &prompts, decoding, &rng_of, &CancelFlag::new()).into_diagnostic()?;
     let seconds = started.elapsed().as_secs_f64();

@@ -62,7 +62,7 @@ pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
         metrics,
         cancel: cancel.clone(),
     };
-    until_interrupted(&console, &cancel, run(job, lock))
+    until_interrupted(&console, &cancel, "the same command", run(job, lock))
 }
 
 /// Keeps a second grid out of the folder; the lock goes with the process.

@@ -67,6 +67,7 @@ impl Job {
 pub(super) fn until_interrupted(
     console: &Console,
     cancel: &CancelFlag,
+    how_to_go_on: &str,
     work: impl Future<Output = miette::Result<Ending>> + Send + 'static,
 ) -> miette::Result<Ending> {
     let runtime =
@@ -80,7 +81,7 @@ pub(super) fn until_interrupted(
                 cancel.cancel();
                 // The job writes its summary once the federation has let go; work deep inside libtorch is left behind.
                 match tokio::time::timeout(GRACE, work).await {
-                    Ok(ended) => ended.into_diagnostic()?.map(|_| Ending::Interrupted),
+                    Ok(ended) => ended.into_diagnostic()?,
                     Err(_) => Ok(Ending::Interrupted),
                 }
             }
@@ -88,7 +89,7 @@ pub(super) fn until_interrupted(
     });
     console.finish();
     if matches!(ending, Ok(Ending::Interrupted)) {
-        eprintln!("interrupted; every finished round is stored, --resume goes on from there");
+        eprintln!("interrupted; every finished round is stored, {how_to_go_on} goes on from there");
         // Blocking threads may still be inside libtorch: they end with the process.
         std::process::exit(i32::from(super::INTERRUPTED));
     }

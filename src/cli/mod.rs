@@ -121,7 +121,12 @@ fn restart_with_passive_waiting() {
 
 /// Prints one line of JSON on stdout.
 fn print_json(value: &serde_json::Value) -> miette::Result<()> {
+    print_line(value)
+}
+
+/// One line on stdout; a reader that has gone away is an error, not a panic.
+fn print_line(line: impl std::fmt::Display) -> miette::Result<()> {
     use std::io::Write;
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{value}").into_diagnostic()
+    writeln!(stdout, "{line}").into_diagnostic()
 }

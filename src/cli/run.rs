@@ -66,7 +66,7 @@ pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
         metrics,
         cancel: cancel.clone(),
     };
-    until_interrupted(&console, &cancel, run_variants(job))
+    until_interrupted(&console, &cancel, "--resume", run_variants(job))
 }
 
 async fn run_variants(job: Job) -> miette::Result<Ending> {

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     data::{RowFormat, load_rows_with_records},
     report::Console,
+    wiring::Progress,
 };
 
 #[derive(Debug, Args)]
@@ -45,6 +46,7 @@ pub(super) fn score(args: &ScoreArgs) -> miette::Result<Ending> {
         .into_diagnostic()?;
     let scorable: Vec<_> = tokenized.iter().flatten().cloned().collect();
     let tokens: usize = scorable.iter().map(|row| row.ids.len()).sum();
+    console.stage(&format!("scoring {} rows", scorable.len()));
     let started = Instant::now();
     let mut scores = model.score(adapter.as_ref(), &scorable, &cancel).into_diagnostic()?.into_iter();
     let seconds = started.elapsed().as_secs_f64();

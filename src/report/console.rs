@@ -125,7 +125,7 @@ impl Observer for Console {
             }
             RoundEvent::ClientFinished(record) => {
                 if let ClientOutcome::Rejected(_) | ClientOutcome::Dropped(_) = record.outcome {
-                    self.line(&format!("{}: {} {:?}", record.round, record.client, record.outcome));
+                    self.line(&format!("{}: {} {}", record.round, record.client, record.outcome));
                 }
             }
             RoundEvent::ActorRestarted { kind } => self.line(&format!("a {kind} actor died and was started again")),

@@ -190,14 +190,18 @@ fn parse_set(set: &str) -> Result<(String, Value), String> {
 }
 
 /// Keys, by their last part, whose value may be a path.
-const PATH_KEYS: [&str; 5] = ["base", "path", "source", "constitution", "data"];
+const PATH_KEYS: [&str; 6] = ["base", "path", "source", "constitution", "data", "prompts"];
+
+/// More of them by their whole name, or by what it begins with.
+fn is_path(key: &str) -> bool {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    PATH_KEYS.contains(&last) || key == "guard.model" || key.starts_with("evaluation.data.")
+}
 
 /// On the command line a path is relative to the working directory, in the file to the file's folder.
 fn from_here(key: &str, value: Value) -> Value {
-    let last = key.rsplit('.').next().unwrap_or(key);
     match &value {
-        Value::String(text) if PATH_KEYS.contains(&last) && Path::new(text).exists() => match std::path::absolute(text)
-        {
+        Value::String(text) if is_path(key) && Path::new(text).exists() => match std::path::absolute(text) {
             Ok(path) => Value::String(path.display().to_string()),
             Err(_) => value,
         },

@@ -40,37 +40,13 @@ pub struct EvaluationSection {
     /// Sampling temperature; 0 is greedy.
     pub temperature: f64,
     /// What counts as a refusal.
-    pub matcher: MatcherName,
+    pub matcher: RefusalMatcher,
     /// Longest MT-Bench answer, in tokens.
     pub mt_bench_max_new_tokens: usize,
     /// Rates MT-Bench answers, if there is one.
     pub judge: Option<EndpointSettings>,
     /// Data sets of the user's own, by benchmark.
     pub data: BTreeMap<BenchName, PathBuf>,
-}
-
-/// What counts as a refusal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MatcherName {
-    /// OpenFedLLM's 35 strings, anywhere, whatever the case.
-    #[default]
-    Openfedllm,
-    /// llm-attacks' 7 strings.
-    LlmAttacks7,
-    /// llm-attacks' 10 strings.
-    LlmAttacks10,
-}
-
-impl MatcherName {
-    /// The list of that name.
-    pub const fn matcher(self) -> RefusalMatcher {
-        match self {
-            Self::Openfedllm => RefusalMatcher::OpenFedLlm,
-            Self::LlmAttacks7 => RefusalMatcher::LlmAttacks7,
-            Self::LlmAttacks10 => RefusalMatcher::LlmAttacks10,
-        }
-    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,7 +61,7 @@ pub(super) struct RawEvaluation {
     pub utility_rows: usize,
     pub max_new_tokens: usize,
     pub temperature: f64,
-    pub matcher: MatcherName,
+    pub matcher: RefusalMatcher,
     pub mt_bench_max_new_tokens: usize,
     pub judge: Option<RawEndpoint>,
     pub data: BTreeMap<BenchName, PathBuf>,
@@ -103,7 +79,7 @@ impl Default for RawEvaluation {
             utility_rows: 48,
             max_new_tokens: 40,
             temperature: 0.0,
-            matcher: MatcherName::Openfedllm,
+            matcher: RefusalMatcher::OpenFedLlm,
             mt_bench_max_new_tokens: MT_BENCH_NEW_TOKENS,
             judge: None,
             data: BTreeMap::new(),
@@ -125,6 +101,12 @@ impl RawEvaluation {
                 "is set, but only mt_bench has a judge; add \"mt_bench\" to evaluation.benches".into()
             });
         }
+        let needs_data = self.benches.contains(&BenchName::XsTest) && !self.data.contains_key(&BenchName::XsTest);
+        rules.check(!needs_data, "evaluation.benches", || {
+            "found \"xstest\", whose data is in no Python package; get xstest_prompts.csv and give its path by \
+             evaluation.data.xstest"
+                .into()
+        });
         for bench in self.data.keys() {
             let has_data_here = !matches!(bench, BenchName::AdvBench | BenchName::Utility);
             rules.check(has_data_here, &format!("evaluation.data.{}", bench.name()), || {
@@ -161,8 +143,8 @@ impl EvaluationSection {
         let mut assumptions = Vec::new();
         if self.benches.contains(&BenchName::AdvBench) {
             assumptions.push(format!(
-                "AdvBench: {decoding} decoding, {} new tokens, {:?} refusal strings; OpenFedLLM samples at 0.7 with 1,024 new tokens",
-                self.max_new_tokens, self.matcher
+                "AdvBench: {decoding} decoding, {} new tokens, {} refusal strings; OpenFedLLM samples at 0.7 with 1,024 new tokens",
+                self.max_new_tokens, self.matcher.name()
             ));
         }
         if self.benches.contains(&BenchName::Hhh) {

@@ -34,7 +34,7 @@ use serde::Serialize;
 
 pub use cai::CaiSection;
 pub use data::{DataSection, HarmfulClients, PartitionName, RowSource};
-pub use evaluation::{EvaluationSection, MatcherName};
+pub use evaluation::EvaluationSection;
 pub use federation::FederationSection;
 pub use grid::{GridFile, load_grid, load_grid_if_any};
 pub use guard::{GuardSection, GuardSource, PolicyName};

@@ -44,8 +44,8 @@ pub struct Resumed {
 }
 
 impl RunDirectory {
-    /// Starts a run afresh in `path`: a completed run that is there gives way, its manifest last, so that what a crash leaves
-    /// is still known for a run. One that has not completed gives way only to `unfinished`.
+    /// Starts a run afresh in `path`: a completed run that is there, or one that has stored no round, gives way, its manifest
+    /// last, so that what a crash leaves is still known for a run. Another one gives way only to `unfinished`.
     ///
     /// # Errors
     ///
@@ -81,7 +81,9 @@ impl RunDirectory {
         if !directory.holds_a_run() {
             return stays("is not empty and holds no run of fedward's; choose another --out");
         }
-        if unfinished == Unfinished::Keep && !directory.is_completed() {
+        // Rows that cannot be read are something to lose, too.
+        let has_rounds = !directory.rounds().is_ok_and(|rounds| rounds.is_empty());
+        if unfinished == Unfinished::Keep && has_rounds && !directory.is_completed() {
             return stays(
                 "holds a run that has not completed; --resume goes on with it, --overwrite begins afresh, another --out \
                  leaves it alone",

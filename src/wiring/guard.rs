@@ -8,6 +8,7 @@ use std::{
 
 use fedward_actors::{
     cancel::CancelFlag,
+    ports::PortError,
     protocol::{ChatRow, RoundId},
     streams::{Purpose, stream},
 };
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{DataPlan, Progress, SetupError, Workshop, workshop::cache_key, workshop::rows_key};
 use crate::{
     data::{self, LabelledRow, Labels},
-    model::ChatModel,
+    model::{ChatModel, ModelError},
     safety::guard::{
         ChatRespondent, EmbeddedGuard, FeatureReading, GuardFile, GuardHeads, GuardReport, Measurement, ProtocolGuard,
         RememberingGuard, SafetyGuard, Split, assess,
@@ -107,8 +108,10 @@ fn embedded(
     let Split { fitted, held_out } = Split::of(rows, seed);
     let heads = GuardHeads::fit(model, &fitted, reading, cancel)?;
     let guard = EmbeddedGuard::new(Arc::clone(model), heads.clone(), reading, threshold);
-    let verdicts = assess(&guard, &held_out, model.threads, cancel)
-        .map_err(|error| SetupError::Other(format!("the guard cannot be measured: {error}")))?;
+    let verdicts = assess(&guard, &held_out, model.threads, cancel).map_err(|error| match error {
+        PortError::Cancelled => SetupError::Model(ModelError::Cancelled),
+        PortError::Failed(reason) => SetupError::Other(format!("the guard cannot be measured: {reason}")),
+    })?;
     let report = GuardReport::new(fitted.len(), Measurement::of(&held_out, &verdicts));
     let kept = Kept { heads, report };
     write_json(&path, &kept)?;

@@ -162,7 +162,7 @@ pub(crate) fn benchmark_suite(
         hhh_items: evaluation.hhh_items,
         decoding: Decoding { max_new_tokens: evaluation.max_new_tokens, temperature: evaluation.temperature },
         mt_bench_max_new_tokens: evaluation.mt_bench_max_new_tokens,
-        matcher: evaluation.matcher.matcher(),
+        matcher: evaluation.matcher,
         seed: scenario.seed,
         data: evaluation.data.clone(),
         judge: evaluation.judge.clone(),

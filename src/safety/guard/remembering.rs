@@ -7,7 +7,7 @@ use std::{
 
 use fedward_actors::{
     cancel::CancelFlag,
-    ports::{GuardModel, PortResult},
+    ports::{GuardModel, PortError, PortResult},
     protocol::{ChatRow, RowDigest, Verdict},
 };
 
@@ -49,6 +49,10 @@ impl GuardModel for RememberingGuard {
         if !missing.is_empty() {
             let asked: Vec<ChatRow> = missing.iter().map(|&row| rows[row].clone()).collect();
             let answered = self.inner.assess(&asked, cancel)?;
+            if answered.len() != asked.len() {
+                let (given, wanted) = (answered.len(), asked.len());
+                return Err(PortError::Failed(format!("the guard gave {given} verdicts for {wanted} rows")));
+            }
             let mut verdicts = self.verdicts();
             for (row, verdict) in missing.into_iter().zip(answered) {
                 if verdicts.len() < CAPACITY {
@@ -57,7 +61,6 @@ impl GuardModel for RememberingGuard {
                 known[row] = Some(verdict);
             }
         }
-        // A guard that answers for too few rows leaves some without a verdict: the caller refuses the answer.
         Ok(known.into_iter().flatten().collect())
     }
 }
