@@ -24,7 +24,6 @@ import rows as chat_rows
 
 HERE = pathlib.Path(__file__).resolve().parent
 MAX_LENGTH = 512
-BATCH = 16
 CLIENTS = 8
 # Operations a token by the formula of src/train/flops.rs, for SmolLM2-135M and rank 16 on q_proj and v_proj.
 FORWARD = 2 * 134_479_872
@@ -72,6 +71,11 @@ class Bench:
         for peer in self.peers.values():
             peer.close()
 
+    @property
+    def batch(self):
+        """Rows a step."""
+        return self.arguments.batch_size
+
     def peer(self, dtype):
         if dtype not in self.peers:
             self.peers[dtype] = Peer(self.checkpoints[dtype])
@@ -97,20 +101,20 @@ class Bench:
         return done.stdout, done.stderr, time.perf_counter() - started
 
     def sft(self, dtype, grouped, batches):
-        rows = self.rows(batches * BATCH)
+        rows = self.rows(batches * self.batch)
 
         def ours():
             report, _, _ = self.tune(dtype, rows, batches)
             return {"seconds": report["train_seconds"], "tokens": report["train_tokens"], "cpu_seconds": self.cpu_seconds}
 
         def theirs():
-            job = {"dtype": dtype, "rows": rows, "batch_size": BATCH, "max_length": MAX_LENGTH, "grouped": grouped}
+            job = {"dtype": dtype, "rows": rows, "batch_size": self.batch, "max_length": MAX_LENGTH, "grouped": grouped}
             return self.peer(dtype).ask(do="sft", **job)
 
         return ours, theirs
 
     def tune(self, dtype, rows, steps):
-        options = ["--data", rows, "--steps", steps, "--batch-size", BATCH, "--max-length", MAX_LENGTH]
+        options = ["--data", rows, "--steps", steps, "--batch-size", self.batch, "--max-length", MAX_LENGTH]
         stdout, stderr, seconds = self.fedward("tune", *options, "--dtype", dtype, "--out", "adapter")
         return json.loads(stdout), stderr, seconds
 
@@ -176,7 +180,7 @@ class Bench:
             return told(stderr) | sums
 
         def theirs():
-            job = {"dtype": "bf16", "rows": rows, "batch_size": BATCH, "max_length": MAX_LENGTH}
+            job = {"dtype": "bf16", "rows": rows, "batch_size": self.batch, "max_length": MAX_LENGTH}
             return self.peer("bf16").ask(do="score", **job)
 
         return ours, theirs
@@ -262,10 +266,10 @@ class Line:
 def lines(bench, quick, forced):
     """Name: the lines that one piece of work gives, how often it is measured, and in which numbers it is computed."""
     turns = forced or (2 if quick else 5)
-    padded, grouped = (1, 4) if quick else (4, 4)
-    step = "LoRA SFT of one client, batches of 16 rows"
+    padded, grouped = (2, 4) if quick else (4, 4)
+    step = f"LoRA SFT of one client, batches of {bench.batch} rows"
     rate = {"flops": TRAINING}
-    round_work = bench.round(1 if quick else 2, BATCH // 2 if quick else BATCH)
+    round_work = bench.round(1 if quick else 2, bench.batch // 2 if quick else bench.batch)
     return {
         "sft": ([Line(f"{step}, theirs padded to the longest", 3, 6, bench.sft("bf16", False, padded), **rate)], turns, "bf16"),
         "grouped": ([Line(f"{step}, theirs grouped by length", 2, 3, bench.sft("bf16", True, grouped), **rate)], turns, "bf16"),
@@ -344,6 +348,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="less work, fewer turns: minutes instead of an hour")
     parser.add_argument("--rows", help="a file of Alpaca or prompt/response records instead of the bench's own rows")
     parser.add_argument("--only", help="lines to measure, separated by commas")
+    parser.add_argument("--batch-size", type=int, default=16, help="rows a step of both; 16 takes the peer up to 14 GB")
     parser.add_argument("--turns", type=int, help="how often each line is measured")
     arguments = parser.parse_args()
     arguments.fedward = str(pathlib.Path(arguments.fedward).resolve())
