@@ -190,12 +190,20 @@ CONVERSATIONS = [
 ]  # fmt: skip
 
 
-def rendered(template, specials, messages, add_generation_prompt):
+# Templates that loop over the parts of what a message says, and show nothing of a plain text.
+FOR_PARTS = {"smolvlm"}
+
+
+def rendered(name, template, specials, messages, add_generation_prompt):
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"x": 0}, unk_token="x")), bos_token=specials[0], eos_token=specials[1]
     )
     tokenizer.chat_template = template
-    messages = [{"role": role, "content": content} for role, content in messages]
+    in_parts = name in FOR_PARTS
+    messages = [
+        {"role": role, "content": [{"type": "text", "text": content}] if in_parts else content}
+        for role, content in messages
+    ]
     try:
         return {"text": tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)}
     except Exception as error:  # the templates' own raise_exception, and what a template cannot take
@@ -216,7 +224,7 @@ def main():
             {
                 "messages": [{"role": role, "content": content} for role, content in messages],
                 "add_generation_prompt": prompt,
-                **rendered(template, specials, messages, prompt),
+                **rendered(name, template, specials, messages, prompt),
             }
             for messages in CONVERSATIONS
             for prompt in (True, False)
