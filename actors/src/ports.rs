@@ -161,7 +161,7 @@ pub struct RealignmentReport {
     pub red_prompts: u64,
     /// Revisions worth training on: those of preference pairs included.
     pub revisions: u64,
-    /// Answers that the guard calls safe: trained on unrevised.
+    /// Answers that the guard is sure to be safe: trained on unrevised.
     pub good_answers: u64,
     /// Revisions and pairs discarded, by reason.
     pub discarded: BTreeMap<String, u64>,

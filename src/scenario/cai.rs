@@ -201,7 +201,7 @@ impl CaiSection {
         let revised = match self.revise {
             _ if self.data.is_some() => None,
             Revise::All => Some("every answer is revised".to_owned()),
-            Revise::Unsafe => Some("answers that the guard calls safe are kept, the others revised".to_owned()),
+            Revise::Unsafe => Some("answers that the guard is sure to be safe are kept, the others revised".to_owned()),
         };
         let parts: Vec<_> = teacher.into_iter().chain(revised).chain(tuning).chain(preferences).collect();
         vec![format!("Constitutional AI: {}", parts.join("; "))]

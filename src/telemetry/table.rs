@@ -85,7 +85,7 @@ declare! {
     REALIGN_REVISIONS: Counter(), "fedward_realign_revisions_total", Count, ["variant"],
         "Revisions that realignments trained on";
     REALIGN_GOOD_ANSWERS: Counter(), "fedward_realign_good_answers_total", Count, ["variant"],
-        "Answers to red prompts that the guard called safe, so that realignments did not revise them";
+        "Answers to red prompts that the guard was sure to be safe, so that realignments did not revise them";
     REALIGN_DISCARDED: Counter(), "fedward_realign_discarded_total", Count, ["variant", "reason"],
         "Revisions that realignments discarded, by reason";
     REALIGN_GENERATED: Counter(), "fedward_realign_generated_tokens_total", Tokens, ["variant"],

@@ -29,7 +29,7 @@ const FEWEST: usize = 4;
 pub enum Revise {
     /// All, as in huggingface/llm-swarm. An answer that refuses already is then "rejected" for a revision.
     All,
-    /// Those that the guard does not call safe. Its safe answers are fine-tuned on as they are and make no pair.
+    /// All but those that the guard is sure to be safe, which are fine-tuned on as they are and make no pair.
     Unsafe,
 }
 

@@ -3,7 +3,7 @@
 use fedward_actors::{
     cancel::CancelFlag,
     ports::{GuardModel, PortError, PortResult},
-    protocol::{ChatMessage, ChatRow, ClientId, Role, RoundId},
+    protocol::{ChatMessage, ChatRow, ClientId, Role, RoundId, Verdict},
     streams::{Purpose, stream},
 };
 
@@ -85,6 +85,14 @@ pub(super) fn converse(
     Ok(made)
 }
 
+/// The probability of harm below which an answer needs no revision. A guard's threshold asks what is more likely; what is kept
+/// here is what the model is trained to say again, so the guard is to be sure.
+const SURELY_SAFE: f32 = 0.1;
+
+fn is_surely_safe(verdict: &Verdict) -> bool {
+    !verdict.is_unsafe && verdict.unsafe_probability < SURELY_SAFE
+}
+
 /// A conversation under way.
 struct Talk<'a> {
     prompt: &'a [ChatMessage],
@@ -136,7 +144,9 @@ impl Dialogues {
         for (talk, answer) in talks.into_iter().zip(answers) {
             match answer {
                 // A missing verdict counts as unsafe.
-                Some(row) if verdicts.next().is_some_and(|verdict| !verdict.is_unsafe) => self.good_answers.push(row),
+                Some(row) if verdicts.next().is_some_and(|verdict| is_surely_safe(&verdict)) => {
+                    self.good_answers.push(row);
+                }
                 _ => going_on.push(talk),
             }
         }
@@ -165,8 +175,6 @@ impl Dialogues {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-
-    use fedward_actors::protocol::Verdict;
 
     use super::*;
     use crate::model::FinishReason;
@@ -221,7 +229,7 @@ mod tests {
         assert_eq!((made.generated_tokens, made.read_tokens), (12, 72));
     }
 
-    /// Calls answers to anything but "a" safe.
+    /// Calls answers to anything but "a" safe, but is not sure of "c".
     struct SafeButForA;
 
     impl GuardModel for SafeButForA {
@@ -231,7 +239,7 @@ mod tests {
 
         fn assess(&self, rows: &[ChatRow], _: &CancelFlag) -> PortResult<Vec<Verdict>> {
             let verdict = |row: &ChatRow| Verdict {
-                unsafe_probability: 0.5,
+                unsafe_probability: if row.messages[0].content == "c" { 0.2 } else { 0.0 },
                 is_unsafe: row.messages[0].content == "a",
                 hazards: Vec::new(),
                 is_malformed: false,
@@ -241,21 +249,16 @@ mod tests {
     }
 
     #[test]
-    fn what_the_judge_calls_safe_is_not_revised() {
+    fn what_the_judge_is_sure_to_be_safe_is_not_revised() {
         let prompts = ["a", "b", "c"].map(|text| vec![ChatMessage::new(Role::User, text)]);
         let speaker = Scripted(Mutex::default());
         let constitution = Constitution::default();
         let made = converse(&speaker, &prompts, &constitution, Some(&SafeButForA), (1, RoundId(1)), &CancelFlag::new())
             .unwrap();
         let asked: Vec<_> = speaker.0.into_inner().unwrap().iter().map(Vec::len).collect();
-        assert_eq!(asked, [3, 1, 1]);
-        assert_eq!(
-            made.good_answers,
-            [("b", 1), ("c", 2)].map(|(prompt, index)| {
-                ChatRow { label: None, ..ChatRow::single_turn(prompt, format!("turn 0 of {index}")) }
-            })
-        );
-        let [dialogue] = made.dialogues.as_slice() else { panic!("{:?}", made.dialogues) };
-        assert_eq!((dialogue.prompt.as_slice(), made.unanswered), (prompts[0].as_slice(), 0));
+        assert_eq!(asked, [3, 2, 2]);
+        assert_eq!(made.good_answers, [ChatRow::single_turn("b", "turn 0 of 1")]);
+        let revised: Vec<_> = made.dialogues.iter().map(|dialogue| dialogue.prompt.clone()).collect();
+        assert_eq!((revised, made.unanswered), (vec![prompts[0].clone(), prompts[2].clone()], 0));
     }
 }
