@@ -12,7 +12,7 @@ use crate::{
 pub enum Phrasing {
     /// The model's own chat template: a Llama Guard checkpoint's renders the task, the categories and the conversation.
     Own,
-    /// [`task`], as a user's turn in the chat template of an ordinary model that has been fine-tuned for it.
+    /// The task in words of our own, a user's turn in the chat template of an ordinary model that was fine-tuned for it.
     Task,
 }
 
