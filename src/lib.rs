@@ -18,6 +18,7 @@
 //! | [`store`] | the run directory |
 //! | [`telemetry`] | every metric |
 //! | [`report`] | tables for people |
+//! | [`progress`] | how long work is followed |
 //! | [`cli`] | the command line |
 
 pub mod cli;
@@ -27,6 +28,7 @@ pub mod eval;
 pub mod federated;
 pub mod lora;
 pub mod model;
+pub mod progress;
 pub mod report;
 pub mod safety;
 pub mod scenario;

@@ -225,7 +225,7 @@ pub async fn run_federation(
     }
 }
 
-async fn start_supervisor(
+pub(crate) async fn start_supervisor(
     config: &FederationConfig,
     ports: Ports,
     run: &CancelFlag,
@@ -263,7 +263,7 @@ async fn start_supervisor(
     Ok((supervisor, ports.observer))
 }
 
-async fn gather_server(
+pub(crate) async fn gather_server(
     config: FederationConfig,
     start: StartState,
     run: CancelFlag,

@@ -1,6 +1,7 @@
 //! The numbered invariants of the crate, each with a test named after it, against a federation of fakes.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,7 +9,8 @@ use std::{
 use proptest::prelude::*;
 
 use crate::{
-    federation::{FederationConfig, FederationError, Schedule},
+    archivist::CommitGate,
+    federation::{FederationConfig, FederationError, Schedule, gather_server, start_supervisor},
     policy::{Assessed, GuardPolicy},
     ports::PlainClients,
     protocol::{ClientId, RoundId},
@@ -562,11 +564,29 @@ async fn m_1_slots_are_never_exceeded_and_rows_exist_for_turns_alone() {
 #[tokio::test(start_paused = true)]
 async fn m_1_ten_thousand_idle_clients_cost_nothing() {
     let rehearsal = Rehearsal::new(10_000, 10, 5);
-    rehearsal.run().await.unwrap();
-    let calls = rehearsal.trainer.calls();
-    assert_eq!(calls.len(), 50);
+    let (config, run) = (rehearsal.config.clone(), rehearsal.cancel.clone());
+    let (supervisor, observer) =
+        start_supervisor(&config, rehearsal.ports(), &run, CommitGate::default()).await.unwrap();
+    let mut server = gather_server(config, rehearsal.start(), run, supervisor.clone(), observer).await.unwrap();
+    // Aggregator and archivist: nobody else lives as long as the run here.
+    let crew = 2;
+    assert_eq!(supervisor.get_children().len(), crew);
+    for round in 1..=5 {
+        server.run_rounds(&[RoundId(round)]).await.unwrap();
+        // Those who are not in this cohort have been told to stop, and get the time to.
+        for _ in 0..1000 {
+            if supervisor.get_children().len() == crew + 10 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(supervisor.get_children().len(), crew + 10, "actors alive after round {round}");
+    }
+    let selected: BTreeSet<_> = rehearsal.trainer.calls().into_keys().map(|(client, _)| client).collect();
+    assert!(selected.len() > 10, "one cohort only");
     // Rows were fetched for the selected clients alone.
     assert_eq!(rehearsal.rows.fetched(), 50);
+    supervisor.kill();
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
 //! `fedward cai`: a CAI data set prepared beforehand, and the constitution that it is made by.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::{Args, Subcommand};
 use fedward_actors::{
@@ -13,11 +16,12 @@ use serde_json::{Value, json};
 use super::{Ending, print_json, print_line};
 use crate::{
     data::PreferencePair,
+    progress::Progress,
     report::Console,
     safety::cai::{Constitution, Harvest},
     scenario::{self, Scenario},
     store::write_atomically,
-    wiring::{Progress, Workshop, cai_generator},
+    wiring::{Workshop, cai_generator},
 };
 
 #[derive(Debug, Args)]
@@ -66,13 +70,14 @@ fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     if scenario.cai.as_ref().is_some_and(|cai| cai.data.is_some()) {
         return Err(miette!("cai.data is set: its pairs are made already"));
     }
-    let console = Console::new();
+    let console = Arc::new(Console::new());
+    let progress: Arc<dyn Progress> = Arc::clone(&console) as _;
     let cancel = CancelFlag::new();
-    let prepared = Workshop::new().prepare(scenario, None, &console, &cancel).into_diagnostic()?;
-    let guard = prepared.guard.as_ref().map(|guard| std::sync::Arc::clone(&guard.model) as _);
+    let prepared = Workshop::new().prepare(scenario, None, &progress, &cancel).into_diagnostic()?;
+    let guard = prepared.guard.as_ref().map(|guard| Arc::clone(&guard.model) as _);
     let generator = cai_generator(scenario, &prepared, guard).into_diagnostic()?;
     let generator = generator.ok_or_else(|| miette!("the scenario has no Constitutional AI"))?;
-    console.stage("answers, critiques and revisions");
+    console.stage("making preference pairs");
     let mut harvest = generator.harvest(RoundId::START, &prepared.start, &cancel).into_diagnostic()?;
     console.finish();
     harvest.screened.drop_same();

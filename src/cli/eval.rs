@@ -26,8 +26,8 @@ use crate::{
     endpoint::EndpointSettings,
     eval::{BenchName, BenchRecipe, Measurement, RecipeError, RefusalMatcher, Subject},
     model::Decoding,
+    progress::Progress,
     report::Console,
-    wiring::Progress,
 };
 
 #[derive(Debug, Args)]
@@ -134,14 +134,15 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
         seed: args.seed,
         limit: None,
         cancel: &cancel,
+        progress: &console,
     };
     if recipe.judge.is_none() && benchmarks.iter().any(|(bench, _)| *bench == BenchName::MtBench) {
         console.line(
             "mt_bench: without --judge nothing is rated; the likelihood of the reference answers is printed instead",
         );
     }
-    for (bench, benchmark) in benchmarks {
-        console.stage(&format!("evaluating {}", bench.name()));
+    console.stage(&format!("evaluating {}", model.name));
+    for (_, benchmark) in benchmarks {
         let begun = Instant::now();
         let found = benchmark.measure(&subject).into_diagnostic()?;
         for warning in &found.warnings {

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     data::load_prompts,
     model::{Decoding, FinishReason},
+    progress::Progress,
     report::Console,
-    wiring::Progress,
 };
 
 #[derive(Debug, Args)]
@@ -53,7 +53,8 @@ pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let rng_of = |index: usize| stream(args.seed, Purpose::Sampling, RoundId::START, Some(ClientId(index as u32)));
     console.stage(&format!("responding to {} prompts", prompts.len()));
     let started = Instant::now();
-    let replies = model.reply(adapter.as_ref(), &prompts, decoding, &rng_of, &CancelFlag::new()).into_diagnostic()?;
+    let replies =
+        model.reply(adapter.as_ref(), &prompts, decoding, &rng_of, &CancelFlag::new(), &console).into_diagnostic()?;
     let seconds = started.elapsed().as_secs_f64();
     let tokens: usize = replies.iter().map(|reply| reply.tokens).sum();
     console.line(&format!("{} responses: {tokens} tokens in {seconds:.3} s", replies.len()));

@@ -1,14 +1,13 @@
 //! `fedward grid`: each variant with each strategy and each seed, cell by cell, compared at the end.
 
 use std::{
-    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use clap::Args;
 use fedward_actors::cancel::CancelFlag;
-use miette::{IntoDiagnostic, WrapErr, miette};
+use miette::{IntoDiagnostic, WrapErr};
 
 use super::{
     Ending,
@@ -21,7 +20,7 @@ use crate::{
         grid::{CellResult, charts, csv, markdown},
     },
     scenario::{self, Scenario, ScenarioFile},
-    store::{RunDirectory, write_atomically},
+    store::{FolderLock, RunDirectory, write_atomically},
     wiring::Workshop,
 };
 
@@ -47,7 +46,7 @@ pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
         .out
         .clone()
         .unwrap_or_else(|| Path::new("runs").join(args.file.file_stem().unwrap_or_else(|| "grid".as_ref())));
-    let lock = lock(&out)?;
+    let lock = FolderLock::take(&out).into_diagnostic()?;
     let console = Arc::new(Console::new());
     let (telemetry, metrics) = install_telemetry(args.metrics.as_deref(), &console)?;
     let cancel = CancelFlag::new();
@@ -65,22 +64,8 @@ pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
     until_interrupted(&console, &cancel, "the same command", run(job, lock))
 }
 
-/// Keeps a second grid out of the folder; the lock goes with the process.
-fn lock(out: &Path) -> miette::Result<File> {
-    fs::create_dir_all(out).into_diagnostic().wrap_err_with(|| out.display().to_string())?;
-    let path = out.join("grid.lock");
-    let file = File::create(&path).into_diagnostic().wrap_err_with(|| path.display().to_string())?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(miette!("{} is in use by another fedward grid; wait for it, or choose another --out", out.display()))
-        }
-        Err(TryLockError::Error(error)) => Err(error).into_diagnostic().wrap_err_with(|| path.display().to_string()),
-    }
-}
-
 /// All cells; `_lock` is held until they are done.
-async fn run(job: Job, _lock: File) -> miette::Result<Ending> {
+async fn run(job: Job, _lock: FolderLock) -> miette::Result<Ending> {
     job.announce();
     let (mut workshop, mut start_evaluations) = (Workshop::new(), StartEvaluations::new());
     let mut results = Vec::new();

@@ -1,13 +1,13 @@
 //! `fedward prepare`: what a scenario needs before its first round, made and kept.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use fedward_actors::cancel::CancelFlag;
 use miette::IntoDiagnostic;
 
 use super::Ending;
-use crate::{report::Console, scenario, wiring::Workshop};
+use crate::{progress::Progress, report::Console, scenario, wiring::Workshop};
 
 #[derive(Debug, Args)]
 pub(super) struct PrepareArgs {
@@ -21,11 +21,12 @@ pub(super) struct PrepareArgs {
 /// Makes starting adapters and guards of all variants, unless they are kept from before, and says what guards are worth.
 pub(super) fn prepare(args: &PrepareArgs) -> miette::Result<Ending> {
     let file = scenario::load(&args.scenario, &args.sets).into_diagnostic()?;
-    let console = Console::new();
+    let console = Arc::new(Console::new());
+    let progress = Arc::clone(&console) as Arc<dyn Progress>;
     let mut workshop = Workshop::new();
     let cancel = CancelFlag::new();
     for scenario in &file.scenarios {
-        let prepared = workshop.prepare(scenario, None, &console, &cancel).into_diagnostic()?;
+        let prepared = workshop.prepare(scenario, None, &progress, &cancel).into_diagnostic()?;
         let Some(guard) = prepared.guard else { continue };
         if let Some(description) = workshop.description_once(&guard) {
             console.line(&description);

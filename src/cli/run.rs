@@ -18,7 +18,7 @@ use super::{
 use crate::{
     report::{Console, comparison},
     scenario,
-    store::{RunDirectory, write_json},
+    store::{FolderLock, RunDirectory, write_json},
     wiring::Workshop,
 };
 
@@ -73,7 +73,10 @@ async fn run_variants(job: Job) -> miette::Result<Ending> {
     let mut workshop = Workshop::new();
     let mut start_evaluations = StartEvaluations::new();
     let mut summaries = Vec::new();
+    // A folder that holds something else is refused before a lock is laid into it.
+    let known = FolderLock::take_if_known(&job.out).into_diagnostic()?;
     refuse_what_is_taken(&job)?;
+    let _lock = known.map_or_else(|| FolderLock::take(&job.out), Ok).into_diagnostic()?;
     job.announce();
     for scenario in &job.file.scenarios {
         let out = job.out.join(&scenario.variant);

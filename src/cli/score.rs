@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     data::{RowFormat, load_rows_with_records},
+    progress::Progress,
     report::Console,
-    wiring::Progress,
 };
 
 #[derive(Debug, Args)]
@@ -48,7 +48,7 @@ pub(super) fn score(args: &ScoreArgs) -> miette::Result<Ending> {
     let tokens: usize = scorable.iter().map(|row| row.ids.len()).sum();
     console.stage(&format!("scoring {} rows", scorable.len()));
     let started = Instant::now();
-    let mut scores = model.score(adapter.as_ref(), &scorable, &cancel).into_diagnostic()?.into_iter();
+    let mut scores = model.score(adapter.as_ref(), &scorable, &cancel, &console).into_diagnostic()?.into_iter();
     let seconds = started.elapsed().as_secs_f64();
     console.line(&format!("scored {} rows: {tokens} tokens in {seconds:.3} s", scorable.len()));
     for ((record, _), tokenized) in rows.into_iter().zip(&tokenized) {

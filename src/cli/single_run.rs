@@ -20,11 +20,12 @@ use super::job::Job;
 use crate::{
     lora::peft,
     model::ModelError,
+    progress::Progress,
     report::{Observers, RunStatus, StoredRun, Summary, Totals, page},
     scenario::Scenario,
     store::{RunDirectory, write_atomically},
     telemetry::{ProcessMemory, RunInfo},
-    wiring::{Prepared, Progress, SetupError, Workshop, federation_config, ports},
+    wiring::{Prepared, SetupError, Workshop, federation_config, ports},
 };
 
 /// What runs of one command share beside the workshop: evaluations of the adapter that they start from, by
@@ -131,11 +132,11 @@ impl SingleRun<'_> {
 
     /// Makes what the run needs, on a blocking thread; `None` if it was interrupted.
     async fn prepare(&self, mut workshop: Workshop) -> miette::Result<(Workshop, Option<Prepared>)> {
-        let (scenario, console, cancel) =
-            (self.scenario.clone(), Arc::clone(&self.job.console), self.job.cancel.clone());
+        let (scenario, cancel) = (self.scenario.clone(), self.job.cancel.clone());
+        let progress: Arc<dyn Progress> = Arc::clone(&self.job.console) as _;
         let judge = self.job.judge().cloned();
         let prepare = move || {
-            let prepared = workshop.prepare(&scenario, judge.as_ref(), console.as_ref(), &cancel);
+            let prepared = workshop.prepare(&scenario, judge.as_ref(), &progress, &cancel);
             (workshop, prepared)
         };
         let (workshop, prepared) = tokio::task::spawn_blocking(prepare).await.into_diagnostic()?;

@@ -19,13 +19,13 @@ use crate::{
     data::{PreferencePair, RowFormat, load_pairs, load_rows},
     lora::{LoraConfig, Target, initial_adapter, peft},
     model::ChatModel,
+    progress::Progress,
     report::Console,
     telemetry::ProcessMemory,
     train::{
         DEFAULT_PASS_TOKENS, DpoSettings, DpoStep, SftSettings, StepReport, TokenizedPair, TrainStreams, train_dpo,
         train_sft,
     },
-    wiring::Progress,
 };
 
 /// Parts of a batch that are computed side by side.

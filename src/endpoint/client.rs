@@ -26,6 +26,7 @@ use super::{
     settings::ApiKey,
     wire,
 };
+use crate::progress::{Counter, Progress};
 
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: u64 = 8 << 20;
@@ -104,7 +105,7 @@ impl ChatEndpoint {
     }
 
     /// Asks everything, several requests at a time, and gives the answers in the order of the requests. A request that
-    /// fails alone is an error in its place.
+    /// fails alone is an error in its place. `progress` hears how many have ended.
     ///
     /// # Errors
     ///
@@ -113,10 +114,12 @@ impl ChatEndpoint {
         &self,
         requests: &[ChatRequest],
         cancel: &CancelFlag,
+        progress: &dyn Progress,
     ) -> Result<Vec<Result<ChatCompletion, EndpointError>>, EndpointError> {
         // Raised by the first request that shows that the others are in vain.
         let stop = cancel.child();
         let given_up: Mutex<Option<EndpointError>> = Mutex::new(None);
+        let ended = Counter::new(progress, requests.len());
         let next = AtomicUsize::new(0);
         let done = Mutex::new(Vec::with_capacity(requests.len()));
         let worker = || {
@@ -131,6 +134,7 @@ impl ChatEndpoint {
                     stop.cancel();
                 }
                 done.lock().unwrap_or_else(PoisonError::into_inner).push((index, answer));
+                ended.add(1);
             }
         };
         std::thread::scope(|scope| {

@@ -15,6 +15,7 @@ use super::{
     testing::{Scripted, ScriptedServer},
     *,
 };
+use crate::progress::{Heard, Silent};
 
 fn settings(base_url: &str) -> EndpointSettings {
     EndpointSettings {
@@ -135,7 +136,7 @@ fn a_refused_connection_names_the_endpoint() {
     // One request finds out; the others are not tried four times each.
     let endpoint = ChatEndpoint::new(settings(&base_url)).unwrap();
     let requests: Vec<_> = (0..100).map(|i| request(&i.to_string())).collect();
-    assert!(endpoint.chat_all(&requests, &CancelFlag::new()).is_err());
+    assert!(endpoint.chat_all(&requests, &CancelFlag::new(), &Silent).is_err());
 }
 
 #[test]
@@ -155,7 +156,9 @@ fn many_are_answered_in_order_with_a_bound_on_how_many_at_a_time() {
     });
     let bounded = EndpointSettings { parallel: NonZeroUsize::new(3).unwrap(), ..settings(&server.base_url()) };
     let requests: Vec<_> = (0..9).map(|i| request(&i.to_string())).collect();
-    let answers = ChatEndpoint::new(bounded).unwrap().chat_all(&requests, &CancelFlag::new()).unwrap();
+    let heard = Heard::default();
+    let answers = ChatEndpoint::new(bounded).unwrap().chat_all(&requests, &CancelFlag::new(), &heard).unwrap();
+    assert_eq!(heard.parts()[0].1, (1..=9).map(|done| (done, 9)).collect::<Vec<_>>(), "failures have ended, too");
     for (index, answer) in answers.iter().enumerate() {
         match answer {
             Ok(answer) => assert_eq!(answer.text, format!("<{index}>")),
@@ -170,7 +173,7 @@ fn requests_keep_to_the_rate() {
     let server = ScriptedServer::start(|_, _| Scripted::says("yes"));
     let limited = EndpointSettings { requests_per_minute: NonZeroU32::new(600), ..settings(&server.base_url()) };
     let requests: Vec<_> = (0..4).map(|i| request(&i.to_string())).collect();
-    ChatEndpoint::new(limited).unwrap().chat_all(&requests, &CancelFlag::new()).unwrap();
+    ChatEndpoint::new(limited).unwrap().chat_all(&requests, &CancelFlag::new(), &Silent).unwrap();
     let received = server.received();
     let spread = received.iter().map(|r| r.at).max().unwrap() - received.iter().map(|r| r.at).min().unwrap();
     // Four requests, a tenth of a second apart; arrival wavers a little.
@@ -190,7 +193,7 @@ fn cancelling_ends_a_request_in_flight() {
         }
     });
     let begun = Instant::now();
-    let error = endpoint.chat_all(&[request("a"), request("b")], &cancel).unwrap_err();
+    let error = endpoint.chat_all(&[request("a"), request("b")], &cancel, &Silent).unwrap_err();
     assert_eq!(error.problem, EndpointProblem::Cancelled);
     assert!(begun.elapsed() < Duration::from_secs(2));
 }

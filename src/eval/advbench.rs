@@ -64,6 +64,7 @@ fn assess(
         .zip(&answered.replies)
         .map(|(prompt, reply)| ChatRow::single_turn(&prompt.text, &reply.text))
         .collect();
+    subject.progress.part("advbench, verdicts of the guard");
     let verdicts = guard.assess(&rows, subject.cancel)?;
     for (finding, verdict) in findings.iter_mut().zip(&verdicts) {
         finding.verdicts.insert("guard_unsafe".into(), json!(verdict.is_unsafe));

@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 use super::bootstrap::{MeanInterval, RateInterval};
 use crate::{
     lora::LoraRef,
-    model::{ChatModel, Decoding, Reply},
+    model::{ChatModel, Decoding, Reply, RowScore, TokenizedRow},
+    progress::Progress,
 };
 
 /// The benchmarks that there are.
@@ -67,6 +68,8 @@ pub struct Subject<'a> {
     pub limit: Option<usize>,
     /// Raised when nobody waits any more.
     pub cancel: &'a CancelFlag,
+    /// Hears how far a benchmark is.
+    pub progress: &'a dyn Progress,
 }
 
 /// A benchmark with its prompts, in evaluation order: a shorter evaluation takes the first of them.
@@ -141,7 +144,18 @@ impl Subject<'_> {
             let stream_id = (bench as u32) << 24 | prompts[index].0 as u32;
             stream(self.seed, Purpose::Evaluation, self.round, Some(ClientId(stream_id)))
         };
-        Ok(self.model.reply(self.adapter, &talks, decoding, &rng_of, self.cancel)?)
+        self.progress.part(bench.name());
+        Ok(self.model.reply(self.adapter, &talks, decoding, &rng_of, self.cancel, self.progress)?)
+    }
+
+    /// Log-likelihoods of the rows' responses.
+    ///
+    /// # Errors
+    ///
+    /// What the model complains of.
+    pub fn score(&self, bench: BenchName, rows: &[TokenizedRow]) -> PortResult<Vec<RowScore>> {
+        self.progress.part(bench.name());
+        Ok(self.model.score(self.adapter, rows, self.cancel, self.progress)?)
     }
 }
 

@@ -177,7 +177,7 @@ fn candidate_scores(items: &[HhhItem], subject: &Subject<'_>) -> PortResult<Vec<
         counts.push(fits.then_some(tokenized.len()));
         rows.extend(tokenized.into_iter().filter(|_| fits));
     }
-    let mut scores = subject.model.score(subject.adapter, &rows, subject.cancel)?.into_iter();
+    let mut scores = subject.score(BenchName::Hhh, &rows)?.into_iter();
     Ok(counts.into_iter().map(|count| count.map(|count| scores.by_ref().take(count).collect())).collect())
 }
 

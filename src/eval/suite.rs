@@ -12,6 +12,7 @@ use super::{Benchmark, Subject};
 use crate::{
     lora::{LoraConfig, LoraRef},
     model::ChatModel,
+    progress::Progress,
 };
 
 /// What is measured of an adapter, on rows that no client and no defence trains on.
@@ -26,6 +27,8 @@ pub struct BenchmarkSuite {
     pub interim_prompts: usize,
     /// What all random streams come from.
     pub seed: u64,
+    /// Hears how far an evaluation is.
+    pub progress: Arc<dyn Progress>,
 }
 
 impl Benchmarks for BenchmarkSuite {
@@ -38,7 +41,15 @@ impl Benchmarks for BenchmarkSuite {
     ) -> PortResult<Evaluation> {
         let adapter = LoraRef { config: &self.lora, adapter };
         let limit = (scope == EvaluationScope::Interim).then_some(self.interim_prompts);
-        let subject = Subject { model: &self.model, adapter: Some(adapter), round, seed: self.seed, limit, cancel };
+        let subject = Subject {
+            model: &self.model,
+            adapter: Some(adapter),
+            round,
+            seed: self.seed,
+            limit,
+            cancel,
+            progress: self.progress.as_ref(),
+        };
         let mut evaluation = Evaluation::new();
         for benchmark in &self.benchmarks {
             let found = benchmark.measure(&subject)?;

@@ -25,7 +25,7 @@ impl Benchmark for Utility {
     /// `mean_log_likelihood` of a response token, with bounds; `perplexity`, `response_tokens`.
     fn measure(&self, subject: &Subject<'_>) -> PortResult<Measurement> {
         let rows = subject.model.tokenize(&self.rows, MAX_LENGTH)?;
-        let scores = subject.model.score(subject.adapter, &rows, subject.cancel)?;
+        let scores = subject.score(BenchName::Utility, &rows)?;
         let values = likelihood(&scores, subject.seed)
             .ok_or_else(|| PortError::Failed("utility: no held-out benign row has a response that fits".to_owned()))?;
         let score = values.score(rows.len());

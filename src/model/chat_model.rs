@@ -16,9 +16,12 @@ use super::{
         generate,
     },
     parallel,
-    scoring::{ROWS_A_BATCH, RowScore, score_side_by_side},
+    scoring::{ROWS_A_BATCH, RowScore, score},
 };
-use crate::lora::LoraRef;
+use crate::{
+    lora::LoraRef,
+    progress::{Counter, Progress},
+};
 
 /// Prompts that are decoded together, at least and at most: the weights are read once for all of them.
 const PROMPTS_A_BATCH: (usize, usize) = (16, 32);
@@ -89,7 +92,7 @@ impl ChatModel {
         format!("{}/{:?}/{:?}{quantization}", self.sha256, self.base.precision(), self.base.device())
     }
 
-    /// Replies to conversations, in their order. `rng_of` gives the random stream of each.
+    /// Replies to conversations, in their order. `rng_of` gives the random stream of each; `progress` hears how many are done.
     ///
     /// # Errors
     ///
@@ -101,6 +104,7 @@ impl ChatModel {
         decoding: Decoding,
         rng_of: &(dyn Fn(usize) -> ChaCha8Rng + Sync),
         cancel: &CancelFlag,
+        progress: &dyn Progress,
     ) -> Result<Vec<Reply>, ModelError> {
         let prompts: Vec<_> =
             conversations.iter().map(|messages| self.tokenizer.prompt_ids(messages)).collect::<Result<_, _>>()?;
@@ -113,9 +117,10 @@ impl ChatModel {
             batch_size,
             stop_ids: self.tokenizer.stop_ids().to_vec(),
         };
+        let finished = Counter::new(progress, prompts.len());
         let generated = parallel::by_chunks(&prompts, batch_size, self.threads, |first, chunk| {
             let rng = |index: usize| rng_of(first + index);
-            generate(&self.base, adapter, chunk, &settings, &rng, cancel, &mut |_| {})
+            generate(&self.base, adapter, chunk, &settings, &rng, cancel, &mut |_| finished.add(1))
         })?;
         let to_reply = |(prompt, generated): (&Vec<u32>, super::generation::Generated)| {
             Ok(Reply {
@@ -143,7 +148,7 @@ impl ChatModel {
         answering::answer(&self.base, &self.tokenizer, adapter, questions, cancel)
     }
 
-    /// Log-likelihoods of the rows' responses, in their order.
+    /// Log-likelihoods of the rows' responses, in their order. `progress` hears how many are done.
     ///
     /// # Errors
     ///
@@ -153,8 +158,14 @@ impl ChatModel {
         adapter: Option<LoraRef<'_>>,
         rows: &[TokenizedRow],
         cancel: &CancelFlag,
+        progress: &dyn Progress,
     ) -> Result<Vec<RowScore>, ModelError> {
-        score_side_by_side(&self.base, adapter, rows, self.threads, cancel)
+        let finished = Counter::new(progress, rows.len());
+        parallel::by_chunks(rows, ROWS_A_BATCH, self.threads, |_, chunk| {
+            let scores = score(&self.base, adapter, chunk, cancel)?;
+            finished.add(chunk.len());
+            Ok(scores)
+        })
     }
 
     /// Mean hidden state of each row after `layers` blocks, on up to `threads` threads; rows are cut to `max_length`

@@ -11,7 +11,7 @@ use fedward_actors::{
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::wiring::Progress;
+use crate::progress::Progress;
 
 /// Seconds between two plain lines about the same piece of work.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -23,10 +23,18 @@ pub struct Console {
 }
 
 struct State {
-    what: String,
+    stage: String,
+    /// Empty for a stage without parts.
+    part: String,
     last_line: Instant,
     finished_clients: u32,
     cohort: u32,
+}
+
+impl State {
+    fn what(&self) -> String {
+        if self.part.is_empty() { self.stage.clone() } else { format!("{}: {}", self.stage, self.part) }
+    }
 }
 
 impl Default for Console {
@@ -40,7 +48,13 @@ impl Console {
     pub fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
         bar.set_style(spinner());
-        let state = State { what: String::new(), last_line: Instant::now(), finished_clients: 0, cohort: 0 };
+        let state = State {
+            stage: String::new(),
+            part: String::new(),
+            last_line: Instant::now(),
+            finished_clients: 0,
+            cohort: 0,
+        };
         Self { bar, state: Mutex::new(state) }
     }
 
@@ -58,6 +72,16 @@ impl Console {
         self.bar.finish_and_clear();
     }
 
+    /// A bar that counts nothing yet.
+    fn begin(&self, what: String) {
+        self.bar.set_style(spinner());
+        self.bar.set_length(0);
+        self.bar.set_position(0);
+        self.bar.reset_eta();
+        self.bar.set_message(what);
+        self.bar.enable_steady_tick(Duration::from_millis(125));
+    }
+
     fn is_terminal(&self) -> bool {
         !self.bar.is_hidden()
     }
@@ -70,15 +94,21 @@ impl Console {
 impl Progress for Console {
     fn stage(&self, what: &str) {
         let mut state = self.state();
-        what.clone_into(&mut state.what);
+        what.clone_into(&mut state.stage);
+        state.part.clear();
         state.last_line = Instant::now();
         if self.is_terminal() {
-            self.bar.set_style(spinner());
-            self.bar.set_length(0);
-            self.bar.set_message(what.to_owned());
-            self.bar.enable_steady_tick(Duration::from_millis(125));
+            self.begin(what.to_owned());
         } else {
             eprintln!("{what} …");
+        }
+    }
+
+    fn part(&self, what: &str) {
+        let mut state = self.state();
+        what.clone_into(&mut state.part);
+        if self.is_terminal() {
+            self.begin(state.what());
         }
     }
 
@@ -92,9 +122,11 @@ impl Progress for Console {
             return;
         }
         let mut state = self.state();
-        if done == total || state.last_line.elapsed() >= LINE_EVERY {
+        // Parts are many: each has lines while it lasts, none for its end.
+        let is_end = done == total && state.part.is_empty();
+        if is_end || state.last_line.elapsed() >= LINE_EVERY {
             state.last_line = Instant::now();
-            eprintln!("{}: {done} of {total}", state.what);
+            eprintln!("{}: {done} of {total}", state.what());
         }
     }
 }

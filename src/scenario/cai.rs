@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use fedward_actors::Schedule;
 use serde::{Deserialize, Serialize};
 
-use super::{endpoint::RawEndpoint, rules::Rules, schedule::ScheduleName, training::RawTraining};
+use super::{counted, endpoint::RawEndpoint, rules::Rules, schedule::ScheduleName, training::RawTraining};
 use crate::{
     endpoint::EndpointSettings,
     safety::cai::{Effort, Revise},
@@ -45,6 +45,9 @@ pub struct CaiSection {
     pub dpo: DpoSettings,
 }
 
+/// The probability of harm below which an answer needs no revision.
+const DEFAULT_SURELY_SAFE: f64 = 0.1;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawCai {
@@ -58,13 +61,22 @@ pub(super) struct RawCai {
     pub teacher: Option<RawEndpoint>,
     pub max_new_tokens: usize,
     pub temperature: f64,
-    pub revise: Option<Revise>,
+    pub revise: Option<RawRevise>,
+    pub surely_safe: Option<f64>,
     pub sft_share: f64,
     pub benign_share: f64,
     pub steps: usize,
     pub batch_size: usize,
     pub learning_rate: f64,
     pub dpo: RawDpo,
+}
+
+/// `cai.revise`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawRevise {
+    All,
+    Unsafe,
 }
 
 /// `cai.dpo`: training on preferences.
@@ -91,6 +103,7 @@ impl Default for RawCai {
             max_new_tokens: 48,
             temperature: 0.0,
             revise: None,
+            surely_safe: None,
             sft_share: 0.5,
             benign_share: 0.25,
             steps: 10,
@@ -109,7 +122,7 @@ impl Default for RawDpo {
 
 impl RawCai {
     pub(super) fn check(&self, rounds: u32, has_guard: bool, rules: &mut Rules) {
-        rules.check(has_guard || self.revise != Some(Revise::Unsafe), "cai.revise", || {
+        rules.check(has_guard || self.revise != Some(RawRevise::Unsafe), "cai.revise", || {
             "found \"unsafe\", but there is no guard to tell which answers are; allowed: \"all\", or guard.enabled = true"
                 .into()
         });
@@ -134,9 +147,26 @@ impl RawCai {
                 ("cai.prompts", self.prompts.is_some()),
                 ("cai.constitution", self.constitution.is_some()),
                 ("cai.revise", self.revise.is_some()),
+                ("cai.surely_safe", self.surely_safe.is_some()),
                 ("cai.teacher", self.teacher.is_some()),
             ] {
                 rules.check(!is_set, key, || "is set, but nothing is generated where cai.data is given".into());
+            }
+        } else if let Some(surely_safe) = self.surely_safe {
+            rules.share("cai.surely_safe", surely_safe);
+            rules.check(matches!(self.revise(has_guard), Revise::Unsafe { .. }), "cai.surely_safe", || {
+                "is set, but only revise = \"unsafe\" reads it".into()
+            });
+        }
+    }
+
+    /// What is revised where nobody says: all that a guard, if there is one, is not sure of.
+    fn revise(&self, has_guard: bool) -> Revise {
+        match self.revise {
+            Some(RawRevise::All) => Revise::All,
+            None if !has_guard => Revise::All,
+            None | Some(RawRevise::Unsafe) => {
+                Revise::Unsafe { surely_safe: self.surely_safe.unwrap_or(DEFAULT_SURELY_SAFE) }
             }
         }
     }
@@ -171,7 +201,7 @@ impl RawCai {
             teacher: self.teacher.as_ref().map(|teacher| teacher.resolve(seed)),
             max_new_tokens: self.max_new_tokens,
             temperature: self.temperature,
-            revise: self.revise.unwrap_or(if has_guard { Revise::Unsafe } else { Revise::All }),
+            revise: self.revise(has_guard),
             sft_share: self.sft_share,
             benign_share: self.benign_share,
             training: training.server_sft(self.steps, self.batch_size, self.learning_rate),
@@ -184,7 +214,7 @@ impl CaiSection {
     /// What a run with this section takes for granted.
     pub(super) fn assumptions(&self) -> Vec<String> {
         let steps = |steps: usize| match self.effort {
-            Effort::Light => format!("{steps} steps"),
+            Effort::Light => counted(steps, "step"),
             Effort::Full => "an epoch".to_owned(),
         };
         let (sft, benign) = (100.0 * self.sft_share, 100.0 * self.benign_share);
@@ -201,7 +231,9 @@ impl CaiSection {
         let revised = match self.revise {
             _ if self.data.is_some() => None,
             Revise::All => Some("every answer is revised".to_owned()),
-            Revise::Unsafe => Some("answers that the guard is sure to be safe are kept, the others revised".to_owned()),
+            Revise::Unsafe { surely_safe } => Some(format!(
+                "answers that the guard is sure to be safe (P(unsafe) below {surely_safe}) are kept, the others revised"
+            )),
         };
         let parts: Vec<_> = teacher.into_iter().chain(revised).chain(tuning).chain(preferences).collect();
         vec![format!("Constitutional AI: {}", parts.join("; "))]

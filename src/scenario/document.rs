@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Problem, ScenarioError, grid::RawGrid, raw::RawScenario};
+use super::{Problem, ScenarioError, grid::Axes, raw::RawScenario, rules::Rules};
 
 /// A scenario file that is valid TOML.
 pub(super) struct Document {
@@ -15,7 +15,7 @@ pub(super) struct Document {
     text: String,
     base: Table,
     variants: Vec<Table>,
-    grid: Option<RawGrid>,
+    grid: Option<Axes>,
     sets: Vec<(String, Value)>,
 }
 
@@ -30,44 +30,41 @@ pub(super) struct Variant {
 impl Document {
     pub(super) fn read(path: &Path, sets: &[String]) -> Result<Self, ScenarioError> {
         let place = path.display().to_string();
-        let fail = |place: String, key: &str, message: String| ScenarioError {
-            problems: vec![Problem { place, key: key.into(), message }],
+        let fail = |place: String, message: String| ScenarioError {
+            problems: vec![Problem { place, key: String::new(), message }],
         };
-        let text = std::fs::read_to_string(path).map_err(|error| fail(place.clone(), "", error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| fail(place.clone(), error.to_string()))?;
         let mut base: Table = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(&text, span.start));
-            fail(format!("{place}:{line}"), "", error.message().to_owned())
+            fail(format!("{place}:{line}"), error.message().to_owned())
         })?;
-        let variants = match base.remove("variant") {
-            None => Vec::new(),
-            Some(Value::Array(variants)) => variants
-                .into_iter()
-                .map(|variant| match variant {
-                    Value::Table(table) => Ok(table),
-                    other => Err(fail(place.clone(), "variant", format!("found {other}; allowed: [[variant]] tables"))),
-                })
-                .collect::<Result<_, _>>()?,
-            Some(other) => return Err(fail(place, "variant", format!("found {other}; allowed: [[variant]] tables"))),
-        };
-        let grid: Option<RawGrid> = base
-            .remove("grid")
-            .map(Value::try_into)
-            .transpose()
-            .map_err(|error: toml::de::Error| fail(place.clone(), "grid", error.message().to_owned()))?;
-        if let Some((key, message)) = grid.as_ref().and_then(|grid| grid.problem(!variants.is_empty())) {
-            return Err(fail(place, key, message));
-        }
         let sets = sets
             .iter()
-            .map(|set| parse_set(set).map_err(|message| fail(format!("--set {set}"), "", message)))
-            .collect::<Result<_, _>>()?;
-        let document = Self { path: path.to_owned(), text, base, variants, grid, sets };
+            .map(|set| parse_set(set).map_err(|message| fail(format!("--set {set}"), message)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (variants, mut grid) = (base.remove("variant"), Table::new());
+        grid.extend(base.remove("grid").map(|written| ("grid".to_owned(), written)));
+        for (key, value) in sets.iter().filter(|(key, _)| covers("grid", key)) {
+            merge(&mut grid, nest(key, value.clone()));
+        }
+        let mut document = Self { path: path.to_owned(), text, base, variants: Vec::new(), grid: None, sets };
+        let mut rules = Rules::default();
+        document.variants = variants.map_or_else(Vec::new, |written| read_variants(written, &mut rules));
+        if let Some(written) = grid.get("grid") {
+            document.grid = Axes::read(written, !document.variants.is_empty(), &mut rules);
+        }
+        let whole = Variant { name: String::new(), index: None };
+        let complaints = rules.broken.into_iter();
+        let problems: Vec<_> = complaints.map(|(key, message)| document.problem(&whole, &key, message)).collect();
+        if !problems.is_empty() {
+            return Err(ScenarioError { problems });
+        }
         document.check_variant_names()?;
         Ok(document)
     }
 
     /// The axes of a grid, if the file has them.
-    pub(super) const fn grid(&self) -> Option<&RawGrid> {
+    pub(super) const fn grid(&self) -> Option<&Axes> {
         self.grid.as_ref()
     }
 
@@ -97,7 +94,7 @@ impl Document {
             overrides.remove("name");
             merge(&mut merged, overrides);
         }
-        for (key, value) in &self.sets {
+        for (key, value) in self.sets.iter().filter(|(key, _)| !covers("grid", key)) {
             merge(&mut merged, nest(key, value.clone()));
         }
         serde_path_to_error::deserialize(Value::Table(merged)).map_err(|error| {
@@ -151,11 +148,12 @@ impl Document {
     fn check_variant_names(&self) -> Result<(), ScenarioError> {
         let variants = self.variants();
         let mut problems = Vec::new();
-        for (position, variant) in variants.iter().enumerate().filter(|(_, variant)| variant.index.is_some()) {
+        for (position, (variant, table)) in variants.iter().zip(&self.variants).enumerate() {
             let name = &variant.name;
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
             if name.is_empty() || !name.chars().all(plain) {
-                let message = format!("found {name:?}; allowed: letters, digits, - _ + (it names a folder)");
+                let found = table.get("name").map_or_else(|| "none".to_owned(), Value::to_string);
+                let message = format!("found {found}; allowed: letters, digits, - _ + (it names a folder)");
                 problems.push(self.problem(variant, "name", message));
             } else if variants[..position].iter().any(|earlier| earlier.name == *name) {
                 problems.push(self.problem(
@@ -169,9 +167,25 @@ impl Document {
     }
 }
 
+/// The tables of the variants; what is none is complained of.
+fn read_variants(written: Value, rules: &mut Rules) -> Vec<Table> {
+    let items = match written {
+        Value::Array(items) => items,
+        other => vec![other],
+    };
+    let mut tables = Vec::new();
+    for item in items {
+        match item {
+            Value::Table(table) => tables.push(table),
+            other => rules.complain("variant", format!("found {other}; allowed: [[variant]] tables")),
+        }
+    }
+    tables
+}
+
 /// Whether an override of `set` decides `key`.
 fn covers(set: &str, key: &str) -> bool {
-    key == set || key.strip_prefix(set).is_some_and(|rest| rest.starts_with('.'))
+    key == set || key.strip_prefix(set).is_some_and(|rest| rest.starts_with(['.', '[']))
 }
 
 /// `key=value`, the value in TOML's notation; a bare word is taken for a string.

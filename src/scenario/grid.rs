@@ -2,39 +2,73 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use toml::{Table, Value};
 
-use super::{Problem, Scenario, ScenarioError, document::Document, load};
+use super::{Problem, Scenario, ScenarioError, document::Document, load, rules::Rules};
+use crate::federated;
 
-/// The axes as they are written.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawGrid {
+const STRATEGIES: &str = "strategies";
+const SEEDS: &str = "seeds";
+
+/// The axes.
+#[derive(Clone, Debug)]
+pub(super) struct Axes {
     pub strategies: Vec<String>,
     pub seeds: Vec<u64>,
 }
 
-impl RawGrid {
-    /// What is wrong with the axes, as key and message.
-    pub(super) fn problem(&self, has_variants: bool) -> Option<(&'static str, String)> {
-        let twice = |sorted: bool| sorted.then(|| "found a value twice; each names a folder".to_owned());
-        let mut strategies = self.strategies.clone();
-        strategies.sort();
-        let mut seeds = self.seeds.clone();
-        seeds.sort_unstable();
-        if !has_variants {
-            return Some(("grid", "found no [[variant]]; the defences of a grid are the variants of its file".into()));
+impl Axes {
+    /// Reads what is written under `grid`; `None` if that is no table. What is wrong with it is complained of.
+    pub(super) fn read(written: &Value, has_variants: bool, rules: &mut Rules) -> Option<Self> {
+        rules.check(has_variants, "grid", || {
+            "found no [[variant]]; the defences of a grid are the variants of its file".into()
+        });
+        let Value::Table(table) = written else {
+            rules.complain("grid", format!("found {written}; allowed: a table with {STRATEGIES} and {SEEDS}"));
+            return None;
+        };
+        for key in table.keys().filter(|key| ![STRATEGIES, SEEDS].contains(&key.as_str())) {
+            rules.complain(&format!("grid.{key}"), format!("unknown key; allowed: {STRATEGIES}, {SEEDS}"));
         }
-        if self.strategies.is_empty() {
-            return Some(("grid.strategies", "found none; allowed: one or more, for example [\"fedavg\"]".into()));
-        }
-        if self.seeds.is_empty() {
-            return Some(("grid.seeds", "found none; allowed: one or more, for example [1, 2, 3]".into()));
-        }
-        let strategies = twice(strategies.windows(2).any(|pair| pair[0] == pair[1]));
-        let seeds = twice(seeds.windows(2).any(|pair| pair[0] == pair[1]));
-        strategies.map(|message| ("grid.strategies", message)).or(seeds.map(|message| ("grid.seeds", message)))
+        let known = format!("names of {}", federated::NAMES.join(", "));
+        let strategy = |value: &Value| value.as_str().filter(|name| federated::NAMES.contains(name)).map(str::to_owned);
+        let seed = |value: &Value| value.as_integer().and_then(|seed| u64::try_from(seed).ok());
+        Some(Self {
+            strategies: axis(table, STRATEGIES, &known, strategy, rules),
+            seeds: axis(table, SEEDS, "whole numbers from 0, for example [1, 2, 3]", seed, rules),
+        })
     }
+}
+
+/// The values of one axis: a list of one or more, none twice.
+fn axis<T: PartialEq>(
+    grid: &Table,
+    name: &str,
+    allowed: &str,
+    value_of: impl Fn(&Value) -> Option<T>,
+    rules: &mut Rules,
+) -> Vec<T> {
+    let key = format!("grid.{name}");
+    let Some(written) = grid.get(name) else {
+        rules.complain("grid", format!("found no {name}; allowed: a list of {allowed}"));
+        return Vec::new();
+    };
+    let Value::Array(items) = written else {
+        rules.complain(&key, format!("found {written}; allowed: a list of {allowed}"));
+        return Vec::new();
+    };
+    rules.check(!items.is_empty(), &key, || format!("found none; allowed: one or more {allowed}"));
+    let mut values = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        match value_of(item) {
+            None => rules.complain(&format!("{key}[{index}]"), format!("found {item}; allowed: {allowed}")),
+            Some(value) if values.contains(&value) => {
+                rules.complain(&key, format!("found {item} twice; each names a folder"));
+            }
+            Some(value) => values.push(value),
+        }
+    }
+    values
 }
 
 /// The cells of a grid file, seed by seed, so that what a seed's cells share is made once and then let go.

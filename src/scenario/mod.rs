@@ -25,7 +25,7 @@ mod strategy;
 mod training;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fmt,
     path::{Path, PathBuf},
 };
@@ -104,7 +104,7 @@ impl ScenarioFile {
 }
 
 /// One complaint about a scenario file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// Where the key is written: a line of the file, a `--set` on the command line, or nowhere (a default).
     pub place: String,
@@ -143,14 +143,16 @@ pub struct ScenarioError {
 pub fn load(path: &Path, sets: &[String]) -> Result<ScenarioFile, ScenarioError> {
     let document = document::Document::read(path, sets)?;
     let mut scenarios = Vec::new();
-    let mut problems = Vec::new();
+    let mut problems: Vec<Problem> = Vec::new();
     for variant in document.variants() {
         match document.deserialize(&variant).and_then(|raw| raw.resolve(&document, &variant)) {
             Ok(scenario) => scenarios.push(scenario),
             Err(error) => problems.extend(error.problems),
         }
     }
-    problems.dedup();
+    // Variants share most of the file, and so most of its faults.
+    let mut told = HashSet::new();
+    problems.retain(|problem| told.insert(problem.clone()));
     if problems.is_empty() {
         Ok(ScenarioFile { path: path.to_owned(), scenarios })
     } else {
@@ -165,7 +167,7 @@ pub fn headline(scenarios: &[Scenario]) -> BTreeMap<&'static str, String> {
         for (name, value) in [
             ("clients", format!("{} ({} a round)", federation.clients, federation.cohort)),
             ("rounds", federation.rounds.to_string()),
-            ("local work", format!("{} steps of {} rows", sft.steps, sft.batch_size)),
+            ("local work", format!("{} of {}", counted(sft.steps, "step"), counted(sft.batch_size, "row"))),
             ("harmful rows", format!("{:.0}%", 100.0 * data.harmful_share)),
         ] {
             let values = values.entry(name).or_default();
@@ -175,6 +177,11 @@ pub fn headline(scenarios: &[Scenario]) -> BTreeMap<&'static str, String> {
         }
     }
     values.into_iter().map(|(name, values)| (name, values.join(" or "))).collect()
+}
+
+/// A number of things, in words for people.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -76,6 +76,78 @@ fn variants_need_names_of_their_own() {
     assert!(found[0].contains("it names a folder"), "{found:?}");
 }
 
+/// Each of two variants has both faults of the file.
+#[test]
+fn a_fault_that_variants_share_is_complained_of_once() {
+    let variants = "[[variant]]\nname = \"a\"\n[[variant]]\nname = \"b\"\n";
+    let found = complaints(&format!("{HEAD}[data]\nharmful_share = 2\n[federation]\nquorum = 0\n{variants}"), &[]);
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[test]
+fn variants_are_tables() {
+    let found = complaints(&format!("{HEAD}variant = 3\n"), &[]);
+    assert_eq!(found, ["test.toml:3: variant: found 3; allowed: [[variant]] tables"]);
+    let found = complaints(&format!("{HEAD}[[variant]]\nname = 3\n"), &[]);
+    assert_eq!(found, ["test.toml:4: name: found 3; allowed: letters, digits, - _ + (it names a folder)"]);
+}
+
+const TWO_VARIANTS: &str = "[[variant]]\nname = \"a\"\n[[variant]]\nname = \"b\"\n";
+
+/// What is complained of in a grid file, the folder left out.
+fn grid_complaints(axes: &str, sets: &[&str]) -> Vec<String> {
+    complaints(&format!("{HEAD}{axes}{TWO_VARIANTS}"), sets)
+}
+
+#[test]
+fn what_is_wrong_with_a_grid_is_named_with_line_found_and_allowed() {
+    let seeds = "whole numbers from 0, for example [1, 2, 3]";
+    let strategies = "names of fedavg, fedprox, fedavgm, fedadagrad, fedyogi, fedadam, scaffold";
+    let found = grid_complaints("[grid]\nstrategies = [\"fedavg\", \"fedsgd\"]\nseeds = [1, -2]\nseedz = 1\n", &[]);
+    assert_eq!(
+        found,
+        [
+            "test.toml:6: grid.seedz: unknown key; allowed: strategies, seeds".to_owned(),
+            format!("test.toml:4: grid.strategies[1]: found \"fedsgd\"; allowed: {strategies}"),
+            format!("test.toml:5: grid.seeds[1]: found -2; allowed: {seeds}"),
+        ]
+    );
+    let found = grid_complaints("[grid]\nstrategies = [\"fedavg\", \"fedavg\"]\nseeds = 1\n", &[]);
+    let twice = "test.toml:4: grid.strategies: found \"fedavg\" twice; each names a folder".to_owned();
+    assert_eq!(found, [twice, format!("test.toml:5: grid.seeds: found 1; allowed: a list of {seeds}")]);
+    let found = grid_complaints("[grid]\nseeds = []\n", &[]);
+    let missing = format!("test.toml:3: grid: found no strategies; allowed: a list of {strategies}");
+    assert_eq!(found, [missing, format!("test.toml:4: grid.seeds: found none; allowed: one or more {seeds}")]);
+    assert_eq!(
+        grid_complaints("grid = 3\n", &[]),
+        ["test.toml:3: grid: found 3; allowed: a table with strategies and seeds"]
+    );
+    let found = complaints(&format!("{HEAD}[grid]\nstrategies = [\"fedavg\"]\nseeds = [1]\n"), &[]);
+    assert!(found[0].starts_with("test.toml:3: grid: found no [[variant]]"), "{found:?}");
+}
+
+#[test]
+fn the_axes_of_a_grid_can_be_set_from_the_command_line() {
+    let (_folder, path) = file(&format!("{HEAD}[grid]\nstrategies = [\"fedavg\"]\nseeds = [1, 2]\n{TWO_VARIANTS}"));
+    let cells = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+        let cells = load_grid(&path, &sets).unwrap().cells;
+        cells.iter().map(|cell| (cell.federation.strategy.name(), cell.seed)).collect::<Vec<_>>()
+    };
+    assert_eq!(cells(&[]), [("fedavg", 1), ("fedavg", 1), ("fedavg", 2), ("fedavg", 2)]);
+    let set = cells(&["grid.seeds=[7]", "grid.strategies=[\"scaffold\", \"fedprox\"]"]);
+    assert_eq!(set, [("scaffold", 7), ("scaffold", 7), ("fedprox", 7), ("fedprox", 7)]);
+    // The variants alone do not mind.
+    assert_eq!(load(&path, &["grid.seeds=[7]".into()]).unwrap().scenarios.len(), 2);
+
+    let axes = "[grid]\nstrategies = [\"fedavg\"]\nseeds = [1]\n";
+    let found = grid_complaints(axes, &["grid.seeds=[\"x\"]"]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("--set grid.seeds=[\"x\"]: grid.seeds[0]: found \"x\"; allowed: whole"), "{found:?}");
+    let found = grid_complaints(axes, &["grid.seed=[1]"]);
+    assert_eq!(found, ["--set grid.seed=[1]: grid.seed: unknown key; allowed: strategies, seeds"]);
+}
+
 #[test]
 fn overrides_win_over_variants_and_variants_over_the_file() {
     let text = format!("{HEAD}seed = 1\n[federation]\nrounds = 2\n[[variant]]\nname = \"a\"\nfederation.rounds = 3\n");
@@ -185,5 +257,31 @@ fn answers_are_told_apart_by_a_guard_alone() {
     assert!(found[0].starts_with("test.toml:5: cai.revise: found \"unsafe\", but there is no guard"), "{found:?}");
     let guarded = format!("{HEAD}[cai]\nschedule = \"last_round\"\nrevise = \"unsafe\"\n[guard]\nenabled = true\n");
     let (_folder, path) = file(&guarded);
-    assert_eq!(load(&path, &[]).unwrap().scenarios[0].cai.as_ref().unwrap().revise, Revise::Unsafe);
+    let resolved = |set: &str| load(&path, &[set.to_owned()]).unwrap().scenarios.remove(0);
+    let plain = resolved("seed=1");
+    assert_eq!(plain.cai.unwrap().revise, Revise::Unsafe { surely_safe: 0.1 });
+    assert!(plain.assumptions.iter().any(|assumption| assumption.contains("(P(unsafe) below 0.1) are kept")));
+    assert_eq!(resolved("cai.surely_safe=0.25").cai.unwrap().revise, Revise::Unsafe { surely_safe: 0.25 });
+}
+
+#[test]
+fn how_sure_the_guard_is_to_be_is_a_probability_that_only_revise_unsafe_reads() {
+    let guarded = format!("{HEAD}[guard]\nenabled = true\n[cai]\nschedule = \"every\"\n");
+    let found = complaints(&format!("{guarded}surely_safe = 1.5\n"), &[]);
+    assert_eq!(found, ["test.toml:7: cai.surely_safe: found 1.5; allowed: from 0 to 1"]);
+    let unread = "test.toml:7: cai.surely_safe: is set, but only revise = \"unsafe\" reads it";
+    assert_eq!(complaints(&format!("{guarded}surely_safe = 0.5\nrevise = \"all\"\n"), &[]), [unread]);
+    let unguarded = guarded.replace("true", "false");
+    assert_eq!(complaints(&format!("{unguarded}surely_safe = 0.5\n"), &[]), [unread]);
+}
+
+#[test]
+fn one_step_is_not_several() {
+    let (_folder, path) = file(&format!("{HEAD}[cai]\nschedule = \"every\"\ndpo.steps = 1\nsteps = 2\n"));
+    let scenario = load(&path, &[]).unwrap().scenarios.remove(0);
+    let assumption = scenario.assumptions.iter().find(|assumption| assumption.contains("DPO")).unwrap();
+    assert!(
+        assumption.contains("; 1 step of DPO on") && assumption.contains("; 2 steps of fine-tuning"),
+        "{assumption}"
+    );
 }

@@ -5,11 +5,13 @@
 
 mod checkpoint;
 mod files;
+mod lock;
 mod memories;
 mod run_directory;
 
 pub use checkpoint::Checkpoint;
 pub use files::{read_json, write_atomically, write_json};
+pub use lock::FolderLock;
 pub use memories::MemoryFolder;
 pub use run_directory::{Resumed, RunDirectory, Unfinished};
 

@@ -14,7 +14,7 @@ use fedward_actors::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Checkpoint, MemoryFolder, StoreError, files};
+use super::{Checkpoint, MemoryFolder, StoreError, files, lock::LOCK_FILE};
 
 /// Checkpoints kept: the last, and the one before it, which counts if the last round's rows were cut off.
 const KEPT_CHECKPOINTS: u32 = 2;
@@ -69,8 +69,10 @@ impl RunDirectory {
     pub fn check_place(path: &Path, unfinished: Unfinished) -> Result<(), StoreError> {
         let directory = Self { path: path.to_owned() };
         match fs::read_dir(path) {
-            Ok(mut entries) => {
-                if entries.next().is_none() {
+            Ok(entries) => {
+                // An entry that cannot be read is there.
+                let is_lock = |entry: std::io::Result<fs::DirEntry>| entry.is_ok_and(|it| it.file_name() == LOCK_FILE);
+                if entries.into_iter().all(is_lock) {
                     return Ok(());
                 }
             }
@@ -296,8 +298,10 @@ impl RunDirectory {
         let path = self.path.join(name);
         let lines = to_lines(rows, &path)?;
         let failed = |source| StoreError::Io { path: path.clone(), source };
+        let is_new = !path.exists();
         let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
-        file.write_all(lines.as_bytes()).and_then(|()| file.sync_data()).map_err(failed)
+        file.write_all(lines.as_bytes()).and_then(|()| file.sync_data()).map_err(failed)?;
+        if is_new { files::sync_folder(&self.path).map_err(failed) } else { Ok(()) }
     }
 }
 

@@ -45,6 +45,7 @@ pub fn cai_generator(
             sft: cai.training.clone(),
             dpo: cai.dpo.clone(),
         },
+        progress: Arc::clone(&prepared.progress),
     }))
 }
 

@@ -15,10 +15,11 @@ use fedward_actors::{
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::{DataPlan, Progress, SetupError, Workshop, workshop::cache_key, workshop::rows_key};
+use super::{DataPlan, SetupError, Workshop, workshop::cache_key, workshop::rows_key};
 use crate::{
     data::{self, LabelledRow, Labels},
     model::{ChatModel, ModelError},
+    progress::Progress,
     safety::guard::{
         ChatRespondent, EmbeddedGuard, FeatureReading, GuardFile, GuardHeads, GuardReport, Measurement, ProtocolGuard,
         RememberingGuard, SafetyGuard, Split, assess,

@@ -21,12 +21,13 @@ use fedward_actors::{
 pub use cai::cai_generator;
 pub use data_plan::DataPlan;
 pub use guard::FittedGuard;
-pub use workshop::{Progress, Workshop};
+pub use workshop::Workshop;
 
 use crate::{
     data::{DataError, refusals::REFUSALS},
     eval::{BenchRecipe, BenchmarkSuite, RecipeError},
     model::{ChatModel, Decoding, ModelError},
+    progress::Progress,
     safety::screen::NormBound,
     scenario::{FederationSection, GuardSection, PolicyName, Scenario, ScreenSection},
     store::{RunDirectory, StoreError},
@@ -65,6 +66,8 @@ pub struct Prepared {
     pub guard: Option<Arc<FittedGuard>>,
     /// Which rows are whose.
     pub data: Arc<DataPlan>,
+    /// Hears how far realignments are.
+    pub progress: Arc<dyn Progress>,
 }
 
 /// What the coordinator is told of a scenario.
@@ -154,6 +157,7 @@ pub(crate) fn benchmark_suite(
     model: &Arc<ChatModel>,
     data: &DataPlan,
     guard: Option<Arc<dyn GuardModel>>,
+    progress: &Arc<dyn Progress>,
     cancel: &CancelFlag,
 ) -> Result<BenchmarkSuite, SetupError> {
     let evaluation = &scenario.evaluation;
@@ -177,5 +181,6 @@ pub(crate) fn benchmark_suite(
         benchmarks: benchmarks.collect::<Result<_, _>>()?,
         interim_prompts: evaluation.interim_prompts,
         seed: scenario.seed,
+        progress: Arc::clone(progress),
     })
 }

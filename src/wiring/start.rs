@@ -5,12 +5,13 @@ use std::path::Path;
 use fedward_actors::{cancel::CancelFlag, protocol::Adapter, protocol::RoundId};
 
 use super::{
-    DataPlan, Progress, SetupError,
+    DataPlan, SetupError,
     workshop::{cache_key, rows_key},
 };
 use crate::{
     lora::{initial_adapter, peft},
     model::{ChatModel, ModelError},
+    progress::Progress,
     scenario::{Scenario, StartSection},
     train::{SftSettings, TrainStreams, train_sft},
 };

@@ -14,6 +14,7 @@ use super::{DataPlan, FittedGuard, Prepared, SetupError, benchmark_suite, guard,
 use crate::{
     data::catalogue,
     model::{ChatModel, NumberFormat, Precision, device},
+    progress::Progress,
     scenario::{DeviceName, GuardSection, ModelSection, PrecisionName, Scenario},
     train::SharedTrainings,
 };
@@ -21,14 +22,6 @@ use crate::{
 /// Memory for local trainings that the variants of a scenario remember for one another: 70 adapters of rank 16 on q and
 /// v of the default model.
 const REMEMBERED_BYTES: u64 = 256 << 20;
-
-/// Tells people what is being prepared.
-pub trait Progress: Sync {
-    /// A piece of preparation has begun.
-    fn stage(&self, what: &str);
-    /// `done` of `total` steps of it are done.
-    fn step(&self, done: u64, total: u64);
-}
 
 /// Makes what runs need, each thing once.
 pub struct Workshop {
@@ -59,7 +52,8 @@ impl Workshop {
     }
 
     /// Makes everything that a run of `scenario` needs. `judge` is the guard that looks at responses in benchmarks: the
-    /// same one for all runs that are compared, also for those that filter nothing.
+    /// same one for all runs that are compared, also for those that filter nothing. `progress` hears of preparation, and
+    /// later of evaluations and realignments.
     ///
     /// # Errors
     ///
@@ -68,20 +62,21 @@ impl Workshop {
         &mut self,
         scenario: &Scenario,
         judge: Option<&GuardSection>,
-        progress: &dyn Progress,
+        progress: &Arc<dyn Progress>,
         cancel: &CancelFlag,
     ) -> Result<Prepared, SetupError> {
-        let model = self.model(&scenario.model, progress)?;
+        let told = progress.as_ref();
+        let model = self.model(&scenario.model, told)?;
         let data = Arc::new(DataPlan::of(scenario)?);
-        let start = start::adapter(scenario, &model, &data, &self.cache, progress, cancel)?;
+        let start = start::adapter(scenario, &model, &data, &self.cache, told, cancel)?;
         let mut fitted = |section: Option<&GuardSection>| {
             let from = (scenario.seed, &scenario.model);
-            section.map(|section| self.guard(section, from, &model, &data, progress, cancel)).transpose()
+            section.map(|section| self.guard(section, from, &model, &data, told, cancel)).transpose()
         };
         let guard = fitted(scenario.guard.as_ref())?;
         let judge = fitted(judge)?.map(|judge| Arc::clone(&judge.model) as _);
-        let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judge, cancel)?);
-        Ok(Prepared { model, start, benchmarks, guard, data })
+        let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judge, progress, cancel)?);
+        Ok(Prepared { model, start, benchmarks, guard, data, progress: Arc::clone(progress) })
     }
 
     /// The model of a scenario, loaded once.

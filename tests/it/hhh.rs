@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use fedward::{
     eval::{Benchmark, Subject, hhh::Hhh},
     model::{ChatModel, Precision},
+    progress::Silent,
 };
 use fedward_actors::{CancelFlag, protocol::RoundId};
 use serde_json::Value;
@@ -24,8 +25,15 @@ fn both_normalisations_are_those_of_transformers() {
     let bench = Hhh { items: Hhh::load(&items).unwrap() };
     let model = ChatModel::open("default", &default_model_path(), Device::Cpu, Precision::F32, 2).unwrap();
     let cancel = CancelFlag::new();
-    let subject =
-        Subject { model: &model, adapter: None, round: RoundId::START, seed: 1, limit: None, cancel: &cancel };
+    let subject = Subject {
+        model: &model,
+        adapter: None,
+        round: RoundId::START,
+        seed: 1,
+        limit: None,
+        cancel: &cancel,
+        progress: &Silent,
+    };
     let found = bench.measure(&subject).unwrap();
 
     let expected = fixture("hhh_likelihoods.json");

@@ -15,6 +15,7 @@ mod llama_guard;
 mod loading;
 mod memory;
 mod peft;
+mod progress;
 mod quantization;
 mod run;
 mod scaffold;

@@ -329,6 +329,28 @@ fn a_page_of_other_runs_is_not_written_over() {
     assert_eq!(refused.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("choose another --out"), "{stderr}");
     assert_eq!(fs::read_to_string(out.join("report.html")).unwrap(), "somebody's own");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1, "nothing is left in somebody's folder");
+}
+
+#[test]
+fn a_second_run_is_kept_out_of_the_folder_of_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = tiny(folder.path());
+    let out = folder.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let lock = fs::File::create(out.join("fedward.lock")).unwrap();
+    lock.lock().unwrap();
+    for more in [&[][..], &["--resume"], &["--overwrite"]] {
+        let refused = run(&scenario, &out, more);
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("is in use by another fedward run or grid"), "{stderr}");
+        assert!(!stderr.contains("loading"), "it is refused before anything is made: {stderr}");
+    }
+    // Free again, the folder is as good as an empty one.
+    drop(lock);
+    let quick = ["--set", "federation.rounds=1", "--set", "cai.schedule=never", "--set", "evaluation.schedule=never"];
+    assert_success(&run(&scenario, &out, &quick));
 }
 
 #[test]
@@ -342,6 +364,10 @@ fn tune_score_and_generate_work_from_the_command_line() {
     let run = |args: &[&str]| {
         let output = fedward().args(args).output().unwrap();
         assert_success(&output);
+        if ["score", "generate"].contains(&args[0]) {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(stderr.contains(": 2 of 2\n"), "no word of progress: {stderr}");
+        }
         let stdout = String::from_utf8(output.stdout).unwrap();
         stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
     };

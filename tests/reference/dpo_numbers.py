@@ -8,17 +8,8 @@ weights and adapters are those of engine_numbers.py; loss and reference are writ
 computed in f64, as there.
 """
 
-import json
-import math
-import sys
-from pathlib import Path
-
 import torch
-
-sys.argv = [sys.argv[0], ""]
-source = (Path(__file__).parent / "engine_numbers.py").read_text()
-# The last line of the other script writes its own fixture; everything above it is what is needed here.
-exec(compile(source[: source.rindex("\nmain()")], "engine_numbers.py", "exec"))
+from engine_numbers import TRAINED, adapted_small_model, formula, numbers, samples, write_fixture
 
 BETA = 0.3
 STEPS = 6
@@ -52,12 +43,7 @@ def margins(model, pairs):
 
 
 def dpo_numbers(config, spec, learning_rate):
-    model = LlamaForCausalLM(LlamaConfig(**config, attn_implementation="eager"))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(small_weight(name, tuple(parameter.shape)))
-    model.eval()
-    model = adapted(model, spec)
+    model = adapted_small_model(config, spec)
     pairs = pairs_of(config["vocab_size"])
     with torch.no_grad():
         reference = margins(model, pairs)
@@ -97,20 +83,5 @@ def dpo_numbers(config, spec, learning_rate):
     }
 
 
-def write():
-    plain = {
-        "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16, "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 128, "tie_word_embeddings": True,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-    }
-    untied = plain | {"vocab_size": 97, "num_key_value_heads": 2, "tie_word_embeddings": False}
-    every = {"rank": 4, "alpha": 6, "targets": ALL, "use_rslora": False, "b_scale": 0.3}
-    attention = {"rank": 2, "alpha": 8, "targets": ["q_proj", "v_proj"], "use_rslora": False, "b_scale": 0.3}
-    result = {"plain": dpo_numbers(plain, every, 3e-4), "untied": dpo_numbers(untied, attention, 1e-2)}
-    out = Path(__file__).parent / "fixtures" / "dpo.json"
-    out.write_text(json.dumps(result, separators=(",", ":")))
-    print(out, out.stat().st_size)
-
-
-write()
+RATES = {"plain": 3e-4, "untied": 1e-2}
+write_fixture("dpo.json", {name: dpo_numbers(*model, RATES[name]) for name, model in TRAINED.items()})

@@ -20,6 +20,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 torch.set_num_threads(1)
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+PLAIN = {
+    "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16, "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 128, "tie_word_embeddings": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+# What trainings are measured on: a model and an adapter each.
+TRAINED = {
+    "plain": (PLAIN, {"rank": 4, "alpha": 6, "targets": ALL, "use_rslora": False, "b_scale": 0.3}),
+    "untied": (
+        PLAIN | {"vocab_size": 97, "num_key_value_heads": 2, "tie_word_embeddings": False},
+        {"rank": 2, "alpha": 8, "targets": ["q_proj", "v_proj"], "use_rslora": False, "b_scale": 0.3},
+    ),
+}
 
 
 def formula(name, shape):
@@ -264,6 +278,17 @@ def small_model(config, spec):
     return numbers_of
 
 
+def adapted_small_model(config, spec):
+    return adapted(fill(LlamaForCausalLM(LlamaConfig(**config, attn_implementation="eager"))), spec)
+
+
+def write_fixture(name, result):
+    out = Path(__file__).parent / "fixtures" / name
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(result, separators=(",", ":")))
+    print(out, out.stat().st_size)
+
+
 def main():
     stretched = {
         "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
@@ -274,25 +299,16 @@ def main():
             "original_max_position_embeddings": 64,
         },
     }
-    plain = {
-        "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16, "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 128, "tie_word_embeddings": True,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-    }
     mlp_only = ["gate_proj", "down_proj"]
     result = {
         "default": default_model(sys.argv[1]),
         "small": {
             "stretched": small_model(stretched, {"rank": 3, "alpha": 6, "targets": ALL, "use_rslora": False, "b_scale": 0.3}),
-            "plain": small_model(plain, {"rank": 4, "alpha": 6, "targets": ALL, "use_rslora": True, "b_scale": 0.3}),
-            "mlp_only": small_model(plain, {"rank": 4, "alpha": 4, "targets": mlp_only, "use_rslora": False, "b_scale": 0.3}),
+            "plain": small_model(PLAIN, {"rank": 4, "alpha": 6, "targets": ALL, "use_rslora": True, "b_scale": 0.3}),
+            "mlp_only": small_model(PLAIN, {"rank": 4, "alpha": 4, "targets": mlp_only, "use_rslora": False, "b_scale": 0.3}),
         },
     }
-    out = Path(__file__).parent / "fixtures" / "engine.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(result, separators=(",", ":")))
-    print(out, out.stat().st_size)
+    write_fixture("engine.json", result)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,8 @@ loss is torch's cross entropy of each response token times the weight of its row
 number of response tokens, whatever they weigh. Values are computed in f64, as there.
 """
 
-import json
-import sys
-from pathlib import Path
-
 import torch
-
-sys.argv = [sys.argv[0], ""]
-source = (Path(__file__).parent / "engine_numbers.py").read_text()
-# The last lines of the other script write its own fixture; everything above them is what is needed here.
-exec(compile(source[: source.rindex("\nif __name__")], "engine_numbers.py", "exec"))
+from engine_numbers import TRAINED, adapted_small_model, samples, small_rows, write_fixture
 
 # One row counts once, one not at all, the others in part.
 WEIGHTS = [1.0, 0.25, 0.0, 0.03125, 0.7]
@@ -36,7 +28,7 @@ def weighted_loss(model, rows, weights):
 
 
 def weighted_numbers(config, spec, learning_rate, max_norm):
-    model = adapted(fill(LlamaForCausalLM(LlamaConfig(**config, attn_implementation="eager"))), spec)
+    model = adapted_small_model(config, spec)
     rows = small_rows(config["vocab_size"])
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     named = [(name.replace(".default", ""), value) for name, value in model.named_parameters() if value.requires_grad]
@@ -57,24 +49,9 @@ def weighted_numbers(config, spec, learning_rate, max_norm):
     }
 
 
-def write():
-    plain = {
-        "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16, "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 128, "tie_word_embeddings": True,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-    }
-    untied = plain | {"vocab_size": 97, "num_key_value_heads": 2, "tie_word_embeddings": False}
-    every = {"rank": 4, "alpha": 6, "targets": ALL, "use_rslora": False, "b_scale": 0.3}
-    attention = {"rank": 2, "alpha": 8, "targets": ["q_proj", "v_proj"], "use_rslora": False, "b_scale": 0.3}
-    # The first clips every gradient, the second none.
-    result = {
-        "plain": weighted_numbers(plain, every, 1e-2, 0.05),
-        "untied": weighted_numbers(untied, attention, 1e-2, 1e3),
-    }
-    out = Path(__file__).parent / "fixtures" / "weighted_loss.json"
-    out.write_text(json.dumps(result, separators=(",", ":")))
-    print(out, out.stat().st_size)
-
-
-write()
+# The first clips every gradient, the second none.
+MAX_NORMS = {"plain": 0.05, "untied": 1e3}
+write_fixture(
+    "weighted_loss.json",
+    {name: weighted_numbers(*model, 1e-2, MAX_NORMS[name]) for name, model in TRAINED.items()},
+)

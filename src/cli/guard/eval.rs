@@ -10,9 +10,9 @@ use serde_json::json;
 use super::{open::GuardArgs, rows::RowsArgs, table::tables};
 use crate::{
     cli::{Ending, model_args::PlaceArgs, print_json},
+    progress::Progress,
     report::Console,
     safety::guard::{Measurement, assess, shown},
-    wiring::Progress,
 };
 
 #[derive(Debug, Args)]

@@ -13,13 +13,13 @@ use crate::{
     data::{LabelledRow, catalogue},
     lora::{LoraConfig, Target},
     model::ChatModel,
+    progress::Progress,
     report::Console,
     safety::guard::{
         FeatureReading, Fitted, GuardFile, GuardHeads, GuardReport, GuardTuning, Measurement, Split, assess, names_of,
         tune,
     },
     train::{LrSchedule, SftSettings, StepReport},
-    wiring::Progress,
 };
 
 /// Parts of a batch that are computed side by side.

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     endpoint::{ChatEndpoint, EndpointError, EndpointProblem},
     model::{Decoding, RowScore},
+    progress::Progress,
 };
 
 /// What is reported in place of ratings where there is no judge.
@@ -78,7 +79,8 @@ impl Benchmark for MtBench {
 impl MtBench {
     fn rated(&self, judge: &Judge, questions: &[Question], subject: &Subject<'_>) -> PortResult<Measurement> {
         let answers = self.answers(questions, subject)?;
-        let (verdicts, warnings) = judge.verdicts(questions, &answers, subject.cancel)?;
+        subject.progress.part("mt_bench, ratings");
+        let (verdicts, warnings) = judge.verdicts(questions, &answers, subject.cancel, subject.progress)?;
         let finding = |((question, answer), verdict): ((&Question, &String), &Verdict)| Finding {
             item: format!("{}/{}", question.category, question.id),
             prompt: question.text.clone(),
@@ -122,10 +124,11 @@ impl Judge {
         questions: &[Question],
         answers: &[String],
         cancel: &CancelFlag,
+        progress: &dyn Progress,
     ) -> PortResult<(Vec<Verdict>, Vec<String>)> {
         let requests: Vec<_> =
             questions.iter().zip(answers).map(|(question, answer)| self.prompts.request(question, answer)).collect();
-        let judged = match self.endpoint.chat_all(&requests, cancel) {
+        let judged = match self.endpoint.chat_all(&requests, cancel, progress) {
             Ok(judged) => judged,
             Err(EndpointError { problem: EndpointProblem::Cancelled, .. }) => return Err(PortError::Cancelled),
             Err(error) => {
@@ -190,7 +193,7 @@ fn reference_likelihood(questions: &[Question], subject: &Subject<'_>) -> PortRe
         .unzip();
     let context = subject.model.base.config().max_position_embeddings;
     let tokenized = subject.model.tokenize(&rows, context)?;
-    let scores = subject.model.score(subject.adapter, &tokenized, subject.cancel)?;
+    let scores = subject.score(BenchName::MtBench, &tokenized)?;
     let values = likelihood(&scores, subject.seed)
         .ok_or_else(|| PortError::Failed("mt_bench: none of these questions has a reference answer".into()))?;
     let finding = |((question, row), score): ((&&Question, &ChatRow), &RowScore)| Finding {
@@ -214,9 +217,12 @@ mod tests {
     use std::{num::NonZeroUsize, time::Duration};
 
     use super::*;
-    use crate::endpoint::{
-        EndpointSettings,
-        testing::{Scripted, ScriptedServer},
+    use crate::{
+        endpoint::{
+            EndpointSettings,
+            testing::{Scripted, ScriptedServer},
+        },
+        progress::Silent,
     };
 
     fn question(id: u64, category: &str) -> Question {
@@ -270,7 +276,7 @@ mod tests {
         let judge = judge(&server, folder.path());
         let questions: Vec<_> = (1..=4).map(|id| question(id, "stem")).collect();
         let answers = ["a", "b", "c", "d"].map(str::to_owned);
-        let (verdicts, warnings) = judge.verdicts(&questions, &answers, &CancelFlag::new()).unwrap();
+        let (verdicts, warnings) = judge.verdicts(&questions, &answers, &CancelFlag::new(), &Silent).unwrap();
         assert_eq!(verdicts, [Verdict::Rated(8.0), Verdict::Unparsable, Verdict::Failed, Verdict::Rated(3.0)]);
         assert_eq!(server.received().len(), 6);
         let [warning] = &warnings[..] else { panic!("{warnings:?}") };
@@ -285,11 +291,11 @@ mod tests {
         let judge = judge(&server, folder.path());
         let questions = [question(1, "stem"), question(2, "math")];
         let answers = ["a", "b"].map(str::to_owned);
-        let (verdicts, warnings) = judge.verdicts(&questions, &answers, &CancelFlag::new()).unwrap();
+        let (verdicts, warnings) = judge.verdicts(&questions, &answers, &CancelFlag::new(), &Silent).unwrap();
         assert_eq!(verdicts, [Verdict::Failed; 2]);
         assert!(warnings[0].contains("no answer was rated") && warnings[0].contains("check the key"), "{warnings:?}");
         let cancelled = CancelFlag::new();
         cancelled.cancel();
-        assert_eq!(judge.verdicts(&questions, &answers, &cancelled).err(), Some(PortError::Cancelled));
+        assert_eq!(judge.verdicts(&questions, &answers, &cancelled, &Silent).err(), Some(PortError::Cancelled));
     }
 }

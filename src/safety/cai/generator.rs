@@ -9,13 +9,17 @@ use fedward_actors::{
     streams::{Purpose, stream},
 };
 use rand::seq::{IndexedRandom, SliceRandom};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Constitution, Effort, Screened, SelfSpeaker, Speaker, revisions::converse};
+use super::{
+    Constitution, Effort, Screened, SelfSpeaker, Speaker,
+    revisions::{Judge, converse},
+};
 use crate::{
     data::PreferencePair,
     lora::{LoraConfig, LoraRef},
     model::{ChatModel, Decoding},
+    progress::Progress,
     train::{DpoSettings, SftSettings},
 };
 
@@ -24,13 +28,16 @@ use crate::{
 const FEWEST: usize = 4;
 
 /// Which answers are criticised and revised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Revise {
     /// All, as in huggingface/llm-swarm. An answer that refuses already is then "rejected" for a revision.
     All,
     /// All but those that the guard is sure to be safe, which are fine-tuned on as they are and make no pair.
-    Unsafe,
+    Unsafe {
+        /// The probability of harm below which it is.
+        surely_safe: f64,
+    },
 }
 
 /// How the CAI generator works.
@@ -87,6 +94,8 @@ pub struct CaiGenerator {
     pub guard: Option<Arc<dyn GuardModel>>,
     /// How it works.
     pub settings: CaiSettings,
+    /// Hears how far a realignment is.
+    pub progress: Arc<dyn Progress>,
 }
 
 /// Pairs of answer and revision for one realignment, and what they cost.
@@ -159,6 +168,7 @@ impl CaiGenerator {
             },
         };
         if let Some(guard) = &self.guard {
+            self.progress.part("verdicts on revisions");
             harvest.screened.drop_unsafe(guard, cancel)?;
         }
         harvest.cost.seconds = started.elapsed().as_secs_f64();
@@ -177,8 +187,11 @@ impl CaiGenerator {
         let seed = self.settings.seed;
         let mut rng = stream(seed, Purpose::RedPrompts, round, None);
         let prompts: Vec<_> = prompts.sample(&mut rng, self.settings.red_prompts).cloned().collect();
-        let judge = self.guard.as_deref().filter(|_| self.settings.revise == Revise::Unsafe);
-        let talks = converse(speaker, &prompts, constitution, judge, (seed, round), cancel)?;
+        let judge = match (self.settings.revise, self.guard.as_deref()) {
+            (Revise::Unsafe { surely_safe }, Some(guard)) => Some(Judge { guard, surely_safe }),
+            _ => None,
+        };
+        let talks = converse(speaker, &prompts, constitution, judge, (seed, round), cancel, self.progress.as_ref())?;
         let cost = Cost { tokens: talks.read_tokens, flops: speaker.flops(talks.read_tokens), ..Cost::default() };
         Ok(Harvest {
             asked: prompts.len(),

@@ -10,8 +10,9 @@ use fedward_actors::{
 use super::{
     Constitution, Principle, Speaker,
     screening::{reply_row, whole_sentences},
+    speaker::TURNS,
 };
-use crate::model::Reply;
+use crate::{model::Reply, progress::Progress};
 
 /// One red prompt with what was made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +42,23 @@ pub struct Dialogues {
     pub read_tokens: u64,
 }
 
-/// Asks all prompts for an answer, and where `judge` does not call that safe, for critique and revision; each gets a
+/// Who says which answers need no revision.
+#[derive(Clone, Copy)]
+pub(super) struct Judge<'a> {
+    /// Whose verdicts count.
+    pub(super) guard: &'a dyn GuardModel,
+    /// The probability of harm below which an answer needs no revision. A guard's threshold asks what is more likely; what
+    /// is kept here is what the model is trained to say again, so the guard is to be sure.
+    pub(super) surely_safe: f64,
+}
+
+impl Judge<'_> {
+    fn is_sure_of(&self, verdict: &Verdict) -> bool {
+        !verdict.is_unsafe && f64::from(verdict.unsafe_probability) < self.surely_safe
+    }
+}
+
+/// Asks all prompts for an answer, and where `judge` is not sure that it is safe, for critique and revision; each gets a
 /// principle of its own.
 ///
 /// # Errors
@@ -51,9 +68,10 @@ pub(super) fn converse(
     speaker: &dyn Speaker,
     prompts: &[Vec<ChatMessage>],
     constitution: &Constitution,
-    judge: Option<&dyn GuardModel>,
+    judge: Option<Judge<'_>>,
     (seed, round): (u64, RoundId),
     cancel: &CancelFlag,
+    progress: &dyn Progress,
 ) -> PortResult<Dialogues> {
     let mut draw = stream(seed, Purpose::RedPrompts, round, Some(ClientId(0)));
     let mut talks = prompts
@@ -65,33 +83,32 @@ pub(super) fn converse(
         })
         .collect::<PortResult<Vec<_>>>()?;
     let mut made = Dialogues::default();
-    talks = made.take_turn(speaker, talks, 0, round, cancel)?;
+    let take_turn = |made: &mut Dialogues, talks, turn| {
+        progress.part(TURN_NAMES[turn as usize]);
+        made.take_turn(speaker, talks, turn, round, cancel, progress)
+    };
+    talks = take_turn(&mut made, talks, 0)?;
     if let Some(judge) = judge {
+        progress.part("verdicts on answers");
         talks = made.take_good_answers(talks, judge, cancel)?;
     }
-    let mut take_turn = |talks, turn| made.take_turn(speaker, talks, turn, round, cancel);
     let examples = constitution.example_turns();
     for talk in &mut talks {
         talk.show(&examples);
         talk.ask(&talk.principle.critic);
     }
-    talks = take_turn(talks, 1)?;
+    talks = take_turn(&mut made, talks, 1)?;
     for talk in &mut talks {
         talk.ask(&talk.principle.revision);
     }
-    talks = take_turn(talks, 2)?;
+    talks = take_turn(&mut made, talks, 2)?;
     made.dialogues = talks.into_iter().filter_map(Talk::finish).collect();
     made.unanswered = prompts.len() - made.good_answers.len() - made.dialogues.len();
     Ok(made)
 }
 
-/// The probability of harm below which an answer needs no revision. A guard's threshold asks what is more likely; what is kept
-/// here is what the model is trained to say again, so the guard is to be sure.
-const SURELY_SAFE: f32 = 0.1;
-
-fn is_surely_safe(verdict: &Verdict) -> bool {
-    !verdict.is_unsafe && verdict.unsafe_probability < SURELY_SAFE
-}
+/// What the turns of a dialogue are to people.
+const TURN_NAMES: [&str; TURNS as usize] = ["answers", "critiques", "revisions"];
 
 /// A conversation under way.
 struct Talk<'a> {
@@ -130,21 +147,21 @@ impl Talk<'_> {
 }
 
 impl Dialogues {
-    /// Sets aside the answers that the judge calls safe, and gives back the talks that go on.
+    /// Sets aside the answers that the judge is sure of, and gives back the talks that go on.
     fn take_good_answers<'a>(
         &mut self,
         talks: Vec<Talk<'a>>,
-        judge: &dyn GuardModel,
+        judge: Judge<'_>,
         cancel: &CancelFlag,
     ) -> PortResult<Vec<Talk<'a>>> {
         let answers: Vec<_> = talks.iter().map(Talk::answered).collect();
         let rows: Vec<_> = answers.iter().flatten().cloned().collect();
-        let mut verdicts = judge.assess(&rows, cancel)?.into_iter();
+        let mut verdicts = judge.guard.assess(&rows, cancel)?.into_iter();
         let mut going_on = Vec::new();
         for (talk, answer) in talks.into_iter().zip(answers) {
             match answer {
                 // A missing verdict counts as unsafe.
-                Some(row) if verdicts.next().is_some_and(|verdict| is_surely_safe(&verdict)) => {
+                Some(row) if verdicts.next().is_some_and(|verdict| judge.is_sure_of(&verdict)) => {
                     self.good_answers.push(row);
                 }
                 _ => going_on.push(talk),
@@ -161,9 +178,10 @@ impl Dialogues {
         turn: u32,
         round: RoundId,
         cancel: &CancelFlag,
+        progress: &dyn Progress,
     ) -> PortResult<Vec<Talk<'a>>> {
         let conversations: Vec<_> = talks.iter().map(|talk| talk.turns.clone()).collect();
-        let replies = speaker.reply(&conversations, turn, round, cancel)?;
+        let replies = speaker.reply(&conversations, turn, round, cancel, progress)?;
         for reply in replies.iter().flatten() {
             self.generated_tokens += reply.tokens as u64;
             self.read_tokens += (reply.prompt_tokens + reply.tokens) as u64;
@@ -177,7 +195,10 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::model::FinishReason;
+    use crate::{
+        model::FinishReason,
+        progress::{Heard, Silent},
+    };
 
     /// Says which turn it is, and writes down what it was shown.
     struct Scripted(Mutex<Vec<Vec<Vec<ChatMessage>>>>);
@@ -189,6 +210,7 @@ mod tests {
             turn: u32,
             _: RoundId,
             _: &CancelFlag,
+            progress: &dyn Progress,
         ) -> PortResult<Vec<Option<Reply>>> {
             self.0.lock().unwrap().push(conversations.to_vec());
             let reply = |index| Reply {
@@ -197,6 +219,7 @@ mod tests {
                 tokens: 2,
                 prompt_tokens: 10,
             };
+            progress.step(conversations.len() as u64, conversations.len() as u64);
             Ok((0..conversations.len()).map(|index| Some(reply(index))).collect())
         }
 
@@ -215,7 +238,8 @@ mod tests {
         let system = ChatMessage::new(Role::System, "be brief");
         let prompts = [vec![user("a")], vec![system.clone(), user("b")]];
         let speaker = Scripted(Mutex::default());
-        let made = converse(&speaker, &prompts, &constitution, None, (1, RoundId(1)), &CancelFlag::new()).unwrap();
+        let from = (1, RoundId(1));
+        let made = converse(&speaker, &prompts, &constitution, None, from, &CancelFlag::new(), &Silent).unwrap();
         let shown = speaker.0.into_inner().unwrap();
         assert_eq!(shown[0], prompts);
         let examples = constitution.example_turns();
@@ -253,10 +277,21 @@ mod tests {
         let prompts = ["a", "b", "c"].map(|text| vec![ChatMessage::new(Role::User, text)]);
         let speaker = Scripted(Mutex::default());
         let constitution = Constitution::default();
-        let made = converse(&speaker, &prompts, &constitution, Some(&SafeButForA), (1, RoundId(1)), &CancelFlag::new())
-            .unwrap();
-        let asked: Vec<_> = speaker.0.into_inner().unwrap().iter().map(Vec::len).collect();
+        let heard = Heard::default();
+        let made = |surely_safe| {
+            let judge = Judge { guard: &SafeButForA, surely_safe };
+            let from = (1, RoundId(1));
+            converse(&speaker, &prompts, &constitution, Some(judge), from, &CancelFlag::new(), &heard).unwrap()
+        };
+        // "c" is as safe as is asked for.
+        assert_eq!(made(0.3).good_answers.len(), 2);
+        assert!(made(0.0).good_answers.is_empty());
+        let made = made(0.1);
+        let asked: Vec<_> = speaker.0.into_inner().unwrap().iter().skip(6).map(Vec::len).collect();
         assert_eq!(asked, [3, 2, 2]);
+        let told = [("answers", 3), ("verdicts on answers", 0), ("critiques", 2), ("revisions", 2)];
+        let told = told.map(|(part, n)| (part.to_owned(), if n == 0 { Vec::new() } else { vec![(n, n)] }));
+        assert_eq!(heard.parts()[8..], told);
         assert_eq!(made.good_answers, [ChatRow::single_turn("b", "turn 0 of 1")]);
         let revised: Vec<_> = made.dialogues.iter().map(|dialogue| dialogue.prompt.clone()).collect();
         assert_eq!((revised, made.unanswered), (vec![prompts[0].clone(), prompts[2].clone()], 0));

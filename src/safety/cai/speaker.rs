@@ -10,6 +10,7 @@ use fedward_actors::{
 use crate::{
     lora::LoraRef,
     model::{ChatModel, Decoding, Reply},
+    progress::Progress,
     train::Flops,
 };
 
@@ -19,7 +20,7 @@ pub(super) const TURNS: u32 = 3;
 /// Gives the next turn of conversations.
 pub trait Speaker: Send + Sync {
     /// One reply a conversation, in their order, `None` for one that gets none. `turn` counts from 0: answer, critique,
-    /// revision.
+    /// revision. `progress` hears how many have ended.
     ///
     /// # Errors
     ///
@@ -30,6 +31,7 @@ pub trait Speaker: Send + Sync {
         turn: u32,
         round: RoundId,
         cancel: &CancelFlag,
+        progress: &dyn Progress,
     ) -> PortResult<Vec<Option<Reply>>>;
 
     /// Floating-point operations of reading `tokens` tokens here; 0 where it is computed elsewhere.
@@ -55,13 +57,14 @@ impl Speaker for SelfSpeaker<'_> {
         turn: u32,
         round: RoundId,
         cancel: &CancelFlag,
+        progress: &dyn Progress,
     ) -> PortResult<Vec<Option<Reply>>> {
         // A stream a turn and prompt: the "client" of this purpose numbers prompts, three turns apart.
         let rng_of = |index: usize| {
             let id = ClientId(TURNS * index as u32 + turn);
             stream(self.seed, Purpose::Sampling, round, Some(id))
         };
-        let replies = self.model.reply(Some(self.adapter), conversations, self.decoding, &rng_of, cancel)?;
+        let replies = self.model.reply(Some(self.adapter), conversations, self.decoding, &rng_of, cancel, progress)?;
         Ok(replies.into_iter().map(Some).collect())
     }
 

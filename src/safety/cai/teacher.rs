@@ -10,6 +10,7 @@ use super::Speaker;
 use crate::{
     endpoint::{ChatCompletion, ChatEndpoint, ChatRequest},
     model::{Decoding, FinishReason, Reply},
+    progress::Progress,
 };
 
 /// A model behind an OpenAI-compatible endpoint. What it says is not ours to repeat: a run with a teacher is as
@@ -28,11 +29,12 @@ impl Speaker for Teacher {
         turn: u32,
         _: RoundId,
         cancel: &CancelFlag,
+        progress: &dyn Progress,
     ) -> PortResult<Vec<Option<Reply>>> {
         let Decoding { max_new_tokens: max_tokens, temperature } = self.decoding;
         let request = |messages: &Vec<_>| ChatRequest { messages: messages.clone(), temperature, max_tokens };
         let requests: Vec<_> = conversations.iter().map(request).collect();
-        let answers = self.endpoint.chat_all(&requests, cancel)?;
+        let answers = self.endpoint.chat_all(&requests, cancel, progress)?;
         let failed = answers.iter().filter(|answer| answer.is_err()).count();
         if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
             tracing::warn!(turn, failed, asked = answers.len(), "{error}");
@@ -68,6 +70,7 @@ mod tests {
             EndpointSettings,
             testing::{Scripted, ScriptedServer},
         },
+        progress::Silent,
         safety::cai::{Constitution, revisions::converse},
     };
 
@@ -94,6 +97,7 @@ mod tests {
             None,
             (1, RoundId(1)),
             &CancelFlag::new(),
+            &Silent,
         );
         let made = made.unwrap();
         let asked: Vec<_> = made.dialogues.iter().map(|dialogue| dialogue.prompt[0].content.clone()).collect();
@@ -116,6 +120,7 @@ mod tests {
             None,
             (1, RoundId(1)),
             &CancelFlag::new(),
+            &Silent,
         );
         assert!(made.unwrap_err().to_string().contains("401"));
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::CaiGenerator;
 use crate::{
     data::PreferencePair,
-    train::{DpoSettings, Flops, SftSettings, TokenizedPair, TrainStreams, train_dpo, train_sft},
+    train::{DpoSettings, DpoStep, Flops, SftSettings, StepReport, TokenizedPair, TrainStreams, train_dpo, train_sft},
 };
 
 /// How much a realignment trains.
@@ -71,7 +71,9 @@ impl CaiGenerator {
         let steps = self.settings.effort.steps(configured.steps, rows.len(), configured.batch_size);
         let settings = SftSettings { steps, ..configured.clone() };
         let streams = TrainStreams::of(self.settings.seed, round, None);
-        let done = train_sft(&self.model.base, &self.lora, start, &rows, &settings, streams, cancel, &mut |_| {})?;
+        self.progress.part("fine-tuning");
+        let mut on_step = |step: &StepReport| self.progress.step(step.step as u64, steps as u64);
+        let done = train_sft(&self.model.base, &self.lora, start, &rows, &settings, streams, cancel, &mut on_step)?;
         let flops = Flops::of(&self.model.base, &self.lora).training(done.tokens);
         Ok(Tuned {
             mean_loss: done.mean_loss(),
@@ -110,7 +112,9 @@ impl CaiGenerator {
         let steps = self.settings.effort.steps(configured.steps, pairs.len(), configured.batch_size);
         let settings = DpoSettings { steps, ..configured.clone() };
         let streams = TrainStreams::of_preferences(self.settings.seed, round);
-        let done = train_dpo(&self.model.base, &self.lora, start, pairs, &settings, streams, cancel, &mut |_| {})?;
+        self.progress.part("training on preferences");
+        let mut on_step = |step: &DpoStep| self.progress.step(step.step as u64, steps as u64);
+        let done = train_dpo(&self.model.base, &self.lora, start, pairs, &settings, streams, cancel, &mut on_step)?;
         let last = done.steps.last();
         let report = PreferenceReport {
             pairs: pairs.len() as u64,
