@@ -87,10 +87,10 @@ impl AggregatorArgs {
     async fn screen(&self, request: ScreenRequest) -> Result<Vec<ScreenedUpdate>, Panicked> {
         tracing::trace!(ticket = ?request.ticket, updates = request.updates.len(), "updates to screen");
         let screen = self.screen.clone();
-        let clients: Vec<_> = request.updates.iter().map(|update| update.client).collect();
+        let updates = request.updates.len();
         let screened =
             self.compute.run_within(self.limit, move |cancel| screen_updates(screen.as_deref(), &request, cancel));
-        Ok(screened.await?.unwrap_or_else(|overdue| screening::unscreened(&clients, &overdue.to_string())))
+        Ok(screened.await?.unwrap_or_else(|overdue| screening::unscreened(updates, &overdue.to_string())))
     }
 }
 

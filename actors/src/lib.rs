@@ -34,7 +34,7 @@
 //!
 //! # Invariants
 //!
-//! Each has tests named after it in `invariants.rs`.
+//! Each has tests named after it in `invariants/`.
 //!
 //! - **R-1** Every selected client ends a round in exactly one outcome, and so does the round.
 //! - **R-2** An update counts at most once, and only for the round and attempt that asked for it.

@@ -8,7 +8,7 @@ use crate::{
     cancel::CancelFlag,
     ports::{Candidate, ClientUpdate, Judgement, UpdateScreen},
     protocol::{
-        Adapter, AdapterError, ClientId,
+        Adapter, AdapterError,
         messages::{Admitted, ScreenRequest, ScreenedUpdate},
     },
     records::RejectReason,
@@ -34,22 +34,17 @@ pub(crate) fn screen_updates(
         Ok(judgements) => admit(global, *candidate, &judgements[index]),
         Err(reason) => Err(RejectReason::ScreenUnavailable(reason.clone())),
     });
-    let screened = |(update, norm): (&ClientUpdate, Result<f64, RejectReason>)| ScreenedUpdate {
-        client: update.client,
+    let screened = |norm: Result<f64, RejectReason>| ScreenedUpdate {
         delta_norm: norm.as_ref().ok().copied(),
         verdict: norm.and_then(|_| admitted.next().unwrap_or(Err(RejectReason::Stale))),
     };
-    updates.iter().zip(norms.clone()).map(screened).collect()
+    norms.iter().cloned().map(screened).collect()
 }
 
 /// Updates that were not screened, for a reason in words: none has a way in (invariant A-3).
-pub(crate) fn unscreened(clients: &[ClientId], reason: &str) -> Vec<ScreenedUpdate> {
-    let refuse = |&client| ScreenedUpdate {
-        client,
-        delta_norm: None,
-        verdict: Err(RejectReason::ScreenUnavailable(format!("screening {reason}"))),
-    };
-    clients.iter().map(refuse).collect()
+pub(crate) fn unscreened(updates: usize, reason: &str) -> Vec<ScreenedUpdate> {
+    let verdict = Err(RejectReason::ScreenUnavailable(format!("screening {reason}")));
+    vec![ScreenedUpdate { delta_norm: None, verdict }; updates]
 }
 
 /// The norm of each update's delta, or why the update is no valid one.
@@ -141,7 +136,7 @@ mod tests {
     use super::*;
     use crate::{
         ports::{Extras, PortError, PortResult},
-        protocol::{Attempt, RoundId, Ticket},
+        protocol::{Attempt, ClientId, RoundId, Ticket},
         testing::{layout_of_rank, tiny_layout},
     };
 

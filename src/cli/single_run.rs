@@ -151,9 +151,8 @@ impl SingleRun<'_> {
     fn open(&self, prepared: &Prepared) -> miette::Result<(RunDirectory, StartState)> {
         let manifest = self.manifest(prepared)?;
         if self.job.resume
-            && let Some((directory, resumed)) = RunDirectory::resume(self.out, &manifest).into_diagnostic()?
+            && let Some((directory, checkpoint)) = RunDirectory::resume(self.out, &manifest).into_diagnostic()?
         {
-            let checkpoint = resumed.checkpoint;
             self.job.console.line(&format!("{}: going on after {}", self.out.display(), checkpoint.round));
             let state = StartState {
                 round: checkpoint.round,

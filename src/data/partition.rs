@@ -82,28 +82,6 @@ impl ClientSource {
     }
 }
 
-/// Spreads all rows over clients: each row goes to exactly one client, sizes differ by one at most. With fewer rows than
-/// clients, the last clients get none.
-///
-/// # Errors
-///
-/// [`DataError::BadSetting`] without clients, or with an `alpha` that is not above 0.
-pub fn partition(
-    rows: &[ChatRow],
-    clients: u32,
-    seed: u64,
-    scheme: PartitionScheme,
-) -> Result<Vec<Vec<u32>>, DataError> {
-    check(clients, scheme)?;
-    let mut dealer = Dealer::new(rows, scheme, stream(seed, Purpose::Partition, RoundId::START, None));
-    let (share, rest) = (rows.len() / clients as usize, rows.len() % clients as usize);
-    let deal = |client| {
-        let rng = &mut stream(seed, Purpose::Partition, RoundId::START, Some(ClientId(client)));
-        dealer.deal(share + usize::from((client as usize) < rest), rng)
-    };
-    Ok((0..clients).map(deal).collect())
-}
-
 /// Decides which benign and which harmful rows each client holds.
 ///
 /// No client holds a row twice. While there are enough rows, no two clients hold the same one; where the plan asks for

@@ -10,7 +10,7 @@ use crate::model::ModelConfig;
 /// A linear layer that can be adapted, in the order of the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs, clippy::enum_variant_names)]
+#[expect(missing_docs, reason = "the names are those of checkpoints")]
 pub enum Target {
     QProj,
     KProj,

@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs::{self, File},
-    io::Write,
+    fs,
     path::Path,
 };
 
@@ -13,7 +12,10 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Map, Value, json};
 
 use super::{LoraConfig, Target};
-use crate::model::{ModelConfig, ModelError};
+use crate::{
+    model::{ModelConfig, ModelError},
+    store::replace,
+};
 
 /// What tells a directory for a PEFT adapter.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -45,14 +47,13 @@ const KNOWN_KEYS: [&str; 15] = [
 ///
 /// [`ModelError::Io`] if a file cannot be written.
 pub fn save(dir: &Path, config: &LoraConfig, adapter: &Adapter, base_model_name: &str) -> Result<(), ModelError> {
-    fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
+    let (weights_path, config_path) = (dir.join(WEIGHTS), dir.join(CONFIG_FILE));
     let mut text = serde_json::to_vec_pretty(&config_json(config, base_model_name))
-        .map_err(|error| ModelError::invalid(&dir.join(CONFIG_FILE), error.to_string()))?;
+        .map_err(|error| ModelError::invalid(&config_path, error.to_string()))?;
     text.push(b'\n');
-    let weights =
-        to_safetensors(adapter).map_err(|error| ModelError::invalid(&dir.join(WEIGHTS), error.to_string()))?;
-    replace(dir, WEIGHTS, &weights)?;
-    replace(dir, CONFIG_FILE, &text)
+    let weights = to_safetensors(adapter).map_err(|error| ModelError::invalid(&weights_path, error.to_string()))?;
+    replace(&weights_path, &weights).map_err(ModelError::io(&weights_path))?;
+    replace(&config_path, &text).map_err(ModelError::io(&config_path))
 }
 
 /// Whether [`save`] has finished in `dir`: the file that it writes last is there.
@@ -253,19 +254,4 @@ fn is_off(value: &Value) -> bool {
         Value::Object(values) => values.is_empty(),
         Value::Bool(true) | Value::Number(_) | Value::String(_) => false,
     }
-}
-
-/// Writes `dir/name` so that a crash leaves the old file or the new one.
-fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), ModelError> {
-    let path = dir.join(name);
-    let temporary = dir.join(format!(".{name}.tmp"));
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        // The new name is durable once the directory is.
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(ModelError::io(&path))
 }

@@ -2,7 +2,7 @@
 
 /// A family of checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "a family's name says which it is")]
 pub enum Family {
     Llama,
     Mistral,

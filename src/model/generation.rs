@@ -57,7 +57,6 @@ pub struct Generated {
 ///
 /// [`ModelError::Unusable`] if a prompt is empty, too long or holds an unknown token, if a setting is out of range or
 /// the adapter does not fit; [`ModelError::Cancelled`] soon after the flag is raised.
-#[allow(clippy::too_many_arguments)]
 pub fn generate(
     model: &BaseModel,
     adapter: Option<LoraRef>,

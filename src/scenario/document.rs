@@ -169,18 +169,19 @@ impl Document {
 
 /// The tables of the variants; what is none is complained of.
 fn read_variants(written: Value, rules: &mut Rules) -> Vec<Table> {
-    let items = match written {
-        Value::Array(items) => items,
-        other => vec![other],
+    let refuse = |found: Value, rules: &mut Rules| {
+        rules.complain("variant", format!("found {found}; allowed: [[variant]] tables"));
+        None
     };
-    let mut tables = Vec::new();
-    for item in items {
-        match item {
-            Value::Table(table) => tables.push(table),
-            other => rules.complain("variant", format!("found {other}; allowed: [[variant]] tables")),
-        }
-    }
-    tables
+    let Value::Array(items) = written else {
+        refuse(written, rules);
+        return Vec::new();
+    };
+    let table = |item| match item {
+        Value::Table(table) => Some(table),
+        other => refuse(other, rules),
+    };
+    items.into_iter().filter_map(table).collect()
 }
 
 /// Whether an override of `set` decides `key`.

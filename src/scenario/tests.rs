@@ -88,6 +88,10 @@ fn a_fault_that_variants_share_is_complained_of_once() {
 fn variants_are_tables() {
     let found = complaints(&format!("{HEAD}variant = 3\n"), &[]);
     assert_eq!(found, ["test.toml:3: variant: found 3; allowed: [[variant]] tables"]);
+    let found = complaints(&format!("{HEAD}[variant]\nname = \"a\"\n"), &[]);
+    assert_eq!(found, ["test.toml:3: variant: found { name = \"a\" }; allowed: [[variant]] tables"]);
+    let found = complaints(&format!("{HEAD}variant = [{{ name = \"a\" }}, 3]\n"), &[]);
+    assert_eq!(found, ["test.toml:3: variant: found 3; allowed: [[variant]] tables"]);
     let found = complaints(&format!("{HEAD}[[variant]]\nname = 3\n"), &[]);
     assert_eq!(found, ["test.toml:4: name: found 3; allowed: letters, digits, - _ + (it names a folder)"]);
 }

@@ -3,10 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::rules::Rules;
-use crate::train::{DEFAULT_PASS_TOKENS, DpoSettings, SftSettings};
-
-/// Parts of a batch that the server computes side by side: it has the machine to itself.
-const SERVER_SHARDS: usize = 2;
+use crate::train::{DEFAULT_PASS_TOKENS, DpoSettings, LONE_SHARDS, SftSettings};
 
 /// Local training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -75,7 +72,7 @@ impl RawTraining {
 
     /// A training of the server's, with weight decay and clipping as clients have them.
     pub(super) fn server_sft(&self, steps: usize, batch_size: usize, learning_rate: f64) -> SftSettings {
-        SftSettings { shards: SERVER_SHARDS, ..self.sft(steps, batch_size, learning_rate) }
+        SftSettings { shards: LONE_SHARDS, ..self.sft(steps, batch_size, learning_rate) }
     }
 
     /// A training of the server's on preferences, likewise.
@@ -86,7 +83,7 @@ impl RawTraining {
             max_grad_norm: Some(self.max_grad_norm),
             pass_tokens: self.pass_tokens,
             checkpoint_activations: self.checkpoint_activations,
-            shards: SERVER_SHARDS,
+            shards: LONE_SHARDS,
             ..DpoSettings::new(steps, batch_size, learning_rate)
         }
     }

@@ -16,16 +16,21 @@ use super::StoreError;
 ///
 /// [`StoreError::Io`].
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Io { path: path.to_owned(), source };
+    replace(path, bytes).map_err(|source| StoreError::Io { path: path.to_owned(), source })
+}
+
+/// As [`write_atomically`], for callers with errors of their own.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(failed)?;
+    fs::create_dir_all(folder)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let mut file = File::create(&temporary).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&temporary, path).map_err(failed)?;
-    sync_folder(folder).map_err(failed)
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_folder(folder)
 }
 
 /// Writes a value as indented JSON, whole or absent.

@@ -7,13 +7,15 @@ mod checkpoint;
 mod files;
 mod lock;
 mod memories;
+mod rows;
 mod run_directory;
 
 pub use checkpoint::Checkpoint;
+pub(crate) use files::replace;
 pub use files::{read_json, write_atomically, write_json};
 pub use lock::FolderLock;
 pub use memories::MemoryFolder;
-pub use run_directory::{Resumed, RunDirectory, Unfinished};
+pub use run_directory::{RunDirectory, Unfinished};
 
 use std::path::PathBuf;
 

@@ -1,8 +1,7 @@
 //! One run's directory, as `fedward run` writes and resumes it.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::Write,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -14,10 +13,16 @@ use fedward_actors::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Checkpoint, MemoryFolder, StoreError, files, lock::LOCK_FILE};
+use super::{Checkpoint, MemoryFolder, StoreError, files, lock::LOCK_FILE, rows};
 
 /// Checkpoints kept: the last, and the one before it, which counts if the last round's rows were cut off.
 const KEPT_CHECKPOINTS: u32 = 2;
+
+/// One object a round.
+const ROUNDS: &str = "rounds.jsonl";
+
+/// One object a client and round.
+const CLIENTS: &str = "clients.jsonl";
 
 /// The directory of one run.
 #[derive(Debug)]
@@ -32,15 +37,6 @@ pub enum Unfinished {
     Keep,
     /// It is removed.
     Replace,
-}
-
-/// What a resumed run takes up.
-#[derive(Debug)]
-pub struct Resumed {
-    /// The state to go on from.
-    pub checkpoint: Checkpoint,
-    /// The rows of the rounds up to it.
-    pub rounds: Vec<RoundRecord>,
 }
 
 impl RunDirectory {
@@ -111,13 +107,13 @@ impl RunDirectory {
     /// # Errors
     ///
     /// [`StoreError`] if the directory holds another run, or files that cannot be read.
-    pub fn resume(path: &Path, manifest: &Value) -> Result<Option<(Self, Resumed)>, StoreError> {
+    pub fn resume(path: &Path, manifest: &Value) -> Result<Option<(Self, Checkpoint)>, StoreError> {
         let directory = Self { path: path.to_owned() };
         if !directory.manifest_path().exists() {
             return Ok(None);
         }
         directory.check_begun_with(manifest)?;
-        let rounds: Vec<RoundRecord> = directory.read_rows("rounds.jsonl")?;
+        let rounds = directory.rounds()?;
         let Some(last) = rounds.last() else { return Ok(None) };
         let checkpoint = Checkpoint::read(&directory.checkpoints(), last.round)?;
         if checkpoint.global.sha256() != last.adapter_sha256 {
@@ -126,12 +122,11 @@ impl RunDirectory {
             return Err(StoreError::Invalid { path, problem });
         }
         // A crash between the two files, or inside a line, leaves rows of a round that is not stored.
-        let clients: Vec<ClientRecord> = directory.read_rows("clients.jsonl")?;
-        let clients: Vec<_> = clients.into_iter().filter(|client| client.round <= last.round).collect();
-        directory.rewrite_rows("rounds.jsonl", &rounds)?;
-        directory.rewrite_rows("clients.jsonl", &clients)?;
+        let clients: Vec<_> = directory.clients()?.into_iter().filter(|client| client.round <= last.round).collect();
+        rows::rewrite(&path.join(ROUNDS), &rounds)?;
+        rows::rewrite(&path.join(CLIENTS), &clients)?;
         directory.memories().forget_after(last.round)?;
-        Ok(Some((directory, Resumed { checkpoint, rounds })))
+        Ok(Some((directory, checkpoint)))
     }
 
     /// Opens the directory of a run that was begun, to read it.
@@ -207,7 +202,7 @@ impl RunDirectory {
     ///
     /// [`StoreError`].
     pub fn clients(&self) -> Result<Vec<ClientRecord>, StoreError> {
-        self.read_rows("clients.jsonl")
+        rows::read(&self.path.join(CLIENTS))
     }
 
     /// The rows of all stored rounds.
@@ -216,7 +211,7 @@ impl RunDirectory {
     ///
     /// [`StoreError`].
     pub fn rounds(&self) -> Result<Vec<RoundRecord>, StoreError> {
-        self.read_rows("rounds.jsonl")
+        rows::read(&self.path.join(ROUNDS))
     }
 
     /// The checkpoint of the last stored round, if a round is stored.
@@ -270,39 +265,6 @@ impl RunDirectory {
     fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
     }
-
-    /// Reads JSON lines; an unfinished last line is left out, any other broken line is an error.
-    fn read_rows<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, StoreError> {
-        let path = self.path.join(name);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(StoreError::Io { path, source }),
-        };
-        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-        let parse = |(index, line): (usize, &str)| {
-            serde_json::from_str(line).map_err(|error| StoreError::Invalid {
-                path: path.clone(),
-                problem: format!("line {}: {error}", index + 1),
-            })
-        };
-        complete.lines().enumerate().filter(|(_, line)| !line.is_empty()).map(parse).collect()
-    }
-
-    fn rewrite_rows<T: Serialize>(&self, name: &str, rows: &[T]) -> Result<(), StoreError> {
-        let path = self.path.join(name);
-        files::write_atomically(&path, to_lines(rows, &path)?.as_bytes())
-    }
-
-    fn append_rows<T: Serialize>(&self, name: &str, rows: &[T]) -> Result<(), StoreError> {
-        let path = self.path.join(name);
-        let lines = to_lines(rows, &path)?;
-        let failed = |source| StoreError::Io { path: path.clone(), source };
-        let is_new = !path.exists();
-        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
-        file.write_all(lines.as_bytes()).and_then(|()| file.sync_data()).map_err(failed)?;
-        if is_new { files::sync_folder(&self.path).map_err(failed) } else { Ok(()) }
-    }
 }
 
 impl RunStore for RunDirectory {
@@ -324,8 +286,8 @@ impl RunStore for RunDirectory {
 
     fn append(&mut self, record: &RoundRecord, clients: &[ClientRecord]) -> PortResult<()> {
         // The round's row comes last: a round is stored once it is there.
-        self.append_rows("clients.jsonl", clients).map_err(to_port_error)?;
-        self.append_rows("rounds.jsonl", std::slice::from_ref(record)).map_err(to_port_error)
+        rows::append(&self.path.join(CLIENTS), clients).map_err(to_port_error)?;
+        rows::append(&self.path.join(ROUNDS), std::slice::from_ref(record)).map_err(to_port_error)
     }
 }
 
@@ -333,30 +295,11 @@ impl RunStore for RunDirectory {
 const RESULTS_DEPEND_ON: [&str; 5] = ["/versions", "/device", "/precision", "/checksums", "/guard/version"];
 
 /// What a run writes into its directory beside the manifest, which tells that it is one.
-const OWN_FILES: [&str; 8] = [
-    "rounds.jsonl",
-    "clients.jsonl",
-    "checkpoints",
-    "clients",
-    "adapter",
-    "summary.json",
-    "report.html",
-    "metrics.prom",
-];
+const OWN_FILES: [&str; 8] =
+    [ROUNDS, CLIENTS, "checkpoints", "clients", "adapter", "summary.json", "report.html", "metrics.prom"];
 
 fn to_port_error(error: impl std::fmt::Display) -> PortError {
     PortError::Failed(error.to_string())
-}
-
-fn to_lines<T: Serialize>(rows: &[T], path: &Path) -> Result<String, StoreError> {
-    let mut lines = String::new();
-    for row in rows {
-        let line = serde_json::to_string(row)
-            .map_err(|error| StoreError::Invalid { path: path.to_owned(), problem: error.to_string() })?;
-        lines.push_str(&line);
-        lines.push('\n');
-    }
-    Ok(lines)
 }
 
 pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
@@ -384,157 +327,4 @@ fn first_difference(found: &Value, expected: &Value, key: &str) -> Option<String
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use fedward_actors::{
-        protocol::{AdapterLayout, ClientId},
-        records::RoundOutcome,
-    };
-    use serde_json::json;
-
-    use super::*;
-
-    fn adapter(value: f32) -> Adapter {
-        let layout = Arc::new(AdapterLayout::new([("a".to_owned(), [2, 3])]));
-        Adapter::new(layout, vec![value; 6]).unwrap()
-    }
-
-    fn record(round: u32, global: &Adapter) -> RoundRecord {
-        serde_json::from_value(json!({
-            "round": round, "outcome": RoundOutcome::Committed, "cohort": [0], "accepted": 1, "clipped": 0, "rejected": 0,
-            "dropped": 0, "rows_kept": 1, "rows_filtered": 0, "rows_kept_unsafe": 0, "rows_filtered_safe": 0,
-            "train_loss": 1.0, "train_tokens": 1, "trainings_reused": 0,
-            "train_tokens_per_second": 1.0, "update_norm": 1.0,
-            "adapter_bytes_up": 24, "adapter_bytes_down": 24,
-            "seconds": {"select": 0.0, "broadcast": 0.0, "train": 0.0, "screen": 0.0, "aggregate": 0.0, "align": 0.0,
-                        "evaluate": 0.0, "commit": 0.0},
-            "align": null, "eval": {}, "warnings": [], "adapter_sha256": global.sha256(),
-        }))
-        .unwrap()
-    }
-
-    fn manifest(seed: u64) -> Value {
-        json!({"scenario": {"seed": seed}, "versions": {"fedward": "0"}, "checksums": {"model_sha256": "m"}})
-    }
-
-    fn begun(folder: &Path) -> RunDirectory {
-        let directory = RunDirectory::create(folder, Unfinished::Keep).unwrap();
-        directory.write_manifest(&manifest(1)).unwrap();
-        let mut store = directory.share();
-        for round in 1..=3 {
-            let global = adapter(round as f32);
-            let memories = [(ClientId(0), Arc::from([round as u8]))];
-            store.checkpoint(RoundId(round), &global, &[round as u8], &memories).unwrap();
-            store.append(&record(round, &global), &[]).unwrap();
-        }
-        directory
-    }
-
-    #[test]
-    fn c1_resume_takes_up_the_last_stored_round_and_drops_what_a_crash_cut_off() {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = begun(folder.path());
-        // A crash after the checkpoint of round 4, in the middle of its row.
-        let memories = [(ClientId(0), Arc::from([4]))];
-        directory.share().checkpoint(RoundId(4), &adapter(4.0), &[], &memories).unwrap();
-        let rows = folder.path().join("rounds.jsonl");
-        let mut file = OpenOptions::new().append(true).open(&rows).unwrap();
-        file.write_all(b"{\"round\": 4, \"outc").unwrap();
-        drop(file);
-
-        let (_, resumed) = RunDirectory::resume(folder.path(), &manifest(1)).unwrap().unwrap();
-        assert_eq!(resumed.checkpoint, Checkpoint { round: RoundId(3), global: adapter(3.0), strategy_state: vec![3] });
-        assert_eq!(resumed.rounds.len(), 3);
-        let remembered = directory.memories().read(ClientId(0), RoundId(9)).unwrap();
-        assert_eq!(remembered.as_deref(), Some(&[3][..]));
-        assert_eq!(fs::read_to_string(&rows).unwrap().lines().count(), 3);
-    }
-
-    #[test]
-    fn c1_a_changed_checkpoint_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        begun(folder.path());
-        let path = Checkpoint::path(&folder.path().join("checkpoints"), RoundId(3));
-        let mut bytes = fs::read(&path).unwrap();
-        *bytes.last_mut().unwrap() ^= 1;
-        fs::write(&path, bytes).unwrap();
-        let error = RunDirectory::resume(folder.path(), &manifest(1)).unwrap_err().to_string();
-        assert!(error.contains("checksum"), "{error}");
-    }
-
-    #[test]
-    fn another_scenario_is_refused_and_the_key_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        begun(folder.path());
-        let error = RunDirectory::resume(folder.path(), &manifest(2)).unwrap_err().to_string();
-        assert!(error.contains("seed was 1, is 2"), "{error}");
-    }
-
-    #[test]
-    fn c1_another_model_guard_or_program_is_refused_and_named() {
-        let folder = tempfile::tempdir().unwrap();
-        begun(folder.path());
-        let mut other = manifest(1);
-        other["checksums"]["model_sha256"] = json!("n");
-        let mut guarded = manifest(1);
-        guarded["guard"] = json!({"version": "g"});
-        let mut newer = manifest(1);
-        newer["versions"]["fedward"] = json!("1");
-        for (manifest, expected) in [
-            (other, r#"(checksums.model_sha256 was "m", is "n")"#),
-            (guarded, r#"(guard.version was null, is "g")"#),
-            (newer, r#"(versions.fedward was "0", is "1")"#),
-        ] {
-            let error = RunDirectory::resume(folder.path(), &manifest).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_foreign_directory_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let kept = ["thesis.tex", "summary.json"].map(|name| folder.path().join(name));
-        for path in &kept {
-            fs::write(path, "{\"status\": \"completed\"}").unwrap();
-        }
-        for manifest in [None, Some("{\"name\": \"an extension\"}"), Some("no JSON")] {
-            if let Some(text) = manifest {
-                fs::write(folder.path().join("manifest.json"), text).unwrap();
-            }
-            let error = RunDirectory::create(folder.path(), Unfinished::Replace).unwrap_err().to_string();
-            assert!(error.contains("holds no run of fedward's; choose another --out"), "{manifest:?}: {error}");
-            assert!(kept.iter().all(|path| path.exists()), "{manifest:?}");
-        }
-    }
-
-    #[test]
-    fn a_run_that_has_not_completed_gives_way_only_if_told_to() {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = begun(folder.path());
-        let interrupted = json!({"status": "interrupted"});
-        for summary in [None, Some(interrupted)] {
-            if let Some(summary) = summary {
-                directory.write_summary(&summary).unwrap();
-            }
-            let error = RunDirectory::create(folder.path(), Unfinished::Keep).unwrap_err().to_string();
-            assert!(error.contains("--resume") && error.contains("--overwrite"), "{error}");
-            assert_eq!(directory.rounds().unwrap().len(), 3);
-        }
-        RunDirectory::create(folder.path(), Unfinished::Replace).unwrap();
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-
-        begun(folder.path()).write_summary(&json!({"status": "completed"})).unwrap();
-        fs::write(folder.path().join("notes.txt"), "mine").unwrap();
-        RunDirectory::create(folder.path(), Unfinished::Keep).unwrap();
-        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["notes.txt"]);
-    }
-
-    #[test]
-    fn only_the_last_checkpoints_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        begun(folder.path());
-        assert_eq!(fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), 2);
-    }
-}
+mod tests;

@@ -199,7 +199,7 @@ impl SftOutcome {
 ///
 /// [`ModelError::Unusable`] if rows, adapter or settings cannot be used; [`ModelError::Cancelled`] soon after the flag
 /// was raised.
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "all that the result depends on, and who hears of it")]
 pub fn train_sft<'r>(
     model: &BaseModel,
     lora: &LoraConfig,

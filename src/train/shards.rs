@@ -10,6 +10,9 @@ use crate::{
     model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, shared_prefix, within_memory},
 };
 
+/// Parts of a batch where one training has the machine to itself: the server's, and those of the command line.
+pub const LONE_SHARDS: usize = 2;
+
 /// A row of a batch, and how much its loss counts.
 #[derive(Clone, Copy)]
 pub(super) struct Weighed<'a> {

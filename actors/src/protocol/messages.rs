@@ -112,7 +112,6 @@ pub(crate) struct ScreenRequest {
 /// What the check of one update says.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ScreenedUpdate {
-    pub(crate) client: ClientId,
     /// Euclidean norm of the update's delta as it was sent, if it could be measured.
     pub(crate) delta_norm: Option<f64>,
     /// What enters the aggregation, or why nothing does.

@@ -377,7 +377,7 @@ impl<E: Element> Backward<E> {
     }
 
     /// A few queries: their gradient, and their lines among the chunk's probabilities and gradients of scores.
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "lines of one chunk, each with its own address")]
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn queries(
         &mut self,

@@ -37,7 +37,7 @@ pub fn attend_cached(
     output
 }
 
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "the arguments of `attend_cached`, and where the result goes")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn rows<E: Element>(
     qkv: &Tensor,
@@ -121,7 +121,7 @@ unsafe fn rows<E: Element>(
 /// # Safety
 ///
 /// There are `count` lines of sixteen weights and of `width` values, and `QUERIES` lines of `width` numbers to write.
-#[allow(clippy::needless_range_loop)]
+#[expect(clippy::needless_range_loop, reason = "as in `product`: loops over indices keep the sums in registers")]
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn weigh<E: Element, const QUERIES: usize>(

@@ -4,8 +4,10 @@
 //! a function cannot do it says by [`fits`] or by returning nothing, and the caller asks libtorch. Results are the same at
 //! every call.
 
-// Unaligned reads and writes are what the intrinsics behind these casts do.
-#![allow(clippy::cast_ptr_alignment)]
+#![allow(
+    clippy::cast_ptr_alignment,
+    reason = "unaligned reads and writes are what the intrinsics behind these casts do"
+)]
 
 mod attention;
 mod cached;

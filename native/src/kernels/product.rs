@@ -92,8 +92,10 @@ unsafe fn column<E: Element, const WIDE: usize>(left: Left, right: Right, output
     }
 }
 
-// Loops over indices become straight code that keeps the sums in registers; iterators are not inlined here.
-#[allow(clippy::needless_range_loop)]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "loops over indices become straight code that keeps the sums in registers; iterators are not inlined here"
+)]
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn tile<E: Element, const ROWS: usize, const WIDE: usize>(

@@ -19,11 +19,9 @@ use crate::{
         FeatureReading, Fitted, GuardFile, GuardHeads, GuardReport, GuardTuning, Measurement, Split, assess, names_of,
         tune,
     },
-    train::{LrSchedule, SftSettings, StepReport},
+    train::{LONE_SHARDS, LrSchedule, SftSettings, StepReport},
 };
 
-/// Parts of a batch that are computed side by side.
-const SHARDS: usize = 2;
 const HEAD_MAX_LENGTH: usize = 96;
 const LORA_MAX_LENGTH: usize = 320;
 
@@ -163,7 +161,7 @@ impl TrainArgs {
         let max_length = self.max_length.unwrap_or(LORA_MAX_LENGTH);
         let sft = SftSettings {
             max_grad_norm: Some(1.0),
-            shards: SHARDS,
+            shards: LONE_SHARDS,
             schedule: LrSchedule::Linear { warmup_ratio: 0.1 },
             ..SftSettings::new(self.steps, self.batch_size, self.lr)
         };

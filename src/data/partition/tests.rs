@@ -32,14 +32,18 @@ fn distinct(source: &ClientSource) -> usize {
 
 proptest! {
     #[test]
-    fn every_row_goes_to_one_client(n in 0_usize..300, clients in 1_u32..40, seed: u64, alpha in 0.01_f64..10.0, iid: bool) {
+    fn no_row_is_held_twice_while_there_are_enough(
+        each in 1_usize..9, spare in 0_usize..50, clients in 1_u32..40, seed: u64, alpha in 0.01_f64..10.0, iid: bool,
+    ) {
         let scheme = if iid { PartitionScheme::Iid } else { PartitionScheme::Topic { alpha } };
-        let parts = partition(&rows(n, 7), clients, seed, scheme).unwrap();
-        let mut all: Vec<u32> = parts.iter().flatten().copied().collect();
-        all.sort_unstable();
-        prop_assert_eq!(all, (0..n as u32).collect::<Vec<_>>());
-        let sizes: Vec<usize> = parts.iter().map(Vec::len).collect();
-        prop_assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
+        let harmful = HarmfulShare::Every { share: 0.0 };
+        let plan = ClientPlan { clients, rows_per_client: each, harmful, scheme, seed };
+        let n = each * clients as usize + spare;
+        let sources = mix(&rows(n, 7), &[], &plan).unwrap();
+        prop_assert!(sources.iter().all(|source| source.rows.len() == each));
+        let held: HashSet<u32> = sources.iter().flat_map(|source| source.rows.iter().copied()).collect();
+        prop_assert_eq!(held.len(), each * clients as usize);
+        prop_assert!(held.iter().all(|&row| (row as usize) < n));
     }
 }
 

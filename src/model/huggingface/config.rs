@@ -94,8 +94,7 @@ enum LayerType {
 /// One rotation for all layers, or one for each kind.
 #[derive(Deserialize)]
 #[serde(untagged)]
-// One value a file, gone once it is read.
-#[allow(clippy::large_enum_variant)]
+#[expect(clippy::large_enum_variant, reason = "one value a file, gone once it is read")]
 enum RopeParametersJson {
     PerKind { full_attention: RopeJson, sliding_attention: RopeJson },
     One(RopeJson),
