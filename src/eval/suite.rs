@@ -1,6 +1,6 @@
 //! The benchmarks of a run behind the actors' port.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use fedward_actors::{
     cancel::CancelFlag,
@@ -8,7 +8,7 @@ use fedward_actors::{
     protocol::{Adapter, RoundId},
 };
 
-use super::{Benchmark, Subject};
+use super::{BenchName, Benchmark, Subject};
 use crate::{
     lora::{LoraConfig, LoraRef},
     model::ChatModel,
@@ -22,7 +22,9 @@ pub struct BenchmarkSuite {
     /// The adapter's size and place.
     pub lora: LoraConfig,
     /// The benchmarks, in the order of their work.
-    pub benchmarks: Vec<Box<dyn Benchmark>>,
+    pub benchmarks: Vec<(BenchName, Box<dyn Benchmark>)>,
+    /// Those of them that are measured between rounds.
+    pub interim_benches: BTreeSet<BenchName>,
     /// Prompts of each benchmark between rounds, at most.
     pub interim_prompts: usize,
     /// What all random streams come from.
@@ -40,7 +42,8 @@ impl Benchmarks for BenchmarkSuite {
         cancel: &CancelFlag,
     ) -> PortResult<Evaluation> {
         let adapter = LoraRef { config: &self.lora, adapter };
-        let limit = (scope == EvaluationScope::Interim).then_some(self.interim_prompts);
+        let is_interim = scope == EvaluationScope::Interim;
+        let limit = is_interim.then_some(self.interim_prompts);
         let subject = Subject {
             model: &self.model,
             adapter: Some(adapter),
@@ -51,7 +54,8 @@ impl Benchmarks for BenchmarkSuite {
             progress: self.progress.as_ref(),
         };
         let mut evaluation = Evaluation::new();
-        for benchmark in &self.benchmarks {
+        let meant = |name: &BenchName| !is_interim || self.interim_benches.contains(name);
+        for (_, benchmark) in self.benchmarks.iter().filter(|(name, _)| meant(name)) {
             let found = benchmark.measure(&subject)?;
             for warning in &found.warnings {
                 tracing::warn!("{warning}");

@@ -8,8 +8,8 @@ use tch::{Kind, Tensor};
 
 use self::answering::Opening;
 use super::{
-    BaseModel, ModelError, Result, kv_cache::KvCache, rope::Rotations, sampling::Sampler, scoring::PASS_TOKENS,
-    transformer::Transformer,
+    BaseModel, ModelError, Result, kv_cache::KvCache, packing::shared_prefix, rope::Rotations, sampling::Sampler,
+    scoring::PASS_TOKENS, transformer::Transformer,
 };
 use crate::lora::LoraRef;
 
@@ -217,13 +217,15 @@ impl Batch<'_> {
         let model = self.model;
         let prompts: Vec<&[u32]> = self.rows.iter().map(|row| self.prompts[row.prompt].as_slice()).collect();
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.len()).collect();
+        // A pass computes it once, however many rows it holds.
+        let shared = shared_prefix(&prompts);
         let mut cache = KvCache::new(model.config, &lengths, model.device, model.kind)?;
         let mut logits = Vec::new();
         let mut first = 0;
         while first < prompts.len() {
-            let mut tokens = 0;
+            let mut tokens = shared;
             let fitting = lengths[first..].iter().take_while(|&&length| {
-                tokens += length;
+                tokens += length - shared;
                 tokens <= PASS_TOKENS
             });
             let count = fitting.count().max(1);

@@ -27,6 +27,8 @@ pub struct EvaluationSection {
     pub schedule: Schedule,
     /// The benchmarks, in the order of their names.
     pub benches: BTreeSet<BenchName>,
+    /// Those of them that are measured between rounds.
+    pub interim_benches: BTreeSet<BenchName>,
     /// Prompts of each benchmark in a full evaluation, at most; HHH has a limit of its own.
     pub prompts: usize,
     /// HHH items of a full evaluation, at most.
@@ -55,6 +57,7 @@ pub(super) struct RawEvaluation {
     pub schedule: ScheduleName,
     pub every: u32,
     pub benches: BTreeSet<BenchName>,
+    pub interim_benches: Option<BTreeSet<BenchName>>,
     pub prompts: usize,
     pub hhh_items: usize,
     pub interim_prompts: usize,
@@ -73,6 +76,7 @@ impl Default for RawEvaluation {
             schedule: ScheduleName::LastRound,
             every: 1,
             benches: BTreeSet::from([BenchName::AdvBench, BenchName::Utility]),
+            interim_benches: None,
             prompts: 64,
             hhh_items: HHH_ITEMS,
             interim_prompts: 32,
@@ -107,6 +111,12 @@ impl RawEvaluation {
              evaluation.data.xstest"
                 .into()
         });
+        for bench in self.interim_benches.iter().flatten() {
+            rules.check(self.benches.contains(bench), "evaluation.interim_benches", || {
+                let benches: Vec<_> = self.benches.iter().map(|bench| bench.name()).collect();
+                format!("found {:?}; allowed: those of evaluation.benches: {}", bench.name(), benches.join(", "))
+            });
+        }
         for bench in self.data.keys() {
             let has_data_here = !matches!(bench, BenchName::AdvBench | BenchName::Utility);
             rules.check(has_data_here, &format!("evaluation.data.{}", bench.name()), || {
@@ -121,6 +131,7 @@ impl RawEvaluation {
         EvaluationSection {
             schedule: self.schedule.resolve(self.every),
             benches: self.benches.clone(),
+            interim_benches: self.interim_benches.as_ref().unwrap_or(&self.benches).clone(),
             prompts: self.prompts,
             hhh_items: self.hhh_items,
             interim_prompts: self.interim_prompts.min(self.prompts),

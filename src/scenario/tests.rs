@@ -46,6 +46,13 @@ fn every_broken_rule_is_named_with_line_found_and_allowed() {
 }
 
 #[test]
+fn what_is_measured_between_rounds_is_among_what_is_measured() {
+    let found = complaints(&format!("{HEAD}[evaluation]\ninterim_benches = [\"hhh\"]\n"), &[]);
+    let expected = "test.toml:4: evaluation.interim_benches: found \"hhh\"; allowed: those of evaluation.benches: advbench, utility";
+    assert_eq!(found, [expected]);
+}
+
+#[test]
 fn a_complaint_points_to_the_variant_or_override_that_decides() {
     let text = format!("{HEAD}[[variant]]\nname = \"a\"\n[[variant]]\nname = \"b\"\nfederation.rounds = 0\n");
     assert_eq!(complaints(&text, &[]), ["test.toml:7: federation.rounds: found 0; allowed: 1 or more"]);

@@ -174,11 +174,12 @@ pub(crate) fn benchmark_suite(
         utility_rows: data.utility_rows.clone(),
         harmful_prompts: Some(data.evaluation_prompts.clone()),
     };
-    let benchmarks = evaluation.benches.iter().map(|bench| recipe.benchmark(*bench, cancel));
+    let benchmarks = evaluation.benches.iter().map(|&bench| Ok((bench, recipe.benchmark(bench, cancel)?)));
     Ok(BenchmarkSuite {
         model: Arc::clone(model),
         lora: scenario.lora.clone(),
-        benchmarks: benchmarks.collect::<Result<_, _>>()?,
+        benchmarks: benchmarks.collect::<Result<_, SetupError>>()?,
+        interim_benches: evaluation.interim_benches.clone(),
         interim_prompts: evaluation.interim_prompts,
         seed: scenario.seed,
         progress: Arc::clone(progress),

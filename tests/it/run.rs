@@ -45,6 +45,7 @@ batch_size = 2
 schedule = "every"
 prompts = 4
 interim_prompts = 2
+interim_benches = ["advbench"]
 utility_rows = 2
 max_new_tokens = 4
 "#;
@@ -169,6 +170,8 @@ fn a_run_directory_holds_what_scripts_rely_on() {
         }
         assert_eq!(row["accepted"].as_u64().unwrap() + row["dropped"].as_u64().unwrap(), 2);
     }
+    let measured = |round: usize| rounds[round]["eval"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!((measured(0), measured(1)), (vec!["advbench".into()], vec!["advbench".into(), "utility".into()]));
     let advbench = &rounds[1]["eval"]["advbench"];
     for key in ["n", "refusal_rate", "ci_low", "ci_high"] {
         assert!(advbench[key].is_number(), "eval.advbench.{key} is missing");

@@ -1,6 +1,6 @@
 //! The plots of a grid.
 
-use super::{CellResult, Configuration, Measure, Spread, configurations};
+use super::{AlignCost, CellResult, Configuration, Measure, Spread, configurations};
 use crate::report::plots::{
     Axis, BandPoint, BarChart, BarSeries, Bars, LabelledPoint, Line, LineChart, PlotError, ScatterChart, Svg, Ticks,
 };
@@ -15,6 +15,7 @@ pub fn charts(cells: &[CellResult]) -> Result<Vec<(&'static str, Svg)>, PlotErro
     Ok(vec![
         ("safety-by-round.svg", safety_by_round(&configurations).render()?),
         ("safety-against-utility.svg", safety_against_utility(&configurations).render()?),
+        ("safety-against-cost.svg", safety_against_cost(&configurations).render()?),
         ("cost-of-cai.svg", cost_of_cai(&configurations).render()?),
     ])
 }
@@ -69,8 +70,27 @@ fn safety_against_utility(configurations: &[Configuration<'_>]) -> ScatterChart 
     }
 }
 
+fn safety_against_cost(configurations: &[Configuration<'_>]) -> ScatterChart {
+    let point = |of: &Configuration<'_>| {
+        let (safety, cost) = (of.spread(Measure::AdvBench)?, of.align(AlignCost::TeraFlops)?);
+        Some(LabelledPoint {
+            label: of.name(),
+            x: cost.mean,
+            y: safety.mean,
+            x_interval: cost.interval(),
+            y_interval: safety.interval(),
+        })
+    };
+    ScatterChart {
+        title: "Safety against the cost of Constitutional AI".into(),
+        x: Axis::new("10¹² floating-point operations of Constitutional AI a run", Ticks::Number),
+        y: Axis::new("AdvBench prompts refused, %", Ticks::Number),
+        points: configurations.iter().filter_map(point).collect(),
+    }
+}
+
 fn cost_of_cai(configurations: &[Configuration<'_>]) -> BarChart {
-    let costs: Vec<_> = configurations.iter().map(Configuration::align_seconds).collect();
+    let costs: Vec<_> = configurations.iter().map(|of| of.align(AlignCost::Seconds)).collect();
     let highest = costs.iter().flatten().map(|cost| cost.mean + cost.sd.unwrap_or(0.0));
     BarChart {
         title: "Constitutional AI, seconds a run".into(),

@@ -1,10 +1,14 @@
 //! What the cells of a grid come to: tables in the paper's layout with the paper's numbers beside ours, and plots.
 
 mod charts;
+mod light;
 mod paper;
 mod tables;
 
-use fedward_actors::{ports::Evaluation, records::RoundRecord};
+use fedward_actors::{
+    ports::{Cost, Evaluation},
+    records::RoundRecord,
+};
 
 use super::Summary;
 
@@ -69,6 +73,41 @@ impl Measure {
     }
 }
 
+/// What Constitutional AI takes in all rounds of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AlignCost {
+    /// Seconds on the clock.
+    Seconds,
+    /// Tokens through the model, in thousands.
+    KiloTokens,
+    /// Floating-point operations by formula, in 10^12.
+    TeraFlops,
+}
+
+impl AlignCost {
+    const ALL: [Self; 3] = [Self::Seconds, Self::KiloTokens, Self::TeraFlops];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::KiloTokens => "thousand tokens",
+            Self::TeraFlops => "TFLOP",
+        }
+    }
+
+    fn read(self, rounds: &[RoundRecord]) -> f64 {
+        let mut total = Cost::default();
+        for align in rounds.iter().filter_map(|round| round.align.as_ref()) {
+            total += align.cost.total();
+        }
+        match self {
+            Self::Seconds => total.seconds,
+            Self::KiloTokens => total.tokens as f64 / 1e3,
+            Self::TeraFlops => total.flops / 1e12,
+        }
+    }
+}
+
 /// Mean and standard deviation over seeds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Spread {
@@ -109,9 +148,9 @@ impl Configuration<'_> {
         Spread::of(self.cells.iter().filter_map(|cell| measure.read(&cell.summary.eval)))
     }
 
-    /// Seconds of Constitutional AI in a run.
-    fn align_seconds(&self) -> Option<Spread> {
-        Spread::of(self.cells.iter().map(|cell| cell.rounds.iter().map(|round| round.seconds.align).sum()))
+    /// What Constitutional AI took in a run.
+    fn align(&self, of: AlignCost) -> Option<Spread> {
+        Spread::of(self.cells.iter().map(|cell| of.read(&cell.rounds)))
     }
 }
 

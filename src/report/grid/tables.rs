@@ -2,18 +2,24 @@
 
 use std::fmt::Write;
 
-use super::{CellResult, Configuration, Measure, Spread, configurations, paper};
+use super::{AlignCost, CellResult, Configuration, Measure, Spread, configurations, light, paper};
 
 /// How a reader should take the tables.
 const READING: &str = "\
 Ours are means over seeds ± the standard deviation of the sample; the paper's are of Llama-3.1-8B-Instruct on SQuARe rows. \
 AdvBench: prompts refused, %. HHH: mean of the four subsets, %. MT-Bench: first turn, 1 to 10. Over-refusal: harmless \
-XSTest prompts refused, %. –: not measured, or not in the paper.";
+XSTest prompts refused, %. Perplexity: of held-out benign responses. The cost of Constitutional AI is that of all rounds, \
+generation and training; operations by formula. –: not measured, or not in the paper.";
 
-/// Both tables, with how to read them.
+/// All tables, with how to read them.
 pub fn markdown(title: &str, cells: &[CellResult]) -> String {
     let configurations = configurations(cells);
-    format!("# {title}\n\n{}\n{}\n{READING}\n", paper_table(cells, &configurations), rest_table(&configurations))
+    format!(
+        "# {title}\n\n{}\n{}\n{}{READING}\n",
+        paper_table(cells, &configurations),
+        rest_table(cells, &configurations),
+        light::table(&configurations)
+    )
 }
 
 /// A line a configuration; for each of the paper's measures our number, then the paper's.
@@ -39,21 +45,25 @@ fn paper_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> St
 }
 
 /// What the defences cost.
-fn rest_table(configurations: &[Configuration<'_>]) -> String {
-    let mut text = "| strategy | defence | over-refusal | perplexity | CAI, seconds a run | seeds |\n\
-        |---|---|---:|---:|---:|---:|\n"
-        .to_owned();
+fn rest_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> String {
+    let mut text = "| strategy | defence | over-refusal | perplexity |".to_owned();
+    for cost in AlignCost::ALL {
+        let _ = write!(text, " CAI, {} a run |", cost.name());
+    }
+    text += " seeds |\n|---|---|---:|---:|---:|---:|---:|---:|\n| – | start, no FL |";
+    for measure in [Measure::OverRefusal, Measure::Perplexity] {
+        let _ = write!(text, " {} |", spread(start(cells, measure)));
+    }
+    text += " – | – | – | |\n";
     for of in configurations {
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} | {} | {} |",
-            of.strategy,
-            of.defence,
-            spread(of.spread(Measure::OverRefusal)),
-            spread(of.spread(Measure::Perplexity)),
-            spread(of.align_seconds()),
-            of.cells.len()
-        );
+        let _ = write!(text, "| {} | {} |", of.strategy, of.defence);
+        for measure in [Measure::OverRefusal, Measure::Perplexity] {
+            let _ = write!(text, " {} |", spread(of.spread(measure)));
+        }
+        for cost in AlignCost::ALL {
+            let _ = write!(text, " {} |", spread(of.align(cost)));
+        }
+        let _ = writeln!(text, " {} |", of.cells.len());
     }
     text
 }
@@ -74,7 +84,9 @@ pub fn csv(cells: &[CellResult]) -> String {
             let theirs = paper::result(of.strategy, of.defence, measure);
             line(of.strategy, of.defence, measure.name(), of.spread(measure), theirs);
         }
-        line(of.strategy, of.defence, "cai_seconds", of.align_seconds(), None);
+        for (name, cost) in ["cai_seconds", "cai_kilotokens", "cai_teraflops"].into_iter().zip(AlignCost::ALL) {
+            line(of.strategy, of.defence, name, of.align(cost), None);
+        }
     }
     text
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use fedward_actors::ports::BenchmarkScore;
+use fedward_actors::{
+    ports::{BenchmarkScore, Cost, RealignmentCost, RealignmentReport},
+    records::PhaseSeconds,
+};
 
 use super::*;
 use crate::report::{RunStatus, Totals};
@@ -29,6 +32,19 @@ fn cell(strategy: &str, defence: &str, seed: u64, refused: f64) -> CellResult {
     CellResult { strategy: strategy.into(), defence: defence.into(), seed, summary, rounds: Vec::new() }
 }
 
+/// A round in which nothing happened.
+fn round() -> RoundRecord {
+    let seconds = serde_json::to_value(PhaseSeconds::default()).unwrap();
+    serde_json::from_value(serde_json::json!({
+        "round": 1, "outcome": "committed", "cohort": [], "accepted": 0, "clipped": 0, "rejected": 0, "dropped": 0,
+        "rows_kept": 0, "rows_filtered": 0, "rows_kept_unsafe": 0, "rows_filtered_safe": 0, "train_loss": null,
+        "train_tokens": 0, "trainings_reused": 0, "train_tokens_per_second": null, "update_norm": null,
+        "adapter_bytes_up": 0, "adapter_bytes_down": 0, "seconds": seconds, "align": null, "eval": {}, "warnings": [],
+        "adapter_sha256": "",
+    }))
+    .unwrap()
+}
+
 #[test]
 fn ours_stand_beside_the_papers_and_nothing_stands_for_what_was_not_measured() {
     // Mean 30, sample standard deviation 10.
@@ -49,11 +65,27 @@ fn ours_stand_beside_the_papers_and_nothing_stands_for_what_was_not_measured() {
 }
 
 #[test]
-fn three_plots_name_their_configurations() {
+fn plots_name_their_configurations() {
     let cells = [cell("fedavg", "none", 1, 0.2), cell("fedavg", "none", 2, 0.4), cell("fedavg", "filter", 1, 0.7)];
     let charts = charts(&cells).unwrap();
-    assert_eq!(charts.len(), 3);
+    assert_eq!(charts.len(), 4);
     for (name, svg) in charts {
         assert!(svg.standalone().contains("fedavg filter"), "{name}");
     }
+}
+
+#[test]
+fn a_light_form_stands_beside_its_full_one() {
+    let with_cost = |defence: &str, refused: f64, cost: f64| {
+        let part = Cost { seconds: cost, tokens: 1000 * cost as u64, flops: 1e12 * cost };
+        let cost = RealignmentCost { generate: part, sft: part, dpo: Cost::default() };
+        let align = Some(RealignmentReport { cost, ..RealignmentReport::default() });
+        let round = RoundRecord { align, ..round() };
+        CellResult { rounds: vec![round.clone(), round], ..cell("fedavg", defence, 1, refused) }
+    };
+    let cells = [cell("fedavg", "none", 1, 0.2), with_cost("cai", 0.7, 100.0), with_cost("cai-light", 0.6, 5.0)];
+    let text = markdown("a grid", &cells);
+    assert!(text.contains("| fedavg | cai-light beside cai | 80% | 5% | 5% | 5% |"), "{text}");
+    assert!(text.contains("| fedavg | cai | – | 16.0 | 400.0 | 400.0 | 400.0 | 1 |"), "{text}");
+    assert!(!markdown("a grid", &cells[..2]).contains("beside full"), "no light form, no table of it");
 }

@@ -1,0 +1,61 @@
+//! Light Constitutional AI beside full: how much of the gain, for how much of the cost.
+//!
+//! A variant called `<name>-light` is taken for the light form of `<name>`, as in the paper.
+
+use std::fmt::Write;
+
+use super::{AlignCost, Configuration, Measure};
+
+/// The defence that a gain is counted from.
+const NO_DEFENCE: &str = "none";
+
+/// A light form beside the full one.
+struct Share<'a> {
+    light: &'a Configuration<'a>,
+    full: &'a Configuration<'a>,
+    /// Share of the full form's gain in refused prompts over no defence that the light one keeps; `None` if there is none.
+    gain: Option<f64>,
+    /// Share of the full form's cost, by kind.
+    costs: [Option<f64>; 3],
+}
+
+/// A line a pair, or nothing where there are no pairs.
+pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
+    let shares: Vec<_> = configurations.iter().filter_map(|light| share(light, configurations)).collect();
+    if shares.is_empty() {
+        return String::new();
+    }
+    let mut text = "| strategy | light beside full | of its gain in AdvBench |".to_owned();
+    for cost in AlignCost::ALL {
+        let _ = write!(text, " of its {} |", cost.name());
+    }
+    text += "\n|---|---|---:|---:|---:|---:|\n";
+    for Share { light, full, gain, costs } in shares {
+        let _ = write!(text, "| {} | {} beside {} | {} |", light.strategy, light.defence, full.defence, percent(gain));
+        for cost in costs {
+            let _ = write!(text, " {} |", percent(cost));
+        }
+        text.push('\n');
+    }
+    text.push('\n');
+    text
+}
+
+fn share<'a>(light: &'a Configuration<'a>, all: &'a [Configuration<'a>]) -> Option<Share<'a>> {
+    let find = |defence: &str| all.iter().find(|of| of.strategy == light.strategy && of.defence == defence);
+    let full = find(light.defence.strip_suffix("-light")?)?;
+    let refused = |of: &Configuration<'_>| Some(of.spread(Measure::AdvBench)?.mean);
+    let none = find(NO_DEFENCE).and_then(refused);
+    let gain = |of| Some(refused(of)? - none?);
+    let costs = AlignCost::ALL.map(|cost| ratio(light.align(cost)?.mean, full.align(cost)?.mean));
+    Some(Share { light, full, gain: gain(light).zip(gain(full)).and_then(|(light, full)| ratio(light, full)), costs })
+}
+
+/// `None` where the whole is nothing, so that there is no share of it.
+fn ratio(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then(|| part / whole)
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "–".to_owned(), |share| format!("{:.0}%", 100.0 * share))
+}
