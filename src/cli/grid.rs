@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     report::{
-        Console, Summary,
+        Console,
         grid::{CellResult, charts, csv, markdown},
     },
     scenario::{self, Scenario, ScenarioFile},
@@ -46,7 +46,6 @@ pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
         .out
         .clone()
         .unwrap_or_else(|| Path::new("runs").join(args.file.file_stem().unwrap_or_else(|| "grid".as_ref())));
-    let lock = FolderLock::take(&out).into_diagnostic()?;
     let console = Arc::new(Console::new());
     let (telemetry, metrics) = install_telemetry(args.metrics.as_deref(), &console)?;
     let cancel = CancelFlag::new();
@@ -61,33 +60,46 @@ pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
         metrics,
         cancel: cancel.clone(),
     };
-    until_interrupted(&console, &cancel, "the same command", run(job, lock))
+    until_interrupted(&console, &cancel, "the same command", run(job))
 }
 
-/// All cells; `_lock` is held until they are done.
-async fn run(job: Job, _lock: FolderLock) -> miette::Result<Ending> {
+/// All cells that nobody has finished and no other grid on the same folder is at; the last grid writes the tables.
+async fn run(job: Job) -> miette::Result<Ending> {
     job.announce();
     let (mut workshop, mut start_evaluations) = (Workshop::new(), StartEvaluations::new());
-    let mut results = Vec::new();
     let total = job.file.scenarios.len();
     for (index, scenario) in job.file.scenarios.iter().enumerate() {
         let out = job.out.join(folder(scenario));
         let name = format!("cell {} of {total}, {}", index + 1, folder(scenario).display());
         let single = SingleRun { job: &job, scenario, out: &out };
+        let Some(_lock) = FolderLock::take_if_free(&out).into_diagnostic()? else {
+            job.console.line(&format!("{name}: another grid is at it"));
+            continue;
+        };
         if let Some((key, summary)) = single.completed().wrap_err_with(|| name.clone())? {
             job.console.line(&format!("{name}: finished before"));
-            start_evaluations.insert(key, summary.start_eval.clone());
-            results.push(result(scenario, &out, summary)?);
+            start_evaluations.insert(key, summary.start_eval);
             continue;
         }
         job.console.line(&name);
         let summary;
         (workshop, start_evaluations, summary) = single.run(workshop, start_evaluations).await?;
-        let Some(summary) = summary else { return Ok(Ending::Interrupted) };
-        results.push(result(scenario, &out, summary)?);
+        if summary.is_none() {
+            return Ok(Ending::Interrupted);
+        }
     }
     job.console.finish();
-    write_report(&job, &results)?;
+    let results = job.file.scenarios.iter().filter_map(|scenario| result(&job, scenario).transpose());
+    let results: Vec<_> = results.collect::<miette::Result<_>>()?;
+    if results.len() < total {
+        let left = total - results.len();
+        eprintln!(
+            "{left} of {total} cells are in the hands of other grids on {}; the last to end writes the tables",
+            job.out.display()
+        );
+    } else {
+        write_report(&job, &results)?;
+    }
     Ok(Ending::Done)
 }
 
@@ -97,14 +109,16 @@ fn folder(scenario: &Scenario) -> PathBuf {
 }
 
 /// What a finished cell came to.
-fn result(scenario: &Scenario, out: &Path, summary: Summary) -> miette::Result<CellResult> {
-    Ok(CellResult {
+fn result(job: &Job, scenario: &Scenario) -> miette::Result<Option<CellResult>> {
+    let out = job.out.join(folder(scenario));
+    let Some((_, summary)) = (SingleRun { job, scenario, out: &out }).completed()? else { return Ok(None) };
+    Ok(Some(CellResult {
         strategy: scenario.federation.strategy.name().to_owned(),
         defence: scenario.variant.clone(),
         seed: scenario.seed,
         summary,
-        rounds: RunDirectory::open(out).into_diagnostic()?.rounds().into_diagnostic()?,
-    })
+        rounds: RunDirectory::open(&out).into_diagnostic()?.rounds().into_diagnostic()?,
+    }))
 }
 
 fn write_report(job: &Job, results: &[CellResult]) -> miette::Result<()> {

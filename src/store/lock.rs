@@ -4,9 +4,16 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::ErrorKind,
     path::Path,
+    thread,
+    time::Duration,
 };
 
+use fedward_actors::cancel::CancelFlag;
+
 use super::StoreError;
+
+/// How soon a lock that was given up is noticed, and a raised flag.
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// The file that is locked. It stays when the lock is given up: to remove it would race with whoever waits for it.
 pub(super) const LOCK_FILE: &str = "fedward.lock";
@@ -25,10 +32,7 @@ impl FolderLock {
     ///
     /// [`StoreError`] if somebody else holds it, or the file cannot be made.
     pub fn take(folder: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(folder).map_err(|source| StoreError::Io { path: folder.to_owned(), source })?;
-        let path = folder.join(LOCK_FILE);
-        let file = File::create(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
-        Self::of(file, folder)
+        Self::take_if_free(folder)?.ok_or_else(|| in_use(folder))
     }
 
     /// As [`FolderLock::take`] where there has been a lock before; leaves another folder as it is.
@@ -39,23 +43,51 @@ impl FolderLock {
     pub fn take_if_known(folder: &Path) -> Result<Option<Self>, StoreError> {
         let path = folder.join(LOCK_FILE);
         match OpenOptions::new().write(true).open(&path) {
-            Ok(file) => Self::of(file, folder).map(Some),
+            Ok(file) => Self::if_free(file, folder)?.map_or_else(|| Err(in_use(folder)), |lock| Ok(Some(lock))),
             Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => Ok(None),
             Err(source) => Err(StoreError::Io { path, source }),
         }
     }
 
-    fn of(file: File, folder: &Path) -> Result<Self, StoreError> {
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => {
-                let problem =
-                    "is in use by another fedward run or grid; wait for it, or choose another --out".to_owned();
-                Err(StoreError::Invalid { path: folder.to_owned(), problem })
+    /// As [`FolderLock::take`]; none if somebody else holds it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the file cannot be made or locked.
+    pub fn take_if_free(folder: &Path) -> Result<Option<Self>, StoreError> {
+        fs::create_dir_all(folder).map_err(|source| StoreError::Io { path: folder.to_owned(), source })?;
+        let path = folder.join(LOCK_FILE);
+        let file = File::create(&path).map_err(|source| StoreError::Io { path, source })?;
+        Self::if_free(file, folder)
+    }
+
+    /// As [`FolderLock::take`], but waits while somebody else holds it; none if the flag is raised meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`FolderLock::take_if_free`].
+    pub fn wait_for(folder: &Path, cancel: &CancelFlag) -> Result<Option<Self>, StoreError> {
+        loop {
+            let lock = Self::take_if_free(folder)?;
+            if lock.is_some() || cancel.is_cancelled() {
+                return Ok(lock);
             }
+            thread::sleep(BETWEEN_TRIES);
+        }
+    }
+
+    fn if_free(file: File, folder: &Path) -> Result<Option<Self>, StoreError> {
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(StoreError::Io { path: folder.join(LOCK_FILE), source }),
         }
     }
+}
+
+fn in_use(folder: &Path) -> StoreError {
+    let problem = "is in use by another fedward run or grid; wait for it, or choose another --out".to_owned();
+    StoreError::Invalid { path: folder.to_owned(), problem }
 }
 
 #[cfg(test)]

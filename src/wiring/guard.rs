@@ -25,7 +25,7 @@ use crate::{
         RememberingGuard, SafetyGuard, Split, assess,
     },
     scenario::{GuardSection, GuardSource, ModelSection},
-    store::{read_json, write_json},
+    store::{FolderLock, read_json, write_json},
 };
 
 /// A guard, and its measurement if it has one.
@@ -101,7 +101,11 @@ fn embedded(
 ) -> Result<Kept, SetupError> {
     let rows_key = rows_key(rows.iter().map(|row| &row.row));
     let key = cache_key(&(GUARD_FORMAT, model.identity(), reading, threshold, seed, rows_key))?;
-    let path = cache.join("guards").join(format!("{key}.json"));
+    let guards = cache.join("guards");
+    let path = guards.join(format!("{key}.json"));
+    // Another program that is fitting a guard is waited for: it may be this one.
+    let _lock =
+        if path.exists() { None } else { Some(FolderLock::wait_for(&guards, cancel)?.ok_or(ModelError::Cancelled)?) };
     if path.exists() {
         return Ok(read_json(&path)?);
     }

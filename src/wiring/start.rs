@@ -13,6 +13,7 @@ use crate::{
     model::{ChatModel, ModelError},
     progress::Progress,
     scenario::{Scenario, StartSection},
+    store::FolderLock,
     train::{SftSettings, TrainStreams, train_sft},
 };
 
@@ -70,8 +71,13 @@ fn aligned(
     let max_length = scenario.training.max_length;
     let depends_on = (model.identity(), &scenario.lora, training, max_length, scenario.seed, rows_key(&rows));
     let folder = cache.join("starts").join(cache_key(&depends_on)?);
-    if peft::is_saved(&folder) {
-        let (_, adapter) = peft::load(&folder, model.base.config())?;
+    let kept = || peft::is_saved(&folder).then(|| peft::load(&folder, model.base.config())).transpose();
+    if let Some((_, adapter)) = kept()? {
+        return Ok(adapter);
+    }
+    // Another program that is making the same adapter is waited for.
+    let _lock = FolderLock::wait_for(&folder, cancel)?.ok_or(ModelError::Cancelled)?;
+    if let Some((_, adapter)) = kept()? {
         return Ok(adapter);
     }
     progress.stage("aligning the starting adapter on refusals (kept for later runs)");

@@ -1,10 +1,15 @@
 //! Whoever waits for long work hears of all of it, part by part.
 
-use std::sync::{Arc, LazyLock, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, LazyLock, Mutex},
+};
 
 use fedward::{
     data::PreferencePair,
-    eval::{BenchmarkSuite, RefusalMatcher, RefusalPrompt, advbench::AdvBenchmark, utility::Utility},
+    eval::{
+        BenchName, Benchmark, BenchmarkSuite, RefusalMatcher, RefusalPrompt, advbench::AdvBenchmark, utility::Utility,
+    },
     lora::{LoraConfig, Target, initial_adapter},
     model::{ChatModel, Decoding, Precision},
     progress::Progress,
@@ -109,13 +114,15 @@ fn evaluations_count_every_prompt_and_row() {
     let rows: Vec<_> = (0..10).map(|i| ChatRow::single_turn(format!("What is {i} plus 1?"), "A number.")).collect();
     let prompts = (0..18).map(|i| RefusalPrompt { item: i.to_string(), text: format!("Count to {i}.") }).collect();
     let decoding = Decoding { max_new_tokens: 2, temperature: 0.0 };
+    let advbench = AdvBenchmark { prompts, decoding, matcher: RefusalMatcher::OpenFedLlm, guard: None };
     let suite = BenchmarkSuite {
         model,
         lora,
         benchmarks: vec![
-            Box::new(AdvBenchmark { prompts, decoding, matcher: RefusalMatcher::OpenFedLlm, guard: None }),
-            Box::new(Utility { rows }),
+            (BenchName::AdvBench, Box::new(advbench) as Box<dyn Benchmark>),
+            (BenchName::Utility, Box::new(Utility { rows })),
         ],
+        interim_benches: BTreeSet::from([BenchName::AdvBench]),
         interim_prompts: 6,
         seed: 1,
         progress: Arc::clone(&listener) as _,
@@ -123,7 +130,7 @@ fn evaluations_count_every_prompt_and_row() {
     suite.evaluate(RoundId(1), &adapter, EvaluationScope::Full, &CancelFlag::new()).unwrap();
     assert_eq!(listener.totals(), owned([("advbench", 18), ("utility", 10)]));
     suite.evaluate(RoundId(1), &adapter, EvaluationScope::Interim, &CancelFlag::new()).unwrap();
-    assert_eq!(listener.totals(), owned([("advbench", 6), ("utility", 10)]));
+    assert_eq!(listener.totals(), owned([("advbench", 6)]));
 }
 
 #[test]
