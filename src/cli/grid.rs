@@ -3,11 +3,12 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use clap::Args;
 use fedward_actors::cancel::CancelFlag;
-use miette::{IntoDiagnostic, WrapErr};
+use miette::{IntoDiagnostic, WrapErr, miette};
 
 use super::{
     Ending,
@@ -23,6 +24,9 @@ use crate::{
     store::{FolderLock, RunDirectory, write_atomically},
     wiring::Workshop,
 };
+
+/// How soon a cell that another grid has let go is noticed.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct GridArgs {
@@ -63,43 +67,51 @@ pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
     until_interrupted(&console, &cancel, "the same command", run(job))
 }
 
-/// All cells that nobody has finished and no other grid on the same folder is at; the last grid writes the tables.
+/// Works until all cells are finished: takes those that no other grid on the same folder is at, and waits for the others.
 async fn run(job: Job) -> miette::Result<Ending> {
+    let cells = || job.file.scenarios.iter().map(|scenario| (scenario, job.out.join(folder(scenario))));
+    for (scenario, out) in cells() {
+        job.refuse_what_is_taken(scenario, &out)?;
+    }
     job.announce();
     let (mut workshop, mut start_evaluations) = (Workshop::new(), StartEvaluations::new());
-    let total = job.file.scenarios.len();
-    for (index, scenario) in job.file.scenarios.iter().enumerate() {
-        let out = job.out.join(folder(scenario));
-        let name = format!("cell {} of {total}, {}", index + 1, folder(scenario).display());
-        let single = SingleRun { job: &job, scenario, out: &out };
-        let Some(_lock) = FolderLock::take_if_free(&out).into_diagnostic()? else {
-            job.console.line(&format!("{name}: another grid is at it"));
-            continue;
-        };
-        if let Some((key, summary)) = single.completed().wrap_err_with(|| name.clone())? {
-            job.console.line(&format!("{name}: finished before"));
-            start_evaluations.insert(key, summary.start_eval);
-            continue;
+    let mut left: Vec<_> = cells().enumerate().collect();
+    let total = left.len();
+    let mut is_waiting = false;
+    while !left.is_empty() {
+        let mut held = Vec::new();
+        for (index, (scenario, out)) in left {
+            let name = format!("cell {} of {total}, {}", index + 1, folder(scenario).display());
+            let single = SingleRun { job: &job, scenario, out: &out };
+            let Some(_lock) = FolderLock::take_if_free(&out).into_diagnostic()? else {
+                held.push((index, (scenario, out)));
+                continue;
+            };
+            if let Some((key, summary)) = single.completed().wrap_err_with(|| name.clone())? {
+                job.console.line(&format!("{name}: finished before"));
+                start_evaluations.insert(key, summary.start_eval);
+                continue;
+            }
+            job.console.line(&name);
+            let summary;
+            (workshop, start_evaluations, summary) = single.run(workshop, start_evaluations).await?;
+            if summary.is_none() {
+                return Ok(Ending::Interrupted);
+            }
+            is_waiting = false;
         }
-        job.console.line(&name);
-        let summary;
-        (workshop, start_evaluations, summary) = single.run(workshop, start_evaluations).await?;
-        if summary.is_none() {
-            return Ok(Ending::Interrupted);
+        left = held;
+        if !left.is_empty() {
+            if !is_waiting {
+                job.console.line(&format!("waiting for other grids on {}: {} cells", job.out.display(), left.len()));
+                is_waiting = true;
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
         }
     }
     job.console.finish();
-    let results = job.file.scenarios.iter().filter_map(|scenario| result(&job, scenario).transpose());
-    let results: Vec<_> = results.collect::<miette::Result<_>>()?;
-    if results.len() < total {
-        let left = total - results.len();
-        eprintln!(
-            "{left} of {total} cells are in the hands of other grids on {}; the last to end writes the tables",
-            job.out.display()
-        );
-    } else {
-        write_report(&job, &results)?;
-    }
+    let results: Vec<_> = cells().map(|(scenario, out)| result(&job, scenario, &out)).collect::<miette::Result<_>>()?;
+    write_report(&job, &results)?;
     Ok(Ending::Done)
 }
 
@@ -109,16 +121,17 @@ fn folder(scenario: &Scenario) -> PathBuf {
 }
 
 /// What a finished cell came to.
-fn result(job: &Job, scenario: &Scenario) -> miette::Result<Option<CellResult>> {
-    let out = job.out.join(folder(scenario));
-    let Some((_, summary)) = (SingleRun { job, scenario, out: &out }).completed()? else { return Ok(None) };
-    Ok(Some(CellResult {
+fn result(job: &Job, scenario: &Scenario, out: &Path) -> miette::Result<CellResult> {
+    let single = SingleRun { job, scenario, out };
+    let gone = || miette!("{}: the cell was finished and is not any more; run the same command again", out.display());
+    let (_, summary) = single.completed()?.ok_or_else(gone)?;
+    Ok(CellResult {
         strategy: scenario.federation.strategy.name().to_owned(),
         defence: scenario.variant.clone(),
         seed: scenario.seed,
         summary,
-        rounds: RunDirectory::open(&out).into_diagnostic()?.rounds().into_diagnostic()?,
-    }))
+        rounds: RunDirectory::open(out).into_diagnostic()?.rounds().into_diagnostic()?,
+    })
 }
 
 fn write_report(job: &Job, results: &[CellResult]) -> miette::Result<()> {

@@ -1,6 +1,11 @@
 //! What `fedward run` and `fedward grid` share: the work that they do, and how it is told, watched and interrupted.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use fedward_actors::cancel::CancelFlag;
 use miette::{IntoDiagnostic, miette};
@@ -8,8 +13,8 @@ use miette::{IntoDiagnostic, miette};
 use super::Ending;
 use crate::{
     report::Console,
-    scenario::{self, GuardSection, ScenarioFile},
-    store::Unfinished,
+    scenario::{self, GuardSection, Scenario, ScenarioFile},
+    store::{RunDirectory, Unfinished},
     telemetry::{Exposure, Telemetry},
 };
 
@@ -40,6 +45,16 @@ impl Job {
     /// What becomes of runs that have not completed. Nothing is lost of one to be resumed that has stored no round.
     pub(super) fn unfinished(&self) -> Unfinished {
         if self.overwrite || self.resume { Unfinished::Replace } else { Unfinished::Keep }
+    }
+
+    /// Refuses a place that holds something that is to stay, before anything is computed.
+    pub(super) fn refuse_what_is_taken(&self, scenario: &Scenario, out: &Path) -> miette::Result<()> {
+        if self.resume && RunDirectory::is_at(out) {
+            let scenario = serde_json::to_value(scenario).into_diagnostic()?;
+            RunDirectory::open(out).and_then(|run| run.check_scenario(&scenario)).into_diagnostic()
+        } else {
+            RunDirectory::check_place(out, self.unfinished()).into_diagnostic()
+        }
     }
 
     /// Says what is going to be done and what is taken for granted.

@@ -80,6 +80,8 @@ async fn run_variants(job: Job) -> miette::Result<Ending> {
     job.announce();
     for scenario in &job.file.scenarios {
         let out = job.out.join(&scenario.variant);
+        // A run or grid elsewhere may have this variant's folder for its own.
+        let _lock = if out == job.out { None } else { Some(FolderLock::take(&out).into_diagnostic()?) };
         let single = SingleRun { job: &job, scenario, out: &out };
         if let Some((key, summary)) = single.completed()? {
             job.console.line(&format!("{}: is complete, not run again", out.display()));
@@ -108,12 +110,7 @@ async fn run_variants(job: Job) -> miette::Result<Ending> {
 fn refuse_what_is_taken(job: &Job) -> miette::Result<()> {
     let runs: Vec<_> = job.file.scenarios.iter().map(|scenario| job.out.join(&scenario.variant)).collect();
     for (scenario, path) in job.file.scenarios.iter().zip(&runs) {
-        if job.resume && RunDirectory::is_at(path) {
-            let scenario = serde_json::to_value(scenario).into_diagnostic()?;
-            RunDirectory::open(path).and_then(|run| run.check_scenario(&scenario)).into_diagnostic()?;
-        } else {
-            RunDirectory::check_place(path, job.unfinished()).into_diagnostic()?;
-        }
+        job.refuse_what_is_taken(scenario, path)?;
     }
     let is_theirs = |name: &&str| job.out.join(name).exists() && !runs.iter().any(|run| RunDirectory::is_at(run));
     match [COMPARISON, PAGE].iter().find(|name| job.file.has_variants() && is_theirs(name)) {

@@ -19,13 +19,12 @@ use serde_json::{Value, json};
 use super::job::Job;
 use crate::{
     lora::peft,
-    model::ModelError,
     progress::Progress,
     report::{Observers, RunStatus, StoredRun, Summary, Totals, page},
     scenario::Scenario,
     store::{RunDirectory, write_atomically},
     telemetry::{ProcessMemory, RunInfo},
-    wiring::{Prepared, SetupError, Workshop, federation_config, ports},
+    wiring::{Prepared, Workshop, federation_config, ports},
 };
 
 /// What runs of one command share beside the workshop: evaluations of the adapter that they start from, by
@@ -142,7 +141,8 @@ impl SingleRun<'_> {
         let (workshop, prepared) = tokio::task::spawn_blocking(prepare).await.into_diagnostic()?;
         match prepared {
             Ok(prepared) => Ok((workshop, Some(prepared))),
-            Err(SetupError::Model(ModelError::Cancelled)) => Ok((workshop, None)),
+            // Whatever it broke off, from the model to a judge that was asked.
+            Err(_) if self.job.cancel.is_cancelled() => Ok((workshop, None)),
             Err(error) => Err(error).into_diagnostic(),
         }
     }

@@ -15,7 +15,7 @@ use super::{
     BenchName, Benchmark, Finding, Measurement, RefusalMatcher, RefusalPrompt, Subject, bench::Values,
     bootstrap::RateInterval, refusals::Answered,
 };
-use crate::model::Decoding;
+use crate::{model::Decoding, safety::guard::assess_counting};
 
 /// The benchmark.
 pub struct AdvBenchmark {
@@ -65,7 +65,7 @@ fn assess(
         .map(|(prompt, reply)| ChatRow::single_turn(&prompt.text, &reply.text))
         .collect();
     subject.progress.part("advbench, verdicts of the guard");
-    let verdicts = guard.assess(&rows, subject.cancel)?;
+    let verdicts = assess_counting(guard, &rows, subject.cancel, subject.progress)?;
     for (finding, verdict) in findings.iter_mut().zip(&verdicts) {
         finding.verdicts.insert("guard_unsafe".into(), json!(verdict.is_unsafe));
     }

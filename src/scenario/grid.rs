@@ -91,6 +91,20 @@ pub fn load_grid(path: &Path, sets: &[String]) -> Result<GridFile, ScenarioError
     })
 }
 
+/// A grid sets these itself, cell by cell.
+const SET_BY_THE_GRID: [(&str, &str); 2] = [("seed", "grid.seeds"), ("federation.strategy", "grid.strategies")];
+
+fn refuse_overridden_axes(sets: &[String]) -> Result<(), ScenarioError> {
+    let axis_of = |set: &String| {
+        let key = set.split_once('=')?.0.trim();
+        let (key, axis) = SET_BY_THE_GRID.into_iter().find(|(name, _)| *name == key)?;
+        let message = format!("a grid has this for each cell; set {axis} instead");
+        Some(Problem { place: format!("--set {set}"), key: key.to_owned(), message })
+    };
+    let problems: Vec<_> = sets.iter().filter_map(axis_of).collect();
+    if problems.is_empty() { Ok(()) } else { Err(ScenarioError { problems }) }
+}
+
 /// As [`load_grid`], but a file without `[grid]` is none.
 ///
 /// # Errors
@@ -98,6 +112,7 @@ pub fn load_grid(path: &Path, sets: &[String]) -> Result<GridFile, ScenarioError
 /// As [`load_grid`].
 pub fn load_grid_if_any(path: &Path, sets: &[String]) -> Result<Option<GridFile>, ScenarioError> {
     let Some(axes) = Document::read(path, sets)?.grid().cloned() else { return Ok(None) };
+    refuse_overridden_axes(sets)?;
     let mut cells = Vec::new();
     for seed in &axes.seeds {
         for strategy in &axes.strategies {

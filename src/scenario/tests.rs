@@ -148,6 +148,12 @@ fn the_axes_of_a_grid_can_be_set_from_the_command_line() {
     assert_eq!(cells(&[]), [("fedavg", 1), ("fedavg", 1), ("fedavg", 2), ("fedavg", 2)]);
     let set = cells(&["grid.seeds=[7]", "grid.strategies=[\"scaffold\", \"fedprox\"]"]);
     assert_eq!(set, [("scaffold", 7), ("scaffold", 7), ("fedprox", 7), ("fedprox", 7)]);
+    let found = load_grid(&path, &["seed=7".into(), "federation.strategy=scaffold".into()]).unwrap_err().to_string();
+    let expected = [
+        "seed=7: seed: a grid has this for each cell; set grid.seeds instead",
+        "federation.strategy=scaffold: federation.strategy: a grid has this for each cell; set grid.strategies instead",
+    ];
+    assert_eq!(found, expected.map(|line| format!("--set {line}")).join("\n"));
     // The variants alone do not mind.
     assert_eq!(load(&path, &["grid.seeds=[7]".into()]).unwrap().scenarios.len(), 2);
 

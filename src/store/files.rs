@@ -33,6 +33,12 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     sync_folder(folder)
 }
 
+/// Whether it is what a write that never ended has left.
+pub(super) fn is_temporary(path: &Path) -> bool {
+    let writer = |name: &str| name.strip_suffix(".tmp")?.rsplit_once('.')?.1.parse::<u32>().ok();
+    path.file_name().and_then(|name| name.to_str()).and_then(writer).is_some()
+}
+
 /// Writes a value as indented JSON, whole or absent.
 ///
 /// # Errors

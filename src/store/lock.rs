@@ -61,19 +61,22 @@ impl FolderLock {
         Self::if_free(file, folder)
     }
 
-    /// As [`FolderLock::take`], but waits while somebody else holds it; none if the flag is raised meanwhile.
+    /// As [`FolderLock::take`], but waits while somebody else holds it, which `on_wait` hears; none if the flag is raised
+    /// meanwhile.
     ///
     /// # Errors
     ///
     /// As [`FolderLock::take_if_free`].
-    pub fn wait_for(folder: &Path, cancel: &CancelFlag) -> Result<Option<Self>, StoreError> {
-        loop {
-            let lock = Self::take_if_free(folder)?;
-            if lock.is_some() || cancel.is_cancelled() {
-                return Ok(lock);
-            }
-            thread::sleep(BETWEEN_TRIES);
+    pub fn wait_for(folder: &Path, cancel: &CancelFlag, mut on_wait: impl FnMut()) -> Result<Option<Self>, StoreError> {
+        let mut lock = Self::take_if_free(folder)?;
+        if lock.is_none() {
+            on_wait();
         }
+        while lock.is_none() && !cancel.is_cancelled() {
+            thread::sleep(BETWEEN_TRIES);
+            lock = Self::take_if_free(folder)?;
+        }
+        Ok(lock)
     }
 
     fn if_free(file: File, folder: &Path) -> Result<Option<Self>, StoreError> {

@@ -67,8 +67,10 @@ impl RunDirectory {
         match fs::read_dir(path) {
             Ok(entries) => {
                 // An entry that cannot be read is there.
-                let is_lock = |entry: std::io::Result<fs::DirEntry>| entry.is_ok_and(|it| it.file_name() == LOCK_FILE);
-                if entries.into_iter().all(is_lock) {
+                let is_nothing = |entry: std::io::Result<fs::DirEntry>| {
+                    entry.is_ok_and(|it| it.file_name() == LOCK_FILE || files::is_temporary(&it.path()))
+                };
+                if entries.into_iter().all(is_nothing) {
                     return Ok(());
                 }
             }
@@ -236,7 +238,7 @@ impl RunDirectory {
     /// [`StoreError`] names the first key that differs.
     pub fn check_scenario(&self, scenario: &Value) -> Result<(), StoreError> {
         let Some(difference) = first_difference(&self.manifest()?["scenario"], scenario, "") else { return Ok(()) };
-        let problem = format!("was begun with another scenario ({difference}); run without --resume, or elsewhere");
+        let problem = format!("was begun with another scenario ({difference}); remove it, or choose another --out");
         Err(StoreError::Invalid { path: self.manifest_path(), problem })
     }
 
@@ -249,8 +251,8 @@ impl RunDirectory {
             let key = pointer.trim_start_matches('/').replace('/', ".");
             if let Some(difference) = first_difference(&value(&begun), &value(manifest), &key) {
                 let problem = format!(
-                    "its results would not be those of an uninterrupted run ({difference}); run without --resume, or \
-                     elsewhere"
+                    "its results would not be those of an uninterrupted run ({difference}); remove it, or \
+                     choose another --out"
                 );
                 return Err(StoreError::Invalid { path: self.manifest_path(), problem });
             }

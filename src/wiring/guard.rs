@@ -103,9 +103,12 @@ fn embedded(
     let key = cache_key(&(GUARD_FORMAT, model.identity(), reading, threshold, seed, rows_key))?;
     let guards = cache.join("guards");
     let path = guards.join(format!("{key}.json"));
-    // Another program that is fitting a guard is waited for: it may be this one.
-    let _lock =
-        if path.exists() { None } else { Some(FolderLock::wait_for(&guards, cancel)?.ok_or(ModelError::Cancelled)?) };
+    let on_wait = || progress.stage("waiting for another fedward that is fitting the same guard");
+    let _lock = if path.exists() {
+        None
+    } else {
+        Some(FolderLock::wait_for(&guards.join(key), cancel, on_wait)?.ok_or(ModelError::Cancelled)?)
+    };
     if path.exists() {
         return Ok(read_json(&path)?);
     }

@@ -75,8 +75,8 @@ fn aligned(
     if let Some((_, adapter)) = kept()? {
         return Ok(adapter);
     }
-    // Another program that is making the same adapter is waited for.
-    let _lock = FolderLock::wait_for(&folder, cancel)?.ok_or(ModelError::Cancelled)?;
+    let on_wait = || progress.stage("waiting for another fedward that is aligning the same adapter");
+    let _lock = FolderLock::wait_for(&folder, cancel, on_wait)?.ok_or(ModelError::Cancelled)?;
     if let Some((_, adapter)) = kept()? {
         return Ok(adapter);
     }

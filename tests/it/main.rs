@@ -9,6 +9,7 @@ mod engine_small;
 mod engine_speed;
 mod engine_support;
 mod greedy;
+mod grid;
 mod hhh;
 mod hugging_face;
 mod llama_guard;

@@ -1,10 +1,9 @@
 //! Whole runs of the program on the real model, kept tiny.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -13,7 +12,7 @@ use serde_json::Value;
 use crate::support::{fedward, home};
 
 /// Two clients, two rounds, guard and Constitutional AI, a handful of tokens.
-const TINY: &str = r#"
+pub(crate) const TINY: &str = r#"
 name = "tiny"
 question = "does the whole path work?"
 seed = 3
@@ -85,7 +84,7 @@ fn timeless(path: &Path) -> Vec<Value> {
     rows
 }
 
-fn assert_success(output: &std::process::Output) {
+pub(crate) fn assert_success(output: &std::process::Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -416,61 +415,4 @@ fn bad_input_is_one_clear_line_and_no_panic() {
         assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
     }
     assert!(home().exists());
-}
-
-/// Four cells of one round; one that is not finished is run again, and nothing else is.
-#[test]
-fn a_grid_goes_on_where_it_was_interrupted() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("grid.toml");
-    let axes = "[grid]\nstrategies = [\"fedavg\", \"scaffold\"]\nseeds = [1]\n[[variant]]\nname = \"filter\"\n\
-        [[variant]]\nname = \"none\"\nguard.enabled = false\n";
-    let never = TINY.replace("schedule = \"last_round\"", "schedule = \"never\"");
-    fs::write(&path, never.replace("rounds = 2", "rounds = 1") + axes).unwrap();
-    let out = folder.path().join("out");
-    let command = |more: &[&str]| {
-        let mut command = fedward();
-        command.arg("grid").arg(&path).arg("--out").arg(&out).args(["--metrics", "off"]).args(more);
-        command
-    };
-    let grid = |more: &[&str]| command(more).output().unwrap();
-    assert_success(&grid(&[]));
-    let tables = || ["grid.md", "grid.csv"].map(|name| fs::read(out.join(name)).unwrap());
-    let first = tables();
-    assert!(out.join("safety-by-round.svg").exists());
-
-    // A cell without a summary was interrupted before its end.
-    let cells =
-        ["fedavg/filter", "fedavg/none", "scaffold/filter", "scaffold/none"].map(|of| out.join(of).join("seed-1"));
-    let written = || cells.clone().map(|cell| fs::metadata(cell.join("summary.json")).unwrap().modified().unwrap());
-    let before = written();
-    fs::remove_file(cells[2].join("summary.json")).unwrap();
-    let again = grid(&[]);
-    assert_success(&again);
-    let after = written();
-    let is_same: Vec<bool> = before.iter().zip(&after).map(|(before, after)| before == after).collect();
-    assert_eq!(is_same, [true, true, false, true]);
-    assert_eq!(String::from_utf8_lossy(&again.stderr).matches("finished before").count(), 3);
-    assert_eq!(tables(), first, "what was run again came to the same");
-
-    // Two grids on one folder share its cells: each is run by one of them, and the last to end writes the tables.
-    for cell in &cells {
-        fs::remove_file(cell.join("summary.json")).unwrap();
-    }
-    fs::remove_file(out.join("grid.md")).unwrap();
-    let both = [(), ()].map(|()| command(&[]).stderr(Stdio::piped()).spawn().unwrap());
-    let told = both.map(|grid| {
-        let output = grid.wait_with_output().unwrap();
-        assert_success(&output);
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    });
-    let is_run = |line: &&str| line.starts_with("cell ") && !line.contains(": ");
-    let run: BTreeSet<&str> = told.iter().flat_map(|told| told.lines()).filter(is_run).collect();
-    assert_eq!((run.len(), told.iter().flat_map(|told| told.lines()).filter(is_run).count()), (4, 4), "{told:?}");
-    assert_eq!(tables(), first);
-
-    // Cells of other settings are not taken for this grid's.
-    let other = grid(&["--set", "training.learning_rate=1e-3"]);
-    assert!(!other.status.success());
-    assert!(String::from_utf8_lossy(&other.stderr).contains("begun with another scenario"));
 }

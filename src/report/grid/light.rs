@@ -1,19 +1,22 @@
 //! Light Constitutional AI beside full: how much of the gain, for how much of the cost.
 //!
-//! A variant called `<name>-light` is taken for the light form of `<name>`, as in the paper.
+//! A variant called `<name>-light` is taken for the light form of `<name>`, as in the paper. What the two gain is counted
+//! from what they have beside Constitutional AI: `<defence>` for `<defence>+<name>`, else the variant `none`.
 
 use std::fmt::Write;
 
 use super::{AlignCost, Configuration, Measure};
 
-/// The defence that a gain is counted from.
+/// What a gain is counted from where there is no other defence.
 const NO_DEFENCE: &str = "none";
 
 /// A light form beside the full one.
 struct Share<'a> {
     light: &'a Configuration<'a>,
     full: &'a Configuration<'a>,
-    /// Share of the full form's gain in refused prompts over no defence that the light one keeps; `None` if there is none.
+    /// Both without Constitutional AI.
+    without: Option<&'a Configuration<'a>>,
+    /// Share of the full form's gain in refused prompts that the light one keeps; `None` if there is none.
     gain: Option<f64>,
     /// Share of the full form's cost, by kind.
     costs: [Option<f64>; 3],
@@ -25,13 +28,15 @@ pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
     if shares.is_empty() {
         return String::new();
     }
-    let mut text = "| strategy | light beside full | of its gain in AdvBench |".to_owned();
+    let mut text = "| strategy | light beside full | of its gain in AdvBench | over |".to_owned();
     for cost in AlignCost::ALL {
         let _ = write!(text, " of its {} |", cost.name());
     }
-    text += "\n|---|---|---:|---:|---:|---:|\n";
-    for Share { light, full, gain, costs } in shares {
-        let _ = write!(text, "| {} | {} beside {} | {} |", light.strategy, light.defence, full.defence, percent(gain));
+    text += "\n|---|---|---:|---|---:|---:|---:|\n";
+    for Share { light, full, without, gain, costs } in shares {
+        let over = without.map_or("–", |without| without.defence);
+        let (strategy, gain) = (light.strategy, percent(gain));
+        let _ = write!(text, "| {strategy} | {} beside {} | {gain} | {over} |", light.defence, full.defence);
         for cost in costs {
             let _ = write!(text, " {} |", percent(cost));
         }
@@ -45,10 +50,17 @@ fn share<'a>(light: &'a Configuration<'a>, all: &'a [Configuration<'a>]) -> Opti
     let find = |defence: &str| all.iter().find(|of| of.strategy == light.strategy && of.defence == defence);
     let full = find(light.defence.strip_suffix("-light")?)?;
     let refused = |of: &Configuration<'_>| Some(of.spread(Measure::AdvBench)?.mean);
-    let none = find(NO_DEFENCE).and_then(refused);
-    let gain = |of| Some(refused(of)? - none?);
+    let other = full.defence.rsplit_once('+').and_then(|(other, _)| find(other));
+    let without = other.or_else(|| find(NO_DEFENCE));
+    let gain = |of| Some(refused(of)? - refused(without?)?);
     let costs = AlignCost::ALL.map(|cost| ratio(light.align(cost)?.mean, full.align(cost)?.mean));
-    Some(Share { light, full, gain: gain(light).zip(gain(full)).and_then(|(light, full)| ratio(light, full)), costs })
+    Some(Share {
+        light,
+        full,
+        without,
+        gain: gain(light).zip(gain(full)).and_then(|(light, full)| ratio(light, full)),
+        costs,
+    })
 }
 
 /// `None` where the whole is nothing, so that there is no share of it.

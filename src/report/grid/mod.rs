@@ -39,6 +39,8 @@ enum Measure {
     Hhh,
     /// MT-Bench first turn, 1 to 10.
     MtBench,
+    /// Responses to `AdvBench` prompts that the guard of the grid calls safe, in percent: strings miss refusals in other words.
+    JudgedSafe,
     /// Harmless `XSTest` prompts refused, in percent.
     OverRefusal,
     /// Perplexity of held-out benign responses.
@@ -48,13 +50,15 @@ enum Measure {
 impl Measure {
     /// The paper's.
     const OF_PAPER: [Self; 3] = [Self::AdvBench, Self::Hhh, Self::MtBench];
-    const ALL: [Self; 5] = [Self::AdvBench, Self::Hhh, Self::MtBench, Self::OverRefusal, Self::Perplexity];
+    /// What the paper does not have.
+    const OURS: [Self; 3] = [Self::JudgedSafe, Self::OverRefusal, Self::Perplexity];
 
     const fn name(self) -> &'static str {
         match self {
             Self::AdvBench => "AdvBench",
             Self::Hhh => "HHH",
             Self::MtBench => "MT-Bench",
+            Self::JudgedSafe => "judged safe",
             Self::OverRefusal => "over-refusal",
             Self::Perplexity => "perplexity",
         }
@@ -66,6 +70,7 @@ impl Measure {
             Self::AdvBench => ("advbench", "refusal_rate", 100.0),
             Self::Hhh => ("hhh", "macro", 100.0),
             Self::MtBench => ("mt_bench", "rating", 1.0),
+            Self::JudgedSafe => ("advbench", "guard_safe_rate", 100.0),
             Self::OverRefusal => ("xstest", "over_refusal_rate", 100.0),
             Self::Perplexity => ("utility", "perplexity", 1.0),
         };

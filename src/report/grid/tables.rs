@@ -7,7 +7,7 @@ use super::{AlignCost, CellResult, Configuration, Measure, Spread, configuration
 /// How a reader should take the tables.
 const READING: &str = "\
 Ours are means over seeds ± the standard deviation of the sample; the paper's are of Llama-3.1-8B-Instruct on SQuARe rows. \
-AdvBench: prompts refused, %. HHH: mean of the four subsets, %. MT-Bench: first turn, 1 to 10. Over-refusal: harmless \
+AdvBench: prompts refused, %, by strings; judged safe: responses to them that the grid's guard calls safe, %. HHH: mean of the four subsets, %. MT-Bench: first turn, 1 to 10. Over-refusal: harmless \
 XSTest prompts refused, %. Perplexity: of held-out benign responses. The cost of Constitutional AI is that of all rounds, \
 generation and training; operations by formula. –: not measured, or not in the paper.";
 
@@ -15,10 +15,11 @@ generation and training; operations by formula. –: not measured, or not in the
 pub fn markdown(title: &str, cells: &[CellResult]) -> String {
     let configurations = configurations(cells);
     format!(
-        "# {title}\n\n{}\n{}\n{}{READING}\n",
+        "# {title}\n\n{}\n{}\n{}{}{READING}\n",
         paper_table(cells, &configurations),
         rest_table(cells, &configurations),
-        light::table(&configurations)
+        light::table(&configurations),
+        warned(&configurations)
     )
 }
 
@@ -46,24 +47,45 @@ fn paper_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> St
 
 /// What the defences cost.
 fn rest_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> String {
-    let mut text = "| strategy | defence | over-refusal | perplexity |".to_owned();
+    let mut text = "| strategy | defence |".to_owned();
+    for measure in Measure::OURS {
+        let _ = write!(text, " {} |", measure.name());
+    }
     for cost in AlignCost::ALL {
         let _ = write!(text, " CAI, {} a run |", cost.name());
     }
-    text += " seeds |\n|---|---|---:|---:|---:|---:|---:|---:|\n| – | start, no FL |";
-    for measure in [Measure::OverRefusal, Measure::Perplexity] {
+    text += " seeds |\n|---|---|---:|---:|---:|---:|---:|---:|---:|\n| – | start, no FL |";
+    for measure in Measure::OURS {
         let _ = write!(text, " {} |", spread(start(cells, measure)));
     }
     text += " – | – | – | |\n";
     for of in configurations {
         let _ = write!(text, "| {} | {} |", of.strategy, of.defence);
-        for measure in [Measure::OverRefusal, Measure::Perplexity] {
+        for measure in Measure::OURS {
             let _ = write!(text, " {} |", spread(of.spread(measure)));
         }
         for cost in AlignCost::ALL {
             let _ = write!(text, " {} |", spread(of.align(cost)));
         }
         let _ = writeln!(text, " {} |", of.cells.len());
+    }
+    text
+}
+
+/// In how many rounds something was left undone, by configuration.
+fn warned(configurations: &[Configuration<'_>]) -> String {
+    let mut text = String::new();
+    for of in configurations {
+        let rounds = || of.cells.iter().flat_map(|cell| &cell.rounds);
+        let warned = rounds().filter(|round| !round.warnings.is_empty()).count();
+        if warned > 0 {
+            let all = rounds().count();
+            let _ = writeln!(
+                text,
+                "{}: warnings in {warned} of {all} rounds, see `warnings` in rounds.jsonl.\n",
+                of.name()
+            );
+        }
     }
     text
 }
@@ -76,11 +98,11 @@ pub fn csv(cells: &[CellResult]) -> String {
         let [sd, theirs] = [sd, theirs].map(|value| value.map_or_else(String::new, |value| value.to_string()));
         let _ = writeln!(text, "{strategy},{defence},{measure},{mean},{sd},{n},{theirs}");
     };
-    for measure in Measure::ALL {
+    for measure in Measure::OF_PAPER.into_iter().chain(Measure::OURS) {
         line("", "start", measure.name(), start(cells, measure), paper::base(measure));
     }
     for of in configurations(cells) {
-        for measure in Measure::ALL {
+        for measure in Measure::OF_PAPER.into_iter().chain(Measure::OURS) {
             let theirs = paper::result(of.strategy, of.defence, measure);
             line(of.strategy, of.defence, measure.name(), of.spread(measure), theirs);
         }

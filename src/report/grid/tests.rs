@@ -77,15 +77,31 @@ fn plots_name_their_configurations() {
 #[test]
 fn a_light_form_stands_beside_its_full_one() {
     let with_cost = |defence: &str, refused: f64, cost: f64| {
-        let part = Cost { seconds: cost, tokens: 1000 * cost as u64, flops: 1e12 * cost };
+        let part = Cost { seconds: cost, tokens: 2000 * cost as u64, flops: 3e12 * cost };
         let cost = RealignmentCost { generate: part, sft: part, dpo: Cost::default() };
         let align = Some(RealignmentReport { cost, ..RealignmentReport::default() });
         let round = RoundRecord { align, ..round() };
         CellResult { rounds: vec![round.clone(), round], ..cell("fedavg", defence, 1, refused) }
     };
-    let cells = [cell("fedavg", "none", 1, 0.2), with_cost("cai", 0.7, 100.0), with_cost("cai-light", 0.6, 5.0)];
+    let cells = [
+        cell("fedavg", "none", 1, 0.2),
+        with_cost("cai", 0.7, 100.0),
+        with_cost("cai-light", 0.6, 5.0),
+        cell("fedavg", "filter", 1, 0.8),
+        with_cost("filter+cai", 0.9, 10.0),
+        with_cost("filter+cai-light", 0.85, 1.0),
+    ];
     let text = markdown("a grid", &cells);
-    assert!(text.contains("| fedavg | cai-light beside cai | 80% | 5% | 5% | 5% |"), "{text}");
-    assert!(text.contains("| fedavg | cai | – | 16.0 | 400.0 | 400.0 | 400.0 | 1 |"), "{text}");
+    assert!(text.contains("| fedavg | cai-light beside cai | 80% | none | 5% | 5% | 5% |"), "{text}");
+    // What the filter does is not the light form's merit.
+    assert!(
+        text.contains("| fedavg | filter+cai-light beside filter+cai | 50% | filter | 10% | 10% | 10% |"),
+        "{text}"
+    );
+    assert!(text.contains("| fedavg | cai | – | – | 16.0 | 400.0 | 800.0 | 1200.0 | 1 |"), "{text}");
+    let csv = csv(&cells);
+    for line in ["cai_seconds,400,,1,", "cai_kilotokens,800,,1,", "cai_teraflops,1200,,1,"] {
+        assert!(csv.contains(&format!("\nfedavg,cai,{line}\n")), "{csv}");
+    }
     assert!(!markdown("a grid", &cells[..2]).contains("beside full"), "no light form, no table of it");
 }

@@ -128,7 +128,7 @@ impl Realigner for CaiGenerator {
             },
             warnings: Vec::new(),
         };
-        if kept < FEWEST {
+        if kept < FEWEST.min(harvest.asked) {
             done.warnings.push(too_few(kept, &harvest));
             done.report.discarded = harvest.screened.discarded;
             return Ok(done);
@@ -169,7 +169,7 @@ impl CaiGenerator {
         };
         if let Some(guard) = &self.guard {
             self.progress.part("verdicts on revisions");
-            harvest.screened.drop_unsafe(guard, cancel)?;
+            harvest.screened.drop_unsafe(guard, cancel, self.progress.as_ref())?;
         }
         harvest.cost.seconds = started.elapsed().as_secs_f64();
         Ok(harvest)
@@ -273,7 +273,7 @@ fn too_few(kept: usize, harvest: &Harvest) -> String {
         harvest.screened.discarded.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     let discarded = discarded.join(", ");
     format!(
-        "not realigned: {kept} of {} answers and revisions survived ({discarded}), fewer than {FEWEST}; give it more red prompts, \
+        "not realigned: {kept} of {} answers and revisions survived ({discarded}), too few to learn from; give it more red prompts, \
          longer replies or prepared pairs (cai.red_prompts, cai.max_new_tokens, cai.data)",
         harvest.asked
     )

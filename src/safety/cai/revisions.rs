@@ -12,7 +12,7 @@ use super::{
     screening::{reply_row, whole_sentences},
     speaker::TURNS,
 };
-use crate::{model::Reply, progress::Progress};
+use crate::{model::Reply, progress::Progress, safety::guard::assess_counting};
 
 /// One red prompt with what was made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub(super) fn converse(
     talks = take_turn(&mut made, talks, 0)?;
     if let Some(judge) = judge {
         progress.part("verdicts on answers");
-        talks = made.take_good_answers(talks, judge, cancel)?;
+        talks = made.take_good_answers(talks, judge, cancel, progress)?;
     }
     let examples = constitution.example_turns();
     for talk in &mut talks {
@@ -153,10 +153,11 @@ impl Dialogues {
         talks: Vec<Talk<'a>>,
         judge: Judge<'_>,
         cancel: &CancelFlag,
+        progress: &dyn Progress,
     ) -> PortResult<Vec<Talk<'a>>> {
         let answers: Vec<_> = talks.iter().map(Talk::answered).collect();
         let rows: Vec<_> = answers.iter().flatten().cloned().collect();
-        let mut verdicts = judge.guard.assess(&rows, cancel)?.into_iter();
+        let mut verdicts = assess_counting(judge.guard, &rows, cancel, progress)?.into_iter();
         let mut going_on = Vec::new();
         for (talk, answer) in talks.into_iter().zip(answers) {
             match answer {
@@ -289,8 +290,8 @@ mod tests {
         let made = made(0.1);
         let asked: Vec<_> = speaker.0.into_inner().unwrap().iter().skip(6).map(Vec::len).collect();
         assert_eq!(asked, [3, 2, 2]);
-        let told = [("answers", 3), ("verdicts on answers", 0), ("critiques", 2), ("revisions", 2)];
-        let told = told.map(|(part, n)| (part.to_owned(), if n == 0 { Vec::new() } else { vec![(n, n)] }));
+        let told = [("answers", 3), ("verdicts on answers", 3), ("critiques", 2), ("revisions", 2)];
+        let told = told.map(|(part, n)| (part.to_owned(), vec![(n, n)]));
         assert_eq!(heard.parts()[8..], told);
         assert_eq!(made.good_answers, [ChatRow::single_turn("b", "turn 0 of 1")]);
         let revised: Vec<_> = made.dialogues.iter().map(|dialogue| dialogue.prompt.clone()).collect();

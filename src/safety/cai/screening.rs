@@ -12,6 +12,8 @@ use super::Dialogues;
 use crate::{
     data::PreferencePair,
     model::{FinishReason, Reply},
+    progress::Progress,
+    safety::guard::assess_counting,
 };
 
 /// Why a revision, or the pair of revision and answer, is not trained on.
@@ -89,9 +91,14 @@ impl Screened {
     /// # Errors
     ///
     /// The guard's: without verdicts nothing is kept.
-    pub(super) fn drop_unsafe(&mut self, guard: &Arc<dyn GuardModel>, cancel: &CancelFlag) -> PortResult<()> {
+    pub(super) fn drop_unsafe(
+        &mut self,
+        guard: &Arc<dyn GuardModel>,
+        cancel: &CancelFlag,
+        progress: &dyn Progress,
+    ) -> PortResult<()> {
         let rows: Vec<ChatRow> = self.pairs.iter().map(|pair| pair.chosen.clone()).collect();
-        let verdicts = guard.assess(&rows, cancel)?;
+        let verdicts = assess_counting(guard.as_ref(), &rows, cancel, progress)?;
         let mut verdicts = verdicts.iter();
         // A missing verdict counts as unsafe.
         self.keep(Discard::Unsafe, |_| verdicts.next().is_some_and(|verdict| !verdict.is_unsafe));
@@ -139,7 +146,7 @@ mod tests {
     use fedward_actors::protocol::Verdict;
 
     use super::*;
-    use crate::safety::cai::Dialogue;
+    use crate::{progress::Silent, safety::cai::Dialogue};
 
     fn reply(text: &str, finish_reason: FinishReason) -> Reply {
         Reply { text: text.into(), finish_reason, tokens: 1, prompt_tokens: 1 }
@@ -194,7 +201,7 @@ mod tests {
             dialogue("", "No.", stop),
         ];
         let mut screened = Screened::of_dialogues(&Dialogues { dialogues, unanswered: 2, ..Dialogues::default() });
-        screened.drop_unsafe(&(Arc::new(WordGuard) as _), &CancelFlag::new()).unwrap();
+        screened.drop_unsafe(&(Arc::new(WordGuard) as _), &CancelFlag::new(), &Silent).unwrap();
         assert_eq!(screened.pairs.len(), 3);
         screened.drop_same();
         assert_eq!(screened.pairs, [PreferencePair::single_turn("a red prompt", "I cannot.", "Sure.")]);

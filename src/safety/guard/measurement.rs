@@ -10,7 +10,11 @@ use fedward_actors::{
 use serde::{Deserialize, Serialize};
 
 use super::{BinaryMetrics, metrics::ratio};
-use crate::{data::LabelledRow, model::parallel};
+use crate::{
+    data::LabelledRow,
+    model::parallel,
+    progress::{Counter, Progress},
+};
 
 /// Rows that a thread assesses at a time.
 const ROWS_A_REQUEST: usize = 16;
@@ -60,6 +64,35 @@ pub struct CurvePoint {
     pub f1: Option<f64>,
     /// Share of the safe rows that would be called unsafe.
     pub false_alarm_rate: Option<f64>,
+}
+
+/// Rows between two counts.
+const ROWS_A_COUNT: usize = 32;
+
+/// Asks a guard about rows, in their order, and counts them. Where it gives fewer verdicts than rows, the last are missing.
+///
+/// # Errors
+///
+/// As [`GuardModel::assess`].
+pub(crate) fn assess_counting(
+    guard: &dyn GuardModel,
+    rows: &[ChatRow],
+    cancel: &CancelFlag,
+    progress: &dyn Progress,
+) -> PortResult<Vec<Verdict>> {
+    let counter = Counter::new(progress, rows.len());
+    let mut verdicts = Vec::with_capacity(rows.len());
+    for chunk in rows.chunks(ROWS_A_COUNT) {
+        let found = guard.assess(chunk, cancel)?;
+        let is_short = found.len() < chunk.len();
+        verdicts.extend(found.into_iter().take(chunk.len()));
+        // No later verdict must slip to an earlier row.
+        if is_short {
+            break;
+        }
+        counter.add(chunk.len());
+    }
+    Ok(verdicts)
 }
 
 /// Asks a guard about rows on up to `threads` threads, in their order.

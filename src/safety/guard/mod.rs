@@ -20,6 +20,7 @@ mod tuned;
 pub use embedded::{EmbeddedGuard, FeatureReading, GuardHeads};
 use fedward_actors::ports::GuardModel;
 pub use head::LogisticHead;
+pub(crate) use measurement::assess_counting;
 pub use measurement::{CurvePoint, HazardMetrics, Measurement, assess};
 pub use metrics::{BinaryMetrics, auc, shown};
 pub use phrasing::Phrasing;
