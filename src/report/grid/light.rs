@@ -11,31 +11,32 @@ use super::{AlignCost, Configuration, Measure};
 const NO_DEFENCE: &str = "none";
 
 /// A light form beside the full one.
-struct Share<'a> {
+struct Pair<'a> {
     light: &'a Configuration<'a>,
     full: &'a Configuration<'a>,
     /// Both without Constitutional AI.
     without: Option<&'a Configuration<'a>>,
-    /// Share of the full form's gain in refused prompts that the light one keeps; `None` if there is none.
-    gain: Option<f64>,
+    /// What the light and the full form gain in refused prompts, in percentage points: a share of a small gain says nothing.
+    gains: Option<[f64; 2]>,
     /// Share of the full form's cost, by kind.
     costs: [Option<f64>; 3],
 }
 
 /// A line a pair, or nothing where there are no pairs.
 pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
-    let shares: Vec<_> = configurations.iter().filter_map(|light| share(light, configurations)).collect();
-    if shares.is_empty() {
+    let pairs: Vec<_> = configurations.iter().filter_map(|light| pair(light, configurations)).collect();
+    if pairs.is_empty() {
         return String::new();
     }
-    let mut text = "| strategy | light beside full | of its gain in AdvBench | over |".to_owned();
+    let mut text = "| strategy | light beside full | gain in AdvBench, points | over |".to_owned();
     for cost in AlignCost::ALL {
         let _ = write!(text, " of its {} |", cost.name());
     }
     text += "\n|---|---|---:|---|---:|---:|---:|\n";
-    for Share { light, full, without, gain, costs } in shares {
+    for Pair { light, full, without, gains, costs } in pairs {
         let over = without.map_or("–", |without| without.defence);
-        let (strategy, gain) = (light.strategy, percent(gain));
+        let strategy = light.strategy;
+        let gain = gains.map_or_else(|| "–".to_owned(), |[light, full]| format!("{light:.1} of {full:.1}"));
         let _ = write!(text, "| {strategy} | {} beside {} | {gain} | {over} |", light.defence, full.defence);
         for cost in costs {
             let _ = write!(text, " {} |", percent(cost));
@@ -46,7 +47,7 @@ pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
     text
 }
 
-fn share<'a>(light: &'a Configuration<'a>, all: &'a [Configuration<'a>]) -> Option<Share<'a>> {
+fn pair<'a>(light: &'a Configuration<'a>, all: &'a [Configuration<'a>]) -> Option<Pair<'a>> {
     let find = |defence: &str| all.iter().find(|of| of.strategy == light.strategy && of.defence == defence);
     let full = find(light.defence.strip_suffix("-light")?)?;
     let refused = |of: &Configuration<'_>| Some(of.spread(Measure::AdvBench)?.mean);
@@ -54,16 +55,10 @@ fn share<'a>(light: &'a Configuration<'a>, all: &'a [Configuration<'a>]) -> Opti
     let without = other.or_else(|| find(NO_DEFENCE));
     let gain = |of| Some(refused(of)? - refused(without?)?);
     let costs = AlignCost::ALL.map(|cost| ratio(light.align(cost)?.mean, full.align(cost)?.mean));
-    Some(Share {
-        light,
-        full,
-        without,
-        gain: gain(light).zip(gain(full)).and_then(|(light, full)| ratio(light, full)),
-        costs,
-    })
+    Some(Pair { light, full, without, gains: gain(light).zip(gain(full)).map(<[f64; 2]>::from), costs })
 }
 
-/// `None` where the whole is nothing, so that there is no share of it.
+/// `None` where there is nothing to have a share of.
 fn ratio(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| part / whole)
 }

@@ -92,10 +92,10 @@ fn a_light_form_stands_beside_its_full_one() {
         with_cost("filter+cai-light", 0.85, 1.0),
     ];
     let text = markdown("a grid", &cells);
-    assert!(text.contains("| fedavg | cai-light beside cai | 80% | none | 5% | 5% | 5% |"), "{text}");
+    assert!(text.contains("| fedavg | cai-light beside cai | 40.0 of 50.0 | none | 5% | 5% | 5% |"), "{text}");
     // What the filter does is not the light form's merit.
     assert!(
-        text.contains("| fedavg | filter+cai-light beside filter+cai | 50% | filter | 10% | 10% | 10% |"),
+        text.contains("| fedavg | filter+cai-light beside filter+cai | 5.0 of 10.0 | filter | 10% | 10% | 10% |"),
         "{text}"
     );
     assert!(text.contains("| fedavg | cai | – | – | 16.0 | 400.0 | 800.0 | 1200.0 | 1 |"), "{text}");
