@@ -5,7 +5,8 @@ use tch::{Kind, Tensor};
 
 use super::{
     PackedRows, Result, TokenizedRow,
-    transformer::{NormTape, Transformer, norm_backward},
+    norm::{NormTape, norm_backward},
+    transformer::Transformer,
 };
 
 /// Logits computed at a time: at most this many tokens × vocabulary.

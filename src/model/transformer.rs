@@ -8,11 +8,14 @@ use fedward_native::kernels;
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    Activation, BaseModel, EmbeddingScale, ModelConfig, ModelError, Result,
+    BaseModel, EmbeddingScale, ModelConfig, ModelError, Result,
     attention::{Heads, Softmax, attend, attend_backward},
     base_model::{LayerWeights, Weights},
     frozen::FrozenLinear,
+    gate::{gated, gated_backward},
     generation::answering::Opening,
+    linear::{linear, linear_backward, linear_onto, lora_backward, product},
+    norm::{NormTape, behind_norm, norm_backward},
     packing::{PackedRows, check_rows},
 };
 use crate::lora::{Dropout, LinearGroup, LoraLinear, LoraRef, LoraTape, LoraTensors};
@@ -66,20 +69,6 @@ struct LayerTape {
     gate_up: Tensor,
     down_lora: Option<LoraTape>,
     mlp_post_norm: Option<NormTape>,
-}
-
-/// What the backward pass of an RMS norm needs.
-pub(crate) struct NormTape {
-    /// The input divided by its root mean square.
-    ///
-    /// # Shapes
-    ///
-    /// `[tokens, hidden]`; of heads `[tokens, heads, head_dim]`.
-    normed: Tensor,
-    /// # Shapes
-    ///
-    /// `[tokens, 1]`; of heads `[tokens, heads, 1]`.
-    inverse_rms: Tensor,
 }
 
 /// Sees the rotated queries, keys and values of each layer (`[tokens, columns]`) as they are computed.
@@ -501,176 +490,4 @@ struct Branch<'w> {
     ///
     /// `[hidden]`
     post_norm: Option<&'w Tensor>,
-}
-
-/// Up to this many tokens, `W xᵀ` is faster on a CPU than `x Wᵀ`: the library copies the right-hand matrix into its own
-/// order first, and with few tokens that copy of the weights costs as much as half of the product.
-const FEW_TOKENS: i64 = kernels::MOST_TOKENS as i64;
-
-fn few_tokens(input: &Tensor) -> bool {
-    input.device() == Device::Cpu && input.size()[0] <= FEW_TOKENS
-}
-
-/// `x Wᵀ`.
-///
-/// # Shapes
-///
-/// `input`: `[tokens, inputs]`, `weight`: `[outputs, inputs]` → `[tokens, outputs]`, contiguous.
-fn product(input: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    if !few_tokens(input) {
-        return Ok(input.f_mm(&weight.f_tr()?)?);
-    }
-    if let Some(output) = kernels::few_tokens_product(input, weight) {
-        return Ok(output);
-    }
-    Ok(weight.f_mm(&input.f_tr()?)?.f_tr()?.f_contiguous()?)
-}
-
-/// `x Wᵀ`, plus the adapter's share.
-fn linear(
-    input: &Tensor,
-    weight: &FrozenLinear,
-    lora: Option<&LoraLinear>,
-    dropout: Option<&mut Dropout>,
-) -> Result<(Tensor, Option<LoraTape>)> {
-    let output = product(input, &weight.dense()?)?;
-    let tape = lora.map(|lora| lora.add_to(input, &output, dropout)).transpose()?;
-    Ok((output, tape))
-}
-
-/// `residual + x Wᵀ`, plus the adapter's share.
-fn linear_onto(
-    residual: &Tensor,
-    input: &Tensor,
-    weight: &FrozenLinear,
-    lora: Option<&LoraLinear>,
-    dropout: Option<&mut Dropout>,
-) -> Result<(Tensor, Option<LoraTape>)> {
-    let weight = weight.dense()?;
-    let output = if few_tokens(input) {
-        product(input, &weight)?.f_add_(residual)?
-    } else {
-        residual.f_addmm(input, &weight.f_tr()?)?
-    };
-    let tape = lora.map(|lora| lora.add_to(input, &output, dropout)).transpose()?;
-    Ok((output, tape))
-}
-
-/// Gradient of the input of a linear layer; that of its adapter goes to `grads`.
-fn linear_backward(
-    grad: &Tensor,
-    weight: &FrozenLinear,
-    lora: Option<&LoraLinear>,
-    tape: Option<&LoraTape>,
-    grads: &Tensor,
-) -> Result<Tensor> {
-    let mut grad_input = grad.f_mm(&weight.dense()?)?;
-    lora_backward(grad, lora, tape, Some(&mut grad_input), grads)?;
-    Ok(grad_input)
-}
-
-fn lora_backward(
-    grad: &Tensor,
-    lora: Option<&LoraLinear>,
-    tape: Option<&LoraTape>,
-    grad_input: Option<&mut Tensor>,
-    grads: &Tensor,
-) -> Result<()> {
-    match (lora, tape) {
-        (Some(lora), Some(tape)) => lora.backward(tape, grad, grad_input, grads),
-        _ => Ok(()),
-    }
-}
-
-/// Adds the gradient of a norm's input to `grad`.
-///
-/// # Shapes
-///
-/// `grad`, `grad_output`: `[tokens, hidden]`, `weight`: `[hidden]`; of heads as in [`Transformer::norm`].
-pub(crate) fn norm_backward(
-    grad: &mut Tensor,
-    mut grad_output: Tensor,
-    tape: &NormTape,
-    weight: &Tensor,
-) -> Result<()> {
-    // A tape of libtorch's has inverses in the kind of the states.
-    let fits = kernels::fits(grad) && kernels::fits(&grad_output) && kernels::fits(&tape.normed);
-    if weight.dim() == 1 && fits && tape.inverse_rms.kind() == Kind::Float {
-        kernels::rms_norm_backward(grad, &grad_output, &tape.normed, &tape.inverse_rms, weight);
-        return Ok(());
-    }
-    let mut grad_normed = grad_output.f_mul_(weight)?;
-    let along = grad_normed.f_mul(&tape.normed)?.f_mean_dim([-1_i64].as_slice(), true, None::<Kind>)?.f_neg_()?;
-    let across = grad_normed.f_addcmul_(&tape.normed, &along)?;
-    let _ = grad.f_addcmul_(&across, &tape.inverse_rms)?;
-    Ok(())
-}
-
-/// The gradient of a norm's input, given that of its output; the same tensor where there is no norm.
-fn behind_norm(grad: &Tensor, tape: Option<&NormTape>, weight: Option<&Tensor>) -> Result<Tensor> {
-    let (Some(tape), Some(weight)) = (tape, weight) else { return Ok(grad.shallow_clone()) };
-    let mut copy = grad.f_empty_like()?;
-    copy.f_copy_(grad)?;
-    let mut before = copy.f_zeros_like()?;
-    norm_backward(&mut before, copy, tape, weight)?;
-    Ok(before)
-}
-
-impl Activation {
-    fn apply(self, gate: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Silu => Ok(gate.f_silu()?),
-            Self::GeluTanh => Ok(gate.f_gelu("tanh")?),
-        }
-    }
-
-    /// Writes the gradient of its input to `grad_gate`.
-    fn apply_backward(self, gate: &Tensor, grad: &Tensor, grad_gate: &Tensor) -> Result<()> {
-        let _ = match self {
-            Self::Silu => gate.f_silu_backward_grad_input(grad_gate, grad)?,
-            Self::GeluTanh => gate.f_gelu_backward_grad_input(grad_gate, grad, "tanh")?,
-        };
-        Ok(())
-    }
-}
-
-/// `activation(gate) · up`.
-///
-/// # Shapes
-///
-/// `[tokens, 2 × intermediate]` → `[tokens, intermediate]`
-fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
-    if activation == Activation::Silu && gate_fits(gate_up) {
-        return Ok(kernels::silu_gated(gate_up));
-    }
-    let [gate, up] = halves(gate_up)?;
-    Ok(activation.apply(&gate)?.f_mul_(&up)?)
-}
-
-/// Gradient of [`gated`].
-///
-/// # Shapes
-///
-/// `gate_up`: `[tokens, 2 × intermediate]`, `grad`: `[tokens, intermediate]` → `[tokens, 2 × intermediate]`.
-fn gated_backward(gate_up: &Tensor, mut grad: Tensor, activation: Activation) -> Result<Tensor> {
-    if activation == Activation::Silu && gate_fits(gate_up) && kernels::fits(&grad) {
-        return Ok(kernels::silu_gated_backward(gate_up, &grad));
-    }
-    let output = Tensor::f_empty(gate_up.size(), (gate_up.kind(), gate_up.device()))?;
-    let [gate, up] = halves(gate_up)?;
-    let [grad_gate, grad_up] = halves(&output)?;
-    let _ = grad.f_mul_out(&grad_up, &activation.apply(&gate)?)?;
-    let grad = grad.f_mul_(&up)?;
-    activation.apply_backward(&gate, &grad, &grad_gate)?;
-    Ok(output)
-}
-
-/// Whether a kernel can take both halves.
-fn gate_fits(gate_up: &Tensor) -> bool {
-    kernels::fits(gate_up) && gate_up.size()[1] % 32 == 0
-}
-
-fn halves(fused: &Tensor) -> Result<[Tensor; 2]> {
-    let width = fused.size()[1] / 2;
-    Ok([fused.f_narrow(1, 0, width)?, fused.f_narrow(1, width, width)?])
 }

@@ -52,38 +52,36 @@ fn line(of: &Configuration<'_>) -> Line {
 }
 
 fn safety_against_utility(configurations: &[Configuration<'_>]) -> ScatterChart {
-    let point = |of: &Configuration<'_>| {
-        let (safety, utility) = (of.spread(Measure::AdvBench)?, of.spread(Measure::Perplexity)?);
-        Some(LabelledPoint {
-            label: of.name(),
-            x: utility.mean,
-            y: safety.mean,
-            x_interval: utility.interval(),
-            y_interval: safety.interval(),
-        })
-    };
-    ScatterChart {
-        title: "Safety against utility".into(),
-        x: Axis::new("perplexity of held-out benign responses (lower is better)", Ticks::Number),
-        y: Axis::new("AdvBench prompts refused, %", Ticks::Number),
-        points: configurations.iter().filter_map(point).collect(),
-    }
+    let x = Axis::new("perplexity of held-out benign responses (lower is better)", Ticks::Number);
+    safety_against("Safety against utility", x, configurations, |of| of.spread(Measure::Perplexity))
 }
 
 fn safety_against_cost(configurations: &[Configuration<'_>]) -> ScatterChart {
+    let x = Axis::new("10¹² floating-point operations of Constitutional AI a run", Ticks::Number);
+    let cost = |of: &Configuration<'_>| of.align(AlignCost::TeraFlops);
+    safety_against("Safety against the cost of Constitutional AI", x, configurations, cost)
+}
+
+/// Refusals upwards, and something else from left to right, where both were measured.
+fn safety_against(
+    title: &str,
+    x: Axis,
+    configurations: &[Configuration<'_>],
+    other: impl Fn(&Configuration<'_>) -> Option<Spread>,
+) -> ScatterChart {
     let point = |of: &Configuration<'_>| {
-        let (safety, cost) = (of.spread(Measure::AdvBench)?, of.align(AlignCost::TeraFlops)?);
+        let (safety, other) = (of.spread(Measure::AdvBench)?, other(of)?);
         Some(LabelledPoint {
             label: of.name(),
-            x: cost.mean,
+            x: other.mean,
             y: safety.mean,
-            x_interval: cost.interval(),
+            x_interval: other.interval(),
             y_interval: safety.interval(),
         })
     };
     ScatterChart {
-        title: "Safety against the cost of Constitutional AI".into(),
-        x: Axis::new("10¹² floating-point operations of Constitutional AI a run", Ticks::Number),
+        title: title.into(),
+        x,
         y: Axis::new("AdvBench prompts refused, %", Ticks::Number),
         points: configurations.iter().filter_map(point).collect(),
     }
