@@ -1,6 +1,9 @@
 //! `fedward grid`: each variant with each strategy and each seed, cell by cell, compared at the end.
 
+mod helpers;
+
 use std::{
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -10,12 +13,14 @@ use clap::Args;
 use fedward_actors::cancel::CancelFlag;
 use miette::{IntoDiagnostic, WrapErr, miette};
 
+use self::helpers::Helpers;
 use super::{
     Ending,
     job::{Job, install_telemetry, until_interrupted},
     single_run::{SingleRun, StartEvaluations},
 };
 use crate::{
+    model::device,
     report::{
         Console,
         grid::{CellResult, charts, csv, markdown},
@@ -41,11 +46,18 @@ pub(super) struct GridArgs {
     /// Serve Prometheus metrics here while it runs; "off" serves none [default: 127.0.0.1:9464 if it is free]
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
+    /// Cells worked on at a time, each by a process of its own with its share of the threads and a base model of its own.
+    /// The first one is told here and in the metrics, the others tell in <out>/helper-<n>.log
+    #[arg(long, short, value_name = "N", default_value = "1")]
+    jobs: NonZeroUsize,
+    /// Started by another grid, to end with it
+    #[arg(long, hide = true)]
+    is_helper: bool,
 }
 
 /// Runs what is not finished; Ctrl-C ends it, and the same command goes on from there.
 pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
-    let cells = scenario::load_grid(&args.file, &args.sets).into_diagnostic()?.cells;
+    let scenarios = scenario::load_grid(&args.file, &args.sets).into_diagnostic()?.cells;
     let out = args
         .out
         .clone()
@@ -53,7 +65,11 @@ pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
     let console = Arc::new(Console::new());
     let (telemetry, metrics) = install_telemetry(args.metrics.as_deref(), &console)?;
     let cancel = CancelFlag::new();
-    let file = ScenarioFile { path: args.file.clone(), scenarios: cells };
+    if args.is_helper {
+        helpers::end_with_parent(cancel.clone());
+    }
+    let jobs = args.jobs.get().min(scenarios.len());
+    let file = ScenarioFile { path: args.file.clone(), scenarios };
     let job = Job {
         file,
         out,
@@ -64,25 +80,46 @@ pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
         metrics,
         cancel: cancel.clone(),
     };
-    until_interrupted(&console, &cancel, "the same command", run(job))
+    for (scenario, out) in cells(&job) {
+        job.refuse_what_is_taken(scenario, &out)?;
+    }
+    let mut helpers = None;
+    if jobs > 1 {
+        let threads = device::share_threads(jobs);
+        std::fs::create_dir_all(&job.out).into_diagnostic().wrap_err_with(|| job.out.display().to_string())?;
+        helpers = Some(Helpers::start(args, &job.out, jobs - 1, threads)?);
+    }
+    let is_helper = args.is_helper;
+    until_interrupted(&console, &cancel, "the same command", async move {
+        job.announce();
+        let ending = run(&job, helpers).await?;
+        if ending == Ending::Done && !is_helper {
+            let result = |(scenario, out): (_, PathBuf)| result(&job, scenario, &out);
+            write_report(&job, &cells(&job).map(result).collect::<miette::Result<Vec<_>>>()?)?;
+        }
+        Ok(ending)
+    })
+}
+
+/// The cells and their folders.
+fn cells(job: &Job) -> impl Iterator<Item = (&Scenario, PathBuf)> {
+    job.file.scenarios.iter().map(|scenario| (scenario, job.out.join(folder(scenario))))
 }
 
 /// Works until all cells are finished: takes those that no other grid on the same folder is at, and waits for the others.
-async fn run(job: Job) -> miette::Result<Ending> {
-    let cells = || job.file.scenarios.iter().map(|scenario| (scenario, job.out.join(folder(scenario))));
-    for (scenario, out) in cells() {
-        job.refuse_what_is_taken(scenario, &out)?;
-    }
-    job.announce();
+async fn run(job: &Job, mut helpers: Option<Helpers>) -> miette::Result<Ending> {
     let (mut workshop, mut start_evaluations) = (Workshop::new(), StartEvaluations::new());
-    let mut left: Vec<_> = cells().enumerate().collect();
+    let mut left: Vec<_> = cells(job).enumerate().collect();
     let total = left.len();
     let mut is_waiting = false;
     while !left.is_empty() {
         let mut held = Vec::new();
         for (index, (scenario, out)) in left {
+            if job.cancel.is_cancelled() {
+                return Ok(Ending::Interrupted);
+            }
             let name = format!("cell {} of {total}, {}", index + 1, folder(scenario).display());
-            let single = SingleRun { job: &job, scenario, out: &out };
+            let single = SingleRun { job, scenario, out: &out };
             let Some(_lock) = FolderLock::take_if_free(&out).into_diagnostic()? else {
                 held.push((index, (scenario, out)));
                 continue;
@@ -100,6 +137,9 @@ async fn run(job: Job) -> miette::Result<Ending> {
             }
             is_waiting = false;
         }
+        if let Some(helpers) = &mut helpers {
+            helpers.tell_failures(&job.console);
+        }
         left = held;
         if !left.is_empty() {
             if !is_waiting {
@@ -110,8 +150,6 @@ async fn run(job: Job) -> miette::Result<Ending> {
         }
     }
     job.console.finish();
-    let results: Vec<_> = cells().map(|(scenario, out)| result(&job, scenario, &out)).collect::<miette::Result<_>>()?;
-    write_report(&job, &results)?;
     Ok(Ending::Done)
 }
 
@@ -141,7 +179,7 @@ fn write_report(job: &Job, results: &[CellResult]) -> miette::Result<()> {
     write("grid.md", &text)?;
     write("grid.csv", &csv(results))?;
     for (name, svg) in charts(results).into_diagnostic()? {
-        write(name, &svg.standalone())?;
+        write(&name, &svg.standalone())?;
     }
     eprintln!("\n{text}\neverything is in {}", job.out.display());
     Ok(())

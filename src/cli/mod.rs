@@ -16,16 +16,21 @@ mod score;
 mod single_run;
 mod tune;
 
-use std::process::ExitCode;
+use std::{num::NonZeroUsize, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use miette::IntoDiagnostic;
+
+use crate::model::device;
 
 /// Simulates the federated fine-tuning of language models when part of the clients' data is harmful, and measures what
 /// defences buy.
 #[derive(Debug, Parser)]
 #[command(name = "fedward", version, propagate_version = true)]
 struct Cli {
+    /// Threads that compute on the CPU, at most; results do not depend on it [default: one a core]
+    #[arg(long, global = true, value_name = "N", env = "FEDWARD_THREADS")]
+    threads: Option<NonZeroUsize>,
     #[command(subcommand)]
     command: Command,
 }
@@ -75,7 +80,10 @@ pub fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FEDWARD_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
-    crate::model::device::init_backend();
+    device::init_backend();
+    if let Some(most) = cli.threads {
+        device::limit_threads(most);
+    }
     let ending = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Grid(args) => grid::grid(&args),

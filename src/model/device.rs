@@ -1,17 +1,40 @@
 //! Where tensors live and how they are stored.
 
+use std::{
+    num::NonZeroUsize,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
 /// The libtorch that this program is built for.
 pub const LIBTORCH_VERSION: &str = "2.11.0";
 
-/// Threads that compute side by side on a device: the cores of a CPU, two queues of a GPU.
+/// Most threads that compute on the CPU; [`usize::MAX`] unless somebody has set a limit.
+static MOST_THREADS: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Threads that compute side by side on a device: the cores of a CPU, as far as [`limit_threads`] lets them, or two queues
+/// of a GPU.
 pub fn compute_threads(device: Device) -> usize {
     match device {
-        Device::Cpu => std::thread::available_parallelism().map_or(1, usize::from),
+        Device::Cpu => {
+            std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS.load(Ordering::Relaxed))
+        }
         _ => 2,
     }
+}
+
+/// Computes on at most `most` threads from now on. Results do not depend on it.
+pub fn limit_threads(most: NonZeroUsize) {
+    MOST_THREADS.store(most.get(), Ordering::Relaxed);
+}
+
+/// Leaves this process its share of the threads, where `processes` compute side by side, and says how many that is.
+pub fn share_threads(processes: usize) -> NonZeroUsize {
+    let share = NonZeroUsize::new(compute_threads(Device::Cpu) / processes.max(1)).unwrap_or(NonZeroUsize::MIN);
+    limit_threads(share);
+    share
 }
 
 /// Prepares libtorch for this process. Call it first thing in `main`, before any other question to libtorch.

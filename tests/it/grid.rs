@@ -1,6 +1,13 @@
 //! Grids on the real model, kept tiny.
 
-use std::{collections::BTreeSet, fs, process::Stdio};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     run::{TINY, assert_success},
@@ -26,7 +33,7 @@ fn a_grid_goes_on_where_it_was_interrupted() {
     assert_success(&grid(&[]));
     let tables = || ["grid.md", "grid.csv"].map(|name| fs::read(out.join(name)).unwrap());
     let first = tables();
-    assert!(out.join("safety-by-round.svg").exists());
+    assert!(out.join("safety-by-round-scaffold.svg").exists());
 
     // A cell without a summary was interrupted before its end.
     let cells =
@@ -62,4 +69,48 @@ fn a_grid_goes_on_where_it_was_interrupted() {
     let other = grid(&["--set", "training.learning_rate=1e-3"]);
     assert!(!other.status.success());
     assert!(String::from_utf8_lossy(&other.stderr).contains("begun with another scenario"));
+}
+
+/// Two processes share the cells; when the one that was started goes, the other does not stay.
+#[test]
+fn the_processes_of_a_grid_begin_and_end_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("grid.toml");
+    let never = TINY.replace("schedule = \"last_round\"", "schedule = \"never\"");
+    let scenario = |rounds: &str| {
+        never.replace("rounds = 2", rounds)
+            + "[grid]\nstrategies = [\"fedavg\", \"scaffold\"]\nseeds = [1]\n[[variant]]\nname = \"filter\"\n"
+    };
+    fs::write(&path, scenario("rounds = 1")).unwrap();
+    let command = |out: &Path, jobs: &str| {
+        let mut command = fedward();
+        command.arg("grid").arg(&path).arg("--out").arg(out).args(["--metrics", "off", "--jobs", jobs]);
+        command
+    };
+    let (alone, shared) = (folder.path().join("alone"), folder.path().join("shared"));
+    assert_success(&command(&alone, "1").output().unwrap());
+    let output = command(&shared, "2").output().unwrap();
+    assert_success(&output);
+    let csv = |out: &Path| fs::read(out.join("grid.csv")).unwrap();
+    assert_eq!(csv(&alone), csv(&shared));
+    let log = |out: &Path| fs::read_to_string(out.join("helper-2.log")).unwrap_or_default();
+    let run = |told: &str| told.lines().filter(|line| line.starts_with("cell ") && !line.contains(": ")).count();
+    let first = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((run(&first), run(&log(&shared))), (1, 1), "{first}\n{}", log(&shared));
+
+    fs::write(&path, scenario("rounds = 1000")).unwrap();
+    let broken = folder.path().join("broken");
+    let mut first = command(&broken, "2").stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the second process is at a cell", || run(&log(&broken)) == 1);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    wait_until("the second process ends", || log(&broken).contains("interrupted"));
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(100));
+    }
 }

@@ -10,19 +10,25 @@ use crate::report::plots::{
 /// # Errors
 ///
 /// [`PlotError`]: a bug.
-pub fn charts(cells: &[CellResult]) -> Result<Vec<(&'static str, Svg)>, PlotError> {
+pub fn charts(cells: &[CellResult]) -> Result<Vec<(String, Svg)>, PlotError> {
     let configurations = configurations(cells);
-    Ok(vec![
-        ("safety-by-round.svg", safety_by_round(&configurations).render()?),
-        ("safety-against-utility.svg", safety_against_utility(&configurations).render()?),
-        ("safety-against-cost.svg", safety_against_cost(&configurations).render()?),
-        ("cost-of-cai.svg", cost_of_cai(&configurations).render()?),
-    ])
+    // A plot a strategy: the lines of all of them would hide each other.
+    let mut charts = Vec::new();
+    for of_strategy in configurations.chunk_by(|one, next| one.strategy == next.strategy) {
+        let strategy = of_strategy.first().map_or("", |of| of.strategy);
+        charts.push((format!("safety-by-round-{strategy}.svg"), safety_by_round(strategy, of_strategy).render()?));
+    }
+    charts.extend([
+        ("safety-against-utility.svg".to_owned(), safety_against_utility(&configurations).render()?),
+        ("safety-against-cost.svg".to_owned(), safety_against_cost(&configurations).render()?),
+        ("cost-of-cai.svg".to_owned(), cost_of_cai(&configurations).render()?),
+    ]);
+    Ok(charts)
 }
 
-fn safety_by_round(configurations: &[Configuration<'_>]) -> LineChart {
+fn safety_by_round(strategy: &str, configurations: &[Configuration<'_>]) -> LineChart {
     LineChart {
-        title: "AdvBench prompts refused, by round".into(),
+        title: format!("AdvBench prompts refused, by round: {strategy}"),
         x: Axis::new("round (0: the start)", Ticks::Whole),
         y: Axis { range: Some((0.0, 100.0)), ..Axis::new("refused, %", Ticks::Number) },
         lines: configurations.iter().map(line).collect(),
@@ -31,7 +37,7 @@ fn safety_by_round(configurations: &[Configuration<'_>]) -> LineChart {
 
 /// Mean over seeds in each round that was evaluated, with a band of one standard deviation.
 fn line(of: &Configuration<'_>) -> Line {
-    let mut line = Line { name: of.name(), ..Line::default() };
+    let mut line = Line { name: of.defence.to_owned(), ..Line::default() };
     let last = of.cells.iter().map(|cell| cell.summary.totals.rounds).max().unwrap_or(0);
     for round in 0..=last {
         let evaluation = |cell: &&&CellResult| {

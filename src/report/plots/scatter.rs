@@ -70,7 +70,8 @@ impl ScatterChart {
             label_width: style::text_width(&point.label, LABEL),
         };
         let spots: Vec<Spot> = points.iter().map(spot).collect();
-        let sides = sides(&spots, plane.area.dim_in_pixel().0 as i32);
+        let (width, height) = plane.area.dim_in_pixel();
+        let places = places(&spots, (width as i32, height as i32));
         for (series, point) in points.iter().enumerate() {
             let stroke = style::colour(series).mix(0.5).stroke_width(SCALE as u32);
             if let Some((low, high)) = point.x_interval {
@@ -83,7 +84,7 @@ impl ScatterChart {
             }
             let (x, y) = spots[series].at;
             plane.area.draw(&style::marker(series, REACH, (x, y)))?;
-            let ((dx, dy), horizontal) = sides[series].hangs();
+            let ((dx, dy), horizontal) = places[series].hangs();
             plane.write(&point.label, (x + dx, y + dy), horizontal)?;
         }
         Ok(())
@@ -97,26 +98,45 @@ struct Spot {
     label_width: i32,
 }
 
-/// On which side of its point a label stands.
+/// Where a label stands, seen from its point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    side: Side,
+    /// Lines below where it would stand alone; above, if negative.
+    lines: i32,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Right,
     Left,
-    Above,
-    Below,
+    Middle,
 }
 
-impl Side {
-    const ALL: [Self; 4] = [Self::Right, Self::Left, Self::Above, Self::Below];
+/// How far from its point a label may stand, in lines.
+const MOST_LINES: i32 = 4;
 
-    /// Where the label hangs, seen from its point, and by which end.
+impl Place {
+    /// All places, the nearest first.
+    fn all() -> impl Iterator<Item = Self> {
+        (0..=MOST_LINES).flat_map(|distance| {
+            [-distance, distance].into_iter().flat_map(move |lines| {
+                [Side::Right, Side::Left, Side::Middle]
+                    .into_iter()
+                    .filter(move |&side| side != Side::Middle || lines != 0)
+                    .map(move |side| Self { side, lines })
+            })
+        })
+    }
+
+    /// Where the label hangs, and by which end.
     const fn hangs(self) -> ((i32, i32), HPos) {
         let gap = REACH + 4 * SCALE;
-        match self {
-            Self::Right => ((gap, 0), HPos::Left),
-            Self::Left => ((-gap, 0), HPos::Right),
-            Self::Above => ((0, -gap - 3 * SCALE), HPos::Center),
-            Self::Below => ((0, gap + 3 * SCALE), HPos::Center),
+        let down = self.lines * (LABEL + 2) * SCALE;
+        match self.side {
+            Side::Right => ((gap, down), HPos::Left),
+            Side::Left => ((-gap, down), HPos::Right),
+            Side::Middle => ((0, down), HPos::Center),
         }
     }
 
@@ -134,22 +154,23 @@ impl Side {
     }
 }
 
-/// A side for each label such that it hides neither another label nor a point, as far as there is one; first come, first served.
-fn sides(spots: &[Spot], width: i32) -> Vec<Side> {
+/// The nearest place for each label such that it hides neither another label nor a point nor leaves the drawing, as far as there
+/// is one; first come, first served.
+fn places(spots: &[Spot], (width, height): (i32, i32)) -> Vec<Place> {
     let point = |spot: &Spot| [spot.at.0 - REACH, spot.at.1 - REACH, spot.at.0 + REACH, spot.at.1 + REACH];
     let mut taken: Vec<[i32; 4]> = spots.iter().map(point).collect();
-    let mut sides = Vec::with_capacity(spots.len());
+    let mut places = Vec::with_capacity(spots.len());
     for &spot in spots {
-        let collisions = |side: &Side| {
-            let own = side.covers(spot);
-            let outside = usize::from(own[0] < 0 || own[2] > width);
+        let collisions = |place: &Place| {
+            let own = place.covers(spot);
+            let outside = usize::from(own[0] < 0 || own[2] > width || own[1] < 0 || own[3] > height);
             outside + taken.iter().filter(|other| overlap(own, **other)).count()
         };
-        let side = Side::ALL.into_iter().min_by_key(collisions).unwrap_or(Side::Right);
-        taken.push(side.covers(spot));
-        sides.push(side);
+        let place = Place::all().min_by_key(collisions).unwrap_or(Place { side: Side::Right, lines: 0 });
+        taken.push(place.covers(spot));
+        places.push(place);
     }
-    sides
+    places
 }
 
 const fn overlap(a: [i32; 4], b: [i32; 4]) -> bool {
@@ -163,15 +184,17 @@ mod tests {
     #[test]
     fn labels_keep_clear_of_each_other_of_points_and_of_the_edge() {
         let spot = |x, y| Spot { at: (x, y), label_width: 100 };
-        assert_eq!(sides(&[spot(300, 50)], 1000), [Side::Right]);
-        assert_eq!(sides(&[spot(950, 50)], 1000), [Side::Left]);
-        // The second point stands where the first one's label would.
-        let crowd = [spot(300, 50), spot(360, 50), spot(330, 52)];
-        let chosen = sides(&crowd, 1000);
-        let boxes: Vec<_> = chosen.iter().zip(crowd).map(|(side, spot)| side.covers(spot)).collect();
+        let sides = |spots: &[Spot]| places(spots, (1000, 400)).iter().map(|place| place.side).collect::<Vec<_>>();
+        assert_eq!(sides(&[spot(300, 50)]), [Side::Right]);
+        assert_eq!(sides(&[spot(950, 50)]), [Side::Left]);
+        // The second point stands where the first one's label would; the last six are at one place.
+        let crowd = [[spot(300, 50), spot(360, 50), spot(330, 52)].as_slice(), &[spot(700, 3); 6]].concat();
+        let chosen = places(&crowd, (1000, 400));
+        assert_eq!(chosen[0], Place { side: Side::Left, lines: 0 });
+        let boxes: Vec<_> = chosen.iter().zip(&crowd).map(|(place, spot)| place.covers(*spot)).collect();
         for (index, own) in boxes.iter().enumerate() {
             assert!(boxes[..index].iter().all(|other| !overlap(*own, *other)), "{chosen:?} {boxes:?}");
+            assert!(own[1] >= 0, "{chosen:?} {boxes:?}");
         }
-        assert_eq!(chosen[0], Side::Left);
     }
 }
