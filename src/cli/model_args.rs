@@ -1,6 +1,6 @@
 //! The model and adapter of a command.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum};
 use fedward_actors::protocol::Adapter;
@@ -82,6 +82,7 @@ impl PlaceArgs {
                 DeviceArg::Cpu => DeviceName::Cpu,
                 DeviceArg::Cuda => DeviceName::Cuda,
             },
+            devices: NonZeroUsize::MIN,
             precision: match self.dtype {
                 Dtype::Auto => PrecisionName::Auto,
                 Dtype::F32 => PrecisionName::F32,

@@ -72,7 +72,7 @@ impl SingleRun<'_> {
 
         let metrics = Arc::new(self.job.telemetry.observer(&self.run_info(&prepared)));
         metrics.evaluated(RoundId::START, &start_eval);
-        let slots = self.scenario.federation.slots.unwrap_or(prepared.model.threads);
+        let slots = self.scenario.federation.slots.unwrap_or(prepared.model.threads * prepared.replicas.count());
         let observer = Observers(vec![Arc::clone(&metrics) as _, Arc::clone(&self.job.console) as _]);
         let ports = ports(self.scenario, &prepared, &workshop, &directory, Arc::new(observer)).into_diagnostic()?;
         let config = federation_config(self.scenario, slots);

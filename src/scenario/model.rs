@@ -1,6 +1,6 @@
 //! `[model]`: the base model.
 
-use std::path::Path;
+use std::{num::NonZeroUsize, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,11 +13,18 @@ pub struct ModelSection {
     pub base: String,
     /// Where it is computed.
     pub device: DeviceName,
+    /// CUDA devices that clients train on, each with a base model of its own. The first one does everything else, too.
+    #[serde(skip_serializing_if = "is_one")]
+    pub devices: NonZeroUsize,
     /// In which numbers it is computed.
     pub precision: PrecisionName,
     /// How the linear layers' weights are stored, if in fewer bits than they are computed in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantize: Option<Quantization>,
+}
+
+fn is_one(devices: &NonZeroUsize) -> bool {
+    devices.get() == 1
 }
 
 impl ModelSection {
@@ -42,7 +49,7 @@ pub enum DeviceName {
     Auto,
     /// The CPU.
     Cpu,
-    /// The first CUDA device.
+    /// CUDA devices: the first, or the first [`ModelSection::devices`].
     Cuda,
 }
 
@@ -64,6 +71,7 @@ pub enum PrecisionName {
 pub(super) struct RawModel {
     pub base: String,
     pub device: DeviceName,
+    pub devices: NonZeroUsize,
     pub precision: PrecisionName,
     pub quantize: Option<Quantization>,
 }
@@ -73,6 +81,7 @@ impl Default for RawModel {
         Self {
             base: "smollm2-135m-instruct".into(),
             device: DeviceName::Auto,
+            devices: NonZeroUsize::MIN,
             precision: PrecisionName::Auto,
             quantize: None,
         }
@@ -84,6 +93,7 @@ impl RawModel {
         ModelSection {
             base: resolve_base(&self.base, folder),
             device: self.device,
+            devices: self.devices,
             precision: self.precision,
             quantize: self.quantize,
         }

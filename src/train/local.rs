@@ -16,13 +16,13 @@ use sha2::{Digest, Sha256};
 use super::{SftRows, SftSettings, TrainStreams, train_sft};
 use crate::{
     lora::LoraConfig,
-    model::{ChatModel, ModelError, TokenizedRow},
+    model::{ModelError, Replicas, TokenizedRow},
 };
 
 /// Fine-tunes the global adapter on a client's rows.
 pub struct SftTrainer {
-    /// The base model.
-    pub model: Arc<ChatModel>,
+    /// The base model, on each device that clients train on.
+    pub models: Arc<Replicas>,
     /// The adapter's size and place.
     pub lora: LoraConfig,
     /// The optimizer's settings.
@@ -50,8 +50,16 @@ impl LocalTrainer for SftTrainer {
             ..self.settings.clone()
         };
         let rows = SftRows::weighted(&tokenized, &weights)?;
-        let outcome =
-            train_sft(&self.model.base, &self.lora, &task.global, rows, &settings, streams, cancel, &mut |_| {})?;
+        let outcome = train_sft(
+            &self.models.borrow().base,
+            &self.lora,
+            &task.global,
+            rows,
+            &settings,
+            streams,
+            cancel,
+            &mut |_| {},
+        )?;
         Ok(LocalTraining {
             n_examples,
             mean_loss: outcome.mean_loss(),
@@ -71,7 +79,7 @@ impl SftTrainer {
     fn usable(&self, rows: &TrainRows) -> Result<(Vec<TokenizedRow>, Vec<f64>), ModelError> {
         let (mut tokenized, mut weights) = (Vec::new(), Vec::new());
         for (row, weight) in rows.iter() {
-            if let Some(row) = self.model.tokenizer.row_ids(row, self.max_length)? {
+            if let Some(row) = self.models.first().tokenizer.row_ids(row, self.max_length)? {
                 tokenized.push(row);
                 weights.push(weight);
             }
@@ -127,8 +135,9 @@ pub struct RememberingTrainer {
 impl RememberingTrainer {
     /// `inner`, asked only for what is not among the `shared` trainings.
     pub fn new(inner: SftTrainer, shared: Arc<SharedTrainings>) -> Self {
-        let SftTrainer { model, lora, settings, max_length, seed } = &inner;
-        let depends_on = serde_json::to_vec(&(model.identity(), lora, settings, max_length, seed)).unwrap_or_default();
+        let SftTrainer { models, lora, settings, max_length, seed } = &inner;
+        let depends_on =
+            serde_json::to_vec(&(models.first().identity(), lora, settings, max_length, seed)).unwrap_or_default();
         Self { identity: Sha256::digest(depends_on).into(), inner: Box::new(inner), shared }
     }
 

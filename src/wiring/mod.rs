@@ -26,7 +26,7 @@ pub use workshop::Workshop;
 use crate::{
     data::{DataError, refusals::REFUSALS},
     eval::{BenchRecipe, BenchmarkSuite, RecipeError},
-    model::{ChatModel, Decoding, ModelError},
+    model::{ChatModel, Decoding, ModelError, Replicas},
     progress::Progress,
     safety::screen::NormBound,
     scenario::{FederationSection, GuardSection, PolicyName, Scenario, ScreenSection},
@@ -58,6 +58,8 @@ pub enum SetupError {
 pub struct Prepared {
     /// The base model.
     pub model: Arc<ChatModel>,
+    /// The same on all devices that clients train on.
+    pub replicas: Arc<Replicas>,
     /// The adapter that round 1 starts from.
     pub start: Adapter,
     /// What is measured.
@@ -103,7 +105,7 @@ pub fn ports(
 ) -> Result<Ports, SetupError> {
     let FederationSection { strategy: algorithm, clients, .. } = scenario.federation;
     let trainer = SftTrainer {
-        model: Arc::clone(&prepared.model),
+        models: Arc::clone(&prepared.replicas),
         lora: scenario.lora.clone(),
         settings: scenario.training.sft.clone(),
         max_length: scenario.training.max_length,

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::{DataPlan, FittedGuard, Prepared, SetupError, benchmark_suite, guard, start};
 use crate::{
     data::catalogue,
-    model::{ChatModel, NumberFormat, Precision, device},
+    model::{ChatModel, NumberFormat, Precision, Replicas, device},
     progress::Progress,
     scenario::{DeviceName, GuardSection, ModelSection, PrecisionName, Scenario},
     train::SharedTrainings,
@@ -25,7 +25,8 @@ const REMEMBERED_BYTES: u64 = 256 << 20;
 
 /// Makes what runs need, each thing once.
 pub struct Workshop {
-    models: HashMap<String, Arc<ChatModel>>,
+    /// By what they are of, and the place of their device among those that clients train on.
+    models: HashMap<(String, usize), Arc<ChatModel>>,
     guards: HashMap<String, Arc<FittedGuard>>,
     /// Versions of guards that people have been told of.
     described: HashSet<String>,
@@ -66,7 +67,8 @@ impl Workshop {
         cancel: &CancelFlag,
     ) -> Result<Prepared, SetupError> {
         let told = progress.as_ref();
-        let model = self.model(&scenario.model, told)?;
+        let replicas = Arc::new(self.replicas(&scenario.model, told)?);
+        let model = Arc::clone(replicas.first());
         let data = Arc::new(DataPlan::of(scenario)?);
         let start = start::adapter(scenario, &model, &data, &self.cache, told, cancel)?;
         let mut fitted = |section: Option<&GuardSection>| {
@@ -76,22 +78,39 @@ impl Workshop {
         let guard = fitted(scenario.guard.as_ref())?;
         let judge = fitted(judge)?.map(|judge| Arc::clone(&judge.model) as _);
         let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judge, progress, cancel)?);
-        Ok(Prepared { model, start, benchmarks, guard, data, progress: Arc::clone(progress) })
+        Ok(Prepared { model, replicas, start, benchmarks, guard, data, progress: Arc::clone(progress) })
     }
 
-    /// The model of a scenario, loaded once.
+    /// The model of a scenario, loaded once, on the first of its devices.
     ///
     /// # Errors
     ///
     /// [`SetupError`] if it cannot be found or loaded.
     pub fn model(&mut self, section: &ModelSection, progress: &dyn Progress) -> Result<Arc<ChatModel>, SetupError> {
-        let key = serde_json::to_string(section).unwrap_or_default();
+        self.model_on(section, 0, progress)
+    }
+
+    /// The model of a scenario on all of its devices.
+    fn replicas(&mut self, section: &ModelSection, progress: &dyn Progress) -> Result<Replicas, SetupError> {
+        let mut models = (0..section.devices.get()).map(|place| self.model_on(section, place, progress));
+        let first = models.next().unwrap_or_else(|| unreachable!("there is at least one device"))?;
+        Ok(Replicas::new(first, models.collect::<Result<Vec<_>, _>>()?))
+    }
+
+    fn model_on(
+        &mut self,
+        section: &ModelSection,
+        place: usize,
+        progress: &dyn Progress,
+    ) -> Result<Arc<ChatModel>, SetupError> {
+        let key = (serde_json::to_string(section).unwrap_or_default(), place);
         if let Some(model) = self.models.get(&key) {
             return Ok(Arc::clone(model));
         }
-        progress.stage(&format!("loading {}", section.base));
+        let device = device_of(section, place)?;
+        let and_where = if section.devices.get() > 1 { format!(" on {device:?}") } else { String::new() };
+        progress.stage(&format!("loading {}{and_where}", section.base));
         let path = catalogue::model(&section.base)?;
-        let device = device_of(section.device)?;
         let precision = precision_of(section.precision, device);
         let format = NumberFormat { precision, quantization: section.quantize };
         let threads = device::compute_threads(device);
@@ -136,20 +155,26 @@ impl Workshop {
     }
 }
 
-/// The device that a name means on this machine.
+/// The device in `place` of those that a section means on this machine.
 ///
 /// # Errors
 ///
-/// [`SetupError::Other`] if CUDA is asked for and there is none.
-fn device_of(name: DeviceName) -> Result<tch::Device, SetupError> {
-    let cuda = tch::Cuda::is_available();
-    match name {
-        DeviceName::Cuda if !cuda => Err(SetupError::Other(
+/// [`SetupError::Other`] if this machine does not have the devices that are asked for.
+fn device_of(section: &ModelSection, place: usize) -> Result<tch::Device, SetupError> {
+    let (found, wanted) = (tch::Cuda::device_count().max(0) as usize, section.devices.get());
+    match section.device {
+        DeviceName::Cuda if found == 0 => Err(SetupError::Other(
             "model.device: found \"cuda\", but libtorch finds no CUDA device here; allowed: \"cpu\", \"auto\"".into(),
         )),
-        DeviceName::Cuda => Ok(tch::Device::Cuda(0)),
-        DeviceName::Auto if cuda => Ok(tch::Device::Cuda(0)),
-        DeviceName::Auto | DeviceName::Cpu => Ok(tch::Device::Cpu),
+        DeviceName::Cuda | DeviceName::Auto if found > 0 && wanted > found => Err(SetupError::Other(format!(
+            "model.devices: found {wanted}, but libtorch finds {found} CUDA devices here; allowed: 1 to {found}"
+        ))),
+        DeviceName::Cuda | DeviceName::Auto if found > 0 => Ok(tch::Device::Cuda(place)),
+        _ if wanted > 1 => Err(SetupError::Other(format!(
+            "model.devices: found {wanted}, but it is computed on the CPU, which is one device; allowed: 1 (clients share \
+             its cores)"
+        ))),
+        _ => Ok(tch::Device::Cpu),
     }
 }
 

@@ -123,7 +123,7 @@ fn examples_are_the_rows_with_a_response_to_learn_from() {
     let lora = LoraConfig { rank: 2, alpha: 4.0, dropout: 0.0, targets, use_rslora: false };
     let global = fedward::lora::initial_adapter(&lora, model.base.config(), 1);
     let settings = SftSettings::new(1, 2, 1e-3);
-    let trainer = SftTrainer { model, lora, settings, max_length: 64, seed: 1 };
+    let trainer = SftTrainer { models: Arc::new(model.into()), lora, settings, max_length: 64, seed: 1 };
     let correction = LocalCorrection::default();
     let task = TrainTask { client: ClientId(0), round: RoundId(1), global, correction };
     let queries = ["Name a fruit.".to_owned(), "Count: ".to_owned() + &"one ".repeat(80), "Name a tree.".to_owned()];
