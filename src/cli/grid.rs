@@ -20,7 +20,6 @@ use super::{
     single_run::{SingleRun, StartEvaluations},
 };
 use crate::{
-    model::device,
     report::{
         Console,
         grid::{CellResult, charts, csv, markdown},
@@ -46,7 +45,7 @@ pub(super) struct GridArgs {
     /// Serve Prometheus metrics here while it runs; "off" serves none [default: 127.0.0.1:9464 if it is free]
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
-    /// Cells worked on at a time, each by a process of its own with its share of the threads and a base model of its own.
+    /// Cells worked on at a time, each by a process of its own with its share of the cores and a base model of its own.
     /// The first one is told here and in the metrics, the others tell in <out>/helper-<n>.log
     #[arg(long, short, value_name = "N", default_value = "1")]
     jobs: NonZeroUsize,
@@ -57,47 +56,46 @@ pub(super) struct GridArgs {
 
 /// Runs what is not finished; Ctrl-C ends it, and the same command goes on from there.
 pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
-    let scenarios = scenario::load_grid(&args.file, &args.sets).into_diagnostic()?.cells;
-    let out = args
-        .out
-        .clone()
-        .unwrap_or_else(|| Path::new("runs").join(args.file.file_stem().unwrap_or_else(|| "grid".as_ref())));
-    let console = Arc::new(Console::new());
-    let (telemetry, metrics) = install_telemetry(args.metrics.as_deref(), &console)?;
-    let cancel = CancelFlag::new();
+    let job = job(args)?;
+    let (console, cancel) = (Arc::clone(&job.console), job.cancel.clone());
+    let how_to_go_on = "the same command";
     if args.is_helper {
         helpers::end_with_parent(cancel.clone());
+        let help = async move { run(&job, &mut Helpers::none()).await };
+        return until_interrupted(&console, &cancel, how_to_go_on, help);
     }
-    let jobs = args.jobs.get().min(scenarios.len());
-    let file = ScenarioFile { path: args.file.clone(), scenarios };
-    let job = Job {
-        file,
-        out,
-        resume: true,
-        overwrite: false,
-        console: Arc::clone(&console),
-        telemetry,
-        metrics,
-        cancel: cancel.clone(),
-    };
+    let mut unfinished = 0;
     for (scenario, out) in cells(&job) {
         job.refuse_what_is_taken(scenario, &out)?;
+        unfinished += usize::from(SingleRun { job: &job, scenario, out: &out }.completed()?.is_none());
     }
-    let mut helpers = None;
-    if jobs > 1 {
-        let threads = device::share_threads(jobs);
-        std::fs::create_dir_all(&job.out).into_diagnostic().wrap_err_with(|| job.out.display().to_string())?;
-        helpers = Some(Helpers::start(args, &job.out, jobs - 1, threads)?);
-    }
-    let is_helper = args.is_helper;
-    until_interrupted(&console, &cancel, "the same command", async move {
+    let mut helpers = Helpers::start(args, &job.out, args.jobs.get().min(unfinished).saturating_sub(1))?;
+    until_interrupted(&console, &cancel, how_to_go_on, async move {
         job.announce();
-        let ending = run(&job, helpers).await?;
-        if ending == Ending::Done && !is_helper {
+        let ending = run(&job, &mut helpers).await?;
+        if ending == Ending::Done {
+            helpers.finish(&job.console).await;
             let result = |(scenario, out): (_, PathBuf)| result(&job, scenario, &out);
             write_report(&job, &cells(&job).map(result).collect::<miette::Result<Vec<_>>>()?)?;
         }
         Ok(ending)
+    })
+}
+
+fn job(args: &GridArgs) -> miette::Result<Job> {
+    let scenarios = scenario::load_grid(&args.file, &args.sets).into_diagnostic()?.cells;
+    let name = || args.file.file_stem().unwrap_or_else(|| "grid".as_ref());
+    let console = Arc::new(Console::new());
+    let (telemetry, metrics) = install_telemetry(args.metrics.as_deref(), &console)?;
+    Ok(Job {
+        file: ScenarioFile { path: args.file.clone(), scenarios },
+        out: args.out.clone().unwrap_or_else(|| Path::new("runs").join(name())),
+        resume: true,
+        overwrite: false,
+        console,
+        telemetry,
+        metrics,
+        cancel: CancelFlag::new(),
     })
 }
 
@@ -107,7 +105,7 @@ fn cells(job: &Job) -> impl Iterator<Item = (&Scenario, PathBuf)> {
 }
 
 /// Works until all cells are finished: takes those that no other grid on the same folder is at, and waits for the others.
-async fn run(job: &Job, mut helpers: Option<Helpers>) -> miette::Result<Ending> {
+async fn run(job: &Job, helpers: &mut Helpers) -> miette::Result<Ending> {
     let (mut workshop, mut start_evaluations) = (Workshop::new(), StartEvaluations::new());
     let mut left: Vec<_> = cells(job).enumerate().collect();
     let total = left.len();
@@ -118,6 +116,7 @@ async fn run(job: &Job, mut helpers: Option<Helpers>) -> miette::Result<Ending> 
             if job.cancel.is_cancelled() {
                 return Ok(Ending::Interrupted);
             }
+            helpers.tell_failures(&job.console);
             let name = format!("cell {} of {total}, {}", index + 1, folder(scenario).display());
             let single = SingleRun { job, scenario, out: &out };
             let Some(_lock) = FolderLock::take_if_free(&out).into_diagnostic()? else {
@@ -137,13 +136,14 @@ async fn run(job: &Job, mut helpers: Option<Helpers>) -> miette::Result<Ending> 
             }
             is_waiting = false;
         }
-        if let Some(helpers) = &mut helpers {
-            helpers.tell_failures(&job.console);
-        }
         left = held;
         if !left.is_empty() {
             if !is_waiting {
-                job.console.line(&format!("waiting for other grids on {}: {} cells", job.out.display(), left.len()));
+                job.console.line(&format!(
+                    "waiting for other processes on {}: {} cells",
+                    job.out.display(),
+                    left.len()
+                ));
                 is_waiting = true;
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;

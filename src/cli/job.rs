@@ -91,8 +91,8 @@ pub(super) fn until_interrupted(
         let mut work = tokio::spawn(work);
         tokio::select! {
             ended = &mut work => ended.into_diagnostic()?,
-            signal = tokio::signal::ctrl_c() => {
-                signal.into_diagnostic()?;
+            asked = asked_to_end(cancel) => {
+                asked?;
                 cancel.cancel();
                 // The job writes its summary once the federation has let go; work deep inside libtorch is left behind.
                 match tokio::time::timeout(GRACE, work).await {
@@ -109,6 +109,14 @@ pub(super) fn until_interrupted(
         std::process::exit(i32::from(super::INTERRUPTED));
     }
     ending
+}
+
+/// Waits for Ctrl-C, or until somebody else raises the flag.
+async fn asked_to_end(cancel: &CancelFlag) -> miette::Result<()> {
+    tokio::select! {
+        signal = tokio::signal::ctrl_c() => signal.into_diagnostic(),
+        () = cancel.cancelled() => Ok(()),
+    }
 }
 
 /// Metrics, and where they are served.

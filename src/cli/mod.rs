@@ -28,7 +28,8 @@ use crate::model::device;
 #[derive(Debug, Parser)]
 #[command(name = "fedward", version, propagate_version = true)]
 struct Cli {
-    /// Threads that compute on the CPU, at most; results do not depend on it [default: one a core]
+    /// Threads that compute on the CPU, unless a scenario says federation.slots; results do not depend on it [default:
+    /// one a core]
     #[arg(long, global = true, value_name = "N", env = "FEDWARD_THREADS")]
     threads: Option<NonZeroUsize>,
     #[command(subcommand)]

@@ -25,7 +25,7 @@ pub fn compute_threads(device: Device) -> usize {
     }
 }
 
-/// Computes on at most `most` threads from now on. Results do not depend on it.
+/// Lets models that are opened from now on compute on at most `most` threads. Results do not depend on it.
 pub fn limit_threads(most: NonZeroUsize) {
     MOST_THREADS.store(most.get(), Ordering::Relaxed);
 }

@@ -4,6 +4,7 @@ use std::{num::NonZeroUsize, path::Path};
 
 use serde::{Deserialize, Serialize};
 
+use super::rules::Rules;
 use crate::{data::catalogue, model::Quantization};
 
 /// The base model.
@@ -71,7 +72,7 @@ pub enum PrecisionName {
 pub(super) struct RawModel {
     pub base: String,
     pub device: DeviceName,
-    pub devices: NonZeroUsize,
+    pub devices: usize,
     pub precision: PrecisionName,
     pub quantize: Option<Quantization>,
 }
@@ -81,7 +82,7 @@ impl Default for RawModel {
         Self {
             base: "smollm2-135m-instruct".into(),
             device: DeviceName::Auto,
-            devices: NonZeroUsize::MIN,
+            devices: 1,
             precision: PrecisionName::Auto,
             quantize: None,
         }
@@ -89,11 +90,18 @@ impl Default for RawModel {
 }
 
 impl RawModel {
+    pub(super) fn check(&self, rules: &mut Rules) {
+        rules.at_least_one("model.devices", self.devices);
+        rules.check(self.device != DeviceName::Cpu || self.devices <= 1, "model.devices", || {
+            format!("found {}; allowed with model.device = \"cpu\": 1", self.devices)
+        });
+    }
+
     pub(super) fn resolve(&self, folder: &Path) -> ModelSection {
         ModelSection {
             base: resolve_base(&self.base, folder),
             device: self.device,
-            devices: self.devices,
+            devices: NonZeroUsize::new(self.devices).unwrap_or(NonZeroUsize::MIN),
             precision: self.precision,
             quantize: self.quantize,
         }

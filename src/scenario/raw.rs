@@ -76,6 +76,7 @@ impl RawScenario {
 
     fn check(&self, rules: &mut Rules) {
         let rounds = self.federation.rounds;
+        self.model.check(rules);
         self.lora.check(rules);
         self.start.check(rules);
         self.federation.check(rules);

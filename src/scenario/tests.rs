@@ -46,6 +46,14 @@ fn every_broken_rule_is_named_with_line_found_and_allowed() {
 }
 
 #[test]
+fn devices_are_counted_where_there_can_be_several() {
+    let found = |sets: &[&str]| complaints(HEAD, sets).join("\n");
+    assert!(found(&["model.devices=0"]).contains("model.devices: found 0; allowed: 1 or more"));
+    let found = found(&["model.devices=2", "model.device=cpu"]);
+    assert!(found.contains("model.devices: found 2; allowed with model.device = \"cpu\": 1"), "{found}");
+}
+
+#[test]
 fn what_is_measured_between_rounds_is_among_what_is_measured() {
     let found = complaints(&format!("{HEAD}[evaluation]\ninterim_benches = [\"hhh\"]\n"), &[]);
     let expected = "test.toml:4: evaluation.interim_benches: found \"hhh\"; allowed: those of evaluation.benches: advbench, utility";

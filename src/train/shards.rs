@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::trainer::{AdapterTrainer, TrainerSettings};
 use crate::{
     lora::LoraConfig,
-    model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, shared_prefix, within_memory},
+    model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, device, shared_prefix, within_memory},
 };
 
 /// Parts of a batch where one training has the machine to itself: the server's, and those of the command line.
@@ -26,6 +26,8 @@ pub(super) struct Shards<'a> {
     /// Keeps the adapter and its optimizer.
     pub(super) first: AdapterTrainer<'a>,
     others: Vec<AdapterTrainer<'a>>,
+    /// Parts are computed one after another: this process has one thread.
+    in_turn: bool,
 }
 
 impl<'a> Shards<'a> {
@@ -43,7 +45,8 @@ impl<'a> Shards<'a> {
             dropout.set_stream(index as u64);
             AdapterTrainer::new(model, lora, start, settings, dropout, cancel)
         };
-        Ok(Self { first: trainer(0)?, others: (1..count).map(trainer).collect::<Result<_>>()? })
+        let in_turn = device::compute_threads(model.device()) == 1;
+        Ok(Self { first: trainer(0)?, others: (1..count).map(trainer).collect::<Result<_>>()?, in_turn })
     }
 
     /// Accumulates the gradient of the mean loss over all response tokens of a batch, each times the weight of its row, and
@@ -75,20 +78,22 @@ impl<'a> Shards<'a> {
         let own = parts.next().unwrap_or_default();
         let work = |trainer: &mut AdapterTrainer<'_>, part: &[T]| within_memory(|| work(trainer, part));
         let work = &work;
-        let results = std::thread::scope(|scope| {
-            let running: Vec<_> = self
-                .others
-                .iter_mut()
-                .zip(parts)
-                .map(|(trainer, part)| scope.spawn(move || work(trainer, part)))
-                .collect();
-            let mut results = vec![work(&mut self.first, own)];
-            // A panic in a part is a bug, and goes on as one.
-            results.extend(
-                running.into_iter().map(|part| part.join().unwrap_or_else(|bug| std::panic::resume_unwind(bug))),
-            );
-            results
-        });
+        let others = self.others.iter_mut().zip(parts);
+        let mut results;
+        if self.in_turn {
+            results = vec![work(&mut self.first, own)];
+            results.extend(others.map(|(trainer, part)| work(trainer, part)));
+        } else {
+            results = std::thread::scope(|scope| {
+                let running: Vec<_> = others.map(|(trainer, part)| scope.spawn(move || work(trainer, part))).collect();
+                let mut results = vec![work(&mut self.first, own)];
+                // A panic in a part is a bug, and goes on as one.
+                results.extend(
+                    running.into_iter().map(|part| part.join().unwrap_or_else(|bug| std::panic::resume_unwind(bug))),
+                );
+                results
+            });
+        }
         for other in &mut self.others {
             let grads = other.grads_mut();
             let _ = self.first.grads_mut().f_add_(grads)?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -92,9 +93,9 @@ impl Workshop {
 
     /// The model of a scenario on all of its devices.
     fn replicas(&mut self, section: &ModelSection, progress: &dyn Progress) -> Result<Replicas, SetupError> {
-        let mut models = (0..section.devices.get()).map(|place| self.model_on(section, place, progress));
-        let first = models.next().unwrap_or_else(|| unreachable!("there is at least one device"))?;
-        Ok(Replicas::new(first, models.collect::<Result<Vec<_>, _>>()?))
+        let first = self.model_on(section, 0, progress)?;
+        let others = (1..section.devices.get()).map(|place| self.model_on(section, place, progress));
+        Ok(Replicas::new(first, others.collect::<Result<Vec<_>, _>>()?))
     }
 
     fn model_on(
@@ -103,11 +104,12 @@ impl Workshop {
         place: usize,
         progress: &dyn Progress,
     ) -> Result<Arc<ChatModel>, SetupError> {
-        let key = (serde_json::to_string(section).unwrap_or_default(), place);
+        let wherever = ModelSection { devices: NonZeroUsize::MIN, ..section.clone() };
+        let key = (serde_json::to_string(&wherever).unwrap_or_default(), place);
         if let Some(model) = self.models.get(&key) {
             return Ok(Arc::clone(model));
         }
-        let device = device_of(section, place)?;
+        let device = device_of(section, place, tch::Cuda::device_count().max(0) as usize)?;
         let and_where = if section.devices.get() > 1 { format!(" on {device:?}") } else { String::new() };
         progress.stage(&format!("loading {}{and_where}", section.base));
         let path = catalogue::model(&section.base)?;
@@ -155,13 +157,13 @@ impl Workshop {
     }
 }
 
-/// The device in `place` of those that a section means on this machine.
+/// The device in `place` of those that a section means on a machine with `found` CUDA devices.
 ///
 /// # Errors
 ///
-/// [`SetupError::Other`] if this machine does not have the devices that are asked for.
-fn device_of(section: &ModelSection, place: usize) -> Result<tch::Device, SetupError> {
-    let (found, wanted) = (tch::Cuda::device_count().max(0) as usize, section.devices.get());
+/// [`SetupError::Other`] if the machine does not have the devices that are asked for.
+fn device_of(section: &ModelSection, place: usize, found: usize) -> Result<tch::Device, SetupError> {
+    let wanted = section.devices.get();
     match section.device {
         DeviceName::Cuda if found == 0 => Err(SetupError::Other(
             "model.device: found \"cuda\", but libtorch finds no CUDA device here; allowed: \"cpu\", \"auto\"".into(),
@@ -208,4 +210,30 @@ pub(super) fn rows_key<'a>(rows: impl IntoIterator<Item = &'a fedward_actors::pr
         }]);
     }
     hex(&hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_those_that_the_machine_has() {
+        let section = |device, devices| ModelSection {
+            base: "a".into(),
+            device,
+            devices: NonZeroUsize::new(devices).unwrap(),
+            precision: PrecisionName::Auto,
+            quantize: None,
+        };
+        let device = |name, devices, place, found| device_of(&section(name, devices), place, found);
+        for name in [DeviceName::Auto, DeviceName::Cuda] {
+            assert_eq!(device(name, 1, 0, 2).unwrap(), tch::Device::Cuda(0));
+            assert_eq!(device(name, 2, 1, 2).unwrap(), tch::Device::Cuda(1));
+            assert!(device(name, 3, 0, 2).unwrap_err().to_string().contains("found 3, but libtorch finds 2"));
+        }
+        assert_eq!(device(DeviceName::Auto, 1, 0, 0).unwrap(), tch::Device::Cpu);
+        assert_eq!(device(DeviceName::Cpu, 1, 0, 2).unwrap(), tch::Device::Cpu);
+        assert!(device(DeviceName::Cuda, 1, 0, 0).unwrap_err().to_string().contains("no CUDA device"));
+        assert!(device(DeviceName::Auto, 2, 0, 0).unwrap_err().to_string().contains("allowed: 1"));
+    }
 }

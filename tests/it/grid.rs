@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::Path,
-    process::Stdio,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -71,20 +71,26 @@ fn a_grid_goes_on_where_it_was_interrupted() {
     assert!(String::from_utf8_lossy(&other.stderr).contains("begun with another scenario"));
 }
 
-/// Two processes share the cells; when the one that was started goes, the other does not stay.
+/// Two processes share the cells and the cores; when one goes, the other does its cells, and when the first one goes, the
+/// other does not stay.
 #[test]
 fn the_processes_of_a_grid_begin_and_end_together() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("grid.toml");
     let never = TINY.replace("schedule = \"last_round\"", "schedule = \"never\"");
-    let scenario = |rounds: &str| {
-        never.replace("rounds = 2", rounds)
-            + "[grid]\nstrategies = [\"fedavg\", \"scaffold\"]\nseeds = [1]\n[[variant]]\nname = \"filter\"\n"
-    };
-    fs::write(&path, scenario("rounds = 1")).unwrap();
+    let axes = "[grid]\nstrategies = [\"fedavg\", \"scaffold\"]\nseeds = [1]\n[[variant]]\nname = \"filter\"\n";
+    let write = |rounds: &str| fs::write(&path, never.replace("rounds = 2", rounds) + axes).unwrap();
+    write("rounds = 3");
     let command = |out: &Path, jobs: &str| {
         let mut command = fedward();
-        command.arg("grid").arg(&path).arg("--out").arg(out).args(["--metrics", "off", "--jobs", jobs]);
+        command.arg("grid").arg(&path).arg("--out").arg(out).args([
+            "--metrics",
+            "off",
+            "--threads",
+            "3",
+            "--jobs",
+            jobs,
+        ]);
         command
     };
     let (alone, shared) = (folder.path().join("alone"), folder.path().join("shared"));
@@ -97,20 +103,55 @@ fn the_processes_of_a_grid_begin_and_end_together() {
     let run = |told: &str| told.lines().filter(|line| line.starts_with("cell ") && !line.contains(": ")).count();
     let first = String::from_utf8_lossy(&output.stderr);
     assert_eq!((run(&first), run(&log(&shared))), (1, 1), "{first}\n{}", log(&shared));
+    assert!(!log(&shared).contains("interrupted"), "{}", log(&shared));
+    let cores = std::thread::available_parallelism().unwrap().get().min(3);
+    for (out, threads) in [(&alone, cores), (&shared, (cores / 2).max(1))] {
+        let manifest = fs::read(out.join("fedavg/filter/seed-1/manifest.json")).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        assert_eq!(manifest["threads"], threads);
+    }
 
-    fs::write(&path, scenario("rounds = 1000")).unwrap();
+    // The other one is killed: its cell is done all the same.
+    let left = folder.path().join("left");
+    let first = command(&left, "2").stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the second process is at a cell", || run(&log(&left)) == 1);
+    let helper = children(first.id()).into_iter().next().unwrap();
+    assert!(Command::new("kill").args(["-KILL", &helper]).status().unwrap().success());
+    let output = first.wait_with_output().unwrap();
+    assert_success(&output);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(run(&told) == 2 && told.contains("going on without it"), "{told}");
+    assert_eq!(csv(&alone), csv(&left));
+
+    // The first one is killed.
+    write("rounds = 1000");
     let broken = folder.path().join("broken");
-    let mut first = command(&broken, "2").stderr(Stdio::null()).spawn().unwrap();
+    let mut first = KilledOnDrop(command(&broken, "2").stderr(Stdio::null()).spawn().unwrap());
     wait_until("the second process is at a cell", || run(&log(&broken)) == 1);
-    first.kill().unwrap();
-    first.wait().unwrap();
+    first.0.kill().unwrap();
     wait_until("the second process ends", || log(&broken).contains("interrupted"));
+}
+
+struct KilledOnDrop(Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Processes that a process has started.
+fn children(of: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{of}/task")).unwrap();
+    let children = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap();
+    tasks.flat_map(|task| children(task.unwrap()).split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(120);
     while !is_so() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(20));
     }
 }

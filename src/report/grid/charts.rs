@@ -15,7 +15,7 @@ pub fn charts(cells: &[CellResult]) -> Result<Vec<(String, Svg)>, PlotError> {
     // A plot a strategy: the lines of all of them would hide each other.
     let mut charts = Vec::new();
     for of_strategy in configurations.chunk_by(|one, next| one.strategy == next.strategy) {
-        let strategy = of_strategy.first().map_or("", |of| of.strategy);
+        let [Configuration { strategy, .. }, ..] = of_strategy else { continue };
         charts.push((format!("safety-by-round-{strategy}.svg"), safety_by_round(strategy, of_strategy).render()?));
     }
     charts.extend([

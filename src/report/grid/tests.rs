@@ -67,10 +67,20 @@ fn ours_stand_beside_the_papers_and_nothing_stands_for_what_was_not_measured() {
 #[test]
 fn plots_name_their_configurations() {
     let cells = [cell("fedavg", "none", 1, 0.2), cell("fedavg", "none", 2, 0.4), cell("fedavg", "filter", 1, 0.7)];
-    let charts = charts(&cells).unwrap();
-    assert_eq!(charts.len(), 4);
-    for (name, svg) in charts {
-        assert!(svg.standalone().contains("fedavg filter"), "{name}");
+    let others = [cell("scaffold", "none", 1, 0.3), cell("scaffold", "filter", 1, 0.6)];
+    let charts = charts(&[&cells[..], &others].concat()).unwrap();
+    let found: Vec<_> = charts.iter().map(|(name, _)| name.as_str()).collect();
+    let of_strategies = ["safety-by-round-fedavg.svg", "safety-by-round-scaffold.svg"];
+    let of_all = ["safety-against-utility.svg", "safety-against-cost.svg", "cost-of-cai.svg"];
+    assert_eq!(found, [&of_strategies[..], &of_all].concat());
+    for ((name, svg), strategy) in charts.iter().zip(["fedavg", "scaffold"]) {
+        let svg = svg.standalone();
+        assert!(svg.contains(&format!("by round: {strategy}")), "{name}");
+        assert!(svg.contains("filter") && !svg.contains(&format!("{strategy} filter")), "{name}");
+    }
+    for (name, svg) in &charts[2..] {
+        let svg = svg.standalone();
+        assert!(svg.contains("fedavg filter") && svg.contains("scaffold none"), "{name}");
     }
 }
 

@@ -85,6 +85,11 @@ impl ScatterChart {
             let (x, y) = spots[series].at;
             plane.area.draw(&style::marker(series, REACH, (x, y)))?;
             let ((dx, dy), horizontal) = places[series].hangs();
+            if places[series].lines != 0 {
+                // Further off a label could be taken for another point's.
+                let leader = style::colour(series).mix(0.6).stroke_width(SCALE as u32);
+                plane.area.draw(&PathElement::new([(x, y), (x + dx, y + dy)], leader))?;
+            }
             plane.write(&point.label, (x + dx, y + dy), horizontal)?;
         }
         Ok(())
@@ -184,17 +189,19 @@ mod tests {
     #[test]
     fn labels_keep_clear_of_each_other_of_points_and_of_the_edge() {
         let spot = |x, y| Spot { at: (x, y), label_width: 100 };
-        let sides = |spots: &[Spot]| places(spots, (1000, 400)).iter().map(|place| place.side).collect::<Vec<_>>();
-        assert_eq!(sides(&[spot(300, 50)]), [Side::Right]);
-        assert_eq!(sides(&[spot(950, 50)]), [Side::Left]);
+        let beside = |side| Place { side, lines: 0 };
+        assert_eq!(places(&[spot(300, 50)], (1000, 400)), [beside(Side::Right)]);
+        assert_eq!(places(&[spot(950, 50)], (1000, 400)), [beside(Side::Left)]);
         // The second point stands where the first one's label would; the last six are at one place.
-        let crowd = [[spot(300, 50), spot(360, 50), spot(330, 52)].as_slice(), &[spot(700, 3); 6]].concat();
+        let crowd =
+            [[spot(300, 50), spot(360, 50), spot(330, 52)].as_slice(), &[spot(700, 3); 6], &[spot(500, 398); 3]]
+                .concat();
         let chosen = places(&crowd, (1000, 400));
-        assert_eq!(chosen[0], Place { side: Side::Left, lines: 0 });
+        assert_eq!(chosen[0], beside(Side::Left));
         let boxes: Vec<_> = chosen.iter().zip(&crowd).map(|(place, spot)| place.covers(*spot)).collect();
         for (index, own) in boxes.iter().enumerate() {
             assert!(boxes[..index].iter().all(|other| !overlap(*own, *other)), "{chosen:?} {boxes:?}");
-            assert!(own[1] >= 0, "{chosen:?} {boxes:?}");
+            assert!(own[1] >= 0 && own[3] <= 400, "{chosen:?} {boxes:?}");
         }
     }
 }
