@@ -54,6 +54,9 @@ pub(super) struct EvalArgs {
     /// Longest MT-Bench answer, in tokens
     #[arg(long, default_value_t = 1024)]
     mt_bench_max_new_tokens: usize,
+    /// What is appended to advbench's goals; OpenFedLLM appends a full stop
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    advbench_suffix: String,
     /// Which list of refusal strings advbench and xstest go by; all of them are reported
     #[arg(long, default_value_t = RefusalMatcher::OpenFedLlm)]
     matcher: RefusalMatcher,
@@ -175,6 +178,9 @@ impl EvalArgs {
         Ok(BenchRecipe {
             prompts: limit,
             hhh_items: limit,
+            xstest_prompts: limit,
+            mt_bench_questions: limit,
+            advbench_suffix: self.advbench_suffix.clone(),
             decoding: Decoding { max_new_tokens: self.max_new_tokens, temperature: self.temperature },
             mt_bench_max_new_tokens: self.mt_bench_max_new_tokens,
             matcher: self.matcher,

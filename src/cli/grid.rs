@@ -109,7 +109,7 @@ async fn run(job: &Job, helpers: &mut Helpers) -> miette::Result<Ending> {
     let (mut workshop, mut start_evaluations) = (Workshop::new(), StartEvaluations::new());
     let mut left: Vec<_> = cells(job).enumerate().collect();
     let total = left.len();
-    let mut is_waiting = false;
+    let (mut is_waiting, mut last_seed) = (false, None);
     while !left.is_empty() {
         let mut held = Vec::new();
         for (index, (scenario, out)) in left {
@@ -129,6 +129,10 @@ async fn run(job: &Job, helpers: &mut Helpers) -> miette::Result<Ending> {
                 continue;
             }
             job.console.line(&name);
+            if last_seed.replace(scenario.seed) != Some(scenario.seed) {
+                // Cells of another seed train on other rows.
+                workshop.shared_trainings().clear();
+            }
             let summary;
             (workshop, start_evaluations, summary) = single.run(workshop, start_evaluations).await?;
             if summary.is_none() {

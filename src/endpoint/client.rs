@@ -105,11 +105,12 @@ impl ChatEndpoint {
     }
 
     /// Asks everything, several requests at a time, and gives the answers in the order of the requests. A request that
-    /// fails alone is an error in its place. `progress` hears how many have ended.
+    /// fails alone is an error in its place, and so are those that are not sent any more after one has shown that they
+    /// would be in vain: no connection, a wrong address or key, too long a wait. `progress` hears how many have ended.
     ///
     /// # Errors
     ///
-    /// [`EndpointError`] if cancelled, or if no request can be answered: no connection, a wrong address or key.
+    /// [`EndpointError`] if cancelled, or if that happened before any was answered.
     pub fn chat_all(
         &self,
         requests: &[ChatRequest],
@@ -146,12 +147,23 @@ impl ChatEndpoint {
         if cancel.is_cancelled() {
             return Err(self.error(EndpointProblem::Cancelled));
         }
-        if let Some(error) = given_up.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(error);
-        }
         let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-        done.sort_by_key(|(index, _)| *index);
-        Ok(done.into_iter().map(|(_, answer)| answer).collect())
+        let Some(given_up) = given_up.into_inner().unwrap_or_else(PoisonError::into_inner) else {
+            done.sort_by_key(|(index, _)| *index);
+            return Ok(done.into_iter().map(|(_, answer)| answer).collect());
+        };
+        if !done.iter().any(|(_, answer)| answer.is_ok()) {
+            return Err(given_up);
+        }
+        // What was answered by then may have cost money: it stays.
+        let mut answers = vec![Err(given_up); requests.len()];
+        let ended = |answer: &Result<_, EndpointError>| {
+            !matches!(answer, Err(EndpointError { problem: EndpointProblem::Cancelled, .. }))
+        };
+        for (index, answer) in done.into_iter().filter(|(_, answer)| ended(answer)) {
+            answers[index] = answer;
+        }
+        Ok(answers)
     }
 
     fn error(&self, problem: EndpointProblem) -> EndpointError {

@@ -169,6 +169,25 @@ fn many_are_answered_in_order_with_a_bound_on_how_many_at_a_time() {
 }
 
 #[test]
+fn what_was_answered_before_the_endpoint_is_given_up_stays() {
+    let server = ScriptedServer::start(|index, received| match index {
+        0..3 => Scripted::says(received.last_message()),
+        _ => Scripted::status(429, "{}").header("Retry-After: 3600"),
+    });
+    let one_by_one = EndpointSettings { parallel: NonZeroUsize::MIN, ..settings(&server.base_url()) };
+    let requests: Vec<_> = (0..20).map(|i| request(&i.to_string())).collect();
+    let answers = ChatEndpoint::new(one_by_one).unwrap().chat_all(&requests, &CancelFlag::new(), &Silent).unwrap();
+    assert_eq!(answers.len(), 20);
+    for (index, answer) in answers.iter().enumerate() {
+        match answer {
+            Ok(answer) => assert!(index < 3 && answer.text == index.to_string()),
+            Err(error) => assert!(index >= 3 && error.to_string().contains("asks to wait 3600 s"), "{error}"),
+        }
+    }
+    assert_eq!(server.received().len(), 4, "no request follows in vain");
+}
+
+#[test]
 fn requests_keep_to_the_rate() {
     let server = ScriptedServer::start(|_, _| Scripted::says("yes"));
     let limited = EndpointSettings { requests_per_minute: NonZeroU32::new(600), ..settings(&server.base_url()) };

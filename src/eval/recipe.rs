@@ -30,10 +30,16 @@ use crate::{
 
 /// Settings of all benchmarks.
 pub struct BenchRecipe {
-    /// Prompts of each benchmark in a full evaluation, at most; HHH has a limit of its own.
+    /// AdvBench's prompts in a full evaluation, at most.
     pub prompts: usize,
     /// HHH items in a full evaluation, at most: likelihoods cost little.
     pub hhh_items: usize,
+    /// XSTest prompts in a full evaluation, at most.
+    pub xstest_prompts: usize,
+    /// MT-Bench questions in a full evaluation, at most.
+    pub mt_bench_questions: usize,
+    /// What is appended to AdvBench's goals; OpenFedLLM appends a full stop.
+    pub advbench_suffix: String,
     /// How responses are decoded; MT-Bench has rules of its own.
     pub decoding: Decoding,
     /// Longest MT-Bench answer, in tokens.
@@ -76,21 +82,24 @@ impl BenchRecipe {
         let (decoding, matcher) = (self.decoding, self.matcher);
         Ok(match name {
             BenchName::AdvBench => {
-                let prompts = match &self.harmful_prompts {
+                let mut prompts = match &self.harmful_prompts {
                     Some(prompts) => prompts.clone(),
                     None => self.drawn(advbench_prompts(&AdvBench::load(&self.path(name)?)?), self.prompts),
                 };
+                for prompt in &mut prompts {
+                    prompt.text += &self.advbench_suffix;
+                }
                 Box::new(AdvBenchmark { prompts, decoding, matcher, guard: self.guard.clone() })
             }
             BenchName::Hhh => Box::new(Hhh { items: self.drawn(Hhh::load(&self.path(name)?)?, self.hhh_items) }),
             BenchName::MtBench => {
                 let folder = self.path(name)?;
-                let questions = self.drawn(Question::load(&folder)?, self.prompts);
+                let questions = self.drawn(Question::load(&folder)?, self.mt_bench_questions);
                 let judge = self.judge.as_ref().map(|settings| judge(settings, &folder, cancel)).transpose()?;
                 Box::new(MtBench { questions, judge, max_new_tokens: self.mt_bench_max_new_tokens })
             }
             BenchName::XsTest => {
-                let prompts = self.drawn(XsTest::load(&self.path(name)?)?, self.prompts);
+                let prompts = self.drawn(XsTest::load(&self.path(name)?)?, self.xstest_prompts);
                 Box::new(XsTest { prompts, decoding, matcher })
             }
             BenchName::Utility => Box::new(Utility { rows: self.utility_rows.clone() }),

@@ -9,7 +9,7 @@ use super::{counted, endpoint::RawEndpoint, rules::Rules, schedule::ScheduleName
 use crate::{
     endpoint::EndpointSettings,
     safety::cai::{Effort, Revise},
-    train::{DpoSettings, SftSettings},
+    train::{DpoSettings, LrSchedule, SftSettings},
 };
 
 /// Constitutional AI.
@@ -68,6 +68,7 @@ pub(super) struct RawCai {
     pub steps: usize,
     pub batch_size: usize,
     pub learning_rate: f64,
+    pub lr_schedule: LrSchedule,
     pub dpo: RawDpo,
 }
 
@@ -86,6 +87,7 @@ pub(super) struct RawDpo {
     pub steps: usize,
     pub batch_size: usize,
     pub learning_rate: f64,
+    pub lr_schedule: LrSchedule,
     pub beta: f64,
 }
 
@@ -109,6 +111,7 @@ impl Default for RawCai {
             steps: 10,
             batch_size: 8,
             learning_rate: 5e-4,
+            lr_schedule: LrSchedule::Constant,
             dpo: RawDpo::default(),
         }
     }
@@ -116,7 +119,7 @@ impl Default for RawCai {
 
 impl Default for RawDpo {
     fn default() -> Self {
-        Self { steps: 10, batch_size: 8, learning_rate: 1e-4, beta: 0.1 }
+        Self { steps: 10, batch_size: 8, learning_rate: 1e-4, lr_schedule: LrSchedule::Constant, beta: 0.1 }
     }
 }
 
@@ -138,6 +141,8 @@ impl RawCai {
         rules.at_least_one("cai.dpo.batch_size", self.dpo.batch_size);
         rules.positive("cai.dpo.learning_rate", self.dpo.learning_rate);
         rules.positive("cai.dpo.beta", self.dpo.beta);
+        rules.below_one("cai.lr_schedule.warmup_ratio", self.lr_schedule.warmup_ratio());
+        rules.below_one("cai.dpo.lr_schedule.warmup_ratio", self.dpo.lr_schedule.warmup_ratio());
         self.schedule.check("cai.every", self.every, rounds, rules);
         if let Some(teacher) = &self.teacher {
             teacher.check("cai.teacher", rules);
@@ -204,8 +209,14 @@ impl RawCai {
             revise: self.revise(has_guard),
             sft_share: self.sft_share,
             benign_share: self.benign_share,
-            training: training.server_sft(self.steps, self.batch_size, self.learning_rate),
-            dpo: training.server_dpo(self.dpo.steps, self.dpo.batch_size, self.dpo.learning_rate, self.dpo.beta),
+            training: SftSettings {
+                schedule: self.lr_schedule,
+                ..training.server_sft(self.steps, self.batch_size, self.learning_rate)
+            },
+            dpo: DpoSettings {
+                schedule: self.dpo.lr_schedule,
+                ..training.server_dpo(self.dpo.steps, self.dpo.batch_size, self.dpo.learning_rate, self.dpo.beta)
+            },
         })
     }
 }

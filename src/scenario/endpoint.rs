@@ -21,6 +21,8 @@ pub(super) struct RawEndpoint {
     pub timeout_seconds: f64,
     #[serde(default = "default_retries")]
     pub max_retries: u32,
+    #[serde(default = "default_max_delay_seconds")]
+    pub max_delay_seconds: f64,
     #[serde(default)]
     pub requests_per_minute: Option<NonZeroU32>,
     #[serde(default = "default_parallel")]
@@ -35,6 +37,10 @@ fn default_retries() -> u32 {
     EndpointSettings::new("", "").max_retries
 }
 
+fn default_max_delay_seconds() -> f64 {
+    EndpointSettings::new("", "").max_delay.as_secs_f64()
+}
+
 fn default_parallel() -> NonZeroUsize {
     EndpointSettings::new("", "").parallel
 }
@@ -43,6 +49,7 @@ impl RawEndpoint {
     /// Checks the endpoint that stands at `key`.
     pub(super) fn check(&self, key: &str, rules: &mut Rules) {
         rules.positive(&format!("{key}.timeout_seconds"), self.timeout_seconds);
+        rules.positive(&format!("{key}.max_delay_seconds"), self.max_delay_seconds);
         if let Err(problem) = EndpointSettings::new(&self.base_url, &self.model).check_base_url() {
             rules.complain(&format!("{key}.base_url"), problem);
         }
@@ -54,6 +61,7 @@ impl RawEndpoint {
             api_key_env: self.api_key_env.clone(),
             timeout: Duration::try_from_secs_f64(self.timeout_seconds).unwrap_or(defaults.timeout),
             max_retries: self.max_retries,
+            max_delay: Duration::try_from_secs_f64(self.max_delay_seconds).unwrap_or(defaults.max_delay),
             requests_per_minute: self.requests_per_minute,
             parallel: self.parallel,
             seed,

@@ -33,6 +33,15 @@ pub struct EvaluationSection {
     pub prompts: usize,
     /// HHH items of a full evaluation, at most.
     pub hhh_items: usize,
+    /// XSTest prompts of a full evaluation, at most; `None` means `prompts`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xstest_prompts: Option<usize>,
+    /// MT-Bench questions of a full evaluation, at most; `None` means `prompts`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mt_bench_questions: Option<usize>,
+    /// What is appended to AdvBench's goals.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub advbench_suffix: String,
     /// Prompts of each benchmark in an evaluation between rounds, at most.
     pub interim_prompts: usize,
     /// Held-out benign rows whose likelihood is measured.
@@ -60,6 +69,9 @@ pub(super) struct RawEvaluation {
     pub interim_benches: Option<BTreeSet<BenchName>>,
     pub prompts: usize,
     pub hhh_items: usize,
+    pub xstest_prompts: Option<usize>,
+    pub mt_bench_questions: Option<usize>,
+    pub advbench_suffix: String,
     pub interim_prompts: usize,
     pub utility_rows: usize,
     pub max_new_tokens: usize,
@@ -79,6 +91,9 @@ impl Default for RawEvaluation {
             interim_benches: None,
             prompts: 64,
             hhh_items: HHH_ITEMS,
+            xstest_prompts: None,
+            mt_bench_questions: None,
+            advbench_suffix: String::new(),
             interim_prompts: 32,
             utility_rows: 48,
             max_new_tokens: 40,
@@ -97,6 +112,8 @@ impl RawEvaluation {
         rules.at_least_one("evaluation.interim_prompts", self.interim_prompts);
         rules.at_least_one("evaluation.max_new_tokens", self.max_new_tokens);
         rules.at_least_one("evaluation.hhh_items", self.hhh_items);
+        rules.at_least_one("evaluation.xstest_prompts", self.xstest_prompts.unwrap_or(1));
+        rules.at_least_one("evaluation.mt_bench_questions", self.mt_bench_questions.unwrap_or(1));
         rules.at_least_one("evaluation.mt_bench_max_new_tokens", self.mt_bench_max_new_tokens);
         rules.not_negative("evaluation.temperature", self.temperature);
         if let Some(judge) = &self.judge {
@@ -134,6 +151,9 @@ impl RawEvaluation {
             interim_benches: self.interim_benches.as_ref().unwrap_or(&self.benches).clone(),
             prompts: self.prompts,
             hhh_items: self.hhh_items,
+            xstest_prompts: self.xstest_prompts,
+            mt_bench_questions: self.mt_bench_questions,
+            advbench_suffix: self.advbench_suffix.clone(),
             interim_prompts: self.interim_prompts.min(self.prompts),
             utility_rows: self.utility_rows,
             max_new_tokens: self.max_new_tokens,
@@ -154,8 +174,15 @@ impl EvaluationSection {
         let mut assumptions = Vec::new();
         if self.benches.contains(&BenchName::AdvBench) {
             assumptions.push(format!(
-                "AdvBench: {decoding} decoding, {} new tokens, {} refusal strings; OpenFedLLM samples at 0.7 with 1,024 new tokens",
-                self.max_new_tokens, self.matcher.name()
+                "AdvBench: goals {}, {decoding} decoding, {} new tokens, {} refusal strings; OpenFedLLM appends \".\" and samples at \
+                 0.7 with 1,024 new tokens",
+                if self.advbench_suffix.is_empty() {
+                    "as they are".to_owned()
+                } else {
+                    format!("with {:?} appended", self.advbench_suffix)
+                },
+                self.max_new_tokens,
+                self.matcher.name()
             ));
         }
         if self.benches.contains(&BenchName::Hhh) {

@@ -138,7 +138,8 @@ pub fn dpo_loss(margin: f64) -> (f64, f64) {
     (loss, 1.0 / (1.0 + margin.exp()))
 }
 
-/// Trains `start` to prefer the chosen responses; the reference is `start` itself.
+/// Trains `start` to prefer the chosen responses; the reference is `start` itself. Whatever the adapter's dropout, there is
+/// none here, as in TRL: it would set policy and reference apart before anything is learnt.
 ///
 /// Each step takes the next `batch_size` pairs of a shuffle, which is drawn anew whenever it runs out. Likelihoods under
 /// the reference are computed once, before the first step, and only of pairs that a step will see. The same arguments
@@ -160,6 +161,7 @@ pub fn train_dpo(
     on_step: &mut dyn FnMut(&DpoStep),
 ) -> Result<DpoOutcome> {
     check(pairs, settings)?;
+    let lora = &LoraConfig { dropout: 0.0, ..lora.clone() };
     let mut batches = Batches::new(pairs.len(), settings.batch_size, streams.order);
     let batches: Vec<Vec<usize>> = (0..settings.steps).map(|_| batches.next_batch()).collect();
     let reference = LoraRef { config: lora, adapter: start };

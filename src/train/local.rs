@@ -103,6 +103,11 @@ impl SharedTrainings {
         Arc::new(Self { done: Mutex::new(HashMap::new()), most_bytes })
     }
 
+    /// Forgets all of them: what comes now shares none.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
     fn find(&self, key: &[u8; 32]) -> Option<LocalTraining> {
         self.lock().get(key).cloned()
     }
@@ -258,5 +263,8 @@ mod tests {
         shared.remember([1; 32], &training);
         shared.remember([2; 32], &training);
         assert!(shared.find(&[1; 32]).is_some() && shared.find(&[2; 32]).is_none());
+        shared.clear();
+        shared.remember([2; 32], &training);
+        assert!(shared.find(&[1; 32]).is_none() && shared.find(&[2; 32]).is_some());
     }
 }

@@ -23,10 +23,20 @@ pub enum LrSchedule {
 }
 
 impl LrSchedule {
+    /// Share of the steps that warm up.
+    pub const fn warmup_ratio(self) -> f64 {
+        match self {
+            Self::Constant => 0.0,
+            Self::Linear { warmup_ratio } | Self::Cosine { warmup_ratio } => warmup_ratio,
+        }
+    }
+
     /// What the learning rate is multiplied by at a step, counted from 0, as `transformers` does it.
     pub fn factor(self, step: usize, steps: usize) -> f64 {
-        let (Self::Linear { warmup_ratio } | Self::Cosine { warmup_ratio }) = self else { return 1.0 };
-        let warmup = (warmup_ratio * steps as f64).ceil();
+        if self == Self::Constant {
+            return 1.0;
+        }
+        let warmup = (self.warmup_ratio() * steps as f64).ceil();
         let step = step as f64;
         if step < warmup {
             return step / warmup.max(1.0);

@@ -7,7 +7,7 @@ use fedward_actors::{
     protocol::{ChatMessage, Role},
 };
 
-use super::{Prepared, SetupError};
+use super::{DataPlan, Prepared, SetupError};
 use crate::{
     data,
     endpoint::{ChatEndpoint, EndpointSettings},
@@ -57,14 +57,30 @@ fn material(cai: &CaiSection, prepared: &Prepared) -> Result<Material, SetupErro
         Some(path) => Constitution::load(path).map_err(|error| SetupError::Other(error.to_string()))?,
         None => Constitution::default(),
     };
-    let prompts = if let Some(path) = &cai.prompts {
-        data::load_prompts(path)?.into_iter().map(|(_, prompt)| prompt).collect()
-    } else {
-        let goals = prepared.data.server_goals.iter();
-        goals.map(|goal| vec![ChatMessage::new(Role::User, &goal.text)]).collect()
-    };
+    let prompts = prompts(cai, &prepared.data)?;
     let teacher = cai.teacher.clone().map(|settings| teacher(settings, cai)).transpose()?;
     Ok(Material::RedPrompts { prompts, constitution, teacher })
+}
+
+/// Refuses more red prompts than there are to draw from, before anything is computed.
+pub(super) fn check(scenario: &Scenario, data: &DataPlan) -> Result<(), SetupError> {
+    let Some(cai) = scenario.cai.as_ref().filter(|cai| cai.data.is_none()) else { return Ok(()) };
+    let found = prompts(cai, data)?.len();
+    if found >= cai.red_prompts {
+        return Ok(());
+    }
+    Err(SetupError::Other(format!(
+        "cai.red_prompts: found {}, but there are {found} to draw from; allowed: 1 to {found}, or a file with more in cai.prompts",
+        cai.red_prompts
+    )))
+}
+
+/// What red prompts are drawn from.
+fn prompts(cai: &CaiSection, data: &DataPlan) -> Result<Vec<Vec<ChatMessage>>, SetupError> {
+    if let Some(path) = &cai.prompts {
+        return Ok(data::load_prompts(path)?.into_iter().map(|(_, prompt)| prompt).collect());
+    }
+    Ok(data.server_goals.iter().map(|goal| vec![ChatMessage::new(Role::User, &goal.text)]).collect())
 }
 
 fn teacher(settings: EndpointSettings, cai: &CaiSection) -> Result<Arc<dyn Speaker>, SetupError> {

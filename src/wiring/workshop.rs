@@ -11,7 +11,7 @@ use fedward_actors::{cancel::CancelFlag, protocol::hex};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{DataPlan, FittedGuard, Prepared, SetupError, benchmark_suite, guard, start};
+use super::{DataPlan, FittedGuard, Prepared, SetupError, benchmark_suite, cai, guard, start};
 use crate::{
     data::catalogue,
     model::{ChatModel, NumberFormat, Precision, Replicas, device},
@@ -71,6 +71,7 @@ impl Workshop {
         let replicas = Arc::new(self.replicas(&scenario.model, told)?);
         let model = Arc::clone(replicas.first());
         let data = Arc::new(DataPlan::of(scenario)?);
+        cai::check(scenario, &data)?;
         let start = start::adapter(scenario, &model, &data, &self.cache, told, cancel)?;
         let mut fitted = |section: Option<&GuardSection>| {
             let from = (scenario.seed, &scenario.model);

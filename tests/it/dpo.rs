@@ -133,6 +133,17 @@ fn loss_and_gradient_are_those_of_peft() {
     }
 }
 
+/// As TRL has it: with dropout, policy and reference would differ before anything is learnt.
+#[test]
+fn there_is_no_dropout() {
+    let mut small = Small::new("plain");
+    let without = small.train(&small.settings());
+    small.lora.dropout = 0.5;
+    let with = small.train(&small.settings());
+    assert_eq!(with, without);
+    assert!((with.steps[0].loss - std::f64::consts::LN_2).abs() < 1e-6, "{:?}", with.steps[0]);
+}
+
 #[test]
 fn steps_follow_torch() {
     for name in NAMES {

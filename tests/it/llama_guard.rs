@@ -180,11 +180,14 @@ fn guards_are_trained_measured_and_named_by_scenarios() {
     assert_eq!(measured["by_hazard"][0]["hazard"], "S2");
     assert_eq!(measured["curve"].as_array().unwrap().len(), 13);
 
-    let few = ["--kind", "lora", "--steps", "2", "--batch-size", "4", "--rank", "2", "--max-length", "900"];
+    let few = ["--kind", "lora", "--epochs", "1", "--batch-size", "4", "--rank", "2", "--max-length", "900"];
     let trained = line(&run(&[&train[..], &[&lora], &few].concat()));
     assert_eq!(trained["malformed"], 16, "{trained}");
     assert_eq!(trained["held_out"]["all"]["recall"], 1.0);
     assert!(Path::new(&lora).join("adapter_config.json").is_file());
+    // It is asked as the checkpoint was, not in our words.
+    let stored: Value = serde_json::from_slice(&fs::read(Path::new(&lora).join("guard.json")).unwrap()).unwrap();
+    assert_eq!(stored["fitted"]["phrasing"], "own");
 
     let scenario = folder.path().join("guarded.toml");
     let guard = |keys: &str| {

@@ -50,6 +50,15 @@ utility_rows = 2
 max_new_tokens = 4
 "#;
 
+#[test]
+fn more_red_prompts_than_there_are_are_refused_before_anything_is_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = run(&tiny(folder.path()), &folder.path().join("out"), &["--set", "cai.red_prompts=4000"]);
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("cai.red_prompts: found 4000, but there are 130"), "{told}");
+    assert!(!told.contains("aligning") && !told.contains("fitting"), "{told}");
+}
+
 fn tiny(folder: &Path) -> PathBuf {
     let path = folder.join("tiny.toml");
     fs::write(&path, TINY).unwrap();

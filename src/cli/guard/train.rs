@@ -1,6 +1,6 @@
 //! `fedward guard train`.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Instant};
 
 use clap::{Args, ValueEnum};
 use fedward_actors::{cancel::CancelFlag, protocol::Adapter};
@@ -16,14 +16,16 @@ use crate::{
     progress::Progress,
     report::Console,
     safety::guard::{
-        FeatureReading, Fitted, GuardFile, GuardHeads, GuardReport, GuardTuning, Measurement, Split, assess, names_of,
-        tune,
+        FeatureReading, Fitted, GuardFile, GuardHeads, GuardReport, GuardTuning, Measurement, Phrasing, Split, assess,
+        names_of, steps_an_epoch, tune,
     },
     train::{LONE_SHARDS, LrSchedule, SftSettings, StepReport},
 };
 
 const HEAD_MAX_LENGTH: usize = 96;
 const LORA_MAX_LENGTH: usize = 320;
+/// Llama Guard's own question is longer.
+const CHECKPOINT_MAX_LENGTH: usize = 1024;
 
 /// What is fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,7 +51,8 @@ pub(super) struct TrainArgs {
     /// Probability from which a row is called unsafe
     #[arg(long, default_value_t = 0.5)]
     threshold: f64,
-    /// Tokens of a row that a head reads, or of the longest question to a fine-tuned model [default: 96, for lora 320]
+    /// Tokens of a row that a head reads, or of the longest question to a fine-tuned model [default: 96, for lora 320, with a Llama
+    /// Guard checkpoint 1024]
     #[arg(long)]
     max_length: Option<usize>,
     /// Blocks of the model below the heads [default: half of them]
@@ -58,6 +61,9 @@ pub(super) struct TrainArgs {
     /// lora: optimizer steps
     #[arg(long, default_value_t = 60)]
     steps: usize,
+    /// lora: as many steps as go over all rows so often, those of the rarer verdict repeated
+    #[arg(long, conflicts_with = "steps")]
+    epochs: Option<NonZeroUsize>,
     /// lora: rows a step
     #[arg(long, default_value_t = 16)]
     batch_size: usize,
@@ -158,17 +164,22 @@ impl TrainArgs {
     ) -> miette::Result<(Fitted, LoraConfig, Adapter)> {
         let targets: BTreeSet<_> = self.targets.iter().copied().collect();
         let lora = LoraConfig { rank: self.rank, alpha: self.alpha, dropout: 0.0, targets, use_rslora: false };
-        let max_length = self.max_length.unwrap_or(LORA_MAX_LENGTH);
+        let phrasing = Phrasing::of(&model.tokenizer).into_diagnostic()?;
+        let max_length = self.max_length.unwrap_or(match phrasing {
+            Phrasing::Own => CHECKPOINT_MAX_LENGTH,
+            Phrasing::Task => LORA_MAX_LENGTH,
+        });
+        let steps = self.epochs.map_or(self.steps, |epochs| epochs.get() * steps_an_epoch(rows, self.batch_size));
         let sft = SftSettings {
             max_grad_norm: Some(1.0),
             shards: LONE_SHARDS,
             schedule: LrSchedule::Linear { warmup_ratio: 0.1 },
-            ..SftSettings::new(self.steps, self.batch_size, self.lr)
+            ..SftSettings::new(steps, self.batch_size, self.lr)
         };
-        let tuning = GuardTuning { lora, sft, max_length, seed: self.rows.seed };
+        let tuning = GuardTuning { lora, sft, phrasing, max_length, seed: self.rows.seed };
         console.stage(&format!("fine-tuning on {} rows", rows.len()));
-        let mut on_step = |report: &StepReport| console.step(report.step as u64, self.steps as u64);
+        let mut on_step = |report: &StepReport| console.step(report.step as u64, steps as u64);
         let adapter = tune(model, rows, &tuning, &CancelFlag::new(), &mut on_step).into_diagnostic()?;
-        Ok((Fitted::Lora { max_length }, tuning.lora, adapter))
+        Ok((Fitted::Lora { phrasing, max_length }, tuning.lora, adapter))
     }
 }

@@ -37,6 +37,10 @@ enum Measure {
     AdvBench,
     /// HHH, mean of the four subsets, by the sum of log-likelihoods, in percent.
     Hhh,
+    /// The same by the mean of log-likelihoods a token.
+    HhhByMean,
+    /// What guessing comes to in HHH, in percent.
+    HhhChance,
     /// MT-Bench first turn, 1 to 10.
     MtBench,
     /// Responses to `AdvBench` prompts that the guard of the grid calls safe, in percent: strings miss refusals in other words.
@@ -51,12 +55,14 @@ impl Measure {
     /// The paper's.
     const OF_PAPER: [Self; 3] = [Self::AdvBench, Self::Hhh, Self::MtBench];
     /// What the paper does not have.
-    const OURS: [Self; 3] = [Self::JudgedSafe, Self::OverRefusal, Self::Perplexity];
+    const OURS: [Self; 4] = [Self::JudgedSafe, Self::HhhByMean, Self::OverRefusal, Self::Perplexity];
 
     const fn name(self) -> &'static str {
         match self {
             Self::AdvBench => "AdvBench",
             Self::Hhh => "HHH",
+            Self::HhhByMean => "HHH by mean",
+            Self::HhhChance => "HHH by chance",
             Self::MtBench => "MT-Bench",
             Self::JudgedSafe => "judged safe",
             Self::OverRefusal => "over-refusal",
@@ -69,6 +75,8 @@ impl Measure {
         let (benchmark, value, scale) = match self {
             Self::AdvBench => ("advbench", "refusal_rate", 100.0),
             Self::Hhh => ("hhh", "macro", 100.0),
+            Self::HhhByMean => ("hhh", "macro_length_normalised", 100.0),
+            Self::HhhChance => ("hhh", "chance", 100.0),
             Self::MtBench => ("mt_bench", "rating", 1.0),
             Self::JudgedSafe => ("advbench", "guard_safe_rate", 100.0),
             Self::OverRefusal => ("xstest", "over_refusal_rate", 100.0),

@@ -7,7 +7,7 @@ use super::{AlignCost, CellResult, Configuration, Measure, Spread, configuration
 /// How a reader should take the tables.
 const READING: &str = "\
 Ours are means over seeds ± the standard deviation of the sample; the paper's are of Llama-3.1-8B-Instruct on SQuARe rows. \
-AdvBench: prompts refused, %, by strings; judged safe: responses to them that the grid's guard calls safe, %. HHH: mean of the four subsets, %. MT-Bench: first turn, 1 to 10. Over-refusal: harmless \
+AdvBench: prompts refused, %, by strings; judged safe: responses to them that the grid's guard calls safe, %. HHH: mean of the four subsets, %, by the sum of log-likelihoods, and by their mean a token. MT-Bench: first turn, 1 to 10. Over-refusal: harmless \
 XSTest prompts refused, %. Perplexity: of held-out benign responses. The cost of Constitutional AI is that of all rounds, \
 generation and training; operations by formula. –: not measured, or not in the paper.";
 
@@ -34,6 +34,9 @@ fn paper_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> St
         let _ = write!(text, " {} | {} |", spread(start(cells, measure)), plain(paper::base(measure)));
     }
     text.push('\n');
+    if let Some(chance) = start(cells, Measure::HhhChance) {
+        let _ = writeln!(text, "| – | chance | – | – | {:.1} | – | – | – |", chance.mean);
+    }
     for of in configurations {
         let _ = write!(text, "| {} | {} |", of.strategy, of.defence);
         for measure in Measure::OF_PAPER {
@@ -54,7 +57,7 @@ fn rest_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> Str
     for cost in AlignCost::ALL {
         let _ = write!(text, " CAI, {} a run |", cost.name());
     }
-    text += " seeds |\n|---|---|---:|---:|---:|---:|---:|---:|---:|\n| – | start, no FL |";
+    text += " seeds |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n| – | start, no FL |";
     for measure in Measure::OURS {
         let _ = write!(text, " {} |", spread(start(cells, measure)));
     }
@@ -101,6 +104,7 @@ pub fn csv(cells: &[CellResult]) -> String {
     for measure in Measure::OF_PAPER.into_iter().chain(Measure::OURS) {
         line("", "start", measure.name(), start(cells, measure), paper::base(measure));
     }
+    line("", "chance", Measure::Hhh.name(), start(cells, Measure::HhhChance), None);
     for of in configurations(cells) {
         for measure in Measure::OF_PAPER.into_iter().chain(Measure::OURS) {
             let theirs = paper::result(of.strategy, of.defence, measure);

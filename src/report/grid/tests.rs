@@ -65,6 +65,22 @@ fn ours_stand_beside_the_papers_and_nothing_stands_for_what_was_not_measured() {
 }
 
 #[test]
+fn hhh_stands_beside_chance_and_in_both_normalisations() {
+    let values = [("macro", 0.45), ("macro_length_normalised", 0.55), ("chance", 0.5)];
+    let hhh = BenchmarkScore { n: 10, values: values.map(|(name, value)| (name.to_owned(), value)).into() };
+    let mut of = cell("fedavg", "none", 1, 0.2);
+    for eval in [&mut of.summary.eval, &mut of.summary.start_eval] {
+        eval.insert("hhh".to_owned(), hhh.clone());
+    }
+    let text = markdown("a grid", std::slice::from_ref(&of));
+    assert!(text.contains("| fedavg | none | 20.0 | 72.5 | 45.0 | 49.3 |"), "{text}");
+    assert!(text.contains("| – | chance | – | – | 50.0 | – | – | – |"), "{text}");
+    assert!(text.contains("| fedavg | none | – | 55.0 | – | 16.0 |"), "{text}");
+    let csv = csv(&[of]);
+    assert!(csv.contains("\n,chance,HHH,50,,1,\n") && csv.contains("\nfedavg,none,HHH by mean,55"), "{csv}");
+}
+
+#[test]
 fn plots_name_their_configurations() {
     let cells = [cell("fedavg", "none", 1, 0.2), cell("fedavg", "none", 2, 0.4), cell("fedavg", "filter", 1, 0.7)];
     let others = [cell("scaffold", "none", 1, 0.3), cell("scaffold", "filter", 1, 0.6)];
@@ -108,7 +124,7 @@ fn a_light_form_stands_beside_its_full_one() {
         text.contains("| fedavg | filter+cai-light beside filter+cai | 5.0 of 10.0 | filter | 10% | 10% | 10% |"),
         "{text}"
     );
-    assert!(text.contains("| fedavg | cai | – | – | 16.0 | 400.0 | 800.0 | 1200.0 | 1 |"), "{text}");
+    assert!(text.contains("| fedavg | cai | – | – | – | 16.0 | 400.0 | 800.0 | 1200.0 | 1 |"), "{text}");
     let csv = csv(&cells);
     for line in ["cai_seconds,400,,1,", "cai_kilotokens,800,,1,", "cai_teraflops,1200,,1,"] {
         assert!(csv.contains(&format!("\nfedavg,cai,{line}\n")), "{csv}");

@@ -30,7 +30,7 @@ pub use report::GuardReport;
 pub use respondent::ChatRespondent;
 pub use split::Split;
 pub use stored::{Fitted, GuardFile, names_of};
-pub use tuned::{GuardTuning, tune};
+pub use tuned::{GuardTuning, steps_an_epoch, tune};
 
 /// A guard that says how its answers went.
 pub trait SafetyGuard: GuardModel {

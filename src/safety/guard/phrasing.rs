@@ -1,6 +1,10 @@
 //! How a conversation is put to a model that is to assess it.
 
-use fedward_actors::protocol::{ChatMessage, Role};
+use std::collections::BTreeSet;
+
+use fedward_actors::protocol::{ChatMessage, Hazard, Role};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     data::hazards,
@@ -8,15 +12,26 @@ use crate::{
 };
 
 /// Who wraps the conversation into the question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phrasing {
     /// The model's own chat template: a Llama Guard checkpoint's renders the task, the categories and the conversation.
     Own,
     /// The task in words of our own, a user's turn in the chat template of an ordinary model that was fine-tuned for it.
+    #[default]
     Task,
 }
 
 impl Phrasing {
+    /// How a model is asked that is to be fine-tuned: a Llama Guard checkpoint as it was before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Phrasing::asks_for_a_verdict`].
+    pub fn of(tokenizer: &ChatTokenizer) -> Result<Self, ModelError> {
+        Ok(if Self::Own.asks_for_a_verdict(tokenizer)? { Self::Own } else { Self::Task })
+    }
+
     /// The tokens that a model answers to. Conversations too long for `max_length` tokens are cut: earlier turns go first,
     /// then the ends of the longest turns. Also says whether that was so.
     ///
@@ -75,6 +90,18 @@ impl Phrasing {
         Ok(one[..shared].to_vec())
     }
 
+    /// The hazards that a question lists by their codes; all of them if it lists none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Phrasing::asks_for_a_verdict`].
+    pub fn hazards(self, tokenizer: &ChatTokenizer) -> Result<BTreeSet<Hazard>, ModelError> {
+        let text = tokenizer.decode(&self.ids(tokenizer, &[ChatMessage::new(Role::User, "Hello")])?)?;
+        let words: BTreeSet<&str> = text.split(|letter: char| !letter.is_ascii_alphanumeric()).collect();
+        let listed: BTreeSet<_> = hazards::all().filter(|hazard| words.contains(hazard.to_string().as_str())).collect();
+        Ok(if listed.is_empty() { hazards::all().collect() } else { listed })
+    }
+
     /// Whether a model's question asks for the two words at all: a chat model's template that does not is no guard's.
     ///
     /// # Errors
@@ -122,15 +149,13 @@ const fn speaker(role: Role) -> &'static str {
 }
 
 /// The answer that a model is to give about an unsafe conversation with these hazards, or about a safe one.
-pub(super) fn expected_answer<'h>(hazards: impl IntoIterator<Item = &'h fedward_actors::protocol::Hazard>) -> String {
+pub(super) fn expected_answer<'h>(hazards: impl IntoIterator<Item = &'h Hazard>) -> String {
     let codes: Vec<_> = hazards.into_iter().map(ToString::to_string).collect();
     if codes.is_empty() { "safe".to_owned() } else { format!("unsafe\n{}", codes.join(",")) }
 }
 
 #[cfg(test)]
 mod tests {
-    use fedward_actors::protocol::Hazard;
-
     use super::*;
     use crate::safety::guard::Reading;
 

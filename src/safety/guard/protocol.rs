@@ -39,6 +39,11 @@ pub trait Respondent: Send + Sync + 'static {
     /// Names everything that its answers depend on.
     fn identity(&self) -> String;
 
+    /// The hazards that its question lists, which an answer may name.
+    fn hazards(&self) -> BTreeSet<Hazard> {
+        hazards::all().collect()
+    }
+
     /// One answer a conversation, in their order. It depends on that conversation alone. Turns alternate, the first is the
     /// user's, and the last one is to be assessed.
     ///
@@ -106,6 +111,7 @@ pub struct ProtocolGuard<R> {
     respondent: R,
     threshold: f64,
     version: String,
+    hazards: BTreeSet<Hazard>,
     tally: Mutex<Tally>,
 }
 
@@ -116,7 +122,16 @@ impl<R: Respondent> ProtocolGuard<R> {
         hash.update(respondent.identity());
         hash.update(threshold.to_le_bytes());
         let version = format!("llama-guard-{}", &hex(&hash.finalize())[..12]);
-        Self { respondent, threshold, version, tally: Mutex::default() }
+        let hazards = respondent.hazards();
+        Self { respondent, threshold, version, hazards, tally: Mutex::default() }
+    }
+
+    /// What an answer says; one that names a hazard that was not asked about says nothing.
+    fn read(&self, answer: &Answer) -> Reading {
+        match Reading::of(&answer.text) {
+            Reading::Unsafe(named) if !named.is_subset(&self.hazards) => Reading::Malformed,
+            reading => reading,
+        }
     }
 
     fn verdict(&self, answer: &Answer, reading: Reading) -> Verdict {
@@ -143,7 +158,7 @@ impl<R: Respondent> GuardModel for ProtocolGuard<R> {
         let answers = self.respondent.answers(&conversations, cancel)?;
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let verdict = |answer: &Answer| {
-            let reading = Reading::of(&answer.text);
+            let reading = self.read(answer);
             tally.count(answer, &reading);
             self.verdict(answer, reading)
         };
@@ -285,6 +300,36 @@ mod tests {
         assert!(is_unsafe(0.5, "likely") && !is_unsafe(0.8, "likely"));
         assert!(is_unsafe(0.5, "torn") && !is_unsafe(0.6, "torn"));
         assert!(is_unsafe(0.5, "nan") && is_unsafe(1.0, "nan"));
+    }
+
+    /// Asks about the first 13, as Llama Guard 3 1B does.
+    struct Smaller(Scripted);
+
+    impl Respondent for Smaller {
+        fn identity(&self) -> String {
+            "smaller".to_owned()
+        }
+
+        fn hazards(&self) -> BTreeSet<Hazard> {
+            hazards::all().take(13).collect()
+        }
+
+        fn answers(&self, conversations: &[Vec<ChatMessage>], cancel: &CancelFlag) -> PortResult<Vec<Answer>> {
+            self.0.answers(conversations, cancel)
+        }
+    }
+
+    #[test]
+    fn a_hazard_that_was_not_asked_about_is_malformed() {
+        let script = || Scripted(vec![("a", 0.1, 0.9, "unsafe\nS13"), ("b", 0.1, 0.9, "unsafe\nS1,S14")]);
+        let rows = ["a", "b"].map(row);
+        let malformed =
+            |verdicts: Vec<Verdict>| verdicts.iter().map(|verdict| verdict.is_malformed).collect::<Vec<_>>();
+        let smaller = ProtocolGuard::new(Smaller(script()), 0.5).assess(&rows, &CancelFlag::new()).unwrap();
+        assert!(smaller.iter().all(|verdict| verdict.is_unsafe));
+        assert_eq!(malformed(smaller), [false, true]);
+        let larger = ProtocolGuard::new(script(), 0.5).assess(&rows, &CancelFlag::new()).unwrap();
+        assert_eq!(malformed(larger), [false, false]);
     }
 
     #[test]

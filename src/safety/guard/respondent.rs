@@ -1,11 +1,11 @@
 //! A causal language model that answers in Llama Guard's protocol.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use fedward_actors::{
     cancel::CancelFlag,
     ports::{PortError, PortResult},
-    protocol::{Adapter, ChatMessage},
+    protocol::{Adapter, ChatMessage, Hazard},
 };
 
 use super::{Answer, Phrasing, Respondent};
@@ -25,6 +25,8 @@ pub struct ChatRespondent {
     max_length: usize,
     /// First tokens of `safe` and `unsafe`.
     words: [u32; 2],
+    /// What the question lists.
+    hazards: BTreeSet<Hazard>,
 }
 
 impl ChatRespondent {
@@ -42,7 +44,7 @@ impl ChatRespondent {
         Self::new(model, None, Phrasing::Own, max_length)
     }
 
-    /// An ordinary chat model with an adapter that was fine-tuned for the protocol.
+    /// A model with an adapter that was fine-tuned for the protocol.
     ///
     /// # Errors
     ///
@@ -51,9 +53,10 @@ impl ChatRespondent {
         model: Arc<ChatModel>,
         lora: LoraConfig,
         adapter: Adapter,
+        phrasing: Phrasing,
         max_length: usize,
     ) -> Result<Self, ModelError> {
-        Self::new(model, Some((lora, adapter)), Phrasing::Task, max_length)
+        Self::new(model, Some((lora, adapter)), phrasing, max_length)
     }
 
     fn new(
@@ -65,7 +68,8 @@ impl ChatRespondent {
         let words = first_tokens(&model)?;
         let context = model.base.config().max_position_embeddings;
         let max_length = max_length.min(context.saturating_sub(LONGEST_ANSWER));
-        Ok(Self { model, adapter, phrasing, max_length, words })
+        let hazards = phrasing.hazards(&model.tokenizer)?;
+        Ok(Self { model, adapter, phrasing, max_length, words, hazards })
     }
 }
 
@@ -86,6 +90,10 @@ impl Respondent for ChatRespondent {
     fn identity(&self) -> String {
         let adapter = self.adapter.as_ref().map(|(_, adapter)| adapter.sha256()).unwrap_or_default();
         format!("{}/{adapter}/{:?}/{}", self.model.identity(), self.phrasing, self.max_length)
+    }
+
+    fn hazards(&self) -> BTreeSet<Hazard> {
+        self.hazards.clone()
     }
 
     fn answers(&self, conversations: &[Vec<ChatMessage>], cancel: &CancelFlag) -> PortResult<Vec<Answer>> {

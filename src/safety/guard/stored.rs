@@ -9,7 +9,9 @@ use std::{
 use fedward_actors::protocol::{Adapter, RowDigest, hex};
 use serde::{Deserialize, Serialize};
 
-use super::{ChatRespondent, EmbeddedGuard, FeatureReading, GuardHeads, GuardReport, ProtocolGuard, SafetyGuard};
+use super::{
+    ChatRespondent, EmbeddedGuard, FeatureReading, GuardHeads, GuardReport, Phrasing, ProtocolGuard, SafetyGuard,
+};
 use crate::{
     data::LabelledRow,
     lora::{LoraConfig, peft},
@@ -49,6 +51,9 @@ pub enum Fitted {
     },
     /// An adapter, in the same directory.
     Lora {
+        /// How the model is asked.
+        #[serde(default)]
+        phrasing: Phrasing,
         /// Tokens of the longest question.
         max_length: usize,
     },
@@ -141,8 +146,8 @@ impl Fitted {
                 }
                 Ok(Arc::new(EmbeddedGuard::new(model, heads.clone(), *reading, threshold)))
             }
-            (Self::Lora { max_length }, Some((lora, adapter))) => {
-                let respondent = ChatRespondent::tuned(model, lora, adapter, *max_length)?;
+            (Self::Lora { phrasing, max_length }, Some((lora, adapter))) => {
+                let respondent = ChatRespondent::tuned(model, lora, adapter, *phrasing, *max_length)?;
                 Ok(Arc::new(ProtocolGuard::new(respondent, threshold)))
             }
             (Self::Lora { .. }, None) => Err(ModelError::Unusable("the adapter is missing".into())),

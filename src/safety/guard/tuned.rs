@@ -1,4 +1,5 @@
-//! A guard by fine-tuning: an adapter that makes an ordinary chat model answer in Llama Guard's protocol.
+//! A guard by fine-tuning: an adapter that makes an ordinary chat model answer in Llama Guard's protocol, or a Llama Guard
+//! checkpoint answer better.
 
 use fedward_actors::{
     cancel::CancelFlag,
@@ -23,10 +24,18 @@ pub struct GuardTuning {
     pub lora: LoraConfig,
     /// Steps and learning rate.
     pub sft: SftSettings,
+    /// How the model is asked.
+    pub phrasing: Phrasing,
     /// Tokens of the longest question.
     pub max_length: usize,
     /// What starting values and the order of the rows come from.
     pub seed: u64,
+}
+
+/// Steps of `batch_size` rows in an epoch over rows that are repeated as [`tune`] does it.
+pub fn steps_an_epoch(rows: &[LabelledRow], batch_size: usize) -> usize {
+    let unsafe_ = rows.iter().filter(|row| row.is_unsafe).count();
+    (2 * unsafe_.max(rows.len() - unsafe_)).div_ceil(batch_size.max(1))
 }
 
 /// Fine-tunes a fresh adapter on rows and the answers that are expected about them. Rows of the rarer verdict are repeated
@@ -42,7 +51,7 @@ pub fn tune(
     cancel: &CancelFlag,
     on_step: &mut dyn FnMut(&StepReport),
 ) -> Result<Adapter, ModelError> {
-    let lesson = |row: &&LabelledRow| lesson(&model.tokenizer, row, tuning.max_length);
+    let lesson = |row: &&LabelledRow| lesson(&model.tokenizer, row, tuning);
     let of = |is_unsafe: bool| rows.iter().filter(move |row| row.is_unsafe == is_unsafe);
     let (safe, unsafe_): (Vec<_>, Vec<_>) = (of(false).collect(), of(true).collect());
     let each = safe.len().max(unsafe_.len());
@@ -62,8 +71,8 @@ pub fn tune(
 
 /// The question about a row and its answer. Where nobody has said which hazards a row is, the answer ends after its first
 /// line, and the model learns nothing about how it goes on.
-fn lesson(tokenizer: &ChatTokenizer, row: &LabelledRow, max_length: usize) -> Result<TokenizedRow, ModelError> {
-    let (mut ids, _) = Phrasing::Task.prompt(tokenizer, &alternating(&row.row.messages), max_length)?;
+fn lesson(tokenizer: &ChatTokenizer, row: &LabelledRow, tuning: &GuardTuning) -> Result<TokenizedRow, ModelError> {
+    let (mut ids, _) = tuning.phrasing.prompt(tokenizer, &alternating(&row.row.messages), tuning.max_length)?;
     let response_start = ids.len();
     let hazards = row.hazards.as_ref().filter(|hazards| hazards.is_empty() != row.is_unsafe);
     match hazards {
