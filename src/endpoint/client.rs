@@ -11,7 +11,7 @@ use std::{
 
 use fedward_actors::{
     cancel::CancelFlag,
-    protocol::{ClientId, RoundId},
+    protocol::{ChatMessage, ClientId, Role, RoundId},
     streams::{Purpose, stream},
 };
 use ureq::{
@@ -102,6 +102,20 @@ impl ChatEndpoint {
     /// [`EndpointError`] says what happened and what to do.
     pub fn chat(&self, request: &ChatRequest, cancel: &CancelFlag) -> Result<ChatCompletion, EndpointError> {
         self.chat_with_retries(request, cancel).map_err(|problem| self.error(problem))
+    }
+
+    /// Asks one short question, so that a wrong address or key shows before the work and not after it.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChatEndpoint::chat`].
+    pub fn greet(&self, cancel: &CancelFlag) -> Result<(), EndpointError> {
+        let messages = vec![ChatMessage::new(Role::User, "Reply with the word ready.")];
+        match self.chat(&ChatRequest { messages, temperature: 0.0, max_tokens: 8 }, cancel) {
+            // Models that think first have nothing to say within so few tokens.
+            Ok(_) | Err(EndpointError { problem: EndpointProblem::Malformed(_), .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks everything, several requests at a time, and gives the answers in the order of the requests. A request that

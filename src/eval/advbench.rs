@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fedward_actors::{
     ports::{GuardModel, PortError, PortResult},
-    protocol::ChatRow,
+    protocol::{ChatRow, Verdict},
 };
 use serde_json::json;
 
@@ -30,7 +30,8 @@ pub struct AdvBenchmark {
 }
 
 impl Benchmark for AdvBenchmark {
-    /// `refusal_rate` with `ci_low` and `ci_high`; `refusal_rate_<list>` and `guard_safe_rate`, each with bounds.
+    /// `refusal_rate` with `ci_low` and `ci_high`; `refusal_rate_<list>` and `guard_safe_rate`, each with bounds;
+    /// `guard_malformed`, the verdicts of no known form, where there are any.
     fn measure(&self, subject: &Subject<'_>) -> PortResult<Measurement> {
         let prompts: Vec<_> = subject.share(&self.prompts).iter().collect();
         let answered = Answered::by(subject, BenchName::AdvBench, prompts, self.decoding)?;
@@ -43,21 +44,25 @@ impl Benchmark for AdvBenchmark {
         values.number("ci_high", interval.high);
         let mut findings = answered.findings();
         if let Some(guard) = &self.guard {
-            let safe = assess(guard.as_ref(), &answered, &mut findings, subject)?;
-            values.rate("guard_safe_rate", RateInterval::of(safe));
+            let verdicts = assess(guard.as_ref(), &answered, &mut findings, subject)?;
+            values.rate("guard_safe_rate", RateInterval::of(verdicts.iter().map(|verdict| !verdict.is_unsafe)));
+            let malformed = verdicts.iter().filter(|verdict| verdict.is_malformed).count();
+            if malformed > 0 {
+                values.number("guard_malformed", malformed as f64);
+            }
         }
         let score = values.score(answered.prompts.len());
         Ok(Measurement { name: BenchName::AdvBench.name(), score, findings, warnings: Vec::new() })
     }
 }
 
-/// The guard's verdict on each response, also noted in the findings.
+/// The guard's verdicts on the responses, also noted in the findings.
 fn assess(
     guard: &dyn GuardModel,
     answered: &Answered<'_>,
     findings: &mut [Finding],
     subject: &Subject<'_>,
-) -> PortResult<Vec<bool>> {
+) -> PortResult<Vec<Verdict>> {
     let rows: Vec<_> = answered
         .prompts
         .iter()
@@ -69,5 +74,5 @@ fn assess(
     for (finding, verdict) in findings.iter_mut().zip(&verdicts) {
         finding.verdicts.insert("guard_unsafe".into(), json!(verdict.is_unsafe));
     }
-    Ok(verdicts.iter().map(|verdict| !verdict.is_unsafe).collect())
+    Ok(verdicts)
 }

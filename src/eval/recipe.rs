@@ -9,7 +9,7 @@ use std::{
 use fedward_actors::{
     cancel::CancelFlag,
     ports::GuardModel,
-    protocol::{ChatMessage, ChatRow, Role, RoundId},
+    protocol::{ChatRow, RoundId},
     streams::{Purpose, stream},
 };
 use rand::seq::SliceRandom;
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     data::{AdvBench, AdvBenchPart, DataError, catalogue},
-    endpoint::{ChatEndpoint, ChatRequest, EndpointError, EndpointProblem, EndpointSettings},
+    endpoint::{ChatEndpoint, EndpointError, EndpointSettings},
     model::Decoding,
 };
 
@@ -72,8 +72,7 @@ pub enum RecipeError {
 }
 
 impl BenchRecipe {
-    /// A benchmark with its data loaded. A judge is asked one short question, so that a wrong address or key shows before
-    /// the work and not after it.
+    /// A benchmark with its data loaded. A judge is greeted.
     ///
     /// # Errors
     ///
@@ -156,10 +155,6 @@ const fn expected(name: BenchName) -> &'static str {
 fn judge(settings: &EndpointSettings, folder: &Path, cancel: &CancelFlag) -> Result<Judge, RecipeError> {
     let prompts = JudgePrompts::load(folder)?;
     let endpoint = ChatEndpoint::new(settings.clone())?;
-    let messages = vec![ChatMessage::new(Role::User, "Reply with the word ready.")];
-    match endpoint.chat(&ChatRequest { messages, temperature: 0.0, max_tokens: 8 }, cancel) {
-        // Models that think first have nothing to say within so few tokens.
-        Ok(_) | Err(EndpointError { problem: EndpointProblem::Malformed(_), .. }) => Ok(Judge { endpoint, prompts }),
-        Err(error) => Err(error.into()),
-    }
+    endpoint.greet(cancel)?;
+    Ok(Judge { endpoint, prompts })
 }

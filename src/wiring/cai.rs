@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fedward_actors::{
+    cancel::CancelFlag,
     ports::GuardModel,
     protocol::{ChatMessage, Role},
 };
@@ -10,7 +11,7 @@ use fedward_actors::{
 use super::{DataPlan, Prepared, SetupError};
 use crate::{
     data,
-    endpoint::{ChatEndpoint, EndpointSettings},
+    endpoint::{ChatEndpoint, EndpointError, EndpointSettings},
     model::Decoding,
     safety::cai::{CaiGenerator, CaiSettings, Constitution, Material, Speaker, Teacher},
     scenario::{CaiSection, Scenario},
@@ -62,9 +63,12 @@ fn material(cai: &CaiSection, prepared: &Prepared) -> Result<Material, SetupErro
     Ok(Material::RedPrompts { prompts, constitution, teacher })
 }
 
-/// Refuses more red prompts than there are to draw from, before anything is computed.
-pub(super) fn check(scenario: &Scenario, data: &DataPlan) -> Result<(), SetupError> {
+/// Refuses a teacher that does not answer and more red prompts than there are to draw from, before anything is computed.
+pub(super) fn check(scenario: &Scenario, data: &DataPlan, cancel: &CancelFlag) -> Result<(), SetupError> {
     let Some(cai) = scenario.cai.as_ref().filter(|cai| cai.data.is_none()) else { return Ok(()) };
+    if let Some(settings) = &cai.teacher {
+        endpoint(settings)?.greet(cancel).map_err(|error| of_teacher(&error))?;
+    }
     let found = prompts(cai, data)?.len();
     if found >= cai.red_prompts {
         return Ok(());
@@ -84,8 +88,15 @@ fn prompts(cai: &CaiSection, data: &DataPlan) -> Result<Vec<Vec<ChatMessage>>, S
 }
 
 fn teacher(settings: EndpointSettings, cai: &CaiSection) -> Result<Arc<dyn Speaker>, SetupError> {
-    let endpoint = ChatEndpoint::new(settings).map_err(|error| SetupError::Other(format!("cai.teacher: {error}")))?;
-    Ok(Arc::new(Teacher { endpoint, decoding: decoding(cai) }))
+    Ok(Arc::new(Teacher { endpoint: endpoint(&settings)?, decoding: decoding(cai) }))
+}
+
+fn endpoint(settings: &EndpointSettings) -> Result<ChatEndpoint, SetupError> {
+    ChatEndpoint::new(settings.clone()).map_err(|error| of_teacher(&error))
+}
+
+fn of_teacher(error: &EndpointError) -> SetupError {
+    SetupError::Other(format!("cai.teacher: {error}"))
 }
 
 fn decoding(cai: &CaiSection) -> Decoding {

@@ -71,7 +71,7 @@ impl Workshop {
         let replicas = Arc::new(self.replicas(&scenario.model, told)?);
         let model = Arc::clone(replicas.first());
         let data = Arc::new(DataPlan::of(scenario)?);
-        cai::check(scenario, &data)?;
+        cai::check(scenario, &data, cancel)?;
         let start = start::adapter(scenario, &model, &data, &self.cache, told, cancel)?;
         let mut fitted = |section: Option<&GuardSection>| {
             let from = (scenario.seed, &scenario.model);

@@ -1,6 +1,7 @@
 //! Integration tests, in one binary so that libtorch is linked once.
 
 mod architectures;
+mod benchmarks;
 mod dpo;
 mod engine_behaviour;
 mod engine_bf16;
