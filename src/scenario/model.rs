@@ -24,6 +24,7 @@ pub struct ModelSection {
     pub quantize: Option<Quantization>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_one(devices: &NonZeroUsize) -> bool {
     devices.get() == 1
 }

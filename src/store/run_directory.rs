@@ -237,7 +237,14 @@ impl RunDirectory {
     ///
     /// [`StoreError`] names the first key that differs.
     pub fn check_scenario(&self, scenario: &Value) -> Result<(), StoreError> {
-        let Some(difference) = first_difference(&self.manifest()?["scenario"], scenario, "") else { return Ok(()) };
+        // Assumptions are the settings in words, which another version may choose otherwise.
+        let settings = |scenario: &Value| {
+            let mut settings = scenario.clone();
+            settings.as_object_mut().map(|settings| settings.remove("assumptions"));
+            settings
+        };
+        let begun = settings(&self.manifest()?["scenario"]);
+        let Some(difference) = first_difference(&begun, &settings(scenario), "") else { return Ok(()) };
         let problem = format!("was begun with another scenario ({difference}); remove it, or choose another --out");
         Err(StoreError::Invalid { path: self.manifest_path(), problem })
     }

@@ -59,7 +59,7 @@ fn material(cai: &CaiSection, prepared: &Prepared) -> Result<Material, SetupErro
         None => Constitution::default(),
     };
     let prompts = prompts(cai, &prepared.data)?;
-    let teacher = cai.teacher.clone().map(|settings| teacher(settings, cai)).transpose()?;
+    let teacher = cai.teacher.as_ref().map(|settings| teacher(settings, cai)).transpose()?;
     Ok(Material::RedPrompts { prompts, constitution, teacher })
 }
 
@@ -87,8 +87,8 @@ fn prompts(cai: &CaiSection, data: &DataPlan) -> Result<Vec<Vec<ChatMessage>>, S
     Ok(data.server_goals.iter().map(|goal| vec![ChatMessage::new(Role::User, &goal.text)]).collect())
 }
 
-fn teacher(settings: EndpointSettings, cai: &CaiSection) -> Result<Arc<dyn Speaker>, SetupError> {
-    Ok(Arc::new(Teacher { endpoint: endpoint(&settings)?, decoding: decoding(cai) }))
+fn teacher(settings: &EndpointSettings, cai: &CaiSection) -> Result<Arc<dyn Speaker>, SetupError> {
+    Ok(Arc::new(Teacher { endpoint: endpoint(settings)?, decoding: decoding(cai) }))
 }
 
 fn endpoint(settings: &EndpointSettings) -> Result<ChatEndpoint, SetupError> {
