@@ -81,6 +81,10 @@ fn another_scenario_is_refused_and_the_key_is_named() {
     begun(folder.path());
     let error = RunDirectory::resume(folder.path(), &manifest(2)).unwrap_err().to_string();
     assert!(error.contains("seed was 1, is 2"), "{error}");
+    // The same settings in other words are the same settings.
+    let mut reworded = manifest(1);
+    reworded["scenario"]["assumptions"] = json!(["said otherwise"]);
+    assert!(RunDirectory::resume(folder.path(), &reworded).is_ok());
 }
 
 #[test]
