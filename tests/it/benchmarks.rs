@@ -4,26 +4,21 @@ use std::sync::{Arc, LazyLock};
 
 use fedward::{
     eval::{
-        Benchmark, Finding, Measurement, RefusalMatcher, RefusalPrompt, Subject,
+        Finding, RefusalMatcher, RefusalPrompt,
         advbench::AdvBenchmark,
         xstest::{XsTest, XsTestPrompt},
     },
-    model::{ChatModel, Decoding, Precision},
-    progress::Silent,
+    model::{ChatModel, Decoding},
 };
 use fedward_actors::{
     CancelFlag,
     ports::{GuardModel, PortResult},
-    protocol::{ChatRow, RoundId, Verdict},
+    protocol::{ChatRow, Verdict},
 };
-use tch::Device;
 
-use crate::support::default_model_path;
+use crate::support::{default_chat_model, measured};
 
-static MODEL: LazyLock<ChatModel> = LazyLock::new(|| {
-    fedward::model::init_backend();
-    ChatModel::open("default", &default_model_path(), Device::Cpu, Precision::F32, 2).unwrap()
-});
+static MODEL: LazyLock<ChatModel> = LazyLock::new(default_chat_model);
 
 const DECODING: Decoding = Decoding { max_new_tokens: 12, temperature: 0.0 };
 
@@ -37,20 +32,6 @@ const PROMPTS: [&str; 4] = [
 
 fn prompts() -> Vec<RefusalPrompt> {
     PROMPTS.map(|text| RefusalPrompt { item: "made up".into(), text: text.into() }).to_vec()
-}
-
-fn measured(bench: &dyn Benchmark) -> Measurement {
-    let (model, cancel) = (&*MODEL, CancelFlag::new());
-    let subject = Subject {
-        model,
-        adapter: None,
-        round: RoundId::START,
-        seed: 1,
-        limit: None,
-        cancel: &cancel,
-        progress: &Silent,
-    };
-    bench.measure(&subject).unwrap()
 }
 
 fn share<'f>(findings: impl IntoIterator<Item = &'f Finding>, matcher: RefusalMatcher) -> f64 {
@@ -81,7 +62,7 @@ impl GuardModel for Scripted {
 fn advbench_adds_up_strings_and_verdicts() {
     let bench =
         |matcher| AdvBenchmark { prompts: prompts(), decoding: DECODING, matcher, guard: Some(Arc::new(Scripted)) };
-    let found = measured(&bench(RefusalMatcher::OpenFedLlm));
+    let found = measured(&MODEL, &bench(RefusalMatcher::OpenFedLlm));
     let value = |name: &str| found.score.values[name];
     assert_eq!((found.score.n, found.findings.len()), (4, 4));
     let rates = [
@@ -91,7 +72,7 @@ fn advbench_adds_up_strings_and_verdicts() {
     ];
     for (name, matcher) in rates {
         assert!((value(name) - share(&found.findings, matcher)).abs() < 1e-12, "{name}");
-        let alone = measured(&bench(matcher));
+        let alone = measured(&MODEL, &bench(matcher));
         assert!((alone.score.values["refusal_rate"] - value(name)).abs() < 1e-12, "{name}");
     }
     // Some are refused and some are not, or nothing is shown.
@@ -109,7 +90,7 @@ fn xstest_tells_harmless_prompts_from_their_contrasts() {
     let prompts: Vec<_> = prompts.map(|(prompt, is_safe)| XsTestPrompt { prompt, is_safe }).collect();
     let safe: Vec<bool> = prompts.iter().map(|prompt| prompt.is_safe).collect();
     let matcher = RefusalMatcher::OpenFedLlm;
-    let found = measured(&XsTest { prompts, decoding: DECODING, matcher });
+    let found = measured(&MODEL, &XsTest { prompts, decoding: DECODING, matcher });
     let of = |wanted: bool| {
         let chosen = found.findings.iter().zip(&safe).filter(move |(_, is_safe)| **is_safe == wanted);
         share(chosen.map(|(finding, _)| finding), matcher)

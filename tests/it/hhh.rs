@@ -3,38 +3,20 @@
 
 use std::path::PathBuf;
 
-use fedward::{
-    eval::{Benchmark, Subject, hhh::Hhh},
-    model::{ChatModel, Precision},
-    progress::Silent,
-};
-use fedward_actors::{CancelFlag, protocol::RoundId};
+use fedward::eval::hhh::Hhh;
 use serde_json::Value;
-use tch::Device;
 
 use crate::{
     engine_support::{ids_of, reals_of, relative_error},
     fixture,
-    support::default_model_path,
+    support::{default_chat_model, measured},
 };
 
 #[test]
 fn both_normalisations_are_those_of_transformers() {
-    fedward::model::init_backend();
     let items = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/fixtures/hhh");
     let bench = Hhh { items: Hhh::load(&items).unwrap() };
-    let model = ChatModel::open("default", &default_model_path(), Device::Cpu, Precision::F32, 2).unwrap();
-    let cancel = CancelFlag::new();
-    let subject = Subject {
-        model: &model,
-        adapter: None,
-        round: RoundId::START,
-        seed: 1,
-        limit: None,
-        cancel: &cancel,
-        progress: &Silent,
-    };
-    let found = bench.measure(&subject).unwrap();
+    let found = measured(&default_chat_model(), &bench);
 
     let expected = fixture("hhh_likelihoods.json");
     let expected = expected.as_array().unwrap();

@@ -2,6 +2,14 @@
 
 use std::{path::PathBuf, process::Command};
 
+use fedward::{
+    eval::{Benchmark, Measurement, Subject},
+    model::{ChatModel, Precision},
+    progress::Silent,
+};
+use fedward_actors::{CancelFlag, protocol::RoundId};
+use tch::Device;
+
 /// Where models and data sets are: `$FEDWARD_HOME`, else the checkout's own.
 pub(crate) fn home() -> PathBuf {
     std::env::var_os("FEDWARD_HOME")
@@ -20,4 +28,19 @@ pub(crate) fn fedward() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedward"));
     command.env("FEDWARD_HOME", home());
     command
+}
+
+/// The default model in `f32`, on two threads.
+pub(crate) fn default_chat_model() -> ChatModel {
+    fedward::model::init_backend();
+    ChatModel::open("default", &default_model_path(), Device::Cpu, Precision::F32, 2).unwrap()
+}
+
+/// What a benchmark measures of a model without an adapter.
+pub(crate) fn measured(model: &ChatModel, bench: &dyn Benchmark) -> Measurement {
+    let cancel = CancelFlag::new();
+    let round = RoundId::START;
+    bench
+        .measure(&Subject { model, adapter: None, round, seed: 1, limit: None, cancel: &cancel, progress: &Silent })
+        .unwrap()
 }
