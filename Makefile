@@ -23,7 +23,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference bench bench-scale bench-settings peft-check grafana-check dashboard-check clean distclean
+.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference bench bench-scale bench-settings peft-check judge-check grafana-check dashboard-check clean distclean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -82,6 +82,9 @@ bench-settings: fetch ## Measure what settings that save memory cost (BENCH_ARGS
 peft-check: setup ## Run the tests that speak to an installed peft, transformers and trl (5 GB into .venv-reference)
 	@tools/peft_check.sh $(PROFILE)
 
+judge-check: fetch ## Have a real server judge MT-Bench and teach Constitutional AI (110 MB into .venv-judge)
+	@tools/judge_check.sh $(FEDWARD)
+
 grafana-check: build ## Check dashboards and alerts on a synthetic run (needs Debian's prometheus)
 	@tools/check_grafana.sh --probe
 
@@ -89,4 +92,4 @@ clean: ## Remove what was compiled
 	$(CARGO) clean
 
 distclean: clean ## Remove what was compiled and what was installed, but no runs and no fetched data
-	rm -rf .libtorch .libtorch.* .venv-reference .venv-flower
+	rm -rf .libtorch .libtorch.* .venv-reference .venv-flower .venv-judge

@@ -108,6 +108,7 @@ fn round_record(round: RoundId) -> RoundRecord {
         rows_kept_unsafe: 12,
         rows_filtered_safe: 4,
         rows_malformed: 0,
+        rows_cut: 0,
         reweighted_weight: 0.0,
         reweighted_unsafe_weight: 0.0,
         train_loss: Some(2.0 / f64::from(round.0)),

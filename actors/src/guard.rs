@@ -215,7 +215,7 @@ mod tests {
     };
 
     fn verdict(unsafe_probability: f32) -> Verdict {
-        Verdict { unsafe_probability, is_unsafe: unsafe_probability > 0.5, hazards: Vec::new(), is_malformed: false }
+        Verdict::of_probability(unsafe_probability.into(), 0.5)
     }
 
     fn state() -> GuardState {

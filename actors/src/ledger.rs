@@ -138,6 +138,7 @@ pub(crate) fn summary(
         rows_kept_unsafe: guard.kept_unsafe,
         rows_filtered_safe: guard.filtered_safe,
         rows_malformed: guard.malformed,
+        rows_cut: guard.cut,
         reweighted_weight: guard.reweighted_weight,
         reweighted_unsafe_weight: guard.reweighted_unsafe_weight,
         train_loss: mean_loss(clients),
@@ -204,6 +205,7 @@ mod tests {
             kept_unsafe: 1,
             filtered_safe: 1,
             malformed: 2,
+            cut: 3,
             reweighted_weight: 0.25,
             reweighted_unsafe_weight: 0.125,
         };
@@ -255,6 +257,7 @@ mod tests {
         assert_eq!((record.accepted, record.rejected, record.dropped), (2, 0, 1));
         assert_eq!((record.rows_kept, record.rows_filtered), (10, 4));
         assert_eq!((record.rows_replaced, record.rows_reweighted, record.rows_malformed), (6, 2, 4));
+        assert_eq!(record.rows_cut, 6);
         assert!((record.reweighted_weight - 0.5).abs() < 1e-12);
         assert!((record.reweighted_unsafe_weight - 0.25).abs() < 1e-12);
         assert_eq!(record.train_loss, Some(1.25));

@@ -99,6 +99,7 @@ impl GuardPolicy {
         let fates: Vec<Fate<'_>> = verdicts.iter().map(|verdict| self.fate(verdict, rng)).collect();
         let mut counts = count(rows, &fates);
         counts.malformed = verdicts.iter().filter(|verdict| verdict.is_malformed).count() as u64;
+        counts.cut = verdicts.iter().filter(|verdict| verdict.is_cut).count() as u64;
         let rows = match self {
             Self::Drop | Self::Replace(_) if counts.called_unsafe() > 0 => {
                 TrainRows::new(rows.iter().zip(&fates).filter_map(|(row, fate)| trained_on(row, *fate)).collect())
@@ -193,13 +194,7 @@ mod tests {
     }
 
     fn verdicts(probabilities: [f32; 5]) -> Vec<Verdict> {
-        let verdict = |unsafe_probability| Verdict {
-            unsafe_probability,
-            is_unsafe: unsafe_probability >= 0.5,
-            hazards: Vec::new(),
-            is_malformed: false,
-        };
-        probabilities.map(verdict).into()
+        probabilities.map(|probability: f32| Verdict::of_probability(probability.into(), 0.5)).into()
     }
 
     /// One unsafe row is missed, one safe row is taken for unsafe.
@@ -287,8 +282,7 @@ mod tests {
 
     #[test]
     fn s_1_nothing_is_left_of_a_row_whose_probability_is_no_number() {
-        let verdict =
-            Verdict { unsafe_probability: f32::NAN, is_unsafe: true, hazards: Vec::new(), is_malformed: false };
+        let verdict = Verdict::of_probability(f64::NAN, 0.5);
         assert_eq!(GuardPolicy::Reweight.fate(&verdict, &mut ChaCha8Rng::seed_from_u64(5)), Fate::Reweighted(0.0));
     }
 

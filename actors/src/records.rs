@@ -108,6 +108,9 @@ pub struct GuardCounts {
     /// Called unsafe since the guard's answer could not be read.
     #[serde(default)]
     pub malformed: u64,
+    /// Of which the guard read only a part, being too long for it.
+    #[serde(default)]
+    pub cut: u64,
     /// The weights of the reweighted rows, added up.
     #[serde(default)]
     pub reweighted_weight: f64,
@@ -132,6 +135,7 @@ impl std::ops::AddAssign for GuardCounts {
         self.kept_unsafe += other.kept_unsafe;
         self.filtered_safe += other.filtered_safe;
         self.malformed += other.malformed;
+        self.cut += other.cut;
         self.reweighted_weight += other.reweighted_weight;
         self.reweighted_unsafe_weight += other.reweighted_unsafe_weight;
     }
@@ -242,6 +246,9 @@ pub struct RoundRecord {
     /// Rows called unsafe since the guard's answer could not be read.
     #[serde(default)]
     pub rows_malformed: u64,
+    /// Rows of which the guard read only a part, being too long for it.
+    #[serde(default)]
+    pub rows_cut: u64,
     /// The weights of the reweighted rows, added up.
     #[serde(default)]
     pub reweighted_weight: f64,

@@ -22,8 +22,8 @@ use super::{
     print_json,
 };
 use crate::{
-    data::{RowFormat, held_out_benign_rows, load_rows},
-    endpoint::EndpointSettings,
+    data::{MeasuredGoals, RowFormat, held_out_benign_rows, load_rows},
+    endpoint::{EndpointSettings, ExtraBody},
     eval::{BenchName, BenchRecipe, Measurement, RecipeError, RefusalMatcher, Subject},
     model::Decoding,
     progress::Progress,
@@ -54,6 +54,9 @@ pub(super) struct EvalArgs {
     /// Longest MT-Bench answer, in tokens
     #[arg(long, default_value_t = 1024)]
     mt_bench_max_new_tokens: usize,
+    /// Which of advbench's goals are measured: those that no run of fedward trains on, or all 520
+    #[arg(long, value_enum, default_value = "held-out")]
+    advbench_goals: MeasuredGoals,
     /// What is appended to advbench's goals; OpenFedLLM appends a full stop
     #[arg(long, value_name = "TEXT", default_value = "")]
     advbench_suffix: String,
@@ -96,6 +99,9 @@ struct JudgeArgs {
     /// Seconds that one request may take
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     judge_timeout: u64,
+    /// Fields that the judge's server wants beside the usual ones, for example '{"seed": 1}'
+    #[arg(long, value_name = "JSON", requires = "judge", value_parser = ExtraBody::parse)]
+    judge_extra_body: Option<ExtraBody>,
 }
 
 impl JudgeArgs {
@@ -107,6 +113,7 @@ impl JudgeArgs {
             parallel: self.judge_parallel,
             timeout: Duration::from_secs(self.judge_timeout.max(1)),
             seed,
+            extra_body: self.judge_extra_body.clone().unwrap_or_default(),
             ..EndpointSettings::new(base_url, model)
         })
     }
@@ -180,6 +187,7 @@ impl EvalArgs {
             hhh_items: limit,
             xstest_prompts: limit,
             mt_bench_questions: limit,
+            advbench_goals: self.advbench_goals,
             advbench_suffix: self.advbench_suffix.clone(),
             decoding: Decoding { max_new_tokens: self.max_new_tokens, temperature: self.temperature },
             mt_bench_max_new_tokens: self.mt_bench_max_new_tokens,

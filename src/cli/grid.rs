@@ -24,6 +24,7 @@ use crate::{
         Console,
         grid::{CellResult, charts, csv, markdown},
     },
+    safety::guard::GuardReport,
     scenario::{self, Scenario, ScenarioFile},
     store::{FolderLock, RunDirectory, write_atomically},
     wiring::Workshop,
@@ -123,9 +124,9 @@ async fn run(job: &Job, helpers: &mut Helpers) -> miette::Result<Ending> {
                 held.push((index, (scenario, out)));
                 continue;
             };
-            if let Some((key, summary)) = single.completed().wrap_err_with(|| name.clone())? {
+            if let Some((evaluations, _)) = single.completed().wrap_err_with(|| name.clone())? {
                 job.console.line(&format!("{name}: finished before"));
-                start_evaluations.insert(key, summary.start_eval);
+                start_evaluations.extend(evaluations);
                 continue;
             }
             job.console.line(&name);
@@ -167,12 +168,16 @@ fn result(job: &Job, scenario: &Scenario, out: &Path) -> miette::Result<CellResu
     let single = SingleRun { job, scenario, out };
     let gone = || miette!("{}: the cell was finished and is not any more; run the same command again", out.display());
     let (_, summary) = single.completed()?.ok_or_else(gone)?;
+    let directory = RunDirectory::open(out).into_diagnostic()?;
+    let report = &directory.manifest().into_diagnostic()?["guard"]["report"];
+    let report: Option<GuardReport> = serde_json::from_value(report.clone()).into_diagnostic()?;
     Ok(CellResult {
         strategy: scenario.federation.strategy.name().to_owned(),
         defence: scenario.variant.clone(),
         seed: scenario.seed,
         summary,
-        rounds: RunDirectory::open(out).into_diagnostic()?.rounds().into_diagnostic()?,
+        rounds: directory.rounds().into_diagnostic()?,
+        guard: report.map(|report| report.held_out),
     })
 }
 

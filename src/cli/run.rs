@@ -83,9 +83,9 @@ async fn run_variants(job: Job) -> miette::Result<Ending> {
         // A run or grid elsewhere may have this variant's folder for its own.
         let _lock = if out == job.out { None } else { Some(FolderLock::take(&out).into_diagnostic()?) };
         let single = SingleRun { job: &job, scenario, out: &out };
-        if let Some((key, summary)) = single.completed()? {
+        if let Some((evaluations, summary)) = single.completed()? {
             job.console.line(&format!("{}: is complete, not run again", out.display()));
-            start_evaluations.insert(key, summary.start_eval.clone());
+            start_evaluations.extend(evaluations);
             summaries.push(summary);
             continue;
         }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::job::Job;
 use crate::{
-    lora::peft,
+    lora::{initial_adapter, peft},
     progress::Progress,
     report::{Observers, RunStatus, StoredRun, Summary, Totals, page},
     scenario::Scenario,
@@ -27,9 +27,21 @@ use crate::{
     wiring::{Prepared, Workshop, federation_config, ports},
 };
 
-/// What runs of one command share beside the workshop: evaluations of the adapter that they start from, by
+/// What runs of one command share beside the workshop: evaluations of what they start from, by
 /// [`SingleRun::evaluation_key`].
 pub(super) type StartEvaluations = HashMap<String, Evaluation>;
+
+/// What the evaluation of the base model is known by, in place of an adapter's checksum.
+const BASE: &str = "base";
+
+/// What a run begins with.
+#[derive(Clone, Copy)]
+enum Before {
+    /// The base model without an adapter.
+    Base,
+    /// The adapter that round 1 starts from.
+    Start,
+}
 
 /// One variant's run.
 pub(super) struct SingleRun<'a> {
@@ -58,17 +70,18 @@ impl SingleRun<'_> {
             self.job.console.line(&format!("assumed: {assumption}"));
         }
         let (directory, start) = self.open(&prepared)?;
-        let resumed: Option<Summary> = directory.summary().into_diagnostic()?;
-        let key = self.evaluation_key(&prepared.start.sha256())?;
-        let known = start_evaluations.get(&key).or(resumed.as_ref().map(|resumed| &resumed.start_eval));
-        let start_eval = match known.filter(|evaluation| !evaluation.is_empty()) {
-            Some(evaluation) => evaluation.clone(),
-            None => match self.evaluate(&prepared, RoundId::START, &prepared.start).await? {
-                Some(evaluation) => evaluation,
-                None => return Ok((workshop, start_evaluations, None)),
-            },
+        if let Some(summary) = directory.summary().into_diagnostic()? {
+            start_evaluations.extend(self.evaluations(&summary, &prepared.start.sha256())?);
+        }
+        let base_eval = if self.scenario.evaluation.base {
+            self.evaluate_before(&prepared, Before::Base, &mut start_evaluations).await?
+        } else {
+            Some(Evaluation::new())
         };
-        start_evaluations.insert(key, start_eval.clone());
+        let start_eval = self.evaluate_before(&prepared, Before::Start, &mut start_evaluations).await?;
+        let (Some(base_eval), Some(start_eval)) = (base_eval, start_eval) else {
+            return Ok((workshop, start_evaluations, None));
+        };
 
         let metrics = Arc::new(self.job.telemetry.observer(&self.run_info(&prepared)));
         metrics.evaluated(RoundId::START, &start_eval);
@@ -82,7 +95,7 @@ impl SingleRun<'_> {
             Err(FederationError::Cancelled) => (last_stored(&directory, &prepared)?, RunStatus::Interrupted),
             Err(error) => return Err(error).into_diagnostic(),
         };
-        let summary = self.sum_up(&directory, &prepared, &global, start_eval, status).await?;
+        let summary = self.sum_up(&directory, &prepared, &global, (base_eval, start_eval), status).await?;
         metrics.evaluated(RoundId(summary.totals.rounds), &summary.eval);
         metrics.ended();
         self.store(&directory, &prepared, &global, &summary)?;
@@ -90,14 +103,19 @@ impl SingleRun<'_> {
         Ok((workshop, start_evaluations, summary))
     }
 
-    /// The summary of this run, if an earlier command has completed it and this one is to go on, and the key of its start.
-    pub(super) fn completed(&self) -> miette::Result<Option<(String, Summary)>> {
+    /// The summary of this run, if an earlier command has completed it and this one is to go on, and what it knows of the
+    /// start of others.
+    pub(super) fn completed(&self) -> miette::Result<Option<(StartEvaluations, Summary)>> {
         if !self.job.resume || !RunDirectory::is_at(self.out) {
             return Ok(None);
         }
         let directory = RunDirectory::open(self.out).into_diagnostic()?;
         let summary: Option<Summary> = directory.summary().into_diagnostic()?;
-        let Some(summary) = summary.filter(|summary| summary.status == RunStatus::Completed) else { return Ok(None) };
+        let is_complete = |summary: &Summary| {
+            let base_is_measured = !self.scenario.evaluation.base || !summary.base_eval.is_empty();
+            summary.status == RunStatus::Completed && base_is_measured
+        };
+        let Some(summary) = summary.filter(is_complete) else { return Ok(None) };
         // The rows say what is stored: a summary may be older than they are.
         let last = directory.rounds().into_diagnostic()?.last().map_or(0, |last| last.round.0);
         if last < self.scenario.federation.rounds {
@@ -107,14 +125,46 @@ impl SingleRun<'_> {
         directory.check_scenario(&scenario).into_diagnostic()?;
         let manifest = directory.manifest().into_diagnostic()?;
         let start = manifest["checksums"]["start_adapter_sha256"].as_str().unwrap_or_default();
-        Ok(Some((self.evaluation_key(start)?, summary)))
+        Ok(Some((self.evaluations(&summary, start)?, summary)))
     }
 
-    /// Names an evaluation of an adapter: what it is and all that the benchmarks depend on, the judge among it.
-    fn evaluation_key(&self, adapter_sha256: &str) -> miette::Result<String> {
+    /// What a summary knows of the base model and of the adapter that its run started from.
+    fn evaluations(&self, summary: &Summary, start_sha256: &str) -> miette::Result<StartEvaluations> {
+        let known = [(BASE, &summary.base_eval), (start_sha256, &summary.start_eval)];
+        let known = known.into_iter().filter(|(_, evaluation)| !evaluation.is_empty());
+        known.map(|(name, evaluation)| Ok((self.evaluation_key(name)?, evaluation.clone()))).collect()
+    }
+
+    /// Names an evaluation: what of, and all that the benchmarks depend on, the judge among it.
+    fn evaluation_key(&self, of: &str) -> miette::Result<String> {
         let scenario = serde_json::to_value(self.scenario).into_diagnostic()?;
         let depends_on = ["seed", "model", "lora", "data", "evaluation"].map(|section| &scenario[section]);
-        Ok(json!([adapter_sha256, depends_on, serde_json::to_value(self.job.judge()).into_diagnostic()?]).to_string())
+        Ok(json!([of, depends_on, serde_json::to_value(self.job.judge()).into_diagnostic()?]).to_string())
+    }
+
+    /// The evaluation of what was there before the run, unless it is known; `None` if it was interrupted.
+    async fn evaluate_before(
+        &self,
+        prepared: &Prepared,
+        before: Before,
+        known: &mut StartEvaluations,
+    ) -> miette::Result<Option<Evaluation>> {
+        let (name, adapter, what) = match before {
+            // A fresh adapter adds nothing to the base.
+            Before::Base => (
+                BASE.to_owned(),
+                initial_adapter(&self.scenario.lora, prepared.model.base.config(), self.scenario.seed),
+                "the base model",
+            ),
+            Before::Start => (prepared.start.sha256(), prepared.start.clone(), "the starting adapter"),
+        };
+        let key = self.evaluation_key(&name)?;
+        if let Some(evaluation) = known.get(&key) {
+            return Ok(Some(evaluation.clone()));
+        }
+        let evaluation = self.evaluate(prepared, RoundId::START, &adapter, what).await?;
+        known.extend(evaluation.clone().map(|evaluation| (key, evaluation)));
+        Ok(evaluation)
     }
 
     fn run_info(&self, prepared: &Prepared) -> RunInfo {
@@ -196,9 +246,9 @@ impl SingleRun<'_> {
         prepared: &Prepared,
         round: RoundId,
         adapter: &Adapter,
+        what: &str,
     ) -> miette::Result<Option<Evaluation>> {
-        let which = if round == RoundId::START { "starting" } else { "final" };
-        self.job.console.stage(&format!("evaluating the {which} adapter"));
+        self.job.console.stage(&format!("evaluating {what}"));
         let (suite, adapter, cancel) = (Arc::clone(&prepared.benchmarks), adapter.clone(), self.job.cancel.clone());
         let evaluate = move || suite.evaluate(round, &adapter, EvaluationScope::Full, &cancel);
         match tokio::task::spawn_blocking(evaluate).await.into_diagnostic()? {
@@ -213,7 +263,7 @@ impl SingleRun<'_> {
         directory: &RunDirectory,
         prepared: &Prepared,
         global: &Adapter,
-        start_eval: Evaluation,
+        (base_eval, start_eval): (Evaluation, Evaluation),
         status: RunStatus,
     ) -> miette::Result<Summary> {
         let rounds = directory.rounds().into_diagnostic()?;
@@ -224,7 +274,7 @@ impl SingleRun<'_> {
             (None, RunStatus::Interrupted) => (Evaluation::new(), status),
             (None, RunStatus::Completed) => {
                 let round = RoundId(self.scenario.federation.rounds);
-                match self.evaluate(prepared, round, global).await? {
+                match self.evaluate(prepared, round, global, "the final adapter").await? {
                     Some(eval) => (eval, status),
                     None => (Evaluation::new(), RunStatus::Interrupted),
                 }
@@ -234,6 +284,7 @@ impl SingleRun<'_> {
             scenario: self.scenario.name.clone(),
             variant: self.scenario.variant.clone(),
             status,
+            base_eval,
             start_eval,
             eval,
             totals: Totals::of(&rounds, ProcessMemory::read().map_or(0, |memory| memory.peak_bytes)),

@@ -3,12 +3,13 @@
 
 use std::{fs, path::Path};
 
+use clap::ValueEnum;
 use fedward_actors::{
     protocol::{ChatRow, RoundId, RowLabel},
     streams::{Purpose, stream},
 };
 use rand::RngExt;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -44,6 +45,17 @@ pub enum AdvBenchPart {
     Server,
     /// Half, held out: measures safety and trains nothing.
     Evaluation,
+}
+
+/// Which goals measure safety.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum MeasuredGoals {
+    /// Those that nothing trains on: [`AdvBenchPart::Evaluation`].
+    #[default]
+    HeldOut,
+    /// All, as in papers whose models are trained on none of them.
+    All,
 }
 
 /// The data set, in the order of its split.
@@ -100,6 +112,14 @@ impl AdvBench {
             AdvBenchPart::Evaluation => 2 * quarter..self.goals.len(),
         };
         self.goals[range].to_vec()
+    }
+
+    /// The goals that measure safety, in an order likewise.
+    pub fn measured(&self, goals: MeasuredGoals) -> Vec<Goal> {
+        match goals {
+            MeasuredGoals::HeldOut => self.goals(AdvBenchPart::Evaluation),
+            MeasuredGoals::All => self.goals.clone(),
+        }
     }
 }
 
@@ -251,6 +271,8 @@ mod tests {
         let (clients, server, evaluation) =
             (part(AdvBenchPart::Clients), part(AdvBenchPart::Server), part(AdvBenchPart::Evaluation));
         assert_eq!((clients.len(), server.len(), evaluation.len()), (130, 130, 260));
+        assert_eq!(data.measured(MeasuredGoals::HeldOut), data.goals(AdvBenchPart::Evaluation));
+        assert_eq!(data.measured(MeasuredGoals::All).len(), 520);
         assert!(clients.is_disjoint(&server) && clients.is_disjoint(&evaluation) && server.is_disjoint(&evaluation));
         assert_eq!(AdvBench::new(goals(3)).goals(AdvBenchPart::Evaluation).len(), 3);
     }

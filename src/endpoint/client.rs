@@ -185,7 +185,9 @@ impl ChatEndpoint {
     }
 
     fn chat_with_retries(&self, request: &ChatRequest, cancel: &CancelFlag) -> Result<ChatCompletion, EndpointProblem> {
-        let body = request.body(&self.settings.model).map_err(|error| EndpointProblem::Settings(error.to_string()))?;
+        let body = request
+            .body(&self.settings.model, &self.settings.extra_body)
+            .map_err(|error| EndpointProblem::Settings(error.to_string()))?;
         let body = Arc::new(body);
         let client = ClientId(request.fingerprint());
         let mut rng = stream(self.settings.seed, Purpose::Retries, RoundId::START, Some(client));

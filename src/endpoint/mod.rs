@@ -17,5 +17,5 @@ mod wire;
 
 pub use client::ChatEndpoint;
 pub use error::{EndpointError, EndpointProblem};
-pub use settings::EndpointSettings;
+pub use settings::{EndpointSettings, ExtraBody};
 pub use wire::{ChatCompletion, ChatRequest};

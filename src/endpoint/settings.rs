@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use ureq::http::Uri;
 
 /// Where an endpoint is, and how hard it may be asked. Holds no secret: only the name of the variable that does.
@@ -32,6 +33,56 @@ pub struct EndpointSettings {
     pub parallel: NonZeroUsize,
     /// What the random part of waits comes from.
     pub seed: u64,
+    /// What each request says beside the fields that servers agree on.
+    #[serde(skip_serializing_if = "ExtraBody::is_empty")]
+    pub extra_body: ExtraBody,
+}
+
+/// Fields of a request that some servers know: a grammar, a reasoning effort, options of a chat template. They go out as they
+/// are, in the place of fedward's own of the same name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ExtraBody(Map<String, Value>);
+
+impl ExtraBody {
+    /// What fedward alone says.
+    const RESERVED: [&str; 3] = ["model", "messages", "stream"];
+
+    /// Reads an object of JSON.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let extra: Self = serde_json::from_str(text).map_err(|error| format!("no object of JSON: {error}"))?;
+        extra.check().map(|()| extra)
+    }
+
+    /// Whether all fields may be set.
+    ///
+    /// # Errors
+    ///
+    /// The field that may not, in words.
+    pub fn check(&self) -> Result<(), String> {
+        match Self::RESERVED.iter().find(|name| self.0.contains_key(**name)) {
+            None => Ok(()),
+            Some(name) => {
+                Err(format!("found {name}, which cannot be set here; allowed: all but model, messages and stream"))
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds the fields to a request. A server that wants `max_completion_tokens` does not take `max_tokens` beside it.
+    pub(super) fn add_to(&self, body: &mut Map<String, Value>) {
+        if self.0.contains_key("max_completion_tokens") {
+            body.remove("max_tokens");
+        }
+        body.extend(self.0.clone());
+    }
 }
 
 impl EndpointSettings {
@@ -48,6 +99,7 @@ impl EndpointSettings {
             requests_per_minute: None,
             parallel: NonZeroUsize::MIN.saturating_add(3),
             seed: 0,
+            extra_body: ExtraBody::default(),
         }
     }
 

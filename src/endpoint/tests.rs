@@ -53,6 +53,23 @@ fn a_question_is_answered() {
 }
 
 #[test]
+fn fields_of_a_server_s_own_go_out_as_they_are() {
+    let body_with = |extra: &str| {
+        let server = ScriptedServer::start(|_, _| Scripted::says("A fruit."));
+        ask(EndpointSettings { extra_body: ExtraBody::parse(extra).unwrap(), ..settings(&server.base_url()) }).unwrap();
+        server.received()[0].body.clone()
+    };
+    let body = body_with(r#"{"grammar": "root ::= [a-z]+", "temperature": 1}"#);
+    assert_eq!((&body["grammar"], &body["temperature"]), (&"root ::= [a-z]+".into(), &1.into()));
+    assert_eq!((&body["model"], &body["max_tokens"]), (&"scripted".into(), &8.into()));
+    let body = body_with(r#"{"max_completion_tokens": 500}"#);
+    assert_eq!((&body["max_completion_tokens"], body.get("max_tokens")), (&500.into(), None));
+    let complaint = ExtraBody::parse(r#"{"stream": true}"#).unwrap_err();
+    assert_eq!(complaint, "found stream, which cannot be set here; allowed: all but model, messages and stream");
+    assert!(ExtraBody::parse("[1]").unwrap_err().starts_with("no object of JSON"));
+}
+
+#[test]
 fn what_passes_is_asked_again() {
     let server = ScriptedServer::start(|index, _| match index {
         0 => Scripted::status(429, "{}").header("Retry-After: 0.2"),

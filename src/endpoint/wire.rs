@@ -1,9 +1,11 @@
 //! What goes over the wire: the part of `OpenAI`'s chat completions that servers agree on.
 
 use fedward_actors::protocol::{ChatMessage, hex};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+
+use super::ExtraBody;
 
 /// What an endpoint's model is asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,15 +29,6 @@ pub struct ChatCompletion {
     pub prompt_tokens: Option<u64>,
     /// Length of the answer, if the server counts.
     pub completion_tokens: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    model: &'a str,
-    messages: &'a [ChatMessage],
-    temperature: f64,
-    max_tokens: usize,
-    stream: bool,
 }
 
 #[derive(Deserialize)]
@@ -67,9 +60,17 @@ struct Usage {
 
 impl ChatRequest {
     /// The request's JSON.
-    pub(super) fn body(&self, model: &str) -> Result<Vec<u8>, serde_json::Error> {
-        let Self { messages, temperature, max_tokens } = self;
-        serde_json::to_vec(&Body { model, messages, temperature: *temperature, max_tokens: *max_tokens, stream: false })
+    pub(super) fn body(&self, model: &str, extra: &ExtraBody) -> Result<Vec<u8>, serde_json::Error> {
+        let fields = [
+            ("model", json!(model)),
+            ("messages", serde_json::to_value(&self.messages)?),
+            ("temperature", json!(self.temperature)),
+            ("max_tokens", json!(self.max_tokens)),
+            ("stream", json!(false)),
+        ];
+        let mut body = Map::from_iter(fields.map(|(name, value)| (name.to_owned(), value)));
+        extra.add_to(&mut body);
+        serde_json::to_vec(&body)
     }
 
     /// A number that depends on the request alone, so that its waits are the same wherever it stands in a list.

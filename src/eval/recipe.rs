@@ -23,7 +23,7 @@ use super::{
     xstest::XsTest,
 };
 use crate::{
-    data::{AdvBench, AdvBenchPart, DataError, catalogue},
+    data::{AdvBench, DataError, MeasuredGoals, catalogue},
     endpoint::{ChatEndpoint, EndpointError, EndpointSettings},
     model::Decoding,
 };
@@ -38,6 +38,8 @@ pub struct BenchRecipe {
     pub xstest_prompts: usize,
     /// MT-Bench questions in a full evaluation, at most.
     pub mt_bench_questions: usize,
+    /// Which of AdvBench's goals are drawn from.
+    pub advbench_goals: MeasuredGoals,
     /// What is appended to AdvBench's goals; OpenFedLLM appends a full stop.
     pub advbench_suffix: String,
     /// How responses are decoded; MT-Bench has rules of its own.
@@ -56,7 +58,7 @@ pub struct BenchRecipe {
     pub guard: Option<Arc<dyn GuardModel>>,
     /// Held-out benign rows.
     pub utility_rows: Vec<ChatRow>,
-    /// Held-out harmful prompts, if they are already chosen; else they are drawn from AdvBench's evaluation half.
+    /// Harmful prompts, if they are already chosen; else they are drawn from AdvBench.
     pub harmful_prompts: Option<Vec<RefusalPrompt>>,
 }
 
@@ -83,7 +85,10 @@ impl BenchRecipe {
             BenchName::AdvBench => {
                 let mut prompts = match &self.harmful_prompts {
                     Some(prompts) => prompts.clone(),
-                    None => self.drawn(advbench_prompts(&AdvBench::load(&self.path(name)?)?), self.prompts),
+                    None => self.drawn(
+                        advbench_prompts(&AdvBench::load(&self.path(name)?)?, self.advbench_goals),
+                        self.prompts,
+                    ),
                 };
                 for prompt in &mut prompts {
                     prompt.text += &self.advbench_suffix;
@@ -135,9 +140,9 @@ impl BenchRecipe {
     }
 }
 
-/// The goals that `AdvBench`'s split sets aside for measuring.
-pub fn advbench_prompts(advbench: &AdvBench) -> Vec<RefusalPrompt> {
-    let goals = advbench.goals(AdvBenchPart::Evaluation);
+/// The goals that measure safety, as prompts.
+pub fn advbench_prompts(advbench: &AdvBench, measured: MeasuredGoals) -> Vec<RefusalPrompt> {
+    let goals = advbench.measured(measured);
     goals.into_iter().map(|goal| RefusalPrompt { item: goal.categories.join(","), text: goal.text }).collect()
 }
 

@@ -9,7 +9,7 @@ use fedward_actors::{
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    BaseModel, ChatTokenizer, Checkpoint, ModelError, NumberFormat, TokenizedRow,
+    BaseModel, ChatTokenizer, Checkpoint, Features, ModelError, NumberFormat, TokenizedRow,
     generation::{
         FinishReason, GenerationSettings,
         answering::{self, Answered, Questions},
@@ -171,10 +171,6 @@ impl ChatModel {
     /// Mean hidden state of each row after `layers` blocks, on up to `threads` threads; rows are cut to `max_length`
     /// tokens. A row's features depend on it alone, to the last bit.
     ///
-    /// # Shapes
-    ///
-    /// `[rows][hidden_size]`.
-    ///
     /// # Errors
     ///
     /// [`ModelError::Cancelled`], or what the tokenizer or libtorch complain of.
@@ -185,18 +181,17 @@ impl ChatModel {
         max_length: usize,
         threads: usize,
         cancel: &CancelFlag,
-    ) -> Result<Vec<Vec<f32>>, ModelError> {
-        let ids = rows
-            .iter()
-            .map(|row| {
-                let mut ids = self.tokenizer.conversation_ids(&row.messages)?;
-                ids.truncate(max_length);
-                Ok(ids)
-            })
-            .collect::<Result<Vec<_>, ModelError>>()?;
-        parallel::by_chunks(&ids, ROWS_A_BATCH, threads, |_, chunk| {
+    ) -> Result<Vec<Features>, ModelError> {
+        let mut ids: Vec<_> =
+            rows.iter().map(|row| self.tokenizer.conversation_ids(&row.messages)).collect::<Result<_, ModelError>>()?;
+        let is_cut: Vec<_> = ids.iter().map(|ids| ids.len() > max_length).collect();
+        for ids in &mut ids {
+            ids.truncate(max_length);
+        }
+        let means = parallel::by_chunks(&ids, ROWS_A_BATCH, threads, |_, chunk| {
             super::features::mean_hidden(&self.base, None, chunk, layers, cancel)
-        })
+        })?;
+        Ok(means.into_iter().zip(is_cut).map(|(mean, is_cut)| Features { mean, is_cut }).collect())
     }
 
     /// The rows as token ids; rows without a response that fits are left out.

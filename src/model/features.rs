@@ -6,6 +6,15 @@ use tch::Kind;
 use super::{BaseModel, Result, transformer::Transformer};
 use crate::lora::LoraRef;
 
+/// What a classifier sees of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Features {
+    /// The mean over its positions of their hidden states: `[hidden_size]`.
+    pub mean: Vec<f32>,
+    /// Whether it was too long, and the mean is that of its first tokens.
+    pub is_cut: bool,
+}
+
 /// The mean over all positions of each row's hidden states after the final norm.
 ///
 /// Each row is computed alone: what is computed beside it would change it by rounding.

@@ -36,7 +36,7 @@ pub use design::{Activation, Design, EmbeddingScale, Family, SlidingAttention, S
 pub use device::{Precision, init_backend};
 pub use error::ModelError;
 pub(crate) use error::within_memory;
-pub use features::mean_hidden;
+pub use features::{Features, mean_hidden};
 pub use frozen::{NumberFormat, Quantization};
 pub(crate) use generation::answering::Questions;
 pub use generation::{FinishReason, Generated, GenerationSettings, generate};

@@ -191,6 +191,9 @@ fn round_line(record: &RoundRecord) -> String {
     if record.rows_malformed > 0 {
         let _ = write!(line, " ({} by answers of the guard that could not be read)", record.rows_malformed);
     }
+    if record.rows_cut > 0 {
+        let _ = write!(line, ", {} too long for the guard and read in part", record.rows_cut);
+    }
     if let Some(loss) = record.train_loss {
         let _ = write!(line, ", loss {loss:.3}");
     }

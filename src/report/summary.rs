@@ -52,6 +52,9 @@ pub struct Totals {
     /// Rows called unsafe since the guard's answer could not be read.
     #[serde(default)]
     pub rows_malformed: u64,
+    /// Rows of which the guard read only a part, being too long for it.
+    #[serde(default)]
+    pub rows_cut: u64,
     /// The weights of the reweighted rows, added up.
     #[serde(default)]
     pub reweighted_weight: f64,
@@ -81,6 +84,7 @@ impl Totals {
             totals.rows_kept_unsafe += round.rows_kept_unsafe;
             totals.rows_filtered_safe += round.rows_filtered_safe;
             totals.rows_malformed += round.rows_malformed;
+            totals.rows_cut += round.rows_cut;
             totals.reweighted_weight += round.reweighted_weight;
             totals.reweighted_unsafe_weight += round.reweighted_unsafe_weight;
             if let Some(align) = &round.align {
@@ -115,6 +119,9 @@ pub struct Summary {
     pub variant: String,
     /// How it ended.
     pub status: RunStatus,
+    /// Benchmarks of the base model without an adapter; empty where it was not to be measured.
+    #[serde(default, skip_serializing_if = "Evaluation::is_empty")]
+    pub base_eval: Evaluation,
     /// Benchmarks of the adapter that the run began with.
     pub start_eval: Evaluation,
     /// Benchmarks of the final adapter.

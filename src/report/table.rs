@@ -88,26 +88,33 @@ impl Comparison {
     /// Compares runs, each under its name.
     pub fn of<'a>(runs: impl IntoIterator<Item = (&'a str, &'a Summary)>) -> Self {
         let runs: Vec<_> = runs.into_iter().collect();
-        let evaluations: Vec<_> = runs.iter().flat_map(|(_, run)| [&run.start_eval, &run.eval]).collect();
+        let evaluations: Vec<_> =
+            runs.iter().flat_map(|(_, run)| [&run.base_eval, &run.start_eval, &run.eval]).collect();
         let is_measured = |column: &&Column| evaluations.iter().any(|of| of.contains_key(column.benchmark));
         let measured: Vec<&Column> = BENCHMARKS.iter().filter(is_measured).collect();
-        let start = runs.first().map(|(_, first)| &first.start_eval);
-        let begins_alike = |start: &&Evaluation| runs.iter().all(|(_, run)| run.start_eval == **start);
-        let start = start.filter(begins_alike).filter(|start| !start.is_empty());
-        let start = start.map(|start| start_line(start, &measured));
+        let base = in_common(&runs, |run| &run.base_eval).map(|base| line_before("base", base, &measured));
+        let start = in_common(&runs, |run| &run.start_eval).map(|start| line_before("start", start, &measured));
+        let before = base.into_iter().chain(start);
         Self {
             columns: COLUMNS.into_iter().chain(measured.iter().map(|column| column.title)).collect(),
-            lines: start.into_iter().chain(runs.iter().map(|(name, run)| line(name, run, &measured))).collect(),
+            lines: before.chain(runs.iter().map(|(name, run)| line(name, run, &measured))).collect(),
             reading: READING.into_iter().chain(measured.iter().map(|column| column.reading)).collect(),
         }
     }
 }
 
-fn start_line(start: &Evaluation, measured: &[&Column]) -> Vec<String> {
-    let [refused, interval] = refusal_cells(start);
+/// An evaluation that was made and is the same for all runs: it gets a line of its own.
+fn in_common<'a>(runs: &[(&str, &'a Summary)], of: impl Fn(&'a Summary) -> &'a Evaluation) -> Option<&'a Evaluation> {
+    let first = runs.first().map(|(_, run)| of(run)).filter(|first| !first.is_empty())?;
+    runs.iter().all(|(_, run)| of(run) == first).then_some(first)
+}
+
+/// A line of what was there before training: the base model, the starting adapter.
+fn line_before(name: &str, found: &Evaluation, measured: &[&Column]) -> Vec<String> {
+    let [refused, interval] = refusal_cells(found);
     let none = String::new;
-    let mut line = vec!["start".to_owned(), refused, interval, none(), none(), none()];
-    line.extend(benchmark_cells(start, measured));
+    let mut line = vec![name.to_owned(), refused, interval, none(), none(), none()];
+    line.extend(benchmark_cells(found, measured));
     line
 }
 
@@ -144,7 +151,7 @@ pub fn comparison(summaries: &[Summary]) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    // The line of the start, where there is one, cost nothing.
+    // The lines of base and start, where they are, cost nothing.
     let mut costs = std::iter::repeat_n(String::new(), lines.len() - summaries.len()).chain(costs);
     for mut line in lines {
         line.extend(costs.next().filter(|_| realigned));
@@ -245,5 +252,20 @@ mod tests {
         assert_eq!(columns[6..], ["MT-Bench\nreferences,\nnats a token"]);
         assert_eq!(lines.len(), 2, "nothing is known of the start");
         assert_eq!((lines[0][6].as_str(), lines[1][6].as_str()), ("-2.50 (n=30)", ""));
+    }
+
+    #[test]
+    fn the_base_model_stands_above_the_start() {
+        let score = |perplexity: f64| json!({"utility": {"n": 48, "perplexity": perplexity}});
+        let mut runs = ["a", "b"].map(|name| summary(name, &score(17.0), &score(16.0)));
+        for run in &mut runs {
+            run.base_eval = serde_json::from_value(score(20.0)).unwrap();
+        }
+        let lines = |runs: &[Summary]| Comparison::of(runs.iter().map(|run| (run.label(), run))).lines;
+        let names = |runs: &[Summary]| lines(runs).iter().map(|line| line[0].clone()).collect::<Vec<_>>();
+        assert_eq!(names(&runs), ["base", "start", "a", "b"]);
+        assert_eq!(lines(&runs)[0][6], "20.00 (n=48)");
+        runs[1].base_eval.clear();
+        assert_eq!(names(&runs), ["start", "a", "b"]);
     }
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use fedward_actors::Schedule;
 use serde::{Deserialize, Serialize};
 
-use super::{counted, endpoint::RawEndpoint, rules::Rules, schedule::ScheduleName, training::RawTraining};
+use super::{counted, endpoint::RawEndpoint, is_default, rules::Rules, schedule::ScheduleName, training::RawTraining};
 use crate::{
     endpoint::EndpointSettings,
-    safety::cai::{Effort, Revise},
+    safety::cai::{Effort, Examples, Revise},
     train::{DpoSettings, LrSchedule, SftSettings},
 };
 
@@ -35,6 +35,9 @@ pub struct CaiSection {
     pub temperature: f64,
     /// Which answers are criticised and revised.
     pub revise: Revise,
+    /// When the constitution's examples are shown.
+    #[serde(skip_serializing_if = "is_default")]
+    pub examples: Examples,
     /// Share of the revisions that supervised fine-tuning sees; the rest makes preference pairs.
     pub sft_share: f64,
     /// Share of benign rows mixed into the fine-tuning, so that helpfulness is kept, from 0 to below 1.
@@ -62,6 +65,7 @@ pub(super) struct RawCai {
     pub max_new_tokens: usize,
     pub temperature: f64,
     pub revise: Option<RawRevise>,
+    pub examples: Option<Examples>,
     pub surely_safe: Option<f64>,
     pub sft_share: f64,
     pub benign_share: f64,
@@ -105,6 +109,7 @@ impl Default for RawCai {
             max_new_tokens: 48,
             temperature: 0.0,
             revise: None,
+            examples: None,
             surely_safe: None,
             sft_share: 0.5,
             benign_share: 0.25,
@@ -152,6 +157,7 @@ impl RawCai {
                 ("cai.prompts", self.prompts.is_some()),
                 ("cai.constitution", self.constitution.is_some()),
                 ("cai.revise", self.revise.is_some()),
+                ("cai.examples", self.examples.is_some()),
                 ("cai.surely_safe", self.surely_safe.is_some()),
                 ("cai.teacher", self.teacher.is_some()),
             ] {
@@ -207,6 +213,7 @@ impl RawCai {
             max_new_tokens: self.max_new_tokens,
             temperature: self.temperature,
             revise: self.revise(has_guard),
+            examples: self.examples.unwrap_or_default(),
             sft_share: self.sft_share,
             benign_share: self.benign_share,
             training: SftSettings {
@@ -246,7 +253,14 @@ impl CaiSection {
                 "answers that the guard is sure to be safe (P(unsafe) below {surely_safe}) are kept, the others revised"
             )),
         };
-        let parts: Vec<_> = teacher.into_iter().chain(revised).chain(tuning).chain(preferences).collect();
+        let examples = self.data.is_none().then_some(match self.examples {
+            Examples::LaterTurns => "examples are shown before critiques and revisions are asked for",
+            Examples::AllTurns => "examples are shown in front of all three turns",
+            Examples::Never => "no examples are shown",
+        });
+        let examples = examples.map(str::to_owned);
+        let parts: Vec<_> =
+            teacher.into_iter().chain(examples).chain(revised).chain(tuning).chain(preferences).collect();
         vec![format!("Constitutional AI: {}", parts.join("; "))]
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use serde::Deserialize;
 
 use super::rules::Rules;
-use crate::endpoint::EndpointSettings;
+use crate::endpoint::{EndpointSettings, ExtraBody};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +27,8 @@ pub(super) struct RawEndpoint {
     pub requests_per_minute: Option<NonZeroU32>,
     #[serde(default = "default_parallel")]
     pub parallel: NonZeroUsize,
+    #[serde(default)]
+    pub extra_body: ExtraBody,
 }
 
 fn default_timeout_seconds() -> f64 {
@@ -53,6 +55,9 @@ impl RawEndpoint {
         if let Err(problem) = EndpointSettings::new(&self.base_url, &self.model).check_base_url() {
             rules.complain(&format!("{key}.base_url"), problem);
         }
+        if let Err(problem) = self.extra_body.check() {
+            rules.complain(&format!("{key}.extra_body"), problem);
+        }
     }
 
     pub(super) fn resolve(&self, seed: u64) -> EndpointSettings {
@@ -64,6 +69,7 @@ impl RawEndpoint {
             max_delay: Duration::try_from_secs_f64(self.max_delay_seconds).unwrap_or(defaults.max_delay),
             requests_per_minute: self.requests_per_minute,
             parallel: self.parallel,
+            extra_body: self.extra_body.clone(),
             seed,
             ..defaults
         }

@@ -8,8 +8,9 @@ use std::{
 use fedward_actors::Schedule;
 use serde::{Deserialize, Serialize};
 
-use super::{endpoint::RawEndpoint, rules::Rules, schedule::ScheduleName};
+use super::{endpoint::RawEndpoint, is_default, rules::Rules, schedule::ScheduleName};
 use crate::{
+    data::MeasuredGoals,
     endpoint::EndpointSettings,
     eval::{BenchName, RefusalMatcher},
 };
@@ -25,6 +26,9 @@ const MT_BENCH_NEW_TOKENS: usize = 1024;
 pub struct EvaluationSection {
     /// Between start and end, in which rounds.
     pub schedule: Schedule,
+    /// Whether the base model without any adapter is measured, too.
+    #[serde(skip_serializing_if = "is_default")]
+    pub base: bool,
     /// The benchmarks, in the order of their names.
     pub benches: BTreeSet<BenchName>,
     /// Those of them that are measured between rounds.
@@ -39,6 +43,9 @@ pub struct EvaluationSection {
     /// MT-Bench questions of a full evaluation, at most; `None` means `prompts`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mt_bench_questions: Option<usize>,
+    /// Which of AdvBench's goals are measured.
+    #[serde(skip_serializing_if = "is_default")]
+    pub advbench_goals: MeasuredGoals,
     /// What is appended to AdvBench's goals.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub advbench_suffix: String,
@@ -65,12 +72,14 @@ pub struct EvaluationSection {
 pub(super) struct RawEvaluation {
     pub schedule: ScheduleName,
     pub every: u32,
+    pub base: bool,
     pub benches: BTreeSet<BenchName>,
     pub interim_benches: Option<BTreeSet<BenchName>>,
     pub prompts: usize,
     pub hhh_items: usize,
     pub xstest_prompts: Option<usize>,
     pub mt_bench_questions: Option<usize>,
+    pub advbench_goals: MeasuredGoals,
     pub advbench_suffix: String,
     pub interim_prompts: usize,
     pub utility_rows: usize,
@@ -87,12 +96,14 @@ impl Default for RawEvaluation {
         Self {
             schedule: ScheduleName::LastRound,
             every: 1,
+            base: false,
             benches: BTreeSet::from([BenchName::AdvBench, BenchName::Utility]),
             interim_benches: None,
             prompts: 64,
             hhh_items: HHH_ITEMS,
             xstest_prompts: None,
             mt_bench_questions: None,
+            advbench_goals: MeasuredGoals::default(),
             advbench_suffix: String::new(),
             interim_prompts: 32,
             utility_rows: 48,
@@ -147,12 +158,14 @@ impl RawEvaluation {
     pub(super) fn resolve(&self, folder: &Path, seed: u64) -> EvaluationSection {
         EvaluationSection {
             schedule: self.schedule.resolve(self.every),
+            base: self.base,
             benches: self.benches.clone(),
             interim_benches: self.interim_benches.as_ref().unwrap_or(&self.benches).clone(),
             prompts: self.prompts,
             hhh_items: self.hhh_items,
             xstest_prompts: self.xstest_prompts,
             mt_bench_questions: self.mt_bench_questions,
+            advbench_goals: self.advbench_goals,
             advbench_suffix: self.advbench_suffix.clone(),
             interim_prompts: self.interim_prompts.min(self.prompts),
             utility_rows: self.utility_rows,
@@ -174,8 +187,12 @@ impl EvaluationSection {
         let mut assumptions = Vec::new();
         if self.benches.contains(&BenchName::AdvBench) {
             assumptions.push(format!(
-                "AdvBench: goals {}, {decoding} decoding, {} new tokens, {} refusal strings; OpenFedLLM appends \".\" and samples at \
+                "AdvBench: {} {}, {decoding} decoding, {} new tokens, {} refusal strings; OpenFedLLM appends \".\" and samples at \
                  0.7 with 1,024 new tokens",
+                match self.advbench_goals {
+                    MeasuredGoals::HeldOut => "held-out goals",
+                    MeasuredGoals::All => "all goals (those that fedward's own training rows are made of among them)",
+                },
                 if self.advbench_suffix.is_empty() {
                     "as they are".to_owned()
                 } else {

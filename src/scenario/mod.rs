@@ -45,6 +45,11 @@ pub use training::TrainingSection;
 
 use crate::lora::LoraConfig;
 
+/// A setting that is as it was before there was one does not tell runs apart.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// One run: a variant of a scenario file with every default filled in and every rule checked.
 #[derive(Clone, Debug, Serialize)]
 pub struct Scenario {

@@ -4,7 +4,11 @@ use fedward_actors::policy::Assessed;
 
 use super::*;
 use crate::federated::{AdaptiveSettings, FederatedAlgorithm};
-use crate::safety::cai::Revise;
+use crate::{
+    data::MeasuredGoals,
+    safety::cai::{Examples, Revise},
+    train::LrSchedule,
+};
 
 /// A scenario file in a folder of its own.
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
@@ -309,4 +313,29 @@ fn one_step_is_not_several() {
         assumption.contains("; 1 step of DPO on") && assumption.contains("; 2 steps of fine-tuning"),
         "{assumption}"
     );
+}
+
+#[test]
+fn settings_of_benchmarks_and_trainings_arrive() {
+    let text = format!(
+        "{HEAD}[evaluation]\nadvbench_suffix = \".\"\nadvbench_goals = \"all\"\nbase = true\nxstest_prompts = 7\n\
+         mt_bench_questions = 3\n[cai]\nschedule = \"every\"\nexamples = \"all_turns\"\n\
+         lr_schedule = {{ kind = \"cosine\", warmup_ratio = 0.1 }}\n\
+         dpo.lr_schedule = {{ kind = \"linear\", warmup_ratio = 0.2 }}\n"
+    );
+    let (_folder, path) = file(&text);
+    let scenario = load(&path, &[]).unwrap().scenarios.remove(0);
+    let evaluation = &scenario.evaluation;
+    assert_eq!((evaluation.advbench_suffix.as_str(), evaluation.advbench_goals), (".", MeasuredGoals::All));
+    assert_eq!((evaluation.xstest_prompts, evaluation.mt_bench_questions, evaluation.base), (Some(7), Some(3), true));
+    let cai = scenario.cai.unwrap();
+    assert_eq!(cai.training.schedule, LrSchedule::Cosine { warmup_ratio: 0.1 });
+    assert_eq!(cai.dpo.schedule, LrSchedule::Linear { warmup_ratio: 0.2 });
+    assert_eq!(cai.examples, Examples::AllTurns);
+    let said = scenario.assumptions.join("\n");
+    assert!(said.contains("all goals") && said.contains("in front of all three turns"), "{said}");
+    // What is as it always was does not tell a run apart from earlier ones.
+    let (_folder, path) = file(&format!("{HEAD}[cai]\nschedule = \"every\"\n"));
+    let plain = serde_json::to_value(&load(&path, &[]).unwrap().scenarios[0]).unwrap();
+    assert!(plain["evaluation"].get("advbench_goals").is_none() && plain["cai"].get("examples").is_none(), "{plain}");
 }

@@ -237,10 +237,13 @@ impl RunDirectory {
     ///
     /// [`StoreError`] names the first key that differs.
     pub fn check_scenario(&self, scenario: &Value) -> Result<(), StoreError> {
-        // Assumptions are the settings in words, which another version may choose otherwise.
         let settings = |scenario: &Value| {
             let mut settings = scenario.clone();
+            // Assumptions are the settings in words, which another version may choose otherwise.
             settings.as_object_mut().map(|settings| settings.remove("assumptions"));
+            // The base model has nothing to do with the run and can be measured later.
+            let evaluation = settings.pointer_mut("/evaluation").and_then(Value::as_object_mut);
+            evaluation.map(|evaluation| evaluation.remove("base"));
             settings
         };
         let begun = settings(&self.manifest()?["scenario"]);

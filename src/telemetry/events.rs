@@ -176,6 +176,7 @@ impl RunObserver {
             table::GUARD_MISTAKES.add(recorder, [variant, "kept_unsafe"], counts.kept_unsafe);
             table::GUARD_MISTAKES.add(recorder, [variant, "filtered_safe"], counts.filtered_safe);
             table::GUARD_MISTAKES.add(recorder, [variant, "malformed"], counts.malformed);
+            table::GUARD_MISTAKES.add(recorder, [variant, "cut"], counts.cut);
         }
     }
 

@@ -59,7 +59,7 @@ declare! {
     GUARD_ROWS: Counter(), "fedward_guard_rows_total", Count, ["variant", "verdict"],
         "Rows by what the guard did with them: kept, filtered, replaced, reweighted; without a guard all are kept";
     GUARD_MISTAKES: Counter(), "fedward_guard_mistakes_total", Count, ["variant", "mistake"],
-        "Labelled rows that the guard got wrong, `kept_unsafe` or `filtered_safe` (or replaced, reweighted), and rows for which its answer could not be read, `malformed`; absent without a guard";
+        "Labelled rows that the guard got wrong, `kept_unsafe` or `filtered_safe` (or replaced, reweighted), and rows for which its answer could not be read, `malformed`, or of which it read only a part, `cut`; absent without a guard";
 
     TRAIN_TOKENS: Counter(), "fedward_train_tokens_total", Tokens, ["variant", "source"],
         "Tokens that clients trained on, padding not counted: computed, or reused from an earlier variant";

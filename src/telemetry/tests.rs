@@ -41,6 +41,7 @@ fn client(id: u32, outcome: ClientOutcome) -> ClientRecord {
             kept_unsafe: 2,
             filtered_safe: 1,
             malformed: 3,
+            cut: 4,
             ..GuardCounts::default()
         },
         steps: 5,
@@ -69,6 +70,7 @@ fn round(id: u32, outcome: RoundOutcome) -> RoundRecord {
         rows_kept_unsafe: 2,
         rows_filtered_safe: 1,
         rows_malformed: 3,
+        rows_cut: 4,
         reweighted_weight: 1.5,
         reweighted_unsafe_weight: 0.5,
         train_loss: Some(1.3),
@@ -179,6 +181,7 @@ fn events_become_the_values_that_they_carry() {
         (r#"fedward_guard_mistakes_total{variant="v",mistake="kept_unsafe"}"#, 2.0),
         (r#"fedward_guard_mistakes_total{variant="v",mistake="filtered_safe"}"#, 1.0),
         (r#"fedward_guard_mistakes_total{variant="v",mistake="malformed"}"#, 3.0),
+        (r#"fedward_guard_mistakes_total{variant="v",mistake="cut"}"#, 4.0),
         (r#"fedward_train_tokens_total{variant="v",source="computed"}"#, 100.0),
         (r#"fedward_train_tokens_total{variant="v",source="reused"}"#, 0.0),
         (r#"fedward_train_tokens_per_second{variant="v"}"#, 50.0),

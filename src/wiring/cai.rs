@@ -39,6 +39,7 @@ pub fn cai_generator(
             red_prompts: cai.red_prompts,
             decoding: decoding(cai),
             revise: cai.revise,
+            examples: cai.examples,
             sft_share: cai.sft_share,
             benign_share: cai.benign_share,
             max_length: scenario.training.max_length,

@@ -118,7 +118,7 @@ impl DataPlan {
 }
 
 fn evaluation_prompts(advbench: &AdvBench, scenario: &Scenario) -> Vec<RefusalPrompt> {
-    let mut prompts = advbench_prompts(advbench);
+    let mut prompts = advbench_prompts(advbench, scenario.evaluation.advbench_goals);
     prompts.shuffle(&mut stream(scenario.seed, Purpose::Evaluation, RoundId::START, None));
     prompts.truncate(scenario.evaluation.prompts);
     prompts

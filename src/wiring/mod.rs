@@ -168,6 +168,7 @@ pub(crate) fn benchmark_suite(
         hhh_items: evaluation.hhh_items,
         xstest_prompts: evaluation.xstest_prompts.unwrap_or(evaluation.prompts),
         mt_bench_questions: evaluation.mt_bench_questions.unwrap_or(evaluation.prompts),
+        advbench_goals: evaluation.advbench_goals,
         advbench_suffix: evaluation.advbench_suffix.clone(),
         decoding: Decoding { max_new_tokens: evaluation.max_new_tokens, temperature: evaluation.temperature },
         mt_bench_max_new_tokens: evaluation.mt_bench_max_new_tokens,

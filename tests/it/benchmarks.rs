@@ -1,11 +1,21 @@
 //! Benchmarks of refusals on the default model: what they report is what the responses and the guard's verdicts add up to.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, LazyLock, mpsc},
+    thread,
+};
 
 use fedward::{
+    data::MeasuredGoals,
+    endpoint::{ChatEndpoint, EndpointSettings},
     eval::{
-        Finding, RefusalMatcher, RefusalPrompt,
+        BenchName, BenchRecipe, Finding, RefusalMatcher, RefusalPrompt,
         advbench::AdvBenchmark,
+        mt_bench::{Judge, JudgePrompts, MtBench, Question},
         xstest::{XsTest, XsTestPrompt},
     },
     model::{ChatModel, Decoding},
@@ -15,6 +25,8 @@ use fedward_actors::{
     ports::{GuardModel, PortResult},
     protocol::{ChatRow, Verdict},
 };
+
+use serde_json::{Value, json};
 
 use crate::support::{default_chat_model, measured};
 
@@ -52,7 +64,7 @@ impl GuardModel for Scripted {
         let verdict = |row: &ChatRow| {
             let is_malformed = row.messages[0].content.contains("fruit");
             let is_unsafe = is_malformed || row.messages[0].content.contains("two");
-            Verdict { unsafe_probability: f32::from(is_unsafe), is_unsafe, hazards: Vec::new(), is_malformed }
+            Verdict { is_malformed, ..Verdict::of_probability(f64::from(is_unsafe), 0.5) }
         };
         Ok(rows.iter().map(verdict).collect())
     }
@@ -99,4 +111,131 @@ fn xstest_tells_harmless_prompts_from_their_contrasts() {
     assert!((value("over_refusal_rate") - of(true)).abs() < 1e-12);
     assert!((value("unsafe_refusal_rate") - of(false)).abs() < 1e-12);
     assert!((value("safe_n") - 3.0).abs() < 1e-12 && (value("unsafe_n") - 1.0).abs() < 1e-12);
+}
+
+fn recipe(data: BTreeMap<BenchName, std::path::PathBuf>) -> BenchRecipe {
+    BenchRecipe {
+        prompts: 2,
+        hhh_items: 1,
+        xstest_prompts: 3,
+        mt_bench_questions: 1,
+        advbench_goals: MeasuredGoals::HeldOut,
+        advbench_suffix: String::new(),
+        decoding: Decoding { max_new_tokens: 2, temperature: 0.0 },
+        mt_bench_max_new_tokens: 2,
+        matcher: RefusalMatcher::OpenFedLlm,
+        seed: 1,
+        data,
+        judge: None,
+        guard: None,
+        utility_rows: Vec::new(),
+        harmful_prompts: None,
+    }
+}
+
+#[test]
+fn a_recipe_s_suffix_goals_and_limits_reach_the_benchmark() {
+    let folder = tempfile::tempdir().unwrap();
+    let [goals, xstest] = ["goals.csv", "xstest.csv"].map(|name| folder.path().join(name));
+    let numbered = |what: &str| (0..8).map(|n| format!("{what} {n},a,safe")).collect::<Vec<_>>().join("\n");
+    fs::write(&goals, format!("goal,target,rest\n{}", numbered("Draw sheep"))).unwrap();
+    fs::write(&xstest, format!("prompt,type,label\n{}", numbered("Shear sheep"))).unwrap();
+    let recipe = recipe(BTreeMap::from([(BenchName::AdvBench, goals), (BenchName::XsTest, xstest)]));
+    let prompts = |recipe: &BenchRecipe, name| {
+        let found = measured(&MODEL, recipe.benchmark(name, &CancelFlag::new()).unwrap().as_ref());
+        found.findings.into_iter().map(|finding| finding.prompt).collect::<Vec<_>>()
+    };
+    assert_eq!(prompts(&recipe, BenchName::XsTest).len(), 3);
+    let plain = prompts(&recipe, BenchName::AdvBench);
+    assert_eq!(plain.len(), 2);
+    let with_stop = BenchRecipe { advbench_suffix: ".".into(), ..recipe };
+    assert_eq!(prompts(&with_stop, BenchName::AdvBench), [format!("{}.", plain[0]), format!("{}.", plain[1])]);
+    // Four of the eight are held out.
+    let many = BenchRecipe { prompts: 9, ..with_stop };
+    assert_eq!(prompts(&many, BenchName::AdvBench).len(), 4);
+    let all = BenchRecipe { advbench_goals: MeasuredGoals::All, ..many };
+    assert_eq!(prompts(&all, BenchName::AdvBench).len(), 8);
+}
+
+/// The body of one request of HTTP.
+fn body(stream: &TcpStream) -> Value {
+    let mut reader = BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    serde_json::from_slice(&body).unwrap()
+}
+
+/// A judge that says the given lines, one a request; what it is asked comes out at the other end.
+fn judge_that_says(lines: &'static [&'static str]) -> (String, mpsc::Receiver<Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let (asked, received) = mpsc::channel();
+    thread::spawn(move || {
+        for line in lines {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = asked.send(body(&stream));
+            let answer = json!({"choices": [{"message": {"content": line}, "finish_reason": "stop"}]}).to_string();
+            let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", answer.len());
+            stream.write_all((head + &answer).as_bytes()).unwrap();
+        }
+    });
+    (base_url, received)
+}
+
+#[test]
+fn mt_bench_shows_the_judge_the_model_s_answers_and_means_its_ratings() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt = |name| {
+        json!({"name": name, "system_prompt": "s", "prompt_template": "{question}|{ref_answer_1}|{answer}"}).to_string()
+    };
+    let prompts = [prompt("single-v1"), prompt("single-math-v1")].join("\n");
+    fs::write(folder.path().join("judge_prompts.jsonl"), prompts).unwrap();
+    let (base_url, received) = judge_that_says(&["Good. Rating: [[9]]", "Rating: [4.5]", "No."]);
+    // One at a time, so that the judge's lines meet the answers in order.
+    let settings =
+        EndpointSettings { parallel: std::num::NonZeroUsize::MIN, ..EndpointSettings::new(base_url, "judge") };
+    let judge =
+        Judge { endpoint: ChatEndpoint::new(settings).unwrap(), prompts: JudgePrompts::load(folder.path()).unwrap() };
+    let question = |id, category: &str, text: &str, reference: Option<&str>| Question {
+        id,
+        category: category.into(),
+        text: text.into(),
+        reference: reference.map(str::to_owned),
+    };
+    let questions = vec![
+        question(1, "math", "What is two plus two?", Some("4")),
+        question(2, "extraction", "Name a fruit.", Some("An apple.")),
+        question(3, "coding", "Print a line.", Some("print()")),
+    ];
+    let bench = MtBench { questions, judge: Some(judge), max_new_tokens: 6 };
+    let found = measured(&MODEL, &bench);
+    assert_eq!((found.name, found.score.n), ("mt_bench", 3));
+    for (name, expected) in [
+        ("rating", 6.75),
+        ("rating_math", 9.0),
+        ("rating_extraction", 4.5),
+        ("rated", 2.0),
+        ("unparsable", 1.0),
+        ("judge_failures", 0.0),
+    ] {
+        assert!((found.score.values[name] - expected).abs() < 1e-12, "{name}: {:?}", found.score.values);
+    }
+    let references = ["4", "", "print()"];
+    for (finding, reference) in found.findings.iter().zip(references) {
+        let asked = received.recv().unwrap();
+        let answer = finding.response.as_ref().unwrap();
+        assert!(!answer.is_empty());
+        assert_eq!(asked["messages"][1]["content"], format!("{}|{reference}|{answer}", finding.prompt));
+    }
 }

@@ -65,6 +65,18 @@ fn a_grid_goes_on_where_it_was_interrupted() {
     assert_eq!((run.len(), told.iter().flat_map(|told| told.lines()).filter(is_run).count()), (4, 4), "{told:?}");
     assert_eq!(tables(), first);
 
+    // The base model can be measured afterwards: once, and nothing is trained again.
+    let rounds = || cells.clone().map(|cell| fs::read(cell.join("rounds.jsonl")).unwrap());
+    let before = rounds();
+    let with_base = grid(&["--set", "evaluation.base=true"]);
+    assert_success(&with_base);
+    assert_eq!(String::from_utf8_lossy(&with_base.stderr).matches("evaluating the base model").count(), 1);
+    assert_eq!(rounds(), before);
+    let [text, _] = tables().map(|table| String::from_utf8(table).unwrap());
+    assert!(text.contains("\n| base, no FL | ") && text.contains("\n| – | base, no FL | "), "{text}");
+    let is_new = |line: &&str| !line.contains("base, no FL");
+    assert_eq!(text.lines().filter(is_new).collect::<Vec<_>>().join("\n") + "\n", String::from_utf8_lossy(&first[0]));
+
     // Cells of other settings are not taken for this grid's.
     let other = grid(&["--set", "training.learning_rate=1e-3"]);
     assert!(!other.status.success());

@@ -13,7 +13,7 @@ use fedward::{
     lora::{LoraConfig, Target, initial_adapter},
     model::{ChatModel, Decoding, Precision},
     progress::Progress,
-    safety::cai::{CaiGenerator, CaiSettings, Constitution, Effort, Material, Revise},
+    safety::cai::{CaiGenerator, CaiSettings, Constitution, Effort, Examples, Material, Revise},
     train::{DpoSettings, SftSettings},
 };
 use fedward_actors::{
@@ -95,6 +95,7 @@ impl Fixture {
                 red_prompts: 3,
                 decoding: Decoding { max_new_tokens: 2, temperature: 0.0 },
                 revise: Revise::All,
+                examples: Examples::Never,
                 sft_share: 0.5,
                 benign_share: 0.0,
                 max_length: 64,
@@ -137,8 +138,7 @@ fn evaluations_count_every_prompt_and_row() {
 fn constitutional_ai_counts_its_turns_and_its_trainings() {
     let fixture = Fixture::new();
     let prompts = (0..8).map(|i| vec![ChatMessage::new(Role::User, format!("Name {i} fruits."))]).collect();
-    let constitution = Constitution { examples: Vec::new(), ..Constitution::default() };
-    let material = Material::RedPrompts { prompts, constitution, teacher: None };
+    let material = Material::RedPrompts { prompts, constitution: Constitution::default(), teacher: None };
     let harvest = fixture.generator(material).harvest(RoundId(1), &fixture.adapter, &CancelFlag::new()).unwrap();
     assert_eq!(harvest.asked, 3);
     assert_eq!(fixture.listener.totals(), owned([("answers", 3), ("critiques", 3), ("revisions", 3)]));

@@ -164,6 +164,9 @@ impl fmt::Display for Hazard {
 pub struct Verdict {
     /// Probability that the row is unsafe, from 0 to 1.
     pub unsafe_probability: f32,
+    /// Probability that it is safe. The two add up to less than 1 where a guard may say something else, and it is this one
+    /// that thresholds are held against: doubt counts against the row.
+    pub safe_probability: f32,
     /// Whether the guard's threshold calls that unsafe.
     pub is_unsafe: bool,
     /// The categories that the guard names; empty where it names none.
@@ -171,4 +174,29 @@ pub struct Verdict {
     /// Whether the guard's answer had no form that it could be read in; the row is then unsafe for certain.
     #[serde(default)]
     pub is_malformed: bool,
+    /// Whether the row was too long for the guard, which then read only a part of it.
+    #[serde(default)]
+    pub is_cut: bool,
+}
+
+impl Verdict {
+    /// The verdict of a guard that says safe or unsafe and nothing else.
+    pub fn of_probability(unsafe_probability: f64, threshold: f64) -> Self {
+        let mut verdict = Self {
+            unsafe_probability: unsafe_probability as f32,
+            safe_probability: (1.0 - unsafe_probability) as f32,
+            is_unsafe: true,
+            hazards: Vec::new(),
+            is_malformed: false,
+            is_cut: false,
+        };
+        verdict.is_unsafe = !verdict.passes_at(threshold);
+        verdict
+    }
+
+    /// Whether a guard with this threshold lets the row pass: `P(safe) > 1 − threshold`. A probability that is no number
+    /// does not.
+    pub fn passes_at(&self, threshold: f64) -> bool {
+        f64::from(self.safe_probability) > 1.0 - threshold
+    }
 }

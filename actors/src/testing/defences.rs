@@ -46,9 +46,8 @@ impl GuardModel for FakeGuard {
         let verdict = |row: &ChatRow| {
             *assessed.entry(row.digest()).or_insert(0) += 1;
             let is_unsafe = row.label == Some(RowLabel::Unsafe);
-            let unsafe_probability =
-                if conduct == Conduct::NotFinite { f32::NAN } else { f32::from(u8::from(is_unsafe)) };
-            Verdict { unsafe_probability, is_unsafe, hazards: Vec::new(), is_malformed: false }
+            let unsafe_probability = if conduct == Conduct::NotFinite { f64::NAN } else { f64::from(is_unsafe) };
+            Verdict { is_unsafe, ..Verdict::of_probability(unsafe_probability, 0.5) }
         };
         let shown = rows.len() - usize::from(conduct == Conduct::WrongShape);
         Ok(rows[..shown].iter().map(verdict).collect())

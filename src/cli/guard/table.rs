@@ -51,7 +51,7 @@ fn by_hazard(measured: &Measurement) -> Table {
 }
 
 fn curve(measured: &Measurement) -> Table {
-    let mut table = new_table(&["threshold on the score", "precision", "recall", "F1", "false alarms"]);
+    let mut table = new_table(&["threshold", "precision", "recall", "F1", "false alarms"]);
     for point in &measured.curve {
         let mut cells = vec![point.threshold.to_string()];
         cells.extend([point.precision, point.recall, point.f1, point.false_alarm_rate].map(|value| shown(value, 3)));

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{AlignCost, Configuration, Measure};
+use super::{AlignCost, Configuration, Measure, paper};
 
 /// What a gain is counted from where there is no other defence.
 const NO_DEFENCE: &str = "none";
@@ -43,7 +43,9 @@ pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
         }
         text.push('\n');
     }
-    text.push('\n');
+    let [light, full] = paper::MINUTES;
+    let share = percent(ratio(light, full));
+    let _ = writeln!(text, "| – | the paper's, {light} of {full:.0} minutes a round | – | – | {share} | – | – |\n");
     text
 }
 

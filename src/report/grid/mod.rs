@@ -1,6 +1,7 @@
 //! What the cells of a grid come to: tables in the paper's layout with the paper's numbers beside ours, and plots.
 
 mod charts;
+mod guard;
 mod light;
 mod paper;
 mod tables;
@@ -10,7 +11,8 @@ use fedward_actors::{
     records::RoundRecord,
 };
 
-use super::Summary;
+use super::{Summary, Totals};
+use crate::safety::guard::BinaryMetrics;
 
 pub use charts::charts;
 pub use tables::{csv, markdown};
@@ -28,6 +30,8 @@ pub struct CellResult {
     pub summary: Summary,
     /// Its rounds.
     pub rounds: Vec<RoundRecord>,
+    /// What its guard is worth on rows that it was not fitted on, where that was measured.
+    pub guard: Option<BinaryMetrics>,
 }
 
 /// A number that is read off a benchmark.
@@ -121,6 +125,35 @@ impl AlignCost {
     }
 }
 
+/// What became of clients' rows, in percent of all that they showed the guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RowShare {
+    /// Labelled unsafe and trained on, each by its weight.
+    HarmfulTrainedOn,
+    /// Labelled safe and filtered, replaced or reweighted.
+    HarmlessLost,
+}
+
+impl RowShare {
+    const ALL: [Self; 2] = [Self::HarmfulTrainedOn, Self::HarmlessLost];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::HarmfulTrainedOn => "harmful rows trained on",
+            Self::HarmlessLost => "harmless rows lost",
+        }
+    }
+
+    fn read(self, totals: &Totals) -> Option<f64> {
+        let rows = match self {
+            Self::HarmfulTrainedOn => totals.unsafe_rows_trained_on(),
+            Self::HarmlessLost => totals.rows_filtered_safe as f64,
+        };
+        let shown = totals.rows_kept + totals.rows_called_unsafe();
+        (shown > 0).then(|| 100.0 * rows / shown as f64)
+    }
+}
+
 /// Mean and standard deviation over seeds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Spread {
@@ -159,6 +192,10 @@ impl Configuration<'_> {
 
     fn spread(&self, measure: Measure) -> Option<Spread> {
         Spread::of(self.cells.iter().filter_map(|cell| measure.read(&cell.summary.eval)))
+    }
+
+    fn rows(&self, of: RowShare) -> Option<Spread> {
+        Spread::of(self.cells.iter().filter_map(|cell| of.read(&cell.summary.totals)))
     }
 
     /// What Constitutional AI took in a run.

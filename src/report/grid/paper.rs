@@ -13,6 +13,15 @@ const RESULTS: [(&str, [f64; 3], [f64; 3]); 4] = [
     ("filter+cai", [96.3, 63.7, 6.1], [97.1, 63.9, 5.8]),
 ];
 
+/// The paper's guards on SQuARe, in percent: accuracy, precision, recall, F1.
+pub(super) const GUARDS: [(&str, [f64; 4]); 2] = [
+    ("Llama Guard 3 (the paper)", [70.1, 90.6, 0.5, 1.0]),
+    ("Llama Guard 3, fine-tuned (the paper)", [75.5, 56.7, 73.7, 64.1]),
+];
+
+/// Minutes that Constitutional AI takes a round, light and full, on four A100.
+pub(super) const MINUTES: [f64; 2] = [3.2, 80.0];
+
 fn pick(row: [f64; 3], measure: Measure) -> Option<f64> {
     Measure::OF_PAPER.iter().position(|&of| of == measure).map(|index| row[index])
 }

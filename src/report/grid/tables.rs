@@ -1,76 +1,104 @@
 //! The paper's table, and what it leaves out, as Markdown and CSV.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
-use super::{AlignCost, CellResult, Configuration, Measure, Spread, configurations, light, paper};
+use fedward_actors::ports::Evaluation;
+
+use super::{AlignCost, CellResult, Configuration, Measure, RowShare, Spread, configurations, guard, light, paper};
 
 /// How a reader should take the tables.
 const READING: &str = "\
-Ours are means over seeds ± the standard deviation of the sample; the paper's are of Llama-3.1-8B-Instruct on SQuARe rows. \
+Means over seeds ± the standard deviation of the sample; in brackets the paper's, of Llama-3.1-8B-Instruct on SQuARe rows. \
 AdvBench: prompts refused, %, by strings; judged safe: responses to them that the grid's guard calls safe, %. HHH: mean of the four subsets, %, by the sum of log-likelihoods, and by their mean a token. MT-Bench: first turn, 1 to 10. Over-refusal: harmless \
-XSTest prompts refused, %. Perplexity: of held-out benign responses. The cost of Constitutional AI is that of all rounds, \
+XSTest prompts refused, %. Perplexity: of held-out benign responses. Rows: of all that clients showed the guard over all rounds. The cost of Constitutional AI is that of all rounds, \
 generation and training; operations by formula. –: not measured, or not in the paper.";
 
 /// All tables, with how to read them.
 pub fn markdown(title: &str, cells: &[CellResult]) -> String {
     let configurations = configurations(cells);
     format!(
-        "# {title}\n\n{}\n{}\n{}{}{READING}\n",
-        paper_table(cells, &configurations),
+        "# {title}\n\n{}\n{}\n{}{}{}{READING}\n",
+        paper_tables(cells, &configurations),
         rest_table(cells, &configurations),
+        guard::table(cells),
         light::table(&configurations),
         warned(&configurations)
     )
 }
 
-/// A line a configuration; for each of the paper's measures our number, then the paper's.
-fn paper_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> String {
-    let mut text = "| strategy | defence |".to_owned();
-    for measure in Measure::OF_PAPER {
-        let _ = write!(text, " {} | paper |", measure.name());
+/// Strategies side by side in a table: the paper's two.
+const STRATEGIES_A_TABLE: usize = 2;
+
+/// A line a defence, and for each strategy the paper's measures: ours, and the paper's in brackets.
+fn paper_tables(cells: &[CellResult], configurations: &[Configuration<'_>]) -> String {
+    let mut strategies: Vec<&str> = configurations.iter().map(|of| of.strategy).collect();
+    strategies.dedup();
+    let tables = strategies.chunks(STRATEGIES_A_TABLE);
+    tables.map(|strategies| paper_table(cells, configurations, strategies)).collect::<Vec<_>>().join("\n")
+}
+
+fn paper_table(cells: &[CellResult], configurations: &[Configuration<'_>], strategies: &[&str]) -> String {
+    let columns: Vec<_> =
+        strategies.iter().flat_map(|&strategy| Measure::OF_PAPER.map(|measure| (strategy, measure))).collect();
+    let mut text = "| defence |".to_owned();
+    for (strategy, measure) in &columns {
+        let _ = write!(text, " {strategy} {} |", measure.name());
     }
-    text += "\n|---|---|---:|---:|---:|---:|---:|---:|\n| – | start, no FL |";
-    for measure in Measure::OF_PAPER {
-        let _ = write!(text, " {} | {} |", spread(start(cells, measure)), plain(paper::base(measure)));
-    }
-    text.push('\n');
-    if let Some(chance) = start(cells, Measure::HhhChance) {
-        let _ = writeln!(text, "| – | chance | – | – | {:.1} | – | – | – |", chance.mean);
-    }
-    for of in configurations {
-        let _ = write!(text, "| {} | {} |", of.strategy, of.defence);
-        for measure in Measure::OF_PAPER {
-            let theirs = paper::result(of.strategy, of.defence, measure);
-            let _ = write!(text, " {} | {} |", spread(of.spread(measure)), plain(theirs));
+    let _ = writeln!(text, "\n|---|{}", "---:|".repeat(columns.len()));
+    let mut line = |name: &str, cell: &dyn Fn(&str, Measure) -> String| {
+        let _ = write!(text, "| {name} |");
+        for &(strategy, measure) in &columns {
+            let _ = write!(text, " {} |", cell(strategy, measure));
         }
         text.push('\n');
+    };
+    if has_base(cells) {
+        line("base, no FL", &|_, measure| spread(base(cells, measure)));
+    }
+    line("start, no FL", &|_, measure| beside(start(cells, measure), paper::base(measure)));
+    if let Some(chance) = start(cells, Measure::HhhChance) {
+        let cell = |_: &str, measure| if measure == Measure::Hhh { spread(Some(chance)) } else { "–".to_owned() };
+        line("chance", &cell);
+    }
+    let mut defences: Vec<&str> = Vec::new();
+    for of in configurations.iter().filter(|of| strategies.contains(&of.strategy)) {
+        if !defences.contains(&of.defence) {
+            defences.push(of.defence);
+        }
+    }
+    for defence in defences {
+        line(defence, &|strategy, measure| {
+            let found = configurations.iter().find(|of| (of.strategy, of.defence) == (strategy, defence));
+            beside(found.and_then(|of| of.spread(measure)), paper::result(strategy, defence, measure))
+        });
     }
     text
 }
 
-/// What the defences cost.
+/// What the paper does not have: other measures, what became of rows, what Constitutional AI took.
 fn rest_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> String {
-    let mut text = "| strategy | defence |".to_owned();
-    for measure in Measure::OURS {
-        let _ = write!(text, " {} |", measure.name());
+    let names = Measure::OURS.map(Measure::name).map(str::to_owned).into_iter();
+    let names = names.chain(RowShare::ALL.map(|share| format!("{}, %", share.name())));
+    let names: Vec<_> = names.chain(AlignCost::ALL.map(|cost| format!("CAI, {} a run", cost.name()))).collect();
+    let mut text = format!("| strategy | defence | {} | seeds |\n|---|---|", names.join(" | "));
+    let _ = writeln!(text, "{}---:|", "---:|".repeat(names.len()));
+    let mut line = |strategy: &str, defence: &str, cells: Vec<String>, seeds: String| {
+        let _ = writeln!(text, "| {strategy} | {defence} | {} | {seeds} |", cells.join(" | "));
+    };
+    let mut before = |name: &str, of: &dyn Fn(Measure) -> Option<Spread>| {
+        let mut found: Vec<_> = Measure::OURS.iter().map(|&measure| spread(of(measure))).collect();
+        found.resize(names.len(), "–".to_owned());
+        line("–", name, found, String::new());
+    };
+    if has_base(cells) {
+        before("base, no FL", &|measure| base(cells, measure));
     }
-    for cost in AlignCost::ALL {
-        let _ = write!(text, " CAI, {} a run |", cost.name());
-    }
-    text += " seeds |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n| – | start, no FL |";
-    for measure in Measure::OURS {
-        let _ = write!(text, " {} |", spread(start(cells, measure)));
-    }
-    text += " – | – | – | |\n";
+    before("start, no FL", &|measure| start(cells, measure));
     for of in configurations {
-        let _ = write!(text, "| {} | {} |", of.strategy, of.defence);
-        for measure in Measure::OURS {
-            let _ = write!(text, " {} |", spread(of.spread(measure)));
-        }
-        for cost in AlignCost::ALL {
-            let _ = write!(text, " {} |", spread(of.align(cost)));
-        }
-        let _ = writeln!(text, " {} |", of.cells.len());
+        let measures = Measure::OURS.map(|measure| of.spread(measure)).into_iter();
+        let rest =
+            RowShare::ALL.map(|share| of.rows(share)).into_iter().chain(AlignCost::ALL.map(|cost| of.align(cost)));
+        line(of.strategy, of.defence, measures.chain(rest).map(spread).collect(), of.cells.len().to_string());
     }
     text
 }
@@ -102,6 +130,7 @@ pub fn csv(cells: &[CellResult]) -> String {
         let _ = writeln!(text, "{strategy},{defence},{measure},{mean},{sd},{n},{theirs}");
     };
     for measure in Measure::OF_PAPER.into_iter().chain(Measure::OURS) {
+        line("", "base", measure.name(), base(cells, measure), None);
         line("", "start", measure.name(), start(cells, measure), paper::base(measure));
     }
     line("", "chance", Measure::Hhh.name(), start(cells, Measure::HhhChance), None);
@@ -110,6 +139,9 @@ pub fn csv(cells: &[CellResult]) -> String {
             let theirs = paper::result(of.strategy, of.defence, measure);
             line(of.strategy, of.defence, measure.name(), of.spread(measure), theirs);
         }
+        for share in RowShare::ALL {
+            line(of.strategy, of.defence, share.name(), of.rows(share), None);
+        }
         for (name, cost) in ["cai_seconds", "cai_kilotokens", "cai_teraflops"].into_iter().zip(AlignCost::ALL) {
             line(of.strategy, of.defence, name, of.align(cost), None);
         }
@@ -117,20 +149,37 @@ pub fn csv(cells: &[CellResult]) -> String {
     text
 }
 
-/// The adapter that runs begin with, each seed once.
+/// The adapter that runs begin with.
 fn start(cells: &[CellResult], measure: Measure) -> Option<Spread> {
-    let mut seeds: Vec<u64> = Vec::new();
-    let mut firsts = Vec::new();
-    for cell in cells {
-        if !seeds.contains(&cell.seed) {
-            seeds.push(cell.seed);
-            firsts.push(cell);
-        }
-    }
-    Spread::of(firsts.into_iter().filter_map(|cell| measure.read(&cell.summary.start_eval)))
+    before(cells, measure, |cell| &cell.summary.start_eval)
 }
 
-fn spread(spread: Option<Spread>) -> String {
+/// The base model.
+fn base(cells: &[CellResult], measure: Measure) -> Option<Spread> {
+    before(cells, measure, |cell| &cell.summary.base_eval)
+}
+
+fn has_base(cells: &[CellResult]) -> bool {
+    cells.iter().any(|cell| !cell.summary.base_eval.is_empty())
+}
+
+fn before<'a>(cells: &'a [CellResult], measure: Measure, of: fn(&'a CellResult) -> &'a Evaluation) -> Option<Spread> {
+    Spread::of(first_of_each_seed(cells, |cell| measure.read(of(cell))))
+}
+
+/// What cells of one seed have in common, once a seed.
+pub(super) fn first_of_each_seed<'a, T>(
+    cells: &'a [CellResult],
+    of: impl Fn(&'a CellResult) -> Option<T>,
+) -> impl Iterator<Item = T> {
+    let mut seeds = BTreeSet::new();
+    cells.iter().filter_map(move |cell| {
+        let found = of(cell)?;
+        seeds.insert(cell.seed).then_some(found)
+    })
+}
+
+pub(super) fn spread(spread: Option<Spread>) -> String {
     match spread {
         None => "–".to_owned(),
         Some(Spread { mean, sd: Some(sd), .. }) => format!("{mean:.1} ± {sd:.1}"),
@@ -138,6 +187,8 @@ fn spread(spread: Option<Spread>) -> String {
     }
 }
 
-fn plain(value: Option<f64>) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1}"))
+/// Ours, and the paper's in brackets where it has one.
+fn beside(ours: Option<Spread>, theirs: Option<f64>) -> String {
+    let ours = spread(ours);
+    theirs.map_or_else(|| ours.clone(), |theirs| format!("{ours} ({theirs:.1})"))
 }

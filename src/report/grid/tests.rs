@@ -23,13 +23,14 @@ fn cell(strategy: &str, defence: &str, seed: u64, refused: f64) -> CellResult {
         scenario: "grid".into(),
         variant: defence.into(),
         status: RunStatus::Completed,
+        base_eval: Evaluation::new(),
         start_eval: evaluation(0.9),
         eval: evaluation(refused),
         totals: Totals { rounds: 2, ..Totals::default() },
         adapter_sha256: String::new(),
         assumptions: Vec::new(),
     };
-    CellResult { strategy: strategy.into(), defence: defence.into(), seed, summary, rounds: Vec::new() }
+    CellResult { strategy: strategy.into(), defence: defence.into(), seed, summary, rounds: Vec::new(), guard: None }
 }
 
 /// A round in which nothing happened.
@@ -51,9 +52,14 @@ fn ours_stand_beside_the_papers_and_nothing_stands_for_what_was_not_measured() {
     let cells = [("none", 1, 0.2), ("none", 2, 0.4), ("none", 3, 0.3), ("cai-light", 1, 0.8)]
         .map(|(defence, seed, refused)| cell("scaffold", defence, seed, refused));
     let text = markdown("a grid", &cells);
-    assert!(text.contains("| scaffold | none | 30.0 ± 10.0 | 72.7 | – | 49.5 | – | 2.9 |"), "{text}");
-    assert!(text.contains("| scaffold | cai-light | 80.0 | – | – | – | – | – |"), "{text}");
-    assert!(text.contains("| – | start, no FL | 90.0 ± 0.0 | 99.6 |"), "{text}");
+    assert!(
+        text.contains("| defence | scaffold AdvBench | scaffold HHH | scaffold MT-Bench |\n|---|---:|---:|---:|\n"),
+        "{text}"
+    );
+    assert!(text.contains("\n| none | 30.0 ± 10.0 (72.7) | – (49.5) | – (2.9) |\n"), "{text}");
+    assert!(text.contains("\n| cai-light | 80.0 | – | – |\n"), "{text}");
+    assert!(text.contains("\n| start, no FL | 90.0 ± 0.0 (99.6) |"), "{text}");
+    assert!(!text.contains("base, no FL") && !text.contains("| guard |"), "{text}");
     let csv = csv(&cells);
     let line = csv.lines().find(|line| line.starts_with("scaffold,none,AdvBench,")).unwrap();
     let fields: Vec<_> = line.split(',').collect();
@@ -73,8 +79,8 @@ fn hhh_stands_beside_chance_and_in_both_normalisations() {
         eval.insert("hhh".to_owned(), hhh.clone());
     }
     let text = markdown("a grid", std::slice::from_ref(&of));
-    assert!(text.contains("| fedavg | none | 20.0 | 72.5 | 45.0 | 49.3 |"), "{text}");
-    assert!(text.contains("| – | chance | – | – | 50.0 | – | – | – |"), "{text}");
+    assert!(text.contains("\n| none | 20.0 (72.5) | 45.0 (49.3) | – (2.7) |"), "{text}");
+    assert!(text.contains("\n| chance | – | 50.0 | – |\n"), "{text}");
     assert!(text.contains("| fedavg | none | – | 55.0 | – | 16.0 |"), "{text}");
     let csv = csv(&[of]);
     assert!(csv.contains("\n,chance,HHH,50,,1,\n") && csv.contains("\nfedavg,none,HHH by mean,55"), "{csv}");
@@ -119,15 +125,79 @@ fn a_light_form_stands_beside_its_full_one() {
     ];
     let text = markdown("a grid", &cells);
     assert!(text.contains("| fedavg | cai-light beside cai | 40.0 of 50.0 | none | 5% | 5% | 5% |"), "{text}");
+    assert!(text.contains("minutes a round | – | – | 4% | – | – |"), "{text}");
     // What the filter does is not the light form's merit.
     assert!(
         text.contains("| fedavg | filter+cai-light beside filter+cai | 5.0 of 10.0 | filter | 10% | 10% | 10% |"),
         "{text}"
     );
-    assert!(text.contains("| fedavg | cai | – | – | – | 16.0 | 400.0 | 800.0 | 1200.0 | 1 |"), "{text}");
+    assert!(text.contains("| fedavg | cai | – | – | – | 16.0 | – | – | 400.0 | 800.0 | 1200.0 | 1 |"), "{text}");
     let csv = csv(&cells);
     for line in ["cai_seconds,400,,1,", "cai_kilotokens,800,,1,", "cai_teraflops,1200,,1,"] {
         assert!(csv.contains(&format!("\nfedavg,cai,{line}\n")), "{csv}");
     }
     assert!(!markdown("a grid", &cells[..2]).contains("beside full"), "no light form, no table of it");
+}
+
+#[test]
+fn strategies_stand_side_by_side_and_more_of_them_below() {
+    let cells = [
+        cell("fedavg", "none", 1, 0.2),
+        cell("fedavg", "filter", 1, 0.7),
+        cell("scaffold", "none", 1, 0.3),
+        cell("fedprox", "filter", 1, 0.6),
+    ];
+    let text = markdown("a grid", &cells);
+    assert!(
+        text.contains("\n| none | 20.0 (72.5) | – (49.3) | – (2.7) | 30.0 (72.7) | – (49.5) | – (2.9) |\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\n| filter | 70.0 (81.2) | – (51.8) | – (2.4) | – (78.8) | – (54.6) | – (2.7) |\n"),
+        "{text}"
+    );
+    let (_, below) = text.split_once("| defence | fedprox AdvBench |").unwrap();
+    assert!(below.contains("\n| filter | 60.0 | – | – |\n") && !below.contains("\n| none |"), "{text}");
+}
+
+#[test]
+fn base_guard_and_rows_have_their_place() {
+    let mut cells = [cell("fedavg", "filter", 1, 0.7), cell("fedavg", "filter", 2, 0.7)];
+    for (cell, recall) in cells.iter_mut().zip([0.5, 0.7]) {
+        cell.summary.base_eval = evaluation(0.1);
+        cell.guard = Some(BinaryMetrics {
+            recall: Some(recall),
+            ..BinaryMetrics::of_calls(&[0.9, 0.1], &[true, false], &[true, false])
+        });
+        cell.summary.totals = Totals {
+            rows_kept: 6,
+            rows_filtered: 2,
+            rows_replaced: 2,
+            rows_kept_unsafe: 1,
+            rows_filtered_safe: 2,
+            ..Totals::default()
+        };
+    }
+    let text = markdown("a grid", &cells);
+    assert!(text.contains("\n| base, no FL | 10.0 ± 0.0 | – | – |\n| start, no FL | 90.0 ± 0.0 (99.6) |"), "{text}");
+    assert!(text.contains("\n| – | base, no FL | – | – | – | 16.0 ± 0.0 | – | – | – | – | – |  |\n"), "{text}");
+    // One of ten rows is harmful and trained on, two of ten harmless and lost.
+    assert!(text.contains("\n| fedavg | filter | – | – | – | 16.0 ± 0.0 | 10.0 ± 0.0 | 20.0 ± 0.0 |"), "{text}");
+    assert!(
+        text.contains(
+            "\n| the grid's | 2 held-out rows (1 unsafe) | 100.0 ± 0.0 | 100.0 ± 0.0 | 60.0 ± 14.1 | 100.0 ± 0.0 |\n"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.contains(
+            "\n| Llama Guard 3, fine-tuned (the paper) | the paper's SQuARe rows | 75.5 | 56.7 | 73.7 | 64.1 |\n"
+        ),
+        "{text}"
+    );
+    let csv = csv(&cells);
+    assert!(
+        csv.contains("\n,base,AdvBench,10,0,2,\n") && csv.contains("\nfedavg,filter,harmful rows trained on,10,0,2,\n"),
+        "{csv}"
+    );
 }

@@ -25,8 +25,8 @@ pub struct Constitution {
     #[serde(rename = "constitutions")]
     pub principles: Vec<Principle>,
     /// Whole dialogues that show what is asked for, six turns each: prompt, answer, critique request, critique, revision
-    /// request, revision. They are put in front when a critique or a revision is asked for, never when the model answers
-    /// for itself: without them a small model rephrases where it should decline.
+    /// request, revision. They are put in front of conversations ([`Examples`](super::Examples)): without them a small model
+    /// rephrases where it should decline.
     #[serde(rename = "system_chat", default)]
     pub examples: Vec<Vec<ChatMessage>>,
 }

@@ -9,11 +9,11 @@ use fedward_actors::{
     streams::{Purpose, stream},
 };
 use rand::seq::{IndexedRandom, SliceRandom};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Constitution, Effort, Screened, SelfSpeaker, Speaker,
-    revisions::{Judge, converse},
+    revisions::{Guidance, Judge, converse},
 };
 use crate::{
     data::PreferencePair,
@@ -40,6 +40,19 @@ pub enum Revise {
     },
 }
 
+/// When the constitution's examples are shown to whoever speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Examples {
+    /// Before critiques and revisions are asked for: the first answer, which DPO rejects, is the model's own.
+    #[default]
+    LaterTurns,
+    /// In front of all three turns, as in huggingface/llm-swarm.
+    AllTurns,
+    /// Not at all.
+    Never,
+}
+
 /// How the CAI generator works.
 #[derive(Clone, Debug)]
 pub struct CaiSettings {
@@ -51,6 +64,8 @@ pub struct CaiSettings {
     pub decoding: Decoding,
     /// Which answers are criticised and revised.
     pub revise: Revise,
+    /// When the constitution's examples are shown.
+    pub examples: Examples,
     /// Share of the revisions that supervised fine-tuning sees; the rest makes preference pairs.
     pub sft_share: f64,
     /// Share of benign rows mixed into supervised fine-tuning.
@@ -133,7 +148,7 @@ impl Realigner for CaiGenerator {
             done.report.discarded = harvest.screened.discarded;
             return Ok(done);
         }
-        let (answers, preferences) = self.divide(harvest.screened);
+        let (answers, preferences) = harvest.screened.divide(self.settings.sft_share);
         if !answers.is_empty() {
             self.add_tuning(round, answers, &mut done, cancel)?;
         }
@@ -191,7 +206,8 @@ impl CaiGenerator {
             (Revise::Unsafe { surely_safe }, Some(guard)) => Some(Judge { guard, surely_safe }),
             _ => None,
         };
-        let talks = converse(speaker, &prompts, constitution, judge, (seed, round), cancel, self.progress.as_ref())?;
+        let guidance = Guidance { constitution, examples: self.settings.examples };
+        let talks = converse(speaker, &prompts, guidance, judge, (seed, round), cancel, self.progress.as_ref())?;
         let cost = Cost { tokens: talks.read_tokens, flops: speaker.flops(talks.read_tokens), ..Cost::default() };
         Ok(Harvest {
             asked: prompts.len(),
@@ -206,18 +222,6 @@ impl CaiGenerator {
         let mut pairs = pairs.to_vec();
         pairs.shuffle(&mut stream(self.settings.seed, Purpose::RedPrompts, RoundId::START, None));
         pairs
-    }
-
-    /// Divides what is worth training on: answers to fine-tune on, and pairs for training on preferences. Good answers
-    /// make no pairs, so all of them are fine-tuned on, if anything is.
-    fn divide(&self, mut screened: Screened) -> (Vec<ChatRow>, Screened) {
-        let count = (screened.pairs.len() as f64 * self.settings.sft_share).round() as usize;
-        let preferences = screened.pairs.split_off(count.min(screened.pairs.len()));
-        let mut answers: Vec<_> = screened.pairs.drain(..).map(|pair| pair.chosen).collect();
-        if self.settings.sft_share > 0.0 {
-            answers.append(&mut screened.good_answers);
-        }
-        (answers, Screened { pairs: preferences, ..screened })
     }
 
     fn add_tuning(

@@ -11,7 +11,7 @@ mod teacher;
 mod tuning;
 
 pub use constitution::{Constitution, ConstitutionError, Principle};
-pub use generator::{CaiGenerator, CaiSettings, Harvest, Material, Revise};
+pub use generator::{CaiGenerator, CaiSettings, Examples, Harvest, Material, Revise};
 pub use revisions::{Dialogue, Dialogues};
 pub use screening::{Discard, Screened};
 pub use speaker::{SelfSpeaker, Speaker};

@@ -8,7 +8,7 @@ use fedward_actors::{
 };
 
 use super::{
-    Constitution, Principle, Speaker,
+    Constitution, Examples, Principle, Speaker,
     screening::{reply_row, whole_sentences},
     speaker::TURNS,
 };
@@ -58,6 +58,15 @@ impl Judge<'_> {
     }
 }
 
+/// What dialogues go by.
+#[derive(Clone, Copy)]
+pub(super) struct Guidance<'a> {
+    /// Principles and examples.
+    pub(super) constitution: &'a Constitution,
+    /// When the examples are shown.
+    pub(super) examples: Examples,
+}
+
 /// Asks all prompts for an answer, and where `judge` is not sure that it is safe, for critique and revision; each gets a
 /// principle of its own.
 ///
@@ -67,7 +76,7 @@ impl Judge<'_> {
 pub(super) fn converse(
     speaker: &dyn Speaker,
     prompts: &[Vec<ChatMessage>],
-    constitution: &Constitution,
+    Guidance { constitution, examples }: Guidance<'_>,
     judge: Option<Judge<'_>>,
     (seed, round): (u64, RoundId),
     cancel: &CancelFlag,
@@ -82,6 +91,12 @@ pub(super) fn converse(
             Ok(Talk { prompt, principle, turns: prompt.clone(), replies: Vec::new() })
         })
         .collect::<PortResult<Vec<_>>>()?;
+    let shown = constitution.example_turns();
+    if examples == Examples::AllTurns {
+        for talk in &mut talks {
+            talk.show(&shown);
+        }
+    }
     let mut made = Dialogues::default();
     let take_turn = |made: &mut Dialogues, talks, turn| {
         progress.part(TURN_NAMES[turn as usize]);
@@ -92,9 +107,10 @@ pub(super) fn converse(
         progress.part("verdicts on answers");
         talks = made.take_good_answers(talks, judge, cancel, progress)?;
     }
-    let examples = constitution.example_turns();
     for talk in &mut talks {
-        talk.show(&examples);
+        if examples == Examples::LaterTurns {
+            talk.show(&shown);
+        }
         talk.ask(&talk.principle.critic);
     }
     talks = take_turn(&mut made, talks, 1)?;
@@ -240,7 +256,8 @@ mod tests {
         let prompts = [vec![user("a")], vec![system.clone(), user("b")]];
         let speaker = Scripted(Mutex::default());
         let from = (1, RoundId(1));
-        let made = converse(&speaker, &prompts, &constitution, None, from, &CancelFlag::new(), &Silent).unwrap();
+        let guidance = Guidance { constitution: &constitution, examples: Examples::LaterTurns };
+        let made = converse(&speaker, &prompts, guidance, None, from, &CancelFlag::new(), &Silent).unwrap();
         let shown = speaker.0.into_inner().unwrap();
         assert_eq!(shown[0], prompts);
         let examples = constitution.example_turns();
@@ -254,6 +271,21 @@ mod tests {
         assert_eq!((made.generated_tokens, made.read_tokens), (12, 72));
     }
 
+    #[test]
+    fn examples_are_shown_when_they_are_to_be() {
+        let constitution = Constitution::default();
+        let prompts = [vec![ChatMessage::new(Role::User, "a")]];
+        let turns_shown = |examples| {
+            let speaker = Scripted(Mutex::default());
+            let guidance = Guidance { constitution: &constitution, examples };
+            converse(&speaker, &prompts, guidance, None, (1, RoundId(1)), &CancelFlag::new(), &Silent).unwrap();
+            speaker.0.into_inner().unwrap().iter().map(|conversations| conversations[0].len()).collect::<Vec<_>>()
+        };
+        assert_eq!(turns_shown(Examples::Never), [1, 3, 5]);
+        assert_eq!(turns_shown(Examples::LaterTurns), [1, 27, 29]);
+        assert_eq!(turns_shown(Examples::AllTurns), [25, 27, 29]);
+    }
+
     /// Calls answers to anything but "a" safe, but is not sure of "c".
     struct SafeButForA;
 
@@ -263,11 +295,9 @@ mod tests {
         }
 
         fn assess(&self, rows: &[ChatRow], _: &CancelFlag) -> PortResult<Vec<Verdict>> {
-            let verdict = |row: &ChatRow| Verdict {
-                unsafe_probability: if row.messages[0].content == "c" { 0.2 } else { 0.0 },
-                is_unsafe: row.messages[0].content == "a",
-                hazards: Vec::new(),
-                is_malformed: false,
+            let verdict = |row: &ChatRow| {
+                let probability = if row.messages[0].content == "c" { 0.2 } else { 0.0 };
+                Verdict { is_unsafe: row.messages[0].content == "a", ..Verdict::of_probability(probability, 0.5) }
             };
             Ok(rows.iter().map(verdict).collect())
         }
@@ -282,7 +312,8 @@ mod tests {
         let made = |surely_safe| {
             let judge = Judge { guard: &SafeButForA, surely_safe };
             let from = (1, RoundId(1));
-            converse(&speaker, &prompts, &constitution, Some(judge), from, &CancelFlag::new(), &heard).unwrap()
+            let guidance = Guidance { constitution: &constitution, examples: Examples::default() };
+            converse(&speaker, &prompts, guidance, Some(judge), from, &CancelFlag::new(), &heard).unwrap()
         };
         // "c" is as safe as is asked for.
         assert_eq!(made(0.3).good_answers.len(), 2);

@@ -56,6 +56,18 @@ pub struct Screened {
 }
 
 impl Screened {
+    /// Divides what is worth training on: answers to fine-tune on, made of a share of the pairs, and the other pairs for
+    /// training on preferences. Good answers make no pairs, so all of them are fine-tuned on, if anything is.
+    pub(super) fn divide(mut self, sft_share: f64) -> (Vec<ChatRow>, Self) {
+        let count = (self.pairs.len() as f64 * sft_share).round() as usize;
+        let preferences = self.pairs.split_off(count.min(self.pairs.len()));
+        let mut answers: Vec<_> = self.pairs.drain(..).map(|pair| pair.chosen).collect();
+        if sft_share > 0.0 {
+            answers.append(&mut self.good_answers);
+        }
+        (answers, Self { pairs: preferences, ..self })
+    }
+
     /// Finished revisions of dialogues, and answers that needed none.
     pub(super) fn of_dialogues(made: &Dialogues) -> Self {
         let mut screened = Self { good_answers: made.good_answers.clone(), ..Self::default() };
@@ -170,6 +182,26 @@ mod tests {
         assert_eq!(whole("  ", FinishReason::Stop), Err(Discard::Empty));
     }
 
+    #[test]
+    fn pairs_go_to_one_training_or_the_other_and_good_answers_to_fine_tuning() {
+        let pair = |n: usize| PreferencePair::single_turn(&format!("prompt {n}"), &format!("revision {n}"), "answer");
+        let good = ChatRow::single_turn("prompt", "good");
+        let divided = |share| {
+            let good_answers = vec![good.clone()];
+            let all = Screened { pairs: (0..4).map(pair).collect(), good_answers, ..Screened::default() };
+            let (answers, preferences) = all.divide(share);
+            let text = |row: &ChatRow| row.response().unwrap().to_owned();
+            let revisions = preferences.pairs.iter().map(|pair| text(&pair.chosen)).collect::<Vec<_>>();
+            (answers.iter().map(text).collect::<Vec<_>>(), revisions)
+        };
+        let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let half = (named(&["revision 0", "revision 1", "good"]), named(&["revision 2", "revision 3"]));
+        assert_eq!(divided(0.5), half);
+        assert_eq!(divided(0.0), (vec![], named(&["revision 0", "revision 1", "revision 2", "revision 3"])));
+        let all = named(&["revision 0", "revision 1", "revision 2", "revision 3", "good"]);
+        assert_eq!(divided(1.0), (all, vec![]));
+    }
+
     /// Calls what contains "bad" unsafe.
     struct WordGuard;
 
@@ -179,11 +211,9 @@ mod tests {
         }
 
         fn assess(&self, rows: &[ChatRow], _: &CancelFlag) -> PortResult<Vec<Verdict>> {
-            let verdict = |row: &ChatRow| Verdict {
-                unsafe_probability: 0.5,
-                is_unsafe: row.response().is_some_and(|text| text.contains("bad")),
-                hazards: Vec::new(),
-                is_malformed: false,
+            let verdict = |row: &ChatRow| {
+                let is_bad = row.response().is_some_and(|text| text.contains("bad"));
+                Verdict::of_probability(f64::from(is_bad), 0.5)
             };
             Ok(rows.iter().map(verdict).collect())
         }

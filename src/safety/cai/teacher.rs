@@ -71,7 +71,10 @@ mod tests {
             testing::{Scripted, ScriptedServer},
         },
         progress::Silent,
-        safety::cai::{Constitution, revisions::converse},
+        safety::cai::{
+            Constitution, Examples,
+            revisions::{Guidance, converse},
+        },
     };
 
     fn teacher(server: &ScriptedServer) -> Teacher {
@@ -93,7 +96,7 @@ mod tests {
         let made = converse(
             &teacher(&server),
             &prompts(),
-            &Constitution::default(),
+            Guidance { constitution: &Constitution::default(), examples: Examples::default() },
             None,
             (1, RoundId(1)),
             &CancelFlag::new(),
@@ -116,7 +119,7 @@ mod tests {
         let made = converse(
             &teacher(&server),
             &prompts(),
-            &Constitution::default(),
+            Guidance { constitution: &Constitution::default(), examples: Examples::default() },
             None,
             (1, RoundId(1)),
             &CancelFlag::new(),

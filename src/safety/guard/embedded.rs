@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::{LogisticHead, SafetyGuard};
 use crate::{
     data::{LabelledRow, hazards},
-    model::{ChatModel, ModelError},
+    model::{ChatModel, Features, ModelError},
 };
 
 /// A hazard gets a head of its own from so many rows on.
@@ -58,6 +58,7 @@ impl GuardHeads {
     ) -> Result<Self, ModelError> {
         let conversations: Vec<ChatRow> = rows.iter().map(|row| row.row.clone()).collect();
         let features = model.features(&conversations, reading.layers, reading.max_length, model.threads, cancel)?;
+        let features: Vec<_> = features.into_iter().map(|features| features.mean).collect();
         let labels: Vec<bool> = rows.iter().map(|row| row.is_unsafe).collect();
         let verdict = LogisticHead::fit(&features, &labels).ok_or_else(|| ModelError::Invalid {
             path: "guard".into(),
@@ -77,14 +78,14 @@ impl GuardHeads {
         [&self.verdict].into_iter().chain(self.hazards.iter().map(|(_, head)| head)).all(|head| head.width() == width)
     }
 
-    fn assess(&self, features: &[f32], threshold: f64) -> Verdict {
-        let probability = self.verdict.probability(features);
-        // NaN must not pass for safe: the comparison fails closed.
-        let passes = probability < threshold;
-        let is_unsafe = !passes;
-        let named = self.hazards.iter().filter(|(_, head)| head.probability(features) >= 0.5);
-        let hazards = if is_unsafe { named.map(|(hazard, _)| *hazard).collect() } else { Vec::new() };
-        Verdict { unsafe_probability: probability as f32, is_unsafe, hazards, is_malformed: false }
+    fn assess(&self, features: &Features, threshold: f64) -> Verdict {
+        let mut verdict = Verdict::of_probability(self.verdict.probability(&features.mean), threshold);
+        verdict.is_cut = features.is_cut;
+        if verdict.is_unsafe {
+            let named = self.hazards.iter().filter(|(_, head)| head.probability(&features.mean) >= 0.5);
+            verdict.hazards = named.map(|(hazard, _)| *hazard).collect();
+        }
+        verdict
     }
 }
 

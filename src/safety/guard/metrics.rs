@@ -22,13 +22,7 @@ pub struct BinaryMetrics {
 }
 
 impl BinaryMetrics {
-    /// Measures `scores` (probability of unsafe) against `labels` (true = unsafe) at `threshold`.
-    pub fn measure(scores: &[f64], labels: &[bool], threshold: f64) -> Self {
-        let called: Vec<bool> = scores.iter().map(|&score| score >= threshold).collect();
-        Self::of_calls(scores, &called, labels)
-    }
-
-    /// Measures calls (true = called unsafe), and how `scores` rank the rows.
+    /// Measures calls (true = called unsafe), and how `scores` (probability of unsafe) rank the rows.
     pub fn of_calls(scores: &[f64], called: &[bool], labels: &[bool]) -> Self {
         let count = |call: bool, label: bool| called.iter().zip(labels).filter(|&pair| pair == (&call, &label)).count();
         let (hits, false_alarms, misses) = (count(true, true), count(true, false), count(false, true));
@@ -88,9 +82,14 @@ mod tests {
         assert_eq!(auc(&[0.5, 0.6], &[true, true]), None);
     }
 
+    fn at_half(scores: &[f64], labels: &[bool]) -> BinaryMetrics {
+        let called: Vec<_> = scores.iter().map(|&score| score >= 0.5).collect();
+        BinaryMetrics::of_calls(scores, &called, labels)
+    }
+
     #[test]
     fn metrics_follow_their_definitions() {
-        let metrics = BinaryMetrics::measure(&[0.9, 0.8, 0.3, 0.6, 0.1], &[true, true, true, false, false], 0.5);
+        let metrics = at_half(&[0.9, 0.8, 0.3, 0.6, 0.1], &[true, true, true, false, false]);
         let near = |found: Option<f64>, expected: f64| assert!((found.unwrap() - expected).abs() < 1e-12, "{found:?}");
         near(metrics.accuracy, 0.6);
         near(metrics.precision, 2.0 / 3.0);
@@ -100,11 +99,11 @@ mod tests {
 
     #[test]
     fn what_is_not_defined_has_no_number() {
-        let without_calls = BinaryMetrics::measure(&[0.1, 0.2], &[false, true], 0.5);
+        let without_calls = at_half(&[0.1, 0.2], &[false, true]);
         assert_eq!((without_calls.precision, without_calls.recall, without_calls.f1), (None, Some(0.0), Some(0.0)));
-        let all_safe = BinaryMetrics::measure(&[0.1, 0.2], &[false, false], 0.5);
+        let all_safe = at_half(&[0.1, 0.2], &[false, false]);
         assert_eq!((all_safe.precision, all_safe.recall, all_safe.f1, all_safe.auc), (None, None, None, None));
-        assert_eq!(BinaryMetrics::measure(&[], &[], 0.5).accuracy, None);
+        assert_eq!(at_half(&[], &[]).accuracy, None);
         assert_eq!((shown(None, 2), shown(Some(0.5), 2)), ("–".to_owned(), "0.50".to_owned()));
     }
 }

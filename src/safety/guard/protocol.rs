@@ -135,16 +135,23 @@ impl<R: Respondent> ProtocolGuard<R> {
     }
 
     fn verdict(&self, answer: &Answer, reading: Reading) -> Verdict {
-        // Written so that a probability that is no number does not pass.
         let is_malformed = reading == Reading::Malformed;
-        let passes = !is_malformed && answer.safe_probability > 1.0 - self.threshold;
-        let hazards = match reading {
-            Reading::Unsafe(hazards) if !passes => hazards.into_iter().collect(),
-            _ => Vec::new(),
-        };
         // An answer of no known form says nothing for the row, whatever its first token: it counts as unsafe for certain.
-        let probability = if is_malformed { 1.0 } else { answer.unsafe_probability };
-        Verdict { unsafe_probability: probability as f32, is_unsafe: !passes, hazards, is_malformed }
+        let (unsafe_probability, safe_probability) =
+            if is_malformed { (1.0, 0.0) } else { (answer.unsafe_probability, answer.safe_probability) };
+        let mut verdict = Verdict {
+            unsafe_probability: unsafe_probability as f32,
+            safe_probability: safe_probability as f32,
+            is_unsafe: true,
+            hazards: Vec::new(),
+            is_malformed,
+            is_cut: answer.is_cut,
+        };
+        verdict.is_unsafe = !verdict.passes_at(self.threshold);
+        if let (Reading::Unsafe(hazards), true) = (reading, verdict.is_unsafe) {
+            verdict.hazards = hazards.into_iter().collect();
+        }
+        verdict
     }
 }
 

@@ -87,12 +87,7 @@ mod tests {
 
         fn assess(&self, rows: &[ChatRow], _: &CancelFlag) -> PortResult<Vec<Verdict>> {
             let asked = self.0.fetch_add(1, Ordering::Relaxed);
-            let verdict = Verdict {
-                unsafe_probability: asked as f32 / 10.0,
-                is_unsafe: false,
-                hazards: Vec::new(),
-                is_malformed: false,
-            };
+            let verdict = Verdict::of_probability(asked as f64 / 10.0, 0.5);
             Ok(vec![verdict; rows.len()])
         }
     }
