@@ -15,4 +15,4 @@ if [ "$(cat .venv-judge/stamp 2>/dev/null)" != "$requirement" ]; then
     .venv-judge/bin/pip install --quiet --disable-pip-version-check --no-compile "$requirement"
     echo "$requirement" >.venv-judge/stamp
 fi
-exec .venv-judge/bin/python tests/reference/judge_check.py "$fedward" "$FEDWARD_HOME"
+exec .venv-judge/bin/python tests/reference/judge_check.py "$fedward" "${FEDWARD_HOME:-.fedward}"

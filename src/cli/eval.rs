@@ -54,8 +54,8 @@ pub(super) struct EvalArgs {
     /// Longest MT-Bench answer, in tokens
     #[arg(long, default_value_t = 1024)]
     mt_bench_max_new_tokens: usize,
-    /// Which of advbench's goals are measured: those that no run of fedward trains on, or all 520
-    #[arg(long, value_enum, default_value = "held-out")]
+    /// Which of advbench's goals prompts are drawn from
+    #[arg(long, value_enum, default_value = "held_out")]
     advbench_goals: MeasuredGoals,
     /// What is appended to advbench's goals; OpenFedLLM appends a full stop
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -99,7 +99,7 @@ struct JudgeArgs {
     /// Seconds that one request may take
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     judge_timeout: u64,
-    /// Fields that the judge's server wants beside the usual ones, for example '{"seed": 1}'
+    /// Fields of requests that the judge's server wants beside the usual ones or in their place, for example '{"seed": 1}'
     #[arg(long, value_name = "JSON", requires = "judge", value_parser = ExtraBody::parse)]
     judge_extra_body: Option<ExtraBody>,
 }

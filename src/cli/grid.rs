@@ -22,7 +22,7 @@ use super::{
 use crate::{
     report::{
         Console,
-        grid::{CellResult, charts, csv, markdown},
+        grid::{CellGuard, CellResult, charts, csv, markdown},
     },
     safety::guard::GuardReport,
     scenario::{self, Scenario, ScenarioFile},
@@ -169,15 +169,15 @@ fn result(job: &Job, scenario: &Scenario, out: &Path) -> miette::Result<CellResu
     let gone = || miette!("{}: the cell was finished and is not any more; run the same command again", out.display());
     let (_, summary) = single.completed()?.ok_or_else(gone)?;
     let directory = RunDirectory::open(out).into_diagnostic()?;
-    let report = &directory.manifest().into_diagnostic()?["guard"]["report"];
-    let report: Option<GuardReport> = serde_json::from_value(report.clone()).into_diagnostic()?;
+    let guard = &directory.manifest().into_diagnostic()?["guard"];
+    let report: Option<GuardReport> = serde_json::from_value(guard["report"].clone()).into_diagnostic()?;
     Ok(CellResult {
         strategy: scenario.federation.strategy.name().to_owned(),
         defence: scenario.variant.clone(),
         seed: scenario.seed,
         summary,
         rounds: directory.rounds().into_diagnostic()?,
-        guard: report.map(|report| report.held_out),
+        guard: guard.is_object().then_some(CellGuard { held_out: report.map(|report| report.held_out) }),
     })
 }
 

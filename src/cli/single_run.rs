@@ -1,7 +1,8 @@
 //! One run from preparation to summary.
 
+mod before;
+
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -16,9 +17,11 @@ use fedward_actors::{
 use miette::IntoDiagnostic;
 use serde_json::{Value, json};
 
+use self::before::Before;
+pub(super) use self::before::StartEvaluations;
 use super::job::Job;
 use crate::{
-    lora::{initial_adapter, peft},
+    lora::peft,
     progress::Progress,
     report::{Observers, RunStatus, StoredRun, Summary, Totals, page},
     scenario::Scenario,
@@ -27,20 +30,10 @@ use crate::{
     wiring::{Prepared, Workshop, federation_config, ports},
 };
 
-/// What runs of one command share beside the workshop: evaluations of what they start from, by
-/// [`SingleRun::evaluation_key`].
-pub(super) type StartEvaluations = HashMap<String, Evaluation>;
-
-/// What the evaluation of the base model is known by, in place of an adapter's checksum.
-const BASE: &str = "base";
-
-/// What a run begins with.
-#[derive(Clone, Copy)]
-enum Before {
-    /// The base model without an adapter.
-    Base,
-    /// The adapter that round 1 starts from.
-    Start,
+/// A run that an earlier command has completed.
+struct Finished {
+    directory: RunDirectory,
+    summary: Summary,
 }
 
 /// One variant's run.
@@ -62,6 +55,10 @@ impl SingleRun<'_> {
         }
         let (mut workshop, prepared) = self.prepare(workshop).await?;
         let Some(prepared) = prepared else { return Ok((workshop, start_evaluations, None)) };
+        if let Some(finished) = self.finished()? {
+            let summary = self.add_base(&prepared, finished, &mut start_evaluations).await?;
+            return Ok((workshop, start_evaluations, summary));
+        }
         let description = prepared.guard.as_ref().and_then(|guard| workshop.description_once(guard));
         if let Some(description) = description {
             self.job.console.line(&description);
@@ -70,17 +67,19 @@ impl SingleRun<'_> {
             self.job.console.line(&format!("assumed: {assumption}"));
         }
         let (directory, start) = self.open(&prepared)?;
-        if let Some(summary) = directory.summary().into_diagnostic()? {
-            start_evaluations.extend(self.evaluations(&summary, &prepared.start.sha256())?);
+        let resumed: Option<Summary> = directory.summary().into_diagnostic()?;
+        if let Some(resumed) = &resumed {
+            start_evaluations.extend(self.evaluations_of(resumed, &prepared.start.sha256())?);
         }
-        let base_eval = if self.scenario.evaluation.base {
-            self.evaluate_before(&prepared, Before::Base, &mut start_evaluations).await?
-        } else {
-            Some(Evaluation::new())
-        };
         let start_eval = self.evaluate_before(&prepared, Before::Start, &mut start_evaluations).await?;
-        let (Some(base_eval), Some(start_eval)) = (base_eval, start_eval) else {
-            return Ok((workshop, start_evaluations, None));
+        let Some(start_eval) = start_eval else { return Ok((workshop, start_evaluations, None)) };
+        let base_eval = if self.scenario.evaluation.base {
+            match self.evaluate_before(&prepared, Before::Base, &mut start_evaluations).await? {
+                None => return Ok((workshop, start_evaluations, None)),
+                found => found,
+            }
+        } else {
+            resumed.and_then(|resumed| resumed.base_eval)
         };
 
         let metrics = Arc::new(self.job.telemetry.observer(&self.run_info(&prepared)));
@@ -103,19 +102,26 @@ impl SingleRun<'_> {
         Ok((workshop, start_evaluations, summary))
     }
 
-    /// The summary of this run, if an earlier command has completed it and this one is to go on, and what it knows of the
-    /// start of others.
+    /// The summary of this run, if an earlier command has completed it and this one is to go on with nothing left to measure,
+    /// and what it knows of the start of others.
     pub(super) fn completed(&self) -> miette::Result<Option<(StartEvaluations, Summary)>> {
+        let Some(Finished { directory, summary }) = self.finished()? else { return Ok(None) };
+        if self.scenario.evaluation.base && summary.base_eval.is_none() {
+            return Ok(None);
+        }
+        let manifest = directory.manifest().into_diagnostic()?;
+        let start = manifest["checksums"]["start_adapter_sha256"].as_str().unwrap_or_default();
+        Ok(Some((self.evaluations_of(&summary, start)?, summary)))
+    }
+
+    /// This run, if an earlier command has completed it and this one is to go on.
+    fn finished(&self) -> miette::Result<Option<Finished>> {
         if !self.job.resume || !RunDirectory::is_at(self.out) {
             return Ok(None);
         }
         let directory = RunDirectory::open(self.out).into_diagnostic()?;
         let summary: Option<Summary> = directory.summary().into_diagnostic()?;
-        let is_complete = |summary: &Summary| {
-            let base_is_measured = !self.scenario.evaluation.base || !summary.base_eval.is_empty();
-            summary.status == RunStatus::Completed && base_is_measured
-        };
-        let Some(summary) = summary.filter(is_complete) else { return Ok(None) };
+        let Some(summary) = summary.filter(|summary| summary.status == RunStatus::Completed) else { return Ok(None) };
         // The rows say what is stored: a summary may be older than they are.
         let last = directory.rounds().into_diagnostic()?.last().map_or(0, |last| last.round.0);
         if last < self.scenario.federation.rounds {
@@ -123,48 +129,23 @@ impl SingleRun<'_> {
         }
         let scenario = serde_json::to_value(self.scenario).into_diagnostic()?;
         directory.check_scenario(&scenario).into_diagnostic()?;
-        let manifest = directory.manifest().into_diagnostic()?;
-        let start = manifest["checksums"]["start_adapter_sha256"].as_str().unwrap_or_default();
-        Ok(Some((self.evaluations(&summary, start)?, summary)))
+        Ok(Some(Finished { directory, summary }))
     }
 
-    /// What a summary knows of the base model and of the adapter that its run started from.
-    fn evaluations(&self, summary: &Summary, start_sha256: &str) -> miette::Result<StartEvaluations> {
-        let known = [(BASE, &summary.base_eval), (start_sha256, &summary.start_eval)];
-        let known = known.into_iter().filter(|(_, evaluation)| !evaluation.is_empty());
-        known.map(|(name, evaluation)| Ok((self.evaluation_key(name)?, evaluation.clone()))).collect()
-    }
-
-    /// Names an evaluation: what of, and all that the benchmarks depend on, the judge among it.
-    fn evaluation_key(&self, of: &str) -> miette::Result<String> {
-        let scenario = serde_json::to_value(self.scenario).into_diagnostic()?;
-        let depends_on = ["seed", "model", "lora", "data", "evaluation"].map(|section| &scenario[section]);
-        Ok(json!([of, depends_on, serde_json::to_value(self.job.judge()).into_diagnostic()?]).to_string())
-    }
-
-    /// The evaluation of what was there before the run, unless it is known; `None` if it was interrupted.
-    async fn evaluate_before(
+    /// Measures the base model beside a run that has ended; nothing else of it changes.
+    async fn add_base(
         &self,
         prepared: &Prepared,
-        before: Before,
+        Finished { directory, mut summary }: Finished,
         known: &mut StartEvaluations,
-    ) -> miette::Result<Option<Evaluation>> {
-        let (name, adapter, what) = match before {
-            // A fresh adapter adds nothing to the base.
-            Before::Base => (
-                BASE.to_owned(),
-                initial_adapter(&self.scenario.lora, prepared.model.base.config(), self.scenario.seed),
-                "the base model",
-            ),
-            Before::Start => (prepared.start.sha256(), prepared.start.clone(), "the starting adapter"),
-        };
-        let key = self.evaluation_key(&name)?;
-        if let Some(evaluation) = known.get(&key) {
-            return Ok(Some(evaluation.clone()));
-        }
-        let evaluation = self.evaluate(prepared, RoundId::START, &adapter, what).await?;
-        known.extend(evaluation.clone().map(|evaluation| (key, evaluation)));
-        Ok(evaluation)
+    ) -> miette::Result<Option<Summary>> {
+        directory.check_begun_with(&self.manifest(prepared)?).into_diagnostic()?;
+        known.extend(self.evaluations_of(&summary, &prepared.start.sha256())?);
+        let Some(base) = self.evaluate_before(prepared, Before::Base, known).await? else { return Ok(None) };
+        summary.base_eval = Some(base);
+        directory.write_summary(&summary).into_diagnostic()?;
+        write_page(directory.path(), &[directory.path().to_owned()])?;
+        Ok(Some(summary))
     }
 
     fn run_info(&self, prepared: &Prepared) -> RunInfo {
@@ -263,7 +244,7 @@ impl SingleRun<'_> {
         directory: &RunDirectory,
         prepared: &Prepared,
         global: &Adapter,
-        (base_eval, start_eval): (Evaluation, Evaluation),
+        (base_eval, start_eval): (Option<Evaluation>, Evaluation),
         status: RunStatus,
     ) -> miette::Result<Summary> {
         let rounds = directory.rounds().into_diagnostic()?;

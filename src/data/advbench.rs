@@ -50,11 +50,12 @@ pub enum AdvBenchPart {
 /// Which goals measure safety.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum MeasuredGoals {
-    /// Those that nothing trains on: [`AdvBenchPart::Evaluation`].
+    /// The half that no run of fedward trains on
     #[default]
     HeldOut,
-    /// All, as in papers whose models are trained on none of them.
+    /// All, as where models are trained on none of them
     All,
 }
 

@@ -140,7 +140,7 @@ fn so_far(manifest: &Value, rounds: &[RoundRecord]) -> Summary {
         scenario: text(manifest, "name"),
         variant: text(manifest, "variant"),
         status: RunStatus::Interrupted,
-        base_eval: Evaluation::new(),
+        base_eval: None,
         start_eval: Evaluation::new(),
         eval: rounds.last().map(|last| last.eval.clone()).unwrap_or_default(),
         totals: Totals::of(rounds, 0),

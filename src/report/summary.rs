@@ -119,9 +119,9 @@ pub struct Summary {
     pub variant: String,
     /// How it ended.
     pub status: RunStatus,
-    /// Benchmarks of the base model without an adapter; empty where it was not to be measured.
-    #[serde(default, skip_serializing_if = "Evaluation::is_empty")]
-    pub base_eval: Evaluation,
+    /// Benchmarks of the base model without an adapter, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_eval: Option<Evaluation>,
     /// Benchmarks of the adapter that the run began with.
     pub start_eval: Evaluation,
     /// Benchmarks of the final adapter.

@@ -89,11 +89,11 @@ impl Comparison {
     pub fn of<'a>(runs: impl IntoIterator<Item = (&'a str, &'a Summary)>) -> Self {
         let runs: Vec<_> = runs.into_iter().collect();
         let evaluations: Vec<_> =
-            runs.iter().flat_map(|(_, run)| [&run.base_eval, &run.start_eval, &run.eval]).collect();
+            runs.iter().flat_map(|(_, run)| run.base_eval.iter().chain([&run.start_eval, &run.eval])).collect();
         let is_measured = |column: &&Column| evaluations.iter().any(|of| of.contains_key(column.benchmark));
         let measured: Vec<&Column> = BENCHMARKS.iter().filter(is_measured).collect();
-        let base = in_common(&runs, |run| &run.base_eval).map(|base| line_before("base", base, &measured));
-        let start = in_common(&runs, |run| &run.start_eval).map(|start| line_before("start", start, &measured));
+        let base = in_common(&runs, |run| run.base_eval.as_ref()).map(|base| line_before("base", base, &measured));
+        let start = in_common(&runs, |run| Some(&run.start_eval)).map(|start| line_before("start", start, &measured));
         let before = base.into_iter().chain(start);
         Self {
             columns: COLUMNS.into_iter().chain(measured.iter().map(|column| column.title)).collect(),
@@ -104,9 +104,12 @@ impl Comparison {
 }
 
 /// An evaluation that was made and is the same for all runs: it gets a line of its own.
-fn in_common<'a>(runs: &[(&str, &'a Summary)], of: impl Fn(&'a Summary) -> &'a Evaluation) -> Option<&'a Evaluation> {
-    let first = runs.first().map(|(_, run)| of(run)).filter(|first| !first.is_empty())?;
-    runs.iter().all(|(_, run)| of(run) == first).then_some(first)
+fn in_common<'a>(
+    runs: &[(&str, &'a Summary)],
+    of: impl Fn(&'a Summary) -> Option<&'a Evaluation>,
+) -> Option<&'a Evaluation> {
+    let first = runs.first().and_then(|(_, run)| of(run)).filter(|first| !first.is_empty())?;
+    runs.iter().all(|(_, run)| of(run) == Some(first)).then_some(first)
 }
 
 /// A line of what was there before training: the base model, the starting adapter.
@@ -259,13 +262,13 @@ mod tests {
         let score = |perplexity: f64| json!({"utility": {"n": 48, "perplexity": perplexity}});
         let mut runs = ["a", "b"].map(|name| summary(name, &score(17.0), &score(16.0)));
         for run in &mut runs {
-            run.base_eval = serde_json::from_value(score(20.0)).unwrap();
+            run.base_eval = Some(serde_json::from_value(score(20.0)).unwrap());
         }
         let lines = |runs: &[Summary]| Comparison::of(runs.iter().map(|run| (run.label(), run))).lines;
         let names = |runs: &[Summary]| lines(runs).iter().map(|line| line[0].clone()).collect::<Vec<_>>();
         assert_eq!(names(&runs), ["base", "start", "a", "b"]);
         assert_eq!(lines(&runs)[0][6], "20.00 (n=48)");
-        runs[1].base_eval.clear();
+        runs[1].base_eval = None;
         assert_eq!(names(&runs), ["start", "a", "b"]);
     }
 }

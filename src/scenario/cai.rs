@@ -254,9 +254,11 @@ impl CaiSection {
             )),
         };
         let examples = self.data.is_none().then_some(match self.examples {
-            Examples::LaterTurns => "examples are shown before critiques and revisions are asked for",
-            Examples::AllTurns => "examples are shown in front of all three turns",
-            Examples::Never => "no examples are shown",
+            Examples::LaterTurns => {
+                "the constitution's examples, if any, are shown before critiques and revisions are asked for"
+            }
+            Examples::AllTurns => "the constitution's examples, if any, are shown in front of all three turns",
+            Examples::Never => "the constitution's examples are not shown",
         });
         let examples = examples.map(str::to_owned);
         let parts: Vec<_> =

@@ -19,7 +19,7 @@ pub struct GuardSection {
     pub policy: PolicyName,
     /// What of a row it is shown.
     pub assess: Assessed,
-    /// Probability of harm from which a row is unsafe.
+    /// A row is unsafe unless the probability that it is safe exceeds 1 less this.
     pub threshold: f64,
     /// What gives the verdicts.
     pub source: GuardSource,

@@ -6,6 +6,7 @@ use super::*;
 use crate::federated::{AdaptiveSettings, FederatedAlgorithm};
 use crate::{
     data::MeasuredGoals,
+    endpoint::ExtraBody,
     safety::cai::{Examples, Revise},
     train::LrSchedule,
 };
@@ -334,6 +335,13 @@ fn settings_of_benchmarks_and_trainings_arrive() {
     assert_eq!(cai.examples, Examples::AllTurns);
     let said = scenario.assumptions.join("\n");
     assert!(said.contains("all goals") && said.contains("in front of all three turns"), "{said}");
+    let judge = "evaluation.judge={ base_url = \"http://127.0.0.1:1/v1\", model = \"m\", extra_body = { seed = 1 } }";
+    let sets = ["evaluation.benches=[\"mt_bench\"]", judge].map(str::to_owned);
+    let judged = load(&path, &sets).unwrap().scenarios.remove(0);
+    assert_eq!(judged.evaluation.judge.unwrap().extra_body, ExtraBody::parse("{\"seed\": 1}").unwrap());
+    let refused = judge.replace("seed = 1", "stream = true");
+    let found = load(&path, &[sets[0].clone(), refused]).unwrap_err().to_string();
+    assert!(found.contains("evaluation.judge.extra_body: found stream, which cannot be set here"), "{found}");
     // What is as it always was does not tell a run apart from earlier ones.
     let (_folder, path) = file(&format!("{HEAD}[cai]\nschedule = \"every\"\n"));
     let plain = serde_json::to_value(&load(&path, &[]).unwrap().scenarios[0]).unwrap();

@@ -253,7 +253,11 @@ impl RunDirectory {
     }
 
     /// Refuses a run that was begun with another scenario, program, model or other rows.
-    fn check_begun_with(&self, manifest: &Value) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] says what differs.
+    pub fn check_begun_with(&self, manifest: &Value) -> Result<(), StoreError> {
         self.check_scenario(&manifest["scenario"])?;
         let begun = self.manifest()?;
         for pointer in RESULTS_DEPEND_ON {

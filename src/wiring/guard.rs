@@ -80,7 +80,9 @@ pub(super) fn of_section(
         GuardSource::Trained { path } => {
             let file = GuardFile::read(path)?;
             let under = workshop.model(&ModelSection { base: file.base_model.clone(), ..base.clone() }, progress)?;
-            (file.open(path, under, threshold)?, Some(file.report))
+            // Another threshold than its own is another guard, which nobody has measured.
+            let is_its_own = (threshold - file.threshold).abs() < 1e-12;
+            (file.open(path, under, threshold)?, is_its_own.then_some(file.report))
         }
         GuardSource::LlamaGuard { model, max_length } => {
             let base = ModelSection { base: model.display().to_string(), ..base.clone() };

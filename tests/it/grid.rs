@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 use crate::{
     run::{TINY, assert_success},
     support::fedward,
@@ -22,7 +24,8 @@ fn a_grid_goes_on_where_it_was_interrupted() {
     let axes = "[grid]\nstrategies = [\"fedavg\", \"scaffold\"]\nseeds = [1]\n[[variant]]\nname = \"filter\"\n\
         [[variant]]\nname = \"none\"\nguard.enabled = false\n";
     let never = TINY.replace("schedule = \"last_round\"", "schedule = \"never\"");
-    fs::write(&path, never.replace("rounds = 2", "rounds = 1") + axes).unwrap();
+    let aligned = "[start]\nkind = \"aligned\"\nsteps = 1\nbatch_size = 2\n";
+    fs::write(&path, never.replace("rounds = 2", "rounds = 1") + aligned + axes).unwrap();
     let out = folder.path().join("out");
     let command = |more: &[&str]| {
         let mut command = fedward();
@@ -65,13 +68,20 @@ fn a_grid_goes_on_where_it_was_interrupted() {
     assert_eq!((run.len(), told.iter().flat_map(|told| told.lines()).filter(is_run).count()), (4, 4), "{told:?}");
     assert_eq!(tables(), first);
 
-    // The base model can be measured afterwards: once, and nothing is trained again.
-    let rounds = || cells.clone().map(|cell| fs::read(cell.join("rounds.jsonl")).unwrap());
-    let before = rounds();
+    // The base model can be measured afterwards: once, and nothing else of the cells changes.
+    let results = || {
+        cells.clone().map(|cell| {
+            let mut summary: Value = serde_json::from_slice(&fs::read(cell.join("summary.json")).unwrap()).unwrap();
+            summary.as_object_mut().unwrap().remove("base_eval");
+            let kept = ["rounds.jsonl", "metrics.prom", "manifest.json"].map(|name| fs::read(cell.join(name)).unwrap());
+            (summary, kept)
+        })
+    };
+    let before = results();
     let with_base = grid(&["--set", "evaluation.base=true"]);
     assert_success(&with_base);
     assert_eq!(String::from_utf8_lossy(&with_base.stderr).matches("evaluating the base model").count(), 1);
-    assert_eq!(rounds(), before);
+    assert_eq!(results(), before);
     let [text, _] = tables().map(|table| String::from_utf8(table).unwrap());
     assert!(text.contains("\n| base, no FL | ") && text.contains("\n| – | base, no FL | "), "{text}");
     let is_new = |line: &&str| !line.contains("base, no FL");

@@ -334,6 +334,16 @@ fn ctrl_c_in_the_last_evaluation_leaves_all_rounds_and_resume_evaluates() {
     assert_success(&run(&scenario, &out, &resumed));
     let summary = read_summary(&out);
     assert_eq!((&summary["status"], &summary["eval"]["advbench"]["n"]), (&"completed".into(), &40.into()));
+
+    // The base model is what a fresh adapter starts from: known already, and all that is added.
+    assert_eq!(summary.get("base_eval"), None);
+    let with_base: Vec<_> = resumed.into_iter().chain(["--set", "evaluation.base=true"]).collect();
+    let added = run(&scenario, &out, &with_base);
+    assert_success(&added);
+    assert!(!String::from_utf8_lossy(&added.stderr).contains("evaluating"), "{:?}", added.stderr);
+    let mut with_base = read_summary(&out);
+    assert_eq!(with_base.as_object_mut().unwrap().remove("base_eval").as_ref(), Some(&summary["start_eval"]));
+    assert_eq!(with_base, summary);
 }
 
 #[test]

@@ -58,11 +58,11 @@ def main():
     model = home / "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"
     server = pathlib.Path(__file__).with_name("judge_server.py")
     with subprocess.Popen(
-        [sys.executable, server, model], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, server, model], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process, tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         try:
-            url = process.stdout.readline().strip() or sys.exit("the server did not start")
+            url = process.stdout.readline().strip() or sys.exit("the server did not start, see above")
             print(f"llama.cpp's server at {url}")
             given = rated(fedward, url, folder / "rated.jsonl", {"grammar": GRAMMAR, "max_tokens": 64})
             assert len(given) == QUESTIONS, "the grammar lets no answer without a rating through"

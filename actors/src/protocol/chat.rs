@@ -167,7 +167,7 @@ pub struct Verdict {
     /// Probability that it is safe. The two add up to less than 1 where a guard may say something else, and it is this one
     /// that thresholds are held against: doubt counts against the row.
     pub safe_probability: f32,
-    /// Whether the guard's threshold calls that unsafe.
+    /// Whether the guard calls the row unsafe by its threshold: see [`Verdict::passes_at`].
     pub is_unsafe: bool,
     /// The categories that the guard names; empty where it names none.
     pub hazards: Vec<Hazard>,

@@ -21,7 +21,7 @@ pub(in crate::cli) struct GuardArgs {
     /// A directory that fedward guard train has made, or a Llama Guard checkpoint
     #[arg(long = "guard", value_name = "DIR")]
     pub directory: Option<PathBuf>,
-    /// Probability from which a row is called unsafe [default: what the guard was made with, 0.5 for a checkpoint]
+    /// A row is called unsafe unless the probability that it is safe exceeds 1 less this [default: what the guard was made with, 0.5 for a checkpoint]
     #[arg(long = "guard-threshold", value_name = "P", requires = "directory")]
     pub threshold: Option<f64>,
 }

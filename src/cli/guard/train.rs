@@ -48,7 +48,7 @@ pub(super) struct TrainArgs {
     /// Where the guard is written; scenarios name it as guard.path
     #[arg(long)]
     out: PathBuf,
-    /// Probability from which a row is called unsafe
+    /// A row is called unsafe unless the probability that it is safe exceeds 1 less this
     #[arg(long, default_value_t = 0.5)]
     threshold: f64,
     /// Tokens of a row that a head reads, or of the longest question to a fine-tuned model [default: 96, for lora 320, with a Llama

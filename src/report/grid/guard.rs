@@ -1,9 +1,9 @@
-//! What the guard of a grid is worth, beside the paper's.
+//! What the guards of a grid are worth, beside the paper's.
 
 use std::fmt::Write;
 
 use super::{CellResult, Spread, paper, tables};
-use crate::safety::guard::BinaryMetrics;
+use crate::{report::Totals, safety::guard::BinaryMetrics};
 
 /// A number of a guard's quality, from 0 to 1.
 type Quality = (&'static str, fn(&BinaryMetrics) -> Option<f64>);
@@ -16,23 +16,46 @@ const QUALITIES: [Quality; 4] = [
     ("F1", |metrics| metrics.f1),
 ];
 
-/// The guard, each seed's once, and the paper's; nothing where no guard was measured.
+/// What a guard was measured on, and the measurement in a cell.
+type Measured = (&'static str, fn(&CellResult) -> Option<BinaryMetrics>);
+
+const MEASURED: [Measured; 2] = [
+    ("clients' rows", |cell| cell.guard.is_some().then(|| on_clients_rows(&cell.summary.totals))),
+    ("held-out rows of what it was fitted on", |cell| cell.guard?.held_out),
+];
+
+/// Guards that are worth the same, by the defences that they belong to.
+struct Line<'a> {
+    defences: Vec<&'a str>,
+    /// One a seed.
+    found: Vec<BinaryMetrics>,
+}
+
+/// The guards and the paper's; nothing where there is no guard.
 pub(super) fn table(cells: &[CellResult]) -> String {
-    let guards: Vec<_> = tables::first_of_each_seed(cells, |cell| cell.guard).collect();
-    let Some(first) = guards.first() else { return String::new() };
-    let mut text = "| guard | measured on |".to_owned();
+    let lines = MEASURED.map(|(on, measured)| (on, lines(cells, measured)));
+    if lines.iter().all(|(_, lines)| lines.is_empty()) {
+        return String::new();
+    }
+    let mut text = "| guard of | measured on | rows (unsafe), all seeds |".to_owned();
     for (name, _) in QUALITIES {
         let _ = write!(text, " {name} |");
     }
-    let (n, positives) = (first.n, first.positives);
-    let _ = write!(text, "\n|---|---|---:|---:|---:|---:|\n| the grid's | {n} held-out rows ({positives} unsafe) |");
-    for (_, quality) in QUALITIES {
-        let values = guards.iter().filter_map(|metrics| Some(100.0 * quality(metrics)?));
-        let _ = write!(text, " {} |", tables::spread(Spread::of(values)));
+    text += "\n|---|---|---:|---:|---:|---:|---:|\n";
+    for (on, lines) in lines {
+        for Line { defences, found } in lines {
+            let sum = |of: fn(&BinaryMetrics) -> u64| found.iter().map(of).sum::<u64>();
+            let (n, positives) = (sum(|metrics| metrics.n), sum(|metrics| metrics.positives));
+            let _ = write!(text, "| {} | {on} | {n} ({positives}) |", defences.join(", "));
+            for (_, quality) in QUALITIES {
+                let values = found.iter().filter_map(|metrics| Some(100.0 * quality(metrics)?));
+                let _ = write!(text, " {} |", tables::spread(Spread::of(values)));
+            }
+            text.push('\n');
+        }
     }
-    text.push('\n');
     for (name, values) in paper::GUARDS {
-        let _ = write!(text, "| {name} | the paper's SQuARe rows |");
+        let _ = write!(text, "| {name} | the paper's SQuARe rows | – |");
         for value in values {
             let _ = write!(text, " {value:.1} |");
         }
@@ -40,4 +63,30 @@ pub(super) fn table(cells: &[CellResult]) -> String {
     }
     text.push('\n');
     text
+}
+
+fn lines(cells: &[CellResult], measured: fn(&CellResult) -> Option<BinaryMetrics>) -> Vec<Line<'_>> {
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    for defence in tables::defences(cells.iter().map(|cell| cell.defence.as_str())) {
+        let of_defence = cells.iter().filter(|cell| cell.defence == defence);
+        let found: Vec<_> = tables::first_of_each_seed(of_defence, measured).collect();
+        match lines.iter_mut().find(|line| line.found == found) {
+            _ if found.is_empty() => {}
+            Some(line) => line.defences.push(defence),
+            None => lines.push(Line { defences: vec![defence], found }),
+        }
+    }
+    lines
+}
+
+/// What became of clients' rows over all rounds, against their labels.
+fn on_clients_rows(totals: &Totals) -> BinaryMetrics {
+    let called = totals.rows_called_unsafe();
+    let (false_alarms, misses) = (totals.rows_filtered_safe, totals.rows_kept_unsafe);
+    BinaryMetrics::of_counts(
+        called.saturating_sub(false_alarms),
+        false_alarms,
+        misses,
+        totals.rows_kept.saturating_sub(misses),
+    )
 }

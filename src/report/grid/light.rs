@@ -10,14 +10,17 @@ use super::{AlignCost, Configuration, Measure, paper};
 /// What a gain is counted from where there is no other defence.
 const NO_DEFENCE: &str = "none";
 
+/// What gains are counted in: refusals by strings, and by the guard's verdicts, which do not hang on words.
+const GAINS: [Measure; 2] = [Measure::AdvBench, Measure::JudgedSafe];
+
 /// A light form beside the full one.
 struct Pair<'a> {
     light: &'a Configuration<'a>,
     full: &'a Configuration<'a>,
     /// Both without Constitutional AI.
     without: Option<&'a Configuration<'a>>,
-    /// What the light and the full form gain in refused prompts, in percentage points: a share of a small gain says nothing.
-    gains: Option<[f64; 2]>,
+    /// What the light and the full form gain, by measure, in percentage points: a share of a small gain says nothing.
+    gains: [Option<[f64; 2]>; 2],
     /// Share of the full form's cost, by kind.
     costs: [Option<f64>; 3],
 }
@@ -28,16 +31,22 @@ pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
     if pairs.is_empty() {
         return String::new();
     }
-    let mut text = "| strategy | light beside full | gain in AdvBench, points | over |".to_owned();
+    let mut text = "| strategy | light beside full | over |".to_owned();
+    for measure in GAINS {
+        let _ = write!(text, " gain in {}, points |", measure.name());
+    }
     for cost in AlignCost::ALL {
         let _ = write!(text, " of its {} |", cost.name());
     }
-    text += "\n|---|---|---:|---|---:|---:|---:|\n";
+    text += "\n|---|---|---|---:|---:|---:|---:|---:|\n";
     for Pair { light, full, without, gains, costs } in pairs {
         let over = without.map_or("–", |without| without.defence);
         let strategy = light.strategy;
-        let gain = gains.map_or_else(|| "–".to_owned(), |[light, full]| format!("{light:.1} of {full:.1}"));
-        let _ = write!(text, "| {strategy} | {} beside {} | {gain} | {over} |", light.defence, full.defence);
+        let _ = write!(text, "| {strategy} | {} beside {} | {over} |", light.defence, full.defence);
+        for gain in gains {
+            let gain = gain.map_or_else(|| "–".to_owned(), |[light, full]| format!("{light:.1} of {full:.1}"));
+            let _ = write!(text, " {gain} |");
+        }
         for cost in costs {
             let _ = write!(text, " {} |", percent(cost));
         }
@@ -45,19 +54,22 @@ pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
     }
     let [light, full] = paper::MINUTES;
     let share = percent(ratio(light, full));
-    let _ = writeln!(text, "| – | the paper's, {light} of {full:.0} minutes a round | – | – | {share} | – | – |\n");
+    let _ = writeln!(text, "| – | the paper's, {light} of {full:.0} minutes a round | – | – | – | {share} | – | – |\n");
     text
 }
 
 fn pair<'a>(light: &'a Configuration<'a>, all: &'a [Configuration<'a>]) -> Option<Pair<'a>> {
     let find = |defence: &str| all.iter().find(|of| of.strategy == light.strategy && of.defence == defence);
     let full = find(light.defence.strip_suffix("-light")?)?;
-    let refused = |of: &Configuration<'_>| Some(of.spread(Measure::AdvBench)?.mean);
     let other = full.defence.rsplit_once('+').and_then(|(other, _)| find(other));
     let without = other.or_else(|| find(NO_DEFENCE));
-    let gain = |of| Some(refused(of)? - refused(without?)?);
+    let gains = GAINS.map(|measure| {
+        let mean = |of: &Configuration<'_>| Some(of.spread(measure)?.mean);
+        let gain = |of| Some(mean(of)? - mean(without?)?);
+        gain(light).zip(gain(full)).map(<[f64; 2]>::from)
+    });
     let costs = AlignCost::ALL.map(|cost| ratio(light.align(cost)?.mean, full.align(cost)?.mean));
-    Some(Pair { light, full, without, gains: gain(light).zip(gain(full)).map(<[f64; 2]>::from), costs })
+    Some(Pair { light, full, without, gains, costs })
 }
 
 /// `None` where there is nothing to have a share of.

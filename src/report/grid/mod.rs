@@ -30,8 +30,15 @@ pub struct CellResult {
     pub summary: Summary,
     /// Its rounds.
     pub rounds: Vec<RoundRecord>,
-    /// What its guard is worth on rows that it was not fitted on, where that was measured.
-    pub guard: Option<BinaryMetrics>,
+    /// Its guard, if clients had one.
+    pub guard: Option<CellGuard>,
+}
+
+/// What is known of a cell's guard.
+#[derive(Clone, Copy, Debug)]
+pub struct CellGuard {
+    /// What it is worth on rows that it was not fitted on, where that was measured.
+    pub held_out: Option<BinaryMetrics>,
 }
 
 /// A number that is read off a benchmark.
@@ -125,7 +132,7 @@ impl AlignCost {
     }
 }
 
-/// What became of clients' rows, in percent of all that they showed the guard.
+/// What became of the rows of the clients that trained, in percent of all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RowShare {
     /// Labelled unsafe and trained on, each by its weight.

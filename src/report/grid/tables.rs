@@ -10,7 +10,8 @@ use super::{AlignCost, CellResult, Configuration, Measure, RowShare, Spread, con
 const READING: &str = "\
 Means over seeds ± the standard deviation of the sample; in brackets the paper's, of Llama-3.1-8B-Instruct on SQuARe rows. \
 AdvBench: prompts refused, %, by strings; judged safe: responses to them that the grid's guard calls safe, %. HHH: mean of the four subsets, %, by the sum of log-likelihoods, and by their mean a token. MT-Bench: first turn, 1 to 10. Over-refusal: harmless \
-XSTest prompts refused, %. Perplexity: of held-out benign responses. Rows: of all that clients showed the guard over all rounds. The cost of Constitutional AI is that of all rounds, \
+XSTest prompts refused, %. Perplexity: of held-out benign responses. Rows: of all rows of the clients that trained, over all rounds. The paper's model without \
+federated learning is what its federations start from; it stands beside our start. The cost of Constitutional AI is that of all rounds, \
 generation and training; operations by formula. –: not measured, or not in the paper.";
 
 /// All tables, with how to read them.
@@ -60,19 +61,25 @@ fn paper_table(cells: &[CellResult], configurations: &[Configuration<'_>], strat
         let cell = |_: &str, measure| if measure == Measure::Hhh { spread(Some(chance)) } else { "–".to_owned() };
         line("chance", &cell);
     }
-    let mut defences: Vec<&str> = Vec::new();
-    for of in configurations.iter().filter(|of| strategies.contains(&of.strategy)) {
-        if !defences.contains(&of.defence) {
-            defences.push(of.defence);
-        }
-    }
-    for defence in defences {
+    let of_strategies = configurations.iter().filter(|of| strategies.contains(&of.strategy));
+    for defence in defences(of_strategies.map(|of| of.defence)) {
         line(defence, &|strategy, measure| {
             let found = configurations.iter().find(|of| (of.strategy, of.defence) == (strategy, defence));
             beside(found.and_then(|of| of.spread(measure)), paper::result(strategy, defence, measure))
         });
     }
     text
+}
+
+/// Each defence once, in the order of first appearance.
+pub(super) fn defences<'a>(all: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for defence in all {
+        if !found.contains(&defence) {
+            found.push(defence);
+        }
+    }
+    found
 }
 
 /// What the paper does not have: other measures, what became of rows, what Constitutional AI took.
@@ -151,29 +158,33 @@ pub fn csv(cells: &[CellResult]) -> String {
 
 /// The adapter that runs begin with.
 fn start(cells: &[CellResult], measure: Measure) -> Option<Spread> {
-    before(cells, measure, |cell| &cell.summary.start_eval)
+    before(cells, measure, |cell| Some(&cell.summary.start_eval))
 }
 
 /// The base model.
 fn base(cells: &[CellResult], measure: Measure) -> Option<Spread> {
-    before(cells, measure, |cell| &cell.summary.base_eval)
+    before(cells, measure, |cell| cell.summary.base_eval.as_ref())
 }
 
 fn has_base(cells: &[CellResult]) -> bool {
-    cells.iter().any(|cell| !cell.summary.base_eval.is_empty())
+    cells.iter().any(|cell| cell.summary.base_eval.is_some())
 }
 
-fn before<'a>(cells: &'a [CellResult], measure: Measure, of: fn(&'a CellResult) -> &'a Evaluation) -> Option<Spread> {
-    Spread::of(first_of_each_seed(cells, |cell| measure.read(of(cell))))
+fn before<'a>(
+    cells: &'a [CellResult],
+    measure: Measure,
+    of: fn(&'a CellResult) -> Option<&'a Evaluation>,
+) -> Option<Spread> {
+    Spread::of(first_of_each_seed(cells, |cell| measure.read(of(cell)?)))
 }
 
 /// What cells of one seed have in common, once a seed.
 pub(super) fn first_of_each_seed<'a, T>(
-    cells: &'a [CellResult],
+    cells: impl IntoIterator<Item = &'a CellResult>,
     of: impl Fn(&'a CellResult) -> Option<T>,
 ) -> impl Iterator<Item = T> {
     let mut seeds = BTreeSet::new();
-    cells.iter().filter_map(move |cell| {
+    cells.into_iter().filter_map(move |cell| {
         let found = of(cell)?;
         seeds.insert(cell.seed).then_some(found)
     })

@@ -23,7 +23,7 @@ fn cell(strategy: &str, defence: &str, seed: u64, refused: f64) -> CellResult {
         scenario: "grid".into(),
         variant: defence.into(),
         status: RunStatus::Completed,
-        base_eval: Evaluation::new(),
+        base_eval: None,
         start_eval: evaluation(0.9),
         eval: evaluation(refused),
         totals: Totals { rounds: 2, ..Totals::default() },
@@ -124,11 +124,11 @@ fn a_light_form_stands_beside_its_full_one() {
         with_cost("filter+cai-light", 0.85, 1.0),
     ];
     let text = markdown("a grid", &cells);
-    assert!(text.contains("| fedavg | cai-light beside cai | 40.0 of 50.0 | none | 5% | 5% | 5% |"), "{text}");
-    assert!(text.contains("minutes a round | – | – | 4% | – | – |"), "{text}");
+    assert!(text.contains("| fedavg | cai-light beside cai | none | 40.0 of 50.0 | – | 5% | 5% | 5% |"), "{text}");
+    assert!(text.contains("minutes a round | – | – | – | 4% | – | – |"), "{text}");
     // What the filter does is not the light form's merit.
     assert!(
-        text.contains("| fedavg | filter+cai-light beside filter+cai | 5.0 of 10.0 | filter | 10% | 10% | 10% |"),
+        text.contains("| fedavg | filter+cai-light beside filter+cai | filter | 5.0 of 10.0 | – | 10% | 10% | 10% |"),
         "{text}"
     );
     assert!(text.contains("| fedavg | cai | – | – | – | 16.0 | – | – | 400.0 | 800.0 | 1200.0 | 1 |"), "{text}");
@@ -162,42 +162,46 @@ fn strategies_stand_side_by_side_and_more_of_them_below() {
 
 #[test]
 fn base_guard_and_rows_have_their_place() {
-    let mut cells = [cell("fedavg", "filter", 1, 0.7), cell("fedavg", "filter", 2, 0.7)];
-    for (cell, recall) in cells.iter_mut().zip([0.5, 0.7]) {
-        cell.summary.base_eval = evaluation(0.1);
-        cell.guard = Some(BinaryMetrics {
-            recall: Some(recall),
-            ..BinaryMetrics::of_calls(&[0.9, 0.1], &[true, false], &[true, false])
-        });
-        cell.summary.totals = Totals {
-            rows_kept: 6,
-            rows_filtered: 2,
-            rows_replaced: 2,
-            rows_kept_unsafe: 1,
-            rows_filtered_safe: 2,
-            ..Totals::default()
-        };
+    let of = |defence, seed| cell("fedavg", defence, seed, 0.7);
+    let mut cells = [of("none", 1), of("none", 2), of("filter", 1), of("filter", 2), of("both", 1), of("both", 2)];
+    let totals = Totals {
+        rows_kept: 6,
+        rows_filtered: 2,
+        rows_replaced: 2,
+        rows_kept_unsafe: 1,
+        rows_filtered_safe: 2,
+        ..Totals::default()
+    };
+    for cell in &mut cells {
+        cell.summary.base_eval = Some(evaluation(0.1));
+        if cell.defence != "none" {
+            let recall = Some(if cell.seed == 1 { 0.5 } else { 0.7 });
+            let held_out =
+                BinaryMetrics { recall, ..BinaryMetrics::of_calls(&[0.9, 0.1], &[true, false], &[true, false]) };
+            cell.guard = Some(CellGuard { held_out: Some(held_out) });
+            cell.summary.totals = totals.clone();
+        }
     }
+    let has = |text: &str, line: &str| assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
     let text = markdown("a grid", &cells);
-    assert!(text.contains("\n| base, no FL | 10.0 ± 0.0 | – | – |\n| start, no FL | 90.0 ± 0.0 (99.6) |"), "{text}");
-    assert!(text.contains("\n| – | base, no FL | – | – | – | 16.0 ± 0.0 | – | – | – | – | – |  |\n"), "{text}");
+    has(&text, "| base, no FL | 10.0 ± 0.0 | – | – |\n| start, no FL | 90.0 ± 0.0 (99.6) | – (60.0) | – (6.8) |");
+    has(&text, "| – | base, no FL | – | – | – | 16.0 ± 0.0 | – | – | – | – | – |  |");
     // One of ten rows is harmful and trained on, two of ten harmless and lost.
-    assert!(text.contains("\n| fedavg | filter | – | – | – | 16.0 ± 0.0 | 10.0 ± 0.0 | 20.0 ± 0.0 |"), "{text}");
-    assert!(
-        text.contains(
-            "\n| the grid's | 2 held-out rows (1 unsafe) | 100.0 ± 0.0 | 100.0 ± 0.0 | 60.0 ± 14.1 | 100.0 ± 0.0 |\n"
-        ),
-        "{text}"
+    let cost = "0.0 ± 0.0 | 0.0 ± 0.0 | 0.0 ± 0.0";
+    has(&text, &format!("| fedavg | filter | – | – | – | 16.0 ± 0.0 | 10.0 ± 0.0 | 20.0 ± 0.0 | {cost} | 2 |"));
+    has(&text, "| filter, both | clients' rows | 20 (6) | 70.0 ± 0.0 | 50.0 ± 0.0 | 66.7 ± 0.0 | 57.1 ± 0.0 |");
+    let held_out = "held-out rows of what it was fitted on";
+    has(
+        &text,
+        &format!("| filter, both | {held_out} | 4 (2) | 100.0 ± 0.0 | 100.0 ± 0.0 | 60.0 ± 14.1 | 100.0 ± 0.0 |"),
     );
-    assert!(
-        text.contains(
-            "\n| Llama Guard 3, fine-tuned (the paper) | the paper's SQuARe rows | 75.5 | 56.7 | 73.7 | 64.1 |\n"
-        ),
-        "{text}"
-    );
+    has(&text, "| Llama Guard 3, fine-tuned (the paper) | the paper's SQuARe rows | – | 75.5 | 56.7 | 73.7 | 64.1 |");
+    // A guard that calls other rows unsafe has a line of its own.
+    cells[5].summary.totals.rows_filtered_safe = 0;
+    let text = markdown("a grid", &cells);
+    has(&text, "| filter | clients' rows | 20 (6) | 70.0 ± 0.0 | 50.0 ± 0.0 | 66.7 ± 0.0 | 57.1 ± 0.0 |");
+    has(&text, "| both | clients' rows | 20 (8) | 80.0 ± 14.1 | 75.0 ± 35.4 | 73.3 ± 9.4 | 73.0 ± 22.4 |");
     let csv = csv(&cells);
-    assert!(
-        csv.contains("\n,base,AdvBench,10,0,2,\n") && csv.contains("\nfedavg,filter,harmful rows trained on,10,0,2,\n"),
-        "{csv}"
-    );
+    has(&csv, ",base,AdvBench,10,0,2,");
+    has(&csv, "fedavg,filter,harmful rows trained on,10,0,2,");
 }

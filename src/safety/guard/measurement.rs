@@ -19,7 +19,7 @@ use crate::{
 /// Rows that a thread assesses at a time.
 const ROWS_A_REQUEST: usize = 16;
 
-/// Thresholds of the curve. Beside the guard's own, a point agrees with its verdicts.
+/// Thresholds of the curve. The point at the guard's own threshold agrees with its verdicts.
 const THRESHOLDS: [f64; 13] = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99];
 
 /// What a guard is worth on some rows.

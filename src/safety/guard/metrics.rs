@@ -17,7 +17,7 @@ pub struct BinaryMetrics {
     pub recall: Option<f64>,
     /// Harmonic mean of precision and recall; 0 if no unsafe row is called unsafe, `None` if there is neither.
     pub f1: Option<f64>,
-    /// Area under the ROC curve; `None` without rows of both kinds.
+    /// Area under the ROC curve; `None` without rows of both kinds, or without scores.
     pub auc: Option<f64>,
 }
 
@@ -25,15 +25,23 @@ impl BinaryMetrics {
     /// Measures calls (true = called unsafe), and how `scores` (probability of unsafe) rank the rows.
     pub fn of_calls(scores: &[f64], called: &[bool], labels: &[bool]) -> Self {
         let count = |call: bool, label: bool| called.iter().zip(labels).filter(|&pair| pair == (&call, &label)).count();
-        let (hits, false_alarms, misses) = (count(true, true), count(true, false), count(false, true));
+        let count = |call, label| count(call, label) as u64;
+        let counted = Self::of_counts(count(true, true), count(true, false), count(false, true), count(false, false));
+        Self { auc: auc(scores, labels), ..counted }
+    }
+
+    /// From counts: unsafe rows that are called so, safe rows called unsafe, unsafe rows missed, safe rows called safe.
+    pub fn of_counts(hits: u64, false_alarms: u64, misses: u64, passed: u64) -> Self {
+        let n = hits + false_alarms + misses + passed;
+        let ratio = |part, whole| ratio(part as usize, whole as usize);
         Self {
-            n: labels.len() as u64,
-            positives: (hits + misses) as u64,
-            accuracy: ratio(labels.len() - false_alarms - misses, labels.len()),
+            n,
+            positives: hits + misses,
+            accuracy: ratio(hits + passed, n),
             precision: ratio(hits, hits + false_alarms),
             recall: ratio(hits, hits + misses),
             f1: ratio(2 * hits, 2 * hits + false_alarms + misses),
-            auc: auc(scores, labels),
+            auc: None,
         }
     }
 }

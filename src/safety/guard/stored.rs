@@ -28,7 +28,7 @@ pub struct GuardFile {
     pub base_model: String,
     /// SHA-256 of its files.
     pub base_sha256: String,
-    /// Probability from which a row is called unsafe.
+    /// A row is called unsafe unless the probability that it is safe exceeds 1 less this.
     pub threshold: f64,
     /// What was fitted.
     pub fitted: Fitted,
