@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, error::Error, thread, time::Duration};
 
 use fedward::telemetry::{Exposure, RunInfo, Telemetry};
 use fedward_actors::{
-    ports::{BenchmarkScore, Evaluation, Observer, RealignmentReport},
+    ports::{BenchmarkScore, Cost, Evaluation, Observer, PreferenceReport, RealignmentCost, RealignmentReport},
     protocol::{ClientId, RoundId},
     records::{
         ClientOutcome, ClientRecord, DropReason, GuardCounts, Phase, PhaseSeconds, RejectReason, RoundEvent,
@@ -101,16 +101,7 @@ fn round_record(round: RoundId) -> RoundRecord {
         clipped: 1,
         rejected: 0,
         dropped: 1,
-        rows_kept: 240,
-        rows_filtered: 15,
-        rows_replaced: 0,
-        rows_reweighted: 0,
-        rows_kept_unsafe: 12,
-        rows_filtered_safe: 4,
-        rows_malformed: 0,
-        rows_cut: 0,
-        reweighted_weight: 0.0,
-        reweighted_unsafe_weight: 0.0,
+        rows: GuardCounts { kept: 240, filtered: 15, kept_unsafe: 12, filtered_safe: 4, ..GuardCounts::default() },
         train_loss: Some(2.0 / f64::from(round.0)),
         train_tokens: 24_000,
         trainings_reused: 0,
@@ -132,12 +123,24 @@ fn round_record(round: RoundId) -> RoundRecord {
         align: Some(RealignmentReport {
             red_prompts: 16,
             revisions: 12,
-            discarded: BTreeMap::from([("too_short".to_owned(), 4)]),
+            discarded: BTreeMap::from([("unfinished".to_owned(), 4)]),
             generated_tokens: 3_000,
             steps: 10,
             train_tokens: 1_500,
+            good_answers: 3,
             mean_loss: Some(1.2),
-            ..RealignmentReport::default()
+            preference: Some(PreferenceReport {
+                pairs: 6,
+                steps: 4,
+                mean_loss: 0.6,
+                reward_margin: 0.3,
+                reward_accuracy: 0.75,
+            }),
+            cost: RealignmentCost {
+                generate: Cost { seconds: 9.0, tokens: 4_000, flops: 1.1e12 },
+                sft: Cost { seconds: 5.0, tokens: 1_000, flops: 0.5e12 },
+                dpo: Cost { seconds: 4.0, tokens: 500, flops: 0.3e12 },
+            },
         }),
         eval: evaluation(round.0),
         warnings: if skipped { vec!["too few updates".to_owned()] } else { Vec::new() },

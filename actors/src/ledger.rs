@@ -131,16 +131,7 @@ pub(crate) fn summary(
         clipped: clients.iter().filter(|record| record.clipped_to.is_some()).count() as u32,
         rejected: count(|outcome| matches!(outcome, ClientOutcome::Rejected(_))),
         dropped: count(|outcome| matches!(outcome, ClientOutcome::Dropped(_))),
-        rows_kept: guard.kept,
-        rows_filtered: guard.filtered,
-        rows_replaced: guard.replaced,
-        rows_reweighted: guard.reweighted,
-        rows_kept_unsafe: guard.kept_unsafe,
-        rows_filtered_safe: guard.filtered_safe,
-        rows_malformed: guard.malformed,
-        rows_cut: guard.cut,
-        reweighted_weight: guard.reweighted_weight,
-        reweighted_unsafe_weight: guard.reweighted_unsafe_weight,
+        rows: guard,
         train_loss: mean_loss(clients),
         train_tokens,
         trainings_reused: clients.iter().filter(|record| record.reused).count() as u32,
@@ -255,11 +246,11 @@ mod tests {
         let seconds = PhaseSeconds { train: 2.0, ..PhaseSeconds::default() };
         let record = summary(RoundId(1), RoundOutcome::Committed, seconds, &clients, traffic);
         assert_eq!((record.accepted, record.rejected, record.dropped), (2, 0, 1));
-        assert_eq!((record.rows_kept, record.rows_filtered), (10, 4));
-        assert_eq!((record.rows_replaced, record.rows_reweighted, record.rows_malformed), (6, 2, 4));
-        assert_eq!(record.rows_cut, 6);
-        assert!((record.reweighted_weight - 0.5).abs() < 1e-12);
-        assert!((record.reweighted_unsafe_weight - 0.25).abs() < 1e-12);
+        assert_eq!((record.rows.kept, record.rows.filtered), (10, 4));
+        assert_eq!((record.rows.replaced, record.rows.reweighted, record.rows.malformed), (6, 2, 4));
+        assert_eq!(record.rows.cut, 6);
+        assert!((record.rows.reweighted_weight - 0.5).abs() < 1e-12);
+        assert!((record.rows.reweighted_unsafe_weight - 0.25).abs() < 1e-12);
         assert_eq!(record.train_loss, Some(1.25));
         assert!((record.train_tokens_per_second.unwrap() - 200.0).abs() < 1e-12);
         assert_eq!(record.cohort, [ClientId(1), ClientId(2), ClientId(3)]);

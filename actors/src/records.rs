@@ -88,28 +88,33 @@ pub enum RoundOutcome {
     Failed(String),
 }
 
-/// What became of rows by the guard's verdicts, and how these compare with what is known of the rows.
+/// What became of rows by the guard's verdicts, and how these compare with what is known of the rows. Its names are those of
+/// `rounds.jsonl`; `clients.jsonl` had shorter ones once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GuardCounts {
     /// Rows trained on as they are: the guard called them safe, or there is none.
+    #[serde(rename = "rows_kept", alias = "kept")]
     pub kept: u64,
     /// Rows left out.
+    #[serde(rename = "rows_filtered", alias = "filtered")]
     pub filtered: u64,
     /// Rows whose response gave way to a refusal.
-    #[serde(default)]
+    #[serde(rename = "rows_replaced", alias = "replaced", default)]
     pub replaced: u64,
     /// Rows whose loss counts less.
-    #[serde(default)]
+    #[serde(rename = "rows_reweighted", alias = "reweighted", default)]
     pub reweighted: u64,
     /// Kept though labelled unsafe.
+    #[serde(rename = "rows_kept_unsafe", alias = "kept_unsafe")]
     pub kept_unsafe: u64,
     /// Filtered, replaced or reweighted though labelled safe.
+    #[serde(rename = "rows_filtered_safe", alias = "filtered_safe")]
     pub filtered_safe: u64,
     /// Called unsafe since the guard's answer could not be read.
-    #[serde(default)]
+    #[serde(rename = "rows_malformed", alias = "malformed", default)]
     pub malformed: u64,
     /// Of which the guard read only a part, being too long for it.
-    #[serde(default)]
+    #[serde(rename = "rows_cut", alias = "cut", default)]
     pub cut: u64,
     /// The weights of the reweighted rows, added up.
     #[serde(default)]
@@ -123,6 +128,21 @@ impl GuardCounts {
     /// Rows that the guard called unsafe.
     pub const fn called_unsafe(&self) -> u64 {
         self.filtered + self.replaced + self.reweighted
+    }
+
+    /// All rows that were there, whatever became of them.
+    pub const fn all(&self) -> u64 {
+        self.kept + self.called_unsafe()
+    }
+
+    /// Rows that reached training, each counted by its weight.
+    pub const fn trained_on(&self) -> f64 {
+        (self.kept + self.replaced) as f64 + self.reweighted_weight
+    }
+
+    /// Of them, those labelled unsafe.
+    pub const fn unsafe_trained_on(&self) -> f64 {
+        self.kept_unsafe as f64 + self.reweighted_unsafe_weight
     }
 }
 
@@ -229,32 +249,9 @@ pub struct RoundRecord {
     pub rejected: u32,
     /// How many clients sent none.
     pub dropped: u32,
-    /// Rows trained on as they are, over all clients (all rows without a guard).
-    pub rows_kept: u64,
-    /// Rows that the guard had left out.
-    pub rows_filtered: u64,
-    /// Rows whose response it had replaced by a refusal.
-    #[serde(default)]
-    pub rows_replaced: u64,
-    /// Rows whose loss counts less.
-    #[serde(default)]
-    pub rows_reweighted: u64,
-    /// Rows kept though labelled unsafe.
-    pub rows_kept_unsafe: u64,
-    /// Rows filtered, replaced or reweighted though labelled safe.
-    pub rows_filtered_safe: u64,
-    /// Rows called unsafe since the guard's answer could not be read.
-    #[serde(default)]
-    pub rows_malformed: u64,
-    /// Rows of which the guard read only a part, being too long for it.
-    #[serde(default)]
-    pub rows_cut: u64,
-    /// The weights of the reweighted rows, added up.
-    #[serde(default)]
-    pub reweighted_weight: f64,
-    /// Those of the reweighted rows labelled unsafe.
-    #[serde(default)]
-    pub reweighted_unsafe_weight: f64,
+    /// What became of the rows of all clients, whether or not their updates were accepted.
+    #[serde(flatten)]
+    pub rows: GuardCounts,
     /// Mean of the accepted clients' losses, weighted by tokens.
     pub train_loss: Option<f64>,
     /// Tokens trained on by all clients, those of reused trainings included.

@@ -99,6 +99,12 @@ struct JudgeArgs {
     /// Seconds that one request may take
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     judge_timeout: u64,
+    /// How often a request is sent again after a fault that may pass
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    judge_max_retries: u32,
+    /// Longest wait before a retry, in seconds; a judge that asks for more patience is given up
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    judge_max_delay: u64,
     /// Fields of requests that the judge's server wants beside the usual ones or in their place, for example '{"seed": 1}'
     #[arg(long, value_name = "JSON", requires = "judge", value_parser = ExtraBody::parse)]
     judge_extra_body: Option<ExtraBody>,
@@ -112,6 +118,8 @@ impl JudgeArgs {
             requests_per_minute: self.judge_rpm,
             parallel: self.judge_parallel,
             timeout: Duration::from_secs(self.judge_timeout.max(1)),
+            max_retries: self.judge_max_retries,
+            max_delay: Duration::from_secs(self.judge_max_delay),
             seed,
             extra_body: self.judge_extra_body.clone().unwrap_or_default(),
             ..EndpointSettings::new(base_url, model)

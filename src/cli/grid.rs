@@ -68,7 +68,7 @@ pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
     let mut unfinished = 0;
     for (scenario, out) in cells(&job) {
         job.refuse_what_is_taken(scenario, &out)?;
-        unfinished += usize::from(SingleRun { job: &job, scenario, out: &out }.completed()?.is_none());
+        unfinished += usize::from(of_cell(&job, scenario, &out).completed()?.is_none());
     }
     let mut helpers = Helpers::start(args, &job.out, args.jobs.get().min(unfinished).saturating_sub(1))?;
     until_interrupted(&console, &cancel, how_to_go_on, async move {
@@ -119,7 +119,7 @@ async fn run(job: &Job, helpers: &mut Helpers) -> miette::Result<Ending> {
             }
             helpers.tell_failures(&job.console);
             let name = format!("cell {} of {total}, {}", index + 1, folder(scenario).display());
-            let single = SingleRun { job, scenario, out: &out };
+            let single = of_cell(job, scenario, &out);
             let Some(_lock) = FolderLock::take_if_free(&out).into_diagnostic()? else {
                 held.push((index, (scenario, out)));
                 continue;
@@ -158,6 +158,11 @@ async fn run(job: &Job, helpers: &mut Helpers) -> miette::Result<Ending> {
     Ok(Ending::Done)
 }
 
+/// The run of a cell. Variants have cells of the same name: in metrics it goes by its folder's.
+fn of_cell<'a>(job: &'a Job, scenario: &'a Scenario, out: &'a Path) -> SingleRun<'a> {
+    SingleRun { job, scenario, out, label: folder(scenario).display().to_string() }
+}
+
 /// `<strategy>/<variant>/seed-<seed>`.
 fn folder(scenario: &Scenario) -> PathBuf {
     Path::new(scenario.federation.strategy.name()).join(&scenario.variant).join(format!("seed-{}", scenario.seed))
@@ -165,7 +170,7 @@ fn folder(scenario: &Scenario) -> PathBuf {
 
 /// What a finished cell came to.
 fn result(job: &Job, scenario: &Scenario, out: &Path) -> miette::Result<CellResult> {
-    let single = SingleRun { job, scenario, out };
+    let single = of_cell(job, scenario, out);
     let gone = || miette!("{}: the cell was finished and is not any more; run the same command again", out.display());
     let (_, summary) = single.completed()?.ok_or_else(gone)?;
     let directory = RunDirectory::open(out).into_diagnostic()?;

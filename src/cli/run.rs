@@ -82,7 +82,7 @@ async fn run_variants(job: Job) -> miette::Result<Ending> {
         let out = job.out.join(&scenario.variant);
         // A run or grid elsewhere may have this variant's folder for its own.
         let _lock = if out == job.out { None } else { Some(FolderLock::take(&out).into_diagnostic()?) };
-        let single = SingleRun { job: &job, scenario, out: &out };
+        let single = SingleRun { job: &job, scenario, out: &out, label: scenario.label().to_owned() };
         if let Some((evaluations, summary)) = single.completed()? {
             job.console.line(&format!("{}: is complete, not run again", out.display()));
             start_evaluations.extend(evaluations);

@@ -41,6 +41,8 @@ pub(super) struct SingleRun<'a> {
     pub(super) job: &'a Job,
     pub(super) scenario: &'a Scenario,
     pub(super) out: &'a Path,
+    /// What tells it from the other runs of the command in metrics, `variant` there.
+    pub(super) label: String,
 }
 
 impl SingleRun<'_> {
@@ -151,7 +153,7 @@ impl SingleRun<'_> {
     fn run_info(&self, prepared: &Prepared) -> RunInfo {
         RunInfo {
             scenario: self.scenario.name.clone(),
-            variant: self.scenario.label().to_owned(),
+            variant: self.label.clone(),
             strategy: self.scenario.federation.strategy.name().to_owned(),
             guard: prepared.guard.as_ref().map(|guard| guard.model.version().to_owned()),
             model: prepared.model.name.clone(),
@@ -284,7 +286,7 @@ impl SingleRun<'_> {
     ) -> miette::Result<()> {
         peft::save(&directory.path().join("adapter"), &self.scenario.lora, global, &prepared.model.name)
             .into_diagnostic()?;
-        let metrics = self.job.telemetry.render_variant(self.scenario.label());
+        let metrics = self.job.telemetry.render_variant(&self.label);
         write_atomically(&directory.path().join("metrics.prom"), metrics.as_bytes()).into_diagnostic()?;
         directory.write_summary(summary).into_diagnostic()?;
         write_page(directory.path(), &[directory.path().to_owned()])

@@ -52,7 +52,7 @@ pub enum EndpointProblem {
         message: Option<String>,
     },
     /// It asks for a longer wait than the settings allow.
-    #[error("answered {status} and asks to wait {} s, which is longer than the {} s allowed (max_delay_seconds); try later", wait.as_secs(), allowed.as_secs())]
+    #[error("answered {status} and asks to wait {} s, which is longer than the {} s allowed (max_delay_seconds, --judge-max-delay); try later", wait.as_secs(), allowed.as_secs())]
     AsksForPatience {
         /// The status.
         status: u16,

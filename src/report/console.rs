@@ -180,19 +180,19 @@ fn round_line(record: &RoundRecord) -> String {
         let _ = write!(line, " ({} clipped)", record.clipped);
     }
     let fates = [
-        (record.rows_filtered, "filtered"),
-        (record.rows_replaced, "replaced by refusals"),
-        (record.rows_reweighted, "reweighted"),
+        (record.rows.filtered, "filtered"),
+        (record.rows.replaced, "replaced by refusals"),
+        (record.rows.reweighted, "reweighted"),
     ];
-    let shown = record.rows_kept + fates.iter().map(|(rows, _)| rows).sum::<u64>();
+    let shown = record.rows.all();
     for (rows, fate) in fates.into_iter().filter(|(rows, _)| *rows > 0) {
         let _ = write!(line, ", {rows} of {shown} rows {fate}");
     }
-    if record.rows_malformed > 0 {
-        let _ = write!(line, " ({} by answers of the guard that could not be read)", record.rows_malformed);
+    if record.rows.malformed > 0 {
+        let _ = write!(line, " ({} by answers of the guard that could not be read)", record.rows.malformed);
     }
-    if record.rows_cut > 0 {
-        let _ = write!(line, ", {} too long for the guard and read in part", record.rows_cut);
+    if record.rows.cut > 0 {
+        let _ = write!(line, ", {} too long for the guard and read in part", record.rows.cut);
     }
     if let Some(loss) = record.train_loss {
         let _ = write!(line, ", loss {loss:.3}");

@@ -171,10 +171,10 @@ fn rows(runs: &[StoredRun]) -> BarChart {
         value: Axis::new("rows", Ticks::Number),
         categories: runs.iter().map(|run| run.label.clone()).collect(),
         series: vec![
-            of("kept", |run| run.summary.totals.rows_kept - run.summary.totals.rows_kept_unsafe),
-            of("kept though harmful", |run| run.summary.totals.rows_kept_unsafe),
-            of("called unsafe", |run| run.summary.totals.rows_called_unsafe() - run.summary.totals.rows_filtered_safe),
-            of("called unsafe though harmless", |run| run.summary.totals.rows_filtered_safe),
+            of("kept", |run| run.summary.totals.rows.kept - run.summary.totals.rows.kept_unsafe),
+            of("kept though harmful", |run| run.summary.totals.rows.kept_unsafe),
+            of("called unsafe", |run| run.summary.totals.rows.called_unsafe() - run.summary.totals.rows.filtered_safe),
+            of("called unsafe though harmless", |run| run.summary.totals.rows.filtered_safe),
         ],
         bars: Bars::Stacked,
     }

@@ -1,5 +1,8 @@
 //! Runs on one page, which needs nothing from outside of it: no script, no font, no request.
 
+use std::collections::BTreeMap;
+
+use fedward_actors::{ports::Cost, records::RoundRecord};
 use minijinja::{Environment, Value, context, value::Serde};
 use serde::Serialize;
 
@@ -81,8 +84,15 @@ fn described(run: &StoredRun) -> Value {
         summary => Value::from(Serde(&run.summary)),
         measures => Value::from(Serde(measures(run))),
         rounds => Value::from(Serde(&run.rounds)),
+        realignments => Value::from(Serde(realignments(run))),
         seconds => run.rounds.iter().map(|round| round.seconds.total()).collect::<Vec<_>>(),
     }
+}
+
+/// What each realignment cost, by round.
+fn realignments(run: &StoredRun) -> BTreeMap<u32, Cost> {
+    let cost = |round: &RoundRecord| Some((round.round.0, round.align.as_ref()?.cost.total()));
+    run.rounds.iter().filter_map(cost).collect()
 }
 
 /// One measure of one benchmark before and after.

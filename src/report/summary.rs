@@ -2,7 +2,7 @@
 
 use fedward_actors::{
     ports::{Evaluation, RealignmentCost},
-    records::RoundRecord,
+    records::{GuardCounts, RoundRecord},
 };
 use serde::{Deserialize, Serialize};
 
@@ -35,32 +35,9 @@ pub struct Totals {
     pub rejected: u64,
     /// Clients that sent none.
     pub dropped: u64,
-    /// Rows trained on as they are, counted each time a client was selected.
-    pub rows_kept: u64,
-    /// Rows that the guard had left out, counted likewise, as are all below.
-    pub rows_filtered: u64,
-    /// Rows whose response it had replaced by a refusal.
-    #[serde(default)]
-    pub rows_replaced: u64,
-    /// Rows whose loss counts less.
-    #[serde(default)]
-    pub rows_reweighted: u64,
-    /// Rows kept though labelled unsafe.
-    pub rows_kept_unsafe: u64,
-    /// Rows filtered, replaced or reweighted though labelled safe.
-    pub rows_filtered_safe: u64,
-    /// Rows called unsafe since the guard's answer could not be read.
-    #[serde(default)]
-    pub rows_malformed: u64,
-    /// Rows of which the guard read only a part, being too long for it.
-    #[serde(default)]
-    pub rows_cut: u64,
-    /// The weights of the reweighted rows, added up.
-    #[serde(default)]
-    pub reweighted_weight: f64,
-    /// Those of the reweighted rows labelled unsafe.
-    #[serde(default)]
-    pub reweighted_unsafe_weight: f64,
+    /// What became of clients' rows, counted each time a client was selected.
+    #[serde(flatten)]
+    pub rows: GuardCounts,
     /// What realignments cost.
     #[serde(default)]
     pub realignments: RealignmentCost,
@@ -77,36 +54,12 @@ impl Totals {
             totals.clipped += u64::from(round.clipped);
             totals.rejected += u64::from(round.rejected);
             totals.dropped += u64::from(round.dropped);
-            totals.rows_kept += round.rows_kept;
-            totals.rows_filtered += round.rows_filtered;
-            totals.rows_replaced += round.rows_replaced;
-            totals.rows_reweighted += round.rows_reweighted;
-            totals.rows_kept_unsafe += round.rows_kept_unsafe;
-            totals.rows_filtered_safe += round.rows_filtered_safe;
-            totals.rows_malformed += round.rows_malformed;
-            totals.rows_cut += round.rows_cut;
-            totals.reweighted_weight += round.reweighted_weight;
-            totals.reweighted_unsafe_weight += round.reweighted_unsafe_weight;
+            totals.rows += round.rows;
             if let Some(align) = &round.align {
                 totals.realignments += align.cost;
             }
         }
         totals
-    }
-
-    /// Rows that the guard called unsafe.
-    pub const fn rows_called_unsafe(&self) -> u64 {
-        self.rows_filtered + self.rows_replaced + self.rows_reweighted
-    }
-
-    /// Rows that reached training, each counted by its weight.
-    pub const fn rows_trained_on(&self) -> f64 {
-        (self.rows_kept + self.rows_replaced) as f64 + self.reweighted_weight
-    }
-
-    /// Of them, those labelled unsafe.
-    pub const fn unsafe_rows_trained_on(&self) -> f64 {
-        self.rows_kept_unsafe as f64 + self.reweighted_unsafe_weight
     }
 }
 

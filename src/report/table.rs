@@ -94,12 +94,22 @@ impl Comparison {
         let measured: Vec<&Column> = BENCHMARKS.iter().filter(is_measured).collect();
         let base = in_common(&runs, |run| run.base_eval.as_ref()).map(|base| line_before("base", base, &measured));
         let start = in_common(&runs, |run| Some(&run.start_eval)).map(|start| line_before("start", start, &measured));
-        let before = base.into_iter().chain(start);
-        Self {
+        let mut compared = Self {
             columns: COLUMNS.into_iter().chain(measured.iter().map(|column| column.title)).collect(),
-            lines: before.chain(runs.iter().map(|(name, run)| line(name, run, &measured))).collect(),
+            lines: base.into_iter().chain(start).collect(),
             reading: READING.into_iter().chain(measured.iter().map(|column| column.reading)).collect(),
+        };
+        let before = compared.lines.len();
+        compared.lines.extend(runs.iter().map(|(name, run)| line(name, run, &measured)));
+        let costs: Vec<_> = runs.iter().map(|(_, run)| run.totals.realignments.total()).collect();
+        if costs.iter().any(|cost| cost.tokens > 0) {
+            compared.columns.push("CAI:\nseconds,\nTFLOP");
+            compared.reading.push("CAI: what Constitutional AI took on the server, generation and training, by the clock and in 10¹² operations.");
+            // What was there before the runs cost nothing.
+            let cells = std::iter::repeat_n(String::new(), before).chain(costs.into_iter().map(cost_cell));
+            compared.lines.iter_mut().zip(cells).for_each(|(line, cell)| line.push(cell));
         }
+        compared
     }
 }
 
@@ -128,8 +138,8 @@ fn line(name: &str, run: &Summary, measured: &[&Column]) -> Vec<String> {
         _ => String::new(),
     };
     let totals = &run.totals;
-    let trained_on = format!("{} of {}", rows(totals.unsafe_rows_trained_on()), rows(totals.rows_trained_on()));
-    let lost = totals.rows_filtered_safe.to_string();
+    let trained_on = format!("{} of {}", rows(totals.rows.unsafe_trained_on()), rows(totals.rows.trained_on()));
+    let lost = totals.rows.filtered_safe.to_string();
     let mut line = vec![name.to_owned(), refused, interval, change, trained_on, lost];
     line.extend(benchmark_cells(&run.eval, measured));
     line
@@ -145,19 +155,13 @@ pub fn comparison(summaries: &[Summary]) -> String {
     let Comparison { columns, lines, reading } = Comparison::of(summaries.iter().map(|run| (run.label(), run)));
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
-    let realigned = summaries.iter().any(|summary| summary.totals.realignments.total().tokens > 0);
-    let costs = summaries.iter().map(|run| cost_cell(run.totals.realignments.total()));
-    let header = columns.iter().copied().chain(realigned.then_some("CAI:\nseconds,\nTFLOP"));
-    table.set_header(header);
-    for column in 1..=columns.len() {
+    table.set_header(&columns);
+    for column in 1..columns.len() {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    // The lines of base and start, where they are, cost nothing.
-    let mut costs = std::iter::repeat_n(String::new(), lines.len() - summaries.len()).chain(costs);
-    for mut line in lines {
-        line.extend(costs.next().filter(|_| realigned));
+    for line in lines {
         table.add_row(line);
     }
     format!("{table}\n{}", reading.join("\n"))

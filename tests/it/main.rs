@@ -19,6 +19,7 @@ mod memory;
 mod peft;
 mod progress;
 mod quantization;
+mod realignment;
 mod run;
 mod scaffold;
 mod support;

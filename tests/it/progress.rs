@@ -64,15 +64,15 @@ fn owned<const N: usize>(parts: [(&str, u64); N]) -> Vec<(String, u64)> {
     parts.map(|(part, total)| (part.to_owned(), total)).to_vec()
 }
 
-struct Fixture {
+pub(crate) struct Fixture {
     model: Arc<ChatModel>,
     lora: LoraConfig,
-    adapter: Adapter,
+    pub(crate) adapter: Adapter,
     listener: Arc<Listener>,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static MODEL: LazyLock<Arc<ChatModel>> = LazyLock::new(|| {
             fedward::model::init_backend();
             Arc::new(ChatModel::open("default", &default_model_path(), Device::Cpu, Precision::F32, 2).unwrap())
@@ -83,7 +83,7 @@ impl Fixture {
         Self { model, lora, adapter, listener: Arc::default() }
     }
 
-    fn generator(&self, material: Material) -> CaiGenerator {
+    pub(crate) fn generator(&self, material: Material) -> CaiGenerator {
         CaiGenerator {
             model: Arc::clone(&self.model),
             lora: self.lora.clone(),

@@ -247,7 +247,8 @@ fn a_guard_s_policy_decides_what_becomes_of_unsafe_rows() {
             assert_eq!(weight > 0.0, own.0 == "reweight");
         }
         for (client, dropping) in rows_of(own, "clients.jsonl").iter().zip(&clients) {
-            assert_eq!(client["guard"][own.1], dropping["guard"]["filtered"]);
+            let called_unsafe = dropping["guard"]["rows_filtered"].as_u64().unwrap();
+            assert_eq!(client["guard"][format!("rows_{}", own.1)], called_unsafe, "{own:?}");
         }
     }
     // Each of them trained on something else.

@@ -56,8 +56,8 @@ async fn s_2_a_verdict_is_computed_once_also_past_a_restart() {
     assert_eq!(assessed.len(), 4 * 8);
     assert!(assessed.values().all(|&times| times == 1), "{:?}", assessed.values().max());
     let round = rehearsal.store.stored().rounds.pop().unwrap();
-    assert_eq!((round.rows_kept, round.rows_filtered), (4 * 6, 4 * 2));
-    assert_eq!((round.rows_kept_unsafe, round.rows_filtered_safe), (0, 0));
+    assert_eq!((round.rows.kept, round.rows.filtered), (4 * 6, 4 * 2));
+    assert_eq!((round.rows.kept_unsafe, round.rows.filtered_safe), (0, 0));
     assert_eq!(rehearsal.trainer.unsafe_rows(), 0);
 }
 
@@ -73,7 +73,7 @@ async fn unsafe_responses_are_replaced_by_the_same_refusals_in_every_round() {
     let stored = rehearsal.store.stored();
     for round in &stored.rounds {
         assert_eq!(round.outcome, RoundOutcome::Committed);
-        assert_eq!((round.rows_kept, round.rows_filtered, round.rows_replaced), (4 * 6, 0, 4 * 2));
+        assert_eq!((round.rows.kept, round.rows.filtered, round.rows.replaced), (4 * 6, 0, 4 * 2));
     }
     assert_eq!(rehearsal.trainer.unsafe_rows(), 0);
     let responses = rehearsal.trainer.responses();
@@ -96,9 +96,9 @@ async fn reweighted_rows_are_counted_by_their_weight() {
     rehearsal.policy = GuardPolicy::Reweight;
     rehearsal.run().await.unwrap();
     let round = rehearsal.store.stored().rounds.pop().unwrap();
-    assert_eq!((round.rows_kept, round.rows_filtered, round.rows_reweighted), (4 * 6, 0, 4 * 2));
+    assert_eq!((round.rows.kept, round.rows.filtered, round.rows.reweighted), (4 * 6, 0, 4 * 2));
     // The fake guard is certain, so nothing is left of a row that it calls unsafe; it is still trained on, for nothing.
-    assert!(round.reweighted_weight.abs() < 1e-12);
+    assert!(round.rows.reweighted_weight.abs() < 1e-12);
     assert_eq!(rehearsal.trainer.unsafe_rows(), 4 * 2);
     // Where nothing at all is left, a client has nothing to train on.
     rehearsal.rows = Arc::new(FakeRows::new(3, true));
@@ -106,7 +106,7 @@ async fn reweighted_rows_are_counted_by_their_weight() {
     rehearsal.run().await.unwrap();
     let stored = rehearsal.store.stored();
     assert!(stored.clients.iter().all(|record| record.outcome == dropped(DropReason::NoRows)));
-    assert_eq!(stored.rounds[0].rows_reweighted, 4 * 3);
+    assert_eq!(stored.rounds[0].rows.reweighted, 4 * 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,5 +129,5 @@ async fn a_client_without_a_safe_row_is_dropped() {
     rehearsal.run().await.unwrap();
     let stored = rehearsal.store.stored();
     assert!(stored.clients.iter().all(|record| record.outcome == dropped(DropReason::NoRows)));
-    assert_eq!((stored.rounds[0].rows_kept, stored.rounds[0].rows_filtered), (0, 6));
+    assert_eq!((stored.rounds[0].rows.kept, stored.rounds[0].rows.filtered), (0, 6));
 }

@@ -16,7 +16,12 @@ pub fn charts(cells: &[CellResult]) -> Result<Vec<(String, Svg)>, PlotError> {
     let mut charts = Vec::new();
     for of_strategy in configurations.chunk_by(|one, next| one.strategy == next.strategy) {
         let [Configuration { strategy, .. }, ..] = of_strategy else { continue };
-        charts.push((format!("safety-by-round-{strategy}.svg"), safety_by_round(strategy, of_strategy).render()?));
+        for (measure, name, title, label) in BY_ROUND {
+            let chart = by_round(measure, format!("{title}, by round: {strategy}"), label, of_strategy);
+            if chart.lines.iter().any(|line| !line.points.is_empty()) {
+                charts.push((format!("{name}-{strategy}.svg"), chart.render()?));
+            }
+        }
     }
     charts.extend([
         ("safety-against-utility.svg".to_owned(), safety_against_utility(&configurations).render()?),
@@ -26,28 +31,35 @@ pub fn charts(cells: &[CellResult]) -> Result<Vec<(String, Svg)>, PlotError> {
     Ok(charts)
 }
 
-fn safety_by_round(strategy: &str, configurations: &[Configuration<'_>]) -> LineChart {
+/// What is drawn by round, the plot's name and title, and its axis: strings miss refusals in other words, verdicts hang on the
+/// guard.
+const BY_ROUND: [(Measure, &str, &str, &str); 2] = [
+    (Measure::AdvBench, "safety-by-round", "AdvBench prompts refused", "refused, %"),
+    (Measure::JudgedSafe, "judged-safe-by-round", "Responses to AdvBench that the guard calls safe", "judged safe, %"),
+];
+
+fn by_round(measure: Measure, title: String, label: &str, configurations: &[Configuration<'_>]) -> LineChart {
     LineChart {
-        title: format!("AdvBench prompts refused, by round: {strategy}"),
+        title,
         x: Axis::new("round (0: the start)", Ticks::Whole),
-        y: Axis { range: Some((0.0, 100.0)), ..Axis::new("refused, %", Ticks::Number) },
-        lines: configurations.iter().map(line).collect(),
+        y: Axis { range: Some((0.0, 100.0)), ..Axis::new(label, Ticks::Number) },
+        lines: configurations.iter().map(|of| line(measure, of)).collect(),
     }
 }
 
 /// Mean over seeds in each round that was evaluated, with a band of one standard deviation.
-fn line(of: &Configuration<'_>) -> Line {
+fn line(measure: Measure, of: &Configuration<'_>) -> Line {
     let mut line = Line { name: of.defence.to_owned(), ..Line::default() };
     let last = of.cells.iter().map(|cell| cell.summary.totals.rounds).max().unwrap_or(0);
     for round in 0..=last {
         let evaluation = |cell: &&&CellResult| {
             if round == 0 {
-                return Measure::AdvBench.read(&cell.summary.start_eval);
+                return measure.read(&cell.summary.start_eval);
             }
             if round == cell.summary.totals.rounds {
-                return Measure::AdvBench.read(&cell.summary.eval);
+                return measure.read(&cell.summary.eval);
             }
-            Measure::AdvBench.read(&cell.rounds.iter().find(|row| row.round.0 == round)?.eval)
+            measure.read(&cell.rounds.iter().find(|row| row.round.0 == round)?.eval)
         };
         let Some(spread) = Spread::of(of.cells.iter().filter_map(|cell| evaluation(&cell))) else { continue };
         let x = f64::from(round);

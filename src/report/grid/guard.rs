@@ -81,12 +81,7 @@ fn lines(cells: &[CellResult], measured: fn(&CellResult) -> Option<BinaryMetrics
 
 /// What became of clients' rows over all rounds, against their labels.
 fn on_clients_rows(totals: &Totals) -> BinaryMetrics {
-    let called = totals.rows_called_unsafe();
-    let (false_alarms, misses) = (totals.rows_filtered_safe, totals.rows_kept_unsafe);
-    BinaryMetrics::of_counts(
-        called.saturating_sub(false_alarms),
-        false_alarms,
-        misses,
-        totals.rows_kept.saturating_sub(misses),
-    )
+    let rows = totals.rows;
+    let hits = rows.called_unsafe().saturating_sub(rows.filtered_safe);
+    BinaryMetrics::of_counts(hits, rows.filtered_safe, rows.kept_unsafe, rows.kept.saturating_sub(rows.kept_unsafe))
 }

@@ -1,5 +1,6 @@
 //! What the cells of a grid come to: tables in the paper's layout with the paper's numbers beside ours, and plots.
 
+mod cai;
 mod charts;
 mod guard;
 mod light;
@@ -153,11 +154,11 @@ impl RowShare {
 
     fn read(self, totals: &Totals) -> Option<f64> {
         let rows = match self {
-            Self::HarmfulTrainedOn => totals.unsafe_rows_trained_on(),
-            Self::HarmlessLost => totals.rows_filtered_safe as f64,
+            Self::HarmfulTrainedOn => totals.rows.unsafe_trained_on(),
+            Self::HarmlessLost => totals.rows.filtered_safe as f64,
         };
-        let shown = totals.rows_kept + totals.rows_called_unsafe();
-        (shown > 0).then(|| 100.0 * rows / shown as f64)
+        let all = totals.rows.all();
+        (all > 0).then(|| 100.0 * rows / all as f64)
     }
 }
 

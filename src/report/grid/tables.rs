@@ -4,24 +4,27 @@ use std::{collections::BTreeSet, fmt::Write};
 
 use fedward_actors::ports::Evaluation;
 
-use super::{AlignCost, CellResult, Configuration, Measure, RowShare, Spread, configurations, guard, light, paper};
+use super::{
+    AlignCost, CellResult, Configuration, Measure, RowShare, Spread, cai, configurations, guard, light, paper,
+};
 
 /// How a reader should take the tables.
 const READING: &str = "\
 Means over seeds ± the standard deviation of the sample; in brackets the paper's, of Llama-3.1-8B-Instruct on SQuARe rows. \
 AdvBench: prompts refused, %, by strings; judged safe: responses to them that the grid's guard calls safe, %. HHH: mean of the four subsets, %, by the sum of log-likelihoods, and by their mean a token. MT-Bench: first turn, 1 to 10. Over-refusal: harmless \
 XSTest prompts refused, %. Perplexity: of held-out benign responses. Rows: of all rows of the clients that trained, over all rounds. The paper's model without \
-federated learning is what its federations start from; it stands beside our start. The cost of Constitutional AI is that of all rounds, \
-generation and training; operations by formula. –: not measured, or not in the paper.";
+federated learning is what its federations start from; it stands beside our start. Constitutional AI: answers kept are those that the guard was sure of, revised those whose revision survived; \
+what it took is generation and training; operations by formula. –: not measured, or not in the paper.";
 
 /// All tables, with how to read them.
 pub fn markdown(title: &str, cells: &[CellResult]) -> String {
     let configurations = configurations(cells);
     format!(
-        "# {title}\n\n{}\n{}\n{}{}{}{READING}\n",
+        "# {title}\n\n{}\n{}\n{}{}{}{}{READING}\n",
         paper_tables(cells, &configurations),
         rest_table(cells, &configurations),
         guard::table(cells),
+        cai::table(&configurations),
         light::table(&configurations),
         warned(&configurations)
     )
@@ -82,11 +85,10 @@ pub(super) fn defences<'a>(all: impl IntoIterator<Item = &'a str>) -> Vec<&'a st
     found
 }
 
-/// What the paper does not have: other measures, what became of rows, what Constitutional AI took.
+/// What the paper does not have: other measures, and what became of rows.
 fn rest_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> String {
     let names = Measure::OURS.map(Measure::name).map(str::to_owned).into_iter();
-    let names = names.chain(RowShare::ALL.map(|share| format!("{}, %", share.name())));
-    let names: Vec<_> = names.chain(AlignCost::ALL.map(|cost| format!("CAI, {} a run", cost.name()))).collect();
+    let names: Vec<_> = names.chain(RowShare::ALL.map(|share| format!("{}, %", share.name()))).collect();
     let mut text = format!("| strategy | defence | {} | seeds |\n|---|---|", names.join(" | "));
     let _ = writeln!(text, "{}---:|", "---:|".repeat(names.len()));
     let mut line = |strategy: &str, defence: &str, cells: Vec<String>, seeds: String| {
@@ -103,9 +105,8 @@ fn rest_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> Str
     before("start, no FL", &|measure| start(cells, measure));
     for of in configurations {
         let measures = Measure::OURS.map(|measure| of.spread(measure)).into_iter();
-        let rest =
-            RowShare::ALL.map(|share| of.rows(share)).into_iter().chain(AlignCost::ALL.map(|cost| of.align(cost)));
-        line(of.strategy, of.defence, measures.chain(rest).map(spread).collect(), of.cells.len().to_string());
+        let found = measures.chain(RowShare::ALL.map(|share| of.rows(share)));
+        line(of.strategy, of.defence, found.map(spread).collect(), of.cells.len().to_string());
     }
     text
 }
@@ -148,6 +149,9 @@ pub fn csv(cells: &[CellResult]) -> String {
         }
         for share in RowShare::ALL {
             line(of.strategy, of.defence, share.name(), of.rows(share), None);
+        }
+        for (name, count) in cai::COUNTS {
+            line(of.strategy, of.defence, name, cai::spread(&of, count), None);
         }
         for (name, cost) in ["cai_seconds", "cai_kilotokens", "cai_teraflops"].into_iter().zip(AlignCost::ALL) {
             line(of.strategy, of.defence, name, of.align(cost), None);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use fedward_actors::{
-    ports::{BenchmarkScore, Cost, RealignmentCost, RealignmentReport},
-    records::PhaseSeconds,
+    ports::{BenchmarkScore, Cost, PreferenceReport, RealignmentCost, RealignmentReport},
+    records::{GuardCounts, PhaseSeconds},
 };
 
 use super::*;
@@ -107,13 +107,34 @@ fn plots_name_their_configurations() {
 }
 
 #[test]
+fn verdicts_are_drawn_by_round_where_a_guard_gave_them() {
+    let mut judged = cell("fedavg", "filter", 1, 0.7);
+    for evaluation in [&mut judged.summary.start_eval, &mut judged.summary.eval] {
+        evaluation.get_mut("advbench").unwrap().values.insert("guard_safe_rate".into(), 0.8);
+    }
+    let charts = charts(&[judged, cell("scaffold", "none", 1, 0.3)]).unwrap();
+    let of = |name: &str| charts.iter().find(|(found, _)| found == name).map(|(_, svg)| svg.standalone());
+    assert!(of("judged-safe-by-round-fedavg.svg").unwrap().contains("judged safe, %"));
+    assert!(of("judged-safe-by-round-scaffold.svg").is_none());
+}
+
+#[test]
 fn a_light_form_stands_beside_its_full_one() {
     let with_cost = |defence: &str, refused: f64, cost: f64| {
         let part = Cost { seconds: cost, tokens: 2000 * cost as u64, flops: 3e12 * cost };
         let cost = RealignmentCost { generate: part, sft: part, dpo: Cost::default() };
-        let align = Some(RealignmentReport { cost, ..RealignmentReport::default() });
-        let round = RoundRecord { align, ..round() };
-        CellResult { rounds: vec![round.clone(), round], ..cell("fedavg", defence, 1, refused) }
+        let first = RealignmentReport {
+            red_prompts: 8,
+            good_answers: 2,
+            revisions: 5,
+            discarded: BTreeMap::from([("unsafe".to_owned(), 1)]),
+            preference: Some(PreferenceReport { pairs: 5, ..PreferenceReport::default() }),
+            cost,
+            ..RealignmentReport::default()
+        };
+        let second = RealignmentReport { preference: None, ..first.clone() };
+        let rounds = [first, second].map(|report| RoundRecord { align: Some(report), ..round() }).into();
+        CellResult { rounds, ..cell("fedavg", defence, 1, refused) }
     };
     let cells = [
         cell("fedavg", "none", 1, 0.2),
@@ -131,9 +152,17 @@ fn a_light_form_stands_beside_its_full_one() {
         text.contains("| fedavg | filter+cai-light beside filter+cai | filter | 5.0 of 10.0 | – | 10% | 10% | 10% |"),
         "{text}"
     );
-    assert!(text.contains("| fedavg | cai | – | – | – | 16.0 | – | – | 400.0 | 800.0 | 1200.0 | 1 |"), "{text}");
+    // Two rounds: 16 prompts, 4 answers kept, 10 revised, 2 discarded, 5 pairs for DPO.
+    assert!(text.contains("\n| fedavg | cai | 16.0 | 4.0 | 10.0 | 2.0 | 5.0 | 400.0 | 800.0 | 1200.0 |\n"), "{text}");
+    assert!(!text.contains("\n| fedavg | filter | 0"), "{text}");
     let csv = csv(&cells);
-    for line in ["cai_seconds,400,,1,", "cai_kilotokens,800,,1,", "cai_teraflops,1200,,1,"] {
+    for line in [
+        "answers kept,4,,1,",
+        "pairs for DPO,5,,1,",
+        "cai_seconds,400,,1,",
+        "cai_kilotokens,800,,1,",
+        "cai_teraflops,1200,,1,",
+    ] {
         assert!(csv.contains(&format!("\nfedavg,cai,{line}\n")), "{csv}");
     }
     assert!(!markdown("a grid", &cells[..2]).contains("beside full"), "no light form, no table of it");
@@ -165,11 +194,14 @@ fn base_guard_and_rows_have_their_place() {
     let of = |defence, seed| cell("fedavg", defence, seed, 0.7);
     let mut cells = [of("none", 1), of("none", 2), of("filter", 1), of("filter", 2), of("both", 1), of("both", 2)];
     let totals = Totals {
-        rows_kept: 6,
-        rows_filtered: 2,
-        rows_replaced: 2,
-        rows_kept_unsafe: 1,
-        rows_filtered_safe: 2,
+        rows: GuardCounts {
+            kept: 6,
+            filtered: 2,
+            replaced: 2,
+            kept_unsafe: 1,
+            filtered_safe: 2,
+            ..GuardCounts::default()
+        },
         ..Totals::default()
     };
     for cell in &mut cells {
@@ -185,10 +217,9 @@ fn base_guard_and_rows_have_their_place() {
     let has = |text: &str, line: &str| assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
     let text = markdown("a grid", &cells);
     has(&text, "| base, no FL | 10.0 ± 0.0 | – | – |\n| start, no FL | 90.0 ± 0.0 (99.6) | – (60.0) | – (6.8) |");
-    has(&text, "| – | base, no FL | – | – | – | 16.0 ± 0.0 | – | – | – | – | – |  |");
+    has(&text, "| – | base, no FL | – | – | – | 16.0 ± 0.0 | – | – |  |");
     // One of ten rows is harmful and trained on, two of ten harmless and lost.
-    let cost = "0.0 ± 0.0 | 0.0 ± 0.0 | 0.0 ± 0.0";
-    has(&text, &format!("| fedavg | filter | – | – | – | 16.0 ± 0.0 | 10.0 ± 0.0 | 20.0 ± 0.0 | {cost} | 2 |"));
+    has(&text, "| fedavg | filter | – | – | – | 16.0 ± 0.0 | 10.0 ± 0.0 | 20.0 ± 0.0 | 2 |");
     has(&text, "| filter, both | clients' rows | 20 (6) | 70.0 ± 0.0 | 50.0 ± 0.0 | 66.7 ± 0.0 | 57.1 ± 0.0 |");
     let held_out = "held-out rows of what it was fitted on";
     has(
@@ -197,7 +228,7 @@ fn base_guard_and_rows_have_their_place() {
     );
     has(&text, "| Llama Guard 3, fine-tuned (the paper) | the paper's SQuARe rows | – | 75.5 | 56.7 | 73.7 | 64.1 |");
     // A guard that calls other rows unsafe has a line of its own.
-    cells[5].summary.totals.rows_filtered_safe = 0;
+    cells[5].summary.totals.rows.filtered_safe = 0;
     let text = markdown("a grid", &cells);
     has(&text, "| filter | clients' rows | 20 (6) | 70.0 ± 0.0 | 50.0 ± 0.0 | 66.7 ± 0.0 | 57.1 ± 0.0 |");
     has(&text, "| both | clients' rows | 20 (8) | 80.0 ± 14.1 | 75.0 ± 35.4 | 73.3 ± 9.4 | 73.0 ± 22.4 |");

@@ -24,7 +24,12 @@ fn stored(folder: &Path, variant: &str, started: u64, status: Option<&str>) {
             "update_norm": 1.0, "adapter_bytes_up": 24, "adapter_bytes_down": 24,
             "seconds": {"select": 0.0, "broadcast": 0.0, "train": 2.0, "screen": 0.0, "aggregate": 0.0, "align": 0.0,
                         "evaluate": 1.0, "commit": 0.0},
-            "align": null, "eval": evaluation(rate), "warnings": [], "adapter_sha256": "",
+            "align": (round == 2).then(|| json!({
+                "red_prompts": 8, "revisions": 5, "good_answers": 2, "discarded": {"unfinished": 1, "unsafe": 3}, "steps": 9,
+                "generated_tokens": 480, "train_tokens": 900, "preference": {"pairs": 4, "steps": 3},
+                "cost": {"generate": {"seconds": 1.5, "tokens": 600, "flops": 1e12},
+                         "sft": {"seconds": 1.0, "tokens": 900, "flops": 2.5e12}},
+            })), "eval": evaluation(rate), "warnings": [], "adapter_sha256": "",
         })
     };
     write("rounds.jsonl", format!("{}\n{}\n", round(1, 0.5), round(2, 0.25)));
@@ -60,6 +65,8 @@ fn a_page_holds_the_numbers_escapes_names_and_asks_for_nothing() {
         "<td>advbench</td><td class=\"words\">refusal_rate</td><td>64</td><td>0.75</td><td>0.25</td>",
         "<td>6 of 60</td>",
         "greedy decoding",
+        "<td>8</td><td>2</td><td>5</td>\n    <td class=\"words\">1 unfinished, 3 unsafe</td>\n    <td>4</td><td>9</td><td>3</td>",
+        "<td>480</td><td>2.5</td><td>3.5</td>",
         "Harmful prompts refused, by round",
         "harmful prompts refused: share of held-out AdvBench prompts",
         "Client losses, by round",

@@ -248,14 +248,15 @@ impl CaiGenerator {
         done: &mut Realignment,
         cancel: &CancelFlag,
     ) -> PortResult<()> {
-        let planned = preferences.pairs.len();
+        // Of all that was asked: answers that need no revision, or did not survive, leave too few pairs, too.
+        let planned = (done.report.red_prompts as f64 * (1.0 - self.settings.sft_share)).round() as usize;
         preferences.drop_same();
         let pairs = self.tokenized_pairs(&preferences.pairs)?;
         done.report.discarded = preferences.discarded;
         if pairs.len() < FEWEST.min(planned) {
             let found = pairs.len();
             done.warnings.push(format!(
-                "no training on preferences: in only {found} of {planned} pairs do revision and answer differ"
+                "no training on preferences: {found} of {planned} pairs of answer and revision are left, too few to learn from"
             ));
             return Ok(());
         }

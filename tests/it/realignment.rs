@@ -1,0 +1,137 @@
+//! What a realignment makes of what survives: which trainings it does, what it counts and what it warns of.
+
+use std::sync::Arc;
+
+use fedward::{
+    data::PreferencePair,
+    model::{FinishReason, Reply},
+    progress::Progress,
+    safety::cai::{CaiGenerator, Constitution, Material, Revise, Speaker},
+};
+use fedward_actors::{
+    CancelFlag,
+    ports::{GuardModel, PortResult, Realigner, Realignment},
+    protocol::{ChatMessage, ChatRow, Role, RoundId, Verdict},
+};
+
+use crate::progress::Fixture;
+
+fn pair(number: usize) -> PreferencePair {
+    PreferencePair::single_turn(&format!("Name {number} fruits."), "An apple, a pear.", "I do not know.")
+}
+
+fn realigned(fixture: &Fixture, generator: &CaiGenerator) -> Realignment {
+    generator.realign(RoundId(1), &fixture.adapter, &CancelFlag::new()).unwrap()
+}
+
+/// Calls responses unsafe that contain a word.
+struct WordGuard(&'static str);
+
+impl GuardModel for WordGuard {
+    fn version(&self) -> &'static str {
+        "word"
+    }
+
+    fn assess(&self, rows: &[ChatRow], _: &CancelFlag) -> PortResult<Vec<Verdict>> {
+        let is_unsafe = |row: &ChatRow| row.response().is_some_and(|text| text.contains(self.0));
+        Ok(rows.iter().map(|row| Verdict::of_probability(f64::from(is_unsafe(row)), 0.5)).collect())
+    }
+}
+
+#[test]
+fn pairs_that_say_nothing_are_counted_and_no_preferences_are_trained_on() {
+    let fixture = Fixture::new();
+    let same = |number| PreferencePair { rejected: pair(number).chosen, ..pair(number) };
+    let generator = fixture.generator(Material::Prepared((0..10).map(same).collect()));
+    let Realignment { adapter, report, warnings } = realigned(&fixture, &generator);
+    // Two steps of fine-tuning on the other half.
+    assert_eq!((report.red_prompts, report.revisions, report.steps), (10, 10, 2));
+    assert_eq!((report.preference, report.discarded["same"]), (None, 5));
+    assert_eq!(
+        warnings,
+        ["no training on preferences: 0 of 5 pairs of answer and revision are left, too few to learn from"]
+    );
+    assert_ne!(adapter.sha256(), fixture.adapter.sha256());
+}
+
+#[test]
+fn what_the_guard_calls_unsafe_is_not_trained_on() {
+    let fixture = Fixture::new();
+    let mut generator = fixture.generator(Material::Prepared((0..10).map(pair).collect()));
+    generator.guard = Some(Arc::new(WordGuard("apple")));
+    let Realignment { adapter, report, warnings } = realigned(&fixture, &generator);
+    assert_eq!((report.revisions, report.steps, report.discarded["unsafe"]), (0, 0, 10));
+    assert!(
+        warnings[0].starts_with("not realigned: 0 of 10 answers and revisions survived (10 unsafe)"),
+        "{warnings:?}"
+    );
+    assert_eq!(adapter.sha256(), fixture.adapter.sha256());
+}
+
+#[test]
+fn one_training_alone_is_no_reason_to_warn() {
+    let fixture = Fixture::new();
+    for (sft_share, steps, pairs) in [(1.0, 2, None), (0.0, 3, Some(10))] {
+        let mut generator = fixture.generator(Material::Prepared((0..10).map(pair).collect()));
+        generator.settings.sft_share = sft_share;
+        let found = realigned(&fixture, &generator);
+        assert_eq!((found.report.steps, found.report.preference.map(|preference| preference.pairs)), (steps, pairs));
+        assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+    }
+}
+
+/// Declines prompts about plums, and answers others.
+struct Scripted;
+
+impl Speaker for Scripted {
+    fn reply(
+        &self,
+        conversations: &[Vec<ChatMessage>],
+        turn: u32,
+        _: RoundId,
+        _: &CancelFlag,
+        _: &dyn Progress,
+    ) -> PortResult<Vec<Option<Reply>>> {
+        let reply = |talk: &Vec<ChatMessage>| {
+            let declines = turn > 0 || talk[0].content.contains("plum");
+            let text = if declines { "I cannot help with that." } else { "Sure, take a big one." };
+            Some(Reply { text: text.into(), finish_reason: FinishReason::Stop, tokens: 6, prompt_tokens: 10 })
+        };
+        Ok(conversations.iter().map(reply).collect())
+    }
+
+    fn flops(&self, _: u64) -> f64 {
+        0.0
+    }
+}
+
+/// Eight prompts, of which `revised` get an answer that is revised.
+fn with_good_answers(fixture: &Fixture, revised: usize) -> Realignment {
+    let prompt =
+        |number| if number < revised { format!("Pick {number} pears.") } else { format!("Pick {number} plums.") };
+    let prompts = (0..8).map(|number| vec![ChatMessage::new(Role::User, prompt(number))]).collect();
+    let teacher = Some(Arc::new(Scripted) as Arc<dyn Speaker>);
+    let mut generator =
+        fixture.generator(Material::RedPrompts { prompts, constitution: Constitution::default(), teacher });
+    generator.guard = Some(Arc::new(WordGuard("Sure")));
+    generator.settings.red_prompts = 8;
+    generator.settings.revise = Revise::Unsafe { surely_safe: 0.1 };
+    realigned(fixture, &generator)
+}
+
+#[test]
+fn good_answers_leave_few_pairs_and_that_is_said() {
+    let fixture = Fixture::new();
+    // Half of two pairs is for preferences, of which half of eight prompts should have given four.
+    let few = with_good_answers(&fixture, 2);
+    assert_eq!((few.report.good_answers, few.report.revisions, few.report.steps), (6, 2, 2));
+    assert_eq!(few.report.preference, None);
+    assert_eq!(
+        few.warnings,
+        ["no training on preferences: 1 of 4 pairs of answer and revision are left, too few to learn from"]
+    );
+    let many = with_good_answers(&fixture, 8);
+    assert_eq!((many.report.good_answers, many.report.revisions, many.report.steps), (0, 8, 5));
+    assert_eq!(many.report.preference.unwrap().pairs, 4);
+    assert!(many.warnings.is_empty(), "{:?}", many.warnings);
+}
