@@ -119,7 +119,7 @@ impl JudgeArgs {
             parallel: self.judge_parallel,
             timeout: Duration::from_secs(self.judge_timeout.max(1)),
             max_retries: self.judge_max_retries,
-            max_delay: Duration::from_secs(self.judge_max_delay),
+            max_delay: Duration::from_secs(self.judge_max_delay.max(1)),
             seed,
             extra_body: self.judge_extra_body.clone().unwrap_or_default(),
             ..EndpointSettings::new(base_url, model)

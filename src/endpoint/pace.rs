@@ -19,12 +19,12 @@ pub(super) struct Cancelled;
 
 /// Waits, unless cancelled.
 pub(super) fn wait(how_long: Duration, cancel: &CancelFlag) -> Result<(), Cancelled> {
-    let end = Instant::now() + how_long;
+    let begun = Instant::now();
     loop {
         if cancel.is_cancelled() {
             return Err(Cancelled);
         }
-        let left = end.saturating_duration_since(Instant::now());
+        let left = how_long.saturating_sub(begun.elapsed());
         if left.is_zero() {
             return Ok(());
         }

@@ -274,5 +274,11 @@ mod tests {
         assert_eq!(lines(&runs)[0][6], "20.00 (n=48)");
         runs[1].base_eval = None;
         assert_eq!(names(&runs), ["start", "a", "b"]);
+        // What Constitutional AI took is a column, where any run had it.
+        runs[1].totals.realignments.sft = Cost { seconds: 7.0, tokens: 10, flops: 2e12 };
+        let Comparison { columns, lines, .. } = Comparison::of(runs.iter().map(|run| (run.label(), run)));
+        assert_eq!(columns.last(), Some(&"CAI:\nseconds,\nTFLOP"));
+        assert!(lines.iter().all(|line| line.len() == columns.len()), "{lines:?}");
+        assert_eq!(lines.iter().map(|line| line.last().unwrap().as_str()).collect::<Vec<_>>(), ["", "", "7, 2.0"]);
     }
 }

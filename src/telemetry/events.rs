@@ -21,7 +21,8 @@ use super::{
 pub struct RunInfo {
     /// The scenario's name.
     pub scenario: String,
-    /// The variant's name, or the scenario's where it has no variants; it labels every metric of the run.
+    /// The variant's name, the scenario's where it has no variants, or `<strategy>/<variant>/seed-<n>` for a grid's cell; it
+    /// labels every metric of the run.
     pub variant: String,
     /// The strategy's name.
     pub strategy: String,

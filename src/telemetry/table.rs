@@ -1,6 +1,6 @@
 //! The table of all metrics. Adding one here is all it takes for it to be described and given its buckets.
 //!
-//! `variant` is the scenario's variant; a label `client` exists up to [`CLIENT_LABEL_LIMIT`] clients.
+//! `variant` is the scenario's variant, or a grid's cell; a label `client` exists up to [`CLIENT_LABEL_LIMIT`] clients.
 
 use super::metric::{Counter, Declaration, Gauge, Histogram, Kind, Unit, declare};
 
@@ -83,7 +83,7 @@ declare! {
     REALIGN_RED_PROMPTS: Counter(), "fedward_realign_red_prompts_total", Count, ["variant"],
         "Red prompts asked in realignments";
     REALIGN_REVISIONS: Counter(), "fedward_realign_revisions_total", Count, ["variant"],
-        "Revisions that realignments trained on";
+        "Revisions worth training on: where few pairs are left, those set aside for preferences are not";
     REALIGN_GOOD_ANSWERS: Counter(), "fedward_realign_good_answers_total", Count, ["variant"],
         "Answers to red prompts that the guard was sure to be safe, so that realignments did not revise them";
     REALIGN_DISCARDED: Counter(), "fedward_realign_discarded_total", Count, ["variant", "reason"],

@@ -36,6 +36,9 @@ fn a_grid_goes_on_where_it_was_interrupted() {
     assert_success(&grid(&[]));
     let tables = || ["grid.md", "grid.csv"].map(|name| fs::read(out.join(name)).unwrap());
     let first = tables();
+    let metrics = fs::read_to_string(out.join("scaffold/filter/seed-1/metrics.prom")).unwrap();
+    assert!(metrics.contains("fedward_rounds_total{variant=\"scaffold/filter/seed-1\""), "{metrics}");
+    assert!(!metrics.contains("fedavg/filter"), "cells have metrics of their own: {metrics}");
     assert!(out.join("safety-by-round-scaffold.svg").exists());
 
     // A cell without a summary was interrupted before its end.

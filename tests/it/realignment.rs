@@ -49,7 +49,9 @@ fn pairs_that_say_nothing_are_counted_and_no_preferences_are_trained_on() {
     assert_eq!((report.preference, report.discarded["same"]), (None, 5));
     assert_eq!(
         warnings,
-        ["no training on preferences: 0 of 5 pairs of answer and revision are left, too few to learn from"]
+        [
+            "no training on preferences: 0 of 5 pairs of answer and revision are left, too few to learn from (0 answers needed no revision)"
+        ]
     );
     assert_ne!(adapter.sha256(), fixture.adapter.sha256());
 }
@@ -128,7 +130,9 @@ fn good_answers_leave_few_pairs_and_that_is_said() {
     assert_eq!(few.report.preference, None);
     assert_eq!(
         few.warnings,
-        ["no training on preferences: 1 of 4 pairs of answer and revision are left, too few to learn from"]
+        [
+            "no training on preferences: 1 of 4 pairs of answer and revision are left, too few to learn from (6 answers needed no revision)"
+        ]
     );
     let many = with_good_answers(&fixture, 8);
     assert_eq!((many.report.good_answers, many.report.revisions, many.report.steps), (0, 8, 5));

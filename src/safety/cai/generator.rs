@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Constitution, Effort, Screened, SelfSpeaker, Speaker,
     revisions::{Guidance, Judge, converse},
+    screening::for_preferences,
 };
 use crate::{
     data::PreferencePair,
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// Revisions, or pairs, below which training on them would teach more of their accidents than of their manners. A part
-/// that is planned with fewer makes do with what was planned.
+/// that is planned with fewer wants all that was planned.
 const FEWEST: usize = 4;
 
 /// Which answers are criticised and revised.
@@ -249,14 +250,16 @@ impl CaiGenerator {
         cancel: &CancelFlag,
     ) -> PortResult<()> {
         // Of all that was asked: answers that need no revision, or did not survive, leave too few pairs, too.
-        let planned = (done.report.red_prompts as f64 * (1.0 - self.settings.sft_share)).round() as usize;
+        let planned = for_preferences(done.report.red_prompts as usize, self.settings.sft_share);
         preferences.drop_same();
         let pairs = self.tokenized_pairs(&preferences.pairs)?;
         done.report.discarded = preferences.discarded;
         if pairs.len() < FEWEST.min(planned) {
             let found = pairs.len();
             done.warnings.push(format!(
-                "no training on preferences: {found} of {planned} pairs of answer and revision are left, too few to learn from"
+                "no training on preferences: {found} of {planned} pairs of answer and revision are left, too few to learn from \
+                 ({} answers needed no revision)",
+                done.report.good_answers
             ));
             return Ok(());
         }

@@ -55,12 +55,16 @@ pub struct Screened {
     pub discarded: BTreeMap<String, u64>,
 }
 
+/// How many of so many pairs are for training on preferences, where fine-tuning gets `sft_share`.
+pub(super) fn for_preferences(pairs: usize, sft_share: f64) -> usize {
+    pairs.saturating_sub((pairs as f64 * sft_share).round() as usize)
+}
+
 impl Screened {
     /// Divides what is worth training on: answers to fine-tune on, made of a share of the pairs, and the other pairs for
     /// training on preferences. Good answers make no pairs, so all of them are fine-tuned on, if anything is.
     pub(super) fn divide(mut self, sft_share: f64) -> (Vec<ChatRow>, Self) {
-        let count = (self.pairs.len() as f64 * sft_share).round() as usize;
-        let preferences = self.pairs.split_off(count.min(self.pairs.len()));
+        let preferences = self.pairs.split_off(self.pairs.len() - for_preferences(self.pairs.len(), sft_share));
         let mut answers: Vec<_> = self.pairs.drain(..).map(|pair| pair.chosen).collect();
         if sft_share > 0.0 {
             answers.append(&mut self.good_answers);
@@ -200,6 +204,9 @@ mod tests {
         assert_eq!(divided(0.0), (vec![], named(&["revision 0", "revision 1", "revision 2", "revision 3"])));
         let all = named(&["revision 0", "revision 1", "revision 2", "revision 3", "good"]);
         assert_eq!(divided(1.0), (all, vec![]));
+        // Halves are rounded in favour of fine-tuning.
+        assert_eq!([1, 7, 8].map(|pairs| for_preferences(pairs, 0.5)), [0, 3, 4]);
+        assert_eq!(for_preferences(10, 0.95), 0);
     }
 
     /// Calls what contains "bad" unsafe.
