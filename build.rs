@@ -1,4 +1,16 @@
-//! Tells the linker where libtorch is, so that binaries and tests find it at run time without `LD_LIBRARY_PATH`.
+//! Tells the linker where libtorch is, so that binaries and tests find it at run time without `LD_LIBRARY_PATH`, and names
+//! the code that computes, so that work which other code left in a cache is not taken for its own.
+
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    path::Path,
+};
+
+/// What the bytes of a starting adapter or guard depend on, besides the settings.
+const COMPUTES: [&str; 8] =
+    ["Cargo.lock", "native/src", "src/data", "src/lora", "src/model", "src/safety", "src/train", "src/wiring"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
@@ -7,4 +19,24 @@ fn main() {
     }
     // A binary in target/<profile>/ also finds the libtorch of its own checkout after the checkout has moved.
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../.libtorch/torch/lib");
+
+    let mut hasher = DefaultHasher::new();
+    // A package has its lock file and no `native/`, which it depends on by version.
+    for path in COMPUTES.map(Path::new).into_iter().filter(|path| path.exists()) {
+        println!("cargo:rerun-if-changed={}", path.display());
+        hash(path, &mut hasher).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+    }
+    println!("cargo:rustc-env=FEDWARD_CODE={:016x}", hasher.finish());
+}
+
+/// Hashes a file, or all files of a folder in the order of their names.
+fn hash(path: &Path, hasher: &mut DefaultHasher) -> io::Result<()> {
+    path.hash(hasher);
+    if path.is_file() {
+        fs::read(path)?.hash(hasher);
+        return Ok(());
+    }
+    let mut entries = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    entries.sort();
+    entries.iter().try_for_each(|entry| hash(entry, hasher))
 }

@@ -56,6 +56,9 @@ fn run(telemetry: &Telemetry, variant: &str) {
         for phase in [Phase::Aggregate, Phase::Align, Phase::Evaluate, Phase::Commit] {
             observer.observe(&RoundEvent::PhaseStarted { round: id, phase });
             thread::sleep(TICK);
+            if phase == Phase::Align {
+                observer.observe(&RoundEvent::Realigned(Box::new(realignment())));
+            }
         }
         observer.observe(&RoundEvent::RoundFinished(Box::new(round_record(id))));
     }
@@ -120,31 +123,35 @@ fn round_record(round: RoundId) -> RoundRecord {
             evaluate: 8.0,
             commit: 0.1,
         },
-        align: Some(RealignmentReport {
-            red_prompts: 16,
-            revisions: 12,
-            discarded: BTreeMap::from([("unfinished".to_owned(), 4)]),
-            generated_tokens: 3_000,
-            steps: 10,
-            train_tokens: 1_500,
-            good_answers: 3,
-            mean_loss: Some(1.2),
-            preference: Some(PreferenceReport {
-                pairs: 6,
-                steps: 4,
-                mean_loss: 0.6,
-                reward_margin: 0.3,
-                reward_accuracy: 0.75,
-            }),
-            cost: RealignmentCost {
-                generate: Cost { seconds: 9.0, tokens: 4_000, flops: 1.1e12 },
-                sft: Cost { seconds: 5.0, tokens: 1_000, flops: 0.5e12 },
-                dpo: Cost { seconds: 4.0, tokens: 500, flops: 0.3e12 },
-            },
-        }),
+        align: Some(realignment()),
         eval: evaluation(round.0),
         warnings: if skipped { vec!["too few updates".to_owned()] } else { Vec::new() },
         adapter_sha256: String::new(),
+    }
+}
+
+fn realignment() -> RealignmentReport {
+    RealignmentReport {
+        red_prompts: 16,
+        revisions: 12,
+        discarded: BTreeMap::from([("unfinished".to_owned(), 4)]),
+        generated_tokens: 3_000,
+        steps: 10,
+        train_tokens: 1_500,
+        good_answers: 3,
+        mean_loss: Some(1.2),
+        preference: Some(PreferenceReport {
+            pairs: 6,
+            steps: 4,
+            mean_loss: 0.6,
+            reward_margin: 0.3,
+            reward_accuracy: 0.75,
+        }),
+        cost: RealignmentCost {
+            generate: Cost { seconds: 9.0, tokens: 4_000, flops: 1.1e12 },
+            sft: Cost { seconds: 5.0, tokens: 1_000, flops: 0.5e12 },
+            dpo: Cost { seconds: 4.0, tokens: 500, flops: 0.3e12 },
+        },
     }
 }
 

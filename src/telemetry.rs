@@ -5,21 +5,16 @@
 
 mod events;
 mod metric;
+mod server;
 pub mod table;
 
-use std::{
-    fs, io,
-    net::SocketAddr,
-    sync::{Arc, mpsc},
-    thread,
-    time::Duration,
-};
+use std::{fs, io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 pub use events::{RunInfo, RunObserver};
 pub use metric::{Counter, Declaration, Gauge, Histogram, Kind, Unit};
 use metrics::{KeyName, Recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Who may reach the metrics' address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +35,12 @@ pub enum TelemetryError {
     )]
     NotLoopback(SocketAddr),
     /// The address cannot be listened on.
-    #[error("cannot serve metrics on {address}: {reason}; is another run using it?")]
+    #[error("cannot serve metrics on {address}: {source}; is another run using it?")]
     Listen {
         /// Where.
         address: SocketAddr,
-        /// What the system or the exporter says.
-        reason: String,
+        /// What the system says.
+        source: io::Error,
     },
     /// The thread that serves the metrics cannot be started.
     #[error("cannot start the thread that serves metrics")]
@@ -60,8 +55,16 @@ pub enum TelemetryError {
 pub struct Telemetry {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
-    /// Ends the serving thread when the last clone goes; `None` if nothing is served.
-    _server: Option<Arc<oneshot::Sender<()>>>,
+    /// `None` if nothing is served.
+    server: Option<Server>,
+}
+
+/// The thread that serves metrics.
+#[derive(Clone)]
+struct Server {
+    /// Ends it when the last clone goes.
+    _stop: Arc<oneshot::Sender<()>>,
+    scrapes: watch::Receiver<server::Scrapes>,
 }
 
 impl Telemetry {
@@ -71,7 +74,14 @@ impl Telemetry {
     ///
     /// [`TelemetryError::Declaration`] only.
     pub fn new() -> Result<Self, TelemetryError> {
-        Ok(Self::over(builder()?.build_recorder(), None))
+        let recorder = builder()?.build_recorder();
+        for metric in table::ALL {
+            describe(&recorder, metric);
+        }
+        let handle = recorder.handle();
+        let telemetry = Self { recorder: Arc::new(recorder), handle, server: None };
+        telemetry.update_memory();
+        Ok(telemetry)
     }
 
     /// Collects metrics and serves them over HTTP at `address`, from a thread of its own: work in the rest of the program
@@ -84,38 +94,35 @@ impl Telemetry {
         if exposure == Exposure::Loopback && !address.ip().is_loopback() {
             return Err(TelemetryError::NotLoopback(address));
         }
-        let builder = builder()?.with_http_listener(address);
+        let telemetry = Self::new()?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(TelemetryError::Thread)?;
+        let listener = {
+            let _inside = runtime.enter();
+            server::bind(address).map_err(|source| TelemetryError::Listen { address, source })?
+        };
         let (stop, stopped) = oneshot::channel();
-        let (started, start) = mpsc::channel();
+        let (scraped, scrapes) = watch::channel(server::Scrapes::default());
+        let served = telemetry.clone();
         thread::Builder::new()
             .name("fedward-metrics".to_owned())
             .spawn(move || {
                 runtime.block_on(async move {
-                    let (recorder, exporter) = match builder.build() {
-                        Ok(built) => built,
-                        Err(error) => {
-                            let _ = started.send(Err(error));
-                            return;
-                        }
-                    };
-                    let telemetry = Self::over(recorder, None);
-                    if started.send(Ok(telemetry.clone())).is_err() {
-                        return;
-                    }
                     tokio::select! {
-                        _ = exporter => {}
-                        () = telemetry.watch_memory() => {}
+                        () = server::serve(listener, served.handle.clone(), scraped) => {}
+                        () = served.watch_memory() => {}
                         _ = stopped => {}
                     }
                 });
             })
             .map_err(TelemetryError::Thread)?;
-        let listen = |reason: String| TelemetryError::Listen { address, reason };
-        let built = start.recv().map_err(|error| listen(error.to_string()))?;
-        let telemetry = built.map_err(|error| listen(error.to_string()))?;
-        Ok(Self { _server: Some(Arc::new(stop)), ..telemetry })
+        Ok(Self { server: Some(Server { _stop: Arc::new(stop), scrapes }), ..telemetry })
+    }
+
+    /// Prometheus reads at intervals, so what happened since it last did is lost with this process unless it reads once
+    /// more: how long that may take, and what returns when it has read or is late. `None` where nobody reads.
+    pub fn next_scrape(&self) -> Option<(Duration, impl Future<Output = ()> + use<>)> {
+        server::next(self.server.as_ref()?.scrapes.clone())
     }
 
     /// What listens to one run.
@@ -140,16 +147,6 @@ impl Telemetry {
             page.push('\n');
         }
         page
-    }
-
-    fn over(recorder: PrometheusRecorder, server: Option<Arc<oneshot::Sender<()>>>) -> Self {
-        for metric in table::ALL {
-            describe(&recorder, metric);
-        }
-        let handle = recorder.handle();
-        let telemetry = Self { recorder: Arc::new(recorder), handle, _server: server };
-        telemetry.update_memory();
-        telemetry
     }
 
     fn recorder(&self) -> &PrometheusRecorder {

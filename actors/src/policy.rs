@@ -60,7 +60,16 @@ enum Fate<'a> {
 }
 
 impl Assessed {
-    /// What a guard is shown of rows, one for one. A row that lacks the part is shown whole.
+    /// What it is, for people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Query => "the turns before the response",
+            Self::Response => "the response alone",
+            Self::Both => "the whole conversation",
+        }
+    }
+
+    /// What a guard is shown of rows, one for one.
     pub(crate) fn shown(self, rows: &Arc<[ChatRow]>) -> Arc<[ChatRow]> {
         match self {
             Self::Both => Arc::clone(rows),
@@ -68,7 +77,9 @@ impl Assessed {
         }
     }
 
-    fn part(self, row: &ChatRow) -> ChatRow {
+    /// What a guard is shown of one row; a row that lacks the part is shown whole.
+    #[must_use]
+    pub fn part(self, row: &ChatRow) -> ChatRow {
         let messages = match (self, row.prompt(), row.response()) {
             (Self::Query, prompt @ [_, ..], _) => prompt.to_vec(),
             (Self::Response, _, Some(response)) => {

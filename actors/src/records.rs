@@ -322,6 +322,8 @@ pub enum RoundEvent {
     },
     /// A client's outcome is known.
     ClientFinished(ClientRecord),
+    /// The global adapter was realigned.
+    Realigned(Box<RealignmentReport>),
     /// An actor died and was started again.
     ActorRestarted {
         /// Its kind: client, guard, ….

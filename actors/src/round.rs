@@ -204,7 +204,10 @@ impl Server {
             reply,
         };
         self.unless_cancelled(match self.result(self.ask_crew(cai, question).await, "realignment") {
-            Ok(done) => Aligned { global: done.adapter, report: Some(done.report), warnings: done.warnings },
+            Ok(done) => {
+                self.observer.observe(&RoundEvent::Realigned(Box::new(done.report.clone())));
+                Aligned { global: done.adapter, report: Some(done.report), warnings: done.warnings }
+            }
             Err(error) => as_aggregated(vec![format!("not realigned: {error}")]),
         })
     }

@@ -8,17 +8,16 @@ use std::{
 use clap::{Args, Subcommand};
 use fedward_actors::{
     cancel::CancelFlag,
-    protocol::{ChatMessage, Role, RoundId},
+    protocol::{ChatMessage, ChatRow, Role, RoundId},
 };
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
 
 use super::{Ending, print_json, print_line};
 use crate::{
-    data::PreferencePair,
     progress::Progress,
     report::Console,
-    safety::cai::{Constitution, Harvest},
+    safety::cai::{Constitution, Harvest, Screened},
     scenario::{self, Scenario},
     store::write_atomically,
     wiring::{Workshop, cai_generator},
@@ -48,7 +47,8 @@ struct GenerateArgs {
     /// Override a key, for example --set seed=3
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Where the pairs are written, as JSON lines with prompt, chosen and rejected; `cai.data` takes the file
+    /// Where pairs are written, as JSON lines with prompt, chosen and rejected (null where an answer needs no revision);
+    /// `cai.data` takes the file
     #[arg(long)]
     out: PathBuf,
 }
@@ -80,9 +80,9 @@ fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     console.stage("making preference pairs");
     let mut harvest = generator.harvest(RoundId::START, &prepared.start, &cancel).into_diagnostic()?;
     console.finish();
-    harvest.screened.drop_same();
-    write(&args.out, &harvest.screened.pairs)?;
-    tell(&args.out, &harvest)
+    let alone = harvest.screened.take_same();
+    write(&args.out, &harvest.screened, &alone)?;
+    tell(&args.out, &harvest, alone.len())
 }
 
 fn chosen<'a>(scenarios: &'a [Scenario], args: &GenerateArgs) -> miette::Result<&'a Scenario> {
@@ -100,13 +100,15 @@ fn chosen<'a>(scenarios: &'a [Scenario], args: &GenerateArgs) -> miette::Result<
     })
 }
 
-fn write(path: &Path, pairs: &[PreferencePair]) -> miette::Result<()> {
+/// Pairs, then what is good without one: answers, and revisions that nothing is preferred to.
+fn write(path: &Path, made: &Screened, alone: &[ChatRow]) -> miette::Result<()> {
+    let pairs = made.pairs.iter().map(|pair| (&pair.chosen, pair.rejected.response()));
     let mut text = String::new();
-    for pair in pairs {
+    for (chosen, rejected) in pairs.chain(made.good_answers.iter().chain(alone).map(|row| (row, None))) {
         let line = json!({
-            "prompt": prompt_value(pair.chosen.prompt()),
-            "chosen": pair.chosen.response(),
-            "rejected": pair.rejected.response(),
+            "prompt": prompt_value(chosen.prompt()),
+            "chosen": chosen.response(),
+            "rejected": rejected,
         });
         text.push_str(&line.to_string());
         text.push('\n');
@@ -122,14 +124,15 @@ fn prompt_value(prompt: &[ChatMessage]) -> Value {
     }
 }
 
-fn tell(path: &Path, harvest: &Harvest) -> miette::Result<Ending> {
+fn tell(path: &Path, harvest: &Harvest, alone: usize) -> miette::Result<Ending> {
     let pairs = harvest.screened.pairs.len();
     let discarded = &harvest.screened.discarded;
     let reasons: Vec<_> = discarded.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     let reasons = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
     let kept = harvest.screened.good_answers.len();
     eprintln!(
-        "{}: {pairs} pairs of {} red prompts; {kept} answers need no revision; discarded: {reasons}",
+        "{}: {pairs} pairs of {} red prompts; {kept} answers need no revision, {alone} revisions are like their answers \
+         (both to fine-tune on); discarded: {reasons}",
         path.display(),
         harvest.asked
     );
@@ -137,16 +140,14 @@ fn tell(path: &Path, harvest: &Harvest) -> miette::Result<Ending> {
         "pairs": pairs,
         "red_prompts": harvest.asked,
         "good_answers": kept,
+        "same": alone,
         "discarded": discarded,
         "generated_tokens": harvest.generated_tokens,
         "cost": harvest.cost,
         "out": path,
     }))?;
-    if pairs == 0 {
-        return Err(miette!(
-            "{} holds no pairs: no answer needed a revision that survived (cai.revise = \"all\" revises all of them)",
-            path.display()
-        ));
+    if pairs + kept + alone == 0 {
+        return Err(miette!("{} is empty: nothing was good or became so", path.display()));
     }
     Ok(Ending::Done)
 }

@@ -58,12 +58,12 @@ pub(super) struct GridArgs {
 /// Runs what is not finished; Ctrl-C ends it, and the same command goes on from there.
 pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
     let job = job(args)?;
-    let (console, cancel) = (Arc::clone(&job.console), job.cancel.clone());
+    let (console, telemetry, cancel) = (Arc::clone(&job.console), job.telemetry.clone(), job.cancel.clone());
     let how_to_go_on = "the same command";
     if args.is_helper {
         helpers::end_with_parent(cancel.clone());
         let help = async move { run(&job, &mut Helpers::none()).await };
-        return until_interrupted(&console, &cancel, how_to_go_on, help);
+        return until_interrupted(&console, &telemetry, &cancel, how_to_go_on, help);
     }
     let mut unfinished = 0;
     for (scenario, out) in cells(&job) {
@@ -71,7 +71,7 @@ pub(super) fn grid(args: &GridArgs) -> miette::Result<Ending> {
         unfinished += usize::from(of_cell(&job, scenario, &out).completed()?.is_none());
     }
     let mut helpers = Helpers::start(args, &job.out, args.jobs.get().min(unfinished).saturating_sub(1))?;
-    until_interrupted(&console, &cancel, how_to_go_on, async move {
+    until_interrupted(&console, &telemetry, &cancel, how_to_go_on, async move {
         job.announce();
         let ending = run(&job, &mut helpers).await?;
         if ending == Ending::Done {

@@ -81,6 +81,7 @@ impl Job {
 /// Works until it is done or Ctrl-C ends it.
 pub(super) fn until_interrupted(
     console: &Console,
+    telemetry: &Telemetry,
     cancel: &CancelFlag,
     how_to_go_on: &str,
     work: impl Future<Output = miette::Result<Ending>> + Send + 'static,
@@ -103,12 +104,28 @@ pub(super) fn until_interrupted(
         }
     });
     console.finish();
+    if matches!(ending, Ok(Ending::Done)) {
+        runtime.block_on(until_scraped(telemetry));
+    }
     if matches!(ending, Ok(Ending::Interrupted)) {
         eprintln!("interrupted; every finished round is stored, {how_to_go_on} goes on from there");
         // Blocking threads may still be inside libtorch: they end with the process.
         std::process::exit(i32::from(super::INTERRUPTED));
     }
     ending
+}
+
+/// Lets a Prometheus that is watching read what the last round did; Ctrl-C ends that, too.
+async fn until_scraped(telemetry: &Telemetry) {
+    let Some((longest, scrape)) = telemetry.next_scrape() else { return };
+    eprintln!(
+        "Prometheus reads the metrics once more, in {:.0} s at most; Ctrl-C ends at once",
+        longest.as_secs_f64().ceil()
+    );
+    tokio::select! {
+        () = scrape => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 /// Waits for Ctrl-C, or until somebody else raises the flag.

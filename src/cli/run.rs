@@ -62,11 +62,11 @@ pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
         resume: args.resume,
         overwrite: args.overwrite,
         console: Arc::clone(&console),
-        telemetry,
+        telemetry: telemetry.clone(),
         metrics,
         cancel: cancel.clone(),
     };
-    until_interrupted(&console, &cancel, "--resume", run_variants(job))
+    until_interrupted(&console, &telemetry, &cancel, "--resume", run_variants(job))
 }
 
 async fn run_variants(job: Job) -> miette::Result<Ending> {

@@ -161,6 +161,8 @@ impl Observer for Console {
                 }
             }
             RoundEvent::ActorRestarted { kind } => self.line(&format!("a {kind} actor died and was started again")),
+            // Part of the round's line.
+            RoundEvent::Realigned(_) => {}
             RoundEvent::RoundFinished(record) => self.line(&round_line(record)),
         }
     }

@@ -208,10 +208,12 @@ impl GuardSection {
     /// What a run with this section takes for granted.
     pub(super) fn assumptions(&self) -> Vec<String> {
         let mut assumptions = vec![self.source.assumption()];
-        let is_fitted_on_rows = !matches!(self.source, GuardSource::LlamaGuard { .. });
-        if self.assess != Assessed::Both && is_fitted_on_rows {
-            assumptions
-                .push("the guard is shown a part of each row, though it was fitted on whole conversations".to_owned());
+        if let Some(fitted_on) = self.source.fitted_on().filter(|fitted_on| *fitted_on != self.assess) {
+            assumptions.push(format!(
+                "the guard is shown {} of each row, though it was fitted on {}",
+                self.assess.words(),
+                fitted_on.words()
+            ));
         }
         if self.policy == PolicyName::Reweight {
             assumptions.push(
@@ -225,6 +227,15 @@ impl GuardSection {
 }
 
 impl GuardSource {
+    /// What of rows the guard was shown when it was fitted; `None` for one that was not fitted on rows of ours.
+    fn fitted_on(&self) -> Option<Assessed> {
+        match self {
+            Self::Embedded { .. } => Some(Assessed::Both),
+            Self::Trained { path } => Some(GuardFile::read(path).map_or(Assessed::Both, |file| file.assess)),
+            Self::LlamaGuard { .. } => None,
+        }
+    }
+
     fn assumption(&self) -> String {
         let is_tuned = |path: &Path| matches!(GuardFile::read(path), Ok(GuardFile { fitted: Fitted::Lora { .. }, .. }));
         let text = match self {

@@ -15,6 +15,7 @@ use super::{
     Telemetry,
     table::{self, CLIENT_LABEL_LIMIT},
 };
+use crate::safety::cai::Discard;
 
 /// What a run is, for `fedward_run_info`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +129,9 @@ impl RunObserver {
         ] {
             counter.add(recorder, [variant], 0);
         }
+        for reason in Discard::ALL {
+            table::REALIGN_DISCARDED.add(recorder, [variant, reason.name()], 0);
+        }
     }
 
     fn round_started(&self, round: RoundId, cohort: u32) {
@@ -215,9 +219,6 @@ impl RunObserver {
             table::STRATEGY_STATE.set(recorder, [variant, measure], *value);
         }
         self.round_timed(&record.seconds);
-        if let Some(report) = &record.align {
-            self.realigned(report);
-        }
     }
 
     fn round_timed(&self, seconds: &PhaseSeconds) {
@@ -274,6 +275,10 @@ impl Observer for RunObserver {
             RoundEvent::ClientReported { .. } => {}
             RoundEvent::PhaseStarted { phase, .. } => self.phase_started(Some(*phase)),
             RoundEvent::ClientFinished(record) => self.client_finished(record),
+            RoundEvent::Realigned(report) => {
+                self.realigned(report);
+                self.telemetry.settle();
+            }
             RoundEvent::ActorRestarted { kind } => self.actor_restarted(kind),
             RoundEvent::RoundFinished(record) => {
                 self.round_finished(record);

@@ -2,6 +2,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    time::Instant,
 };
 
 use fedward_actors::{
@@ -84,28 +85,32 @@ fn round(id: u32, outcome: RoundOutcome) -> RoundRecord {
         adapter_bytes_up: 11,
         adapter_bytes_down: 13,
         seconds: PhaseSeconds { train: 2.0, align: 0.5, ..PhaseSeconds::default() },
-        align: Some(RealignmentReport {
-            red_prompts: 4,
-            revisions: 3,
-            good_answers: 5,
-            discarded: BTreeMap::from([("unfinished".to_owned(), 1)]),
-            generated_tokens: 60,
-            steps: 2,
-            train_tokens: 40,
-            mean_loss: Some(1.1),
-            preference: Some(PreferenceReport { mean_loss: 0.6, reward_margin: 0.2, ..PreferenceReport::default() }),
-            cost: RealignmentCost {
-                generate: Cost { seconds: 1.0, tokens: 70, flops: 140.0 },
-                sft: Cost { seconds: 2.0, tokens: 40, flops: 160.0 },
-                ..RealignmentCost::default()
-            },
-        }),
+        align: None,
         eval: BTreeMap::from([(
             "advbench".to_owned(),
             BenchmarkScore { n: 64, values: BTreeMap::from([("refusal_rate".to_owned(), 0.25)]) },
         )]),
         warnings: vec!["w".to_owned()],
         adapter_sha256: String::new(),
+    }
+}
+
+fn realignment() -> RealignmentReport {
+    RealignmentReport {
+        red_prompts: 4,
+        revisions: 3,
+        good_answers: 5,
+        discarded: BTreeMap::from([("unfinished".to_owned(), 1)]),
+        generated_tokens: 60,
+        steps: 2,
+        train_tokens: 40,
+        mean_loss: Some(1.1),
+        preference: Some(PreferenceReport { mean_loss: 0.6, reward_margin: 0.2, ..PreferenceReport::default() }),
+        cost: RealignmentCost {
+            generate: Cost { seconds: 1.0, tokens: 70, flops: 140.0 },
+            sft: Cost { seconds: 2.0, tokens: 40, flops: 160.0 },
+            ..RealignmentCost::default()
+        },
     }
 }
 
@@ -118,6 +123,7 @@ fn after_all_events(clients: u32) -> (Telemetry, RunObserver) {
         RoundEvent::PhaseStarted { round: RoundId(1), phase: Phase::Train },
         RoundEvent::ClientFinished(client(4, ClientOutcome::Accepted)),
         RoundEvent::ActorRestarted { kind: "guard" },
+        RoundEvent::Realigned(Box::new(realignment())),
         RoundEvent::RoundFinished(Box::new(round(1, RoundOutcome::Committed))),
     ] {
         observer.observe(&event);
@@ -338,16 +344,45 @@ fn without_a_guard_nobody_makes_its_mistakes() {
     assert!(page.contains("guard=\"none\"") && page.contains("fedward_guard_rows_total{"), "{page}");
 }
 
+/// What the server at `address` answers. `headers` end in a line break each.
+fn get(address: SocketAddr, path: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_prometheus_that_scrapes_is_waited_for_and_a_person_is_not() {
+    let scrape = |address| get(address, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 10\r\n");
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let telemetry = Telemetry::install(address, Exposure::Loopback).unwrap();
+    for _ in 0..3 {
+        get(address, "/metrics", "");
+    }
+    assert!(telemetry.next_scrape().is_none(), "nobody scrapes");
+    assert!(get(address, "/elsewhere", "").starts_with("HTTP/1.1 404"));
+
+    scrape(address);
+    thread::sleep(Duration::from_secs(2));
+    scrape(address);
+    let (longest, scraped) = telemetry.next_scrape().expect("somebody scrapes every two seconds");
+    assert!(longest > Duration::from_secs(1) && longest < Duration::from_mins(1), "{longest:?}");
+    let began = Instant::now();
+    thread::spawn(move || scrape(address));
+    scraped.await;
+    assert!(began.elapsed() < longest, "it was not noticed");
+}
+
 #[test]
 fn metrics_are_served_until_the_last_handle_goes() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let telemetry = Telemetry::install(address, Exposure::Loopback).unwrap();
     let observer = telemetry.observer(&info(20));
     drop(telemetry);
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let answer = get(address, "/metrics", "");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("fedward_process_resident_memory_bytes "), "{answer}");
 

@@ -47,9 +47,6 @@ impl FittedGuard {
     }
 }
 
-/// Raised whenever the same rows and settings make another guard.
-const GUARD_FORMAT: u32 = 3;
-
 /// What is kept of a fitted guard.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -102,7 +99,7 @@ fn embedded(
     cancel: &CancelFlag,
 ) -> Result<Kept, SetupError> {
     let rows_key = rows_key(rows.iter().map(|row| &row.row));
-    let key = cache_key(&(GUARD_FORMAT, model.identity(), reading, threshold, seed, rows_key))?;
+    let key = cache_key(&(model.identity(), reading, threshold, seed, rows_key))?;
     let guards = cache.join("guards");
     let path = guards.join(format!("{key}.json"));
     let on_wait = || progress.stage("waiting for another fedward that is fitting the same guard");

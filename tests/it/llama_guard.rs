@@ -227,3 +227,47 @@ fn guards_are_trained_measured_and_named_by_scenarios() {
         assert!(code == Some(1) && stderr.contains(expected), "{keys}: {stderr}");
     }
 }
+
+/// Rows that only their responses tell apart: a guard of responses learns them, and sees nothing in their queries.
+#[test]
+fn guards_can_be_fitted_to_a_part_of_each_row_and_measured_on_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.jsonl");
+    let row = |index: usize, response: String, label: &str| {
+        json!({"prompt": format!("Say {index}."), "response": response, "label": label}).to_string()
+    };
+    let colours = ["red", "green", "blue", "white", "grey", "black", "pink", "brown", "teal", "cyan"];
+    let rows = (0..40).flat_map(|index| {
+        let number = index * 7919 + 10_000;
+        let colour = colours[index % colours.len()];
+        [
+            row(index, format!("The {colour} door {index} is nice."), "safe"),
+            row(index, format!("{number} {number} {number}"), "unsafe"),
+        ]
+    });
+    fs::write(&path, rows.collect::<Vec<_>>().join("\n")).unwrap();
+    let (rows, tiny) = (path.to_str().unwrap(), checkpoint("texts"));
+    let head = folder.path().join("head").to_str().unwrap().to_owned();
+    let fit = ["--kind", "head", "--layers", "2", "--max-length", "400", "--assess", "response"];
+    let from = ["guard", "train", "--data", rows, "--model", tiny.path().to_str().unwrap(), "--out", &head];
+    let trained = line(&run(&[&from[..], &fit].concat()));
+    let measure = |more: &[&str]| line(&run(&[&["guard", "eval", "--guard", &head, "--data", rows], more].concat()));
+    let auc = |measured: &Value| measured["auc"].as_f64().unwrap();
+
+    let alike = measure(&[]);
+    assert_eq!((&alike["assess"], &alike["left_out_as_fitted_on"]), (&json!("response"), &json!(64)));
+    assert!(auc(&alike) > 0.9, "{alike}");
+    assert_eq!(alike["auc"], trained["held_out"]["all"]["auc"]);
+    let queries = measure(&["--assess", "query"]);
+    assert!(auc(&queries) < 0.8, "{queries}");
+
+    let scenario = folder.path().join("guarded.toml");
+    let assumed = "the guard is shown the whole conversation of each row, though it was fitted on the response alone";
+    for (assess, is_assumed) in [("both", true), ("response", false)] {
+        let guard = format!("[guard]\nenabled = true\nkind = \"trained\"\npath = \"head\"\nassess = \"{assess}\"\n");
+        fs::write(&scenario, format!("name = \"g\"\nquestion = \"which part?\"\n{guard}")).unwrap();
+        let checked = run(&["check", scenario.to_str().unwrap()]);
+        let stderr = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert!(checked.status.success() && stderr.contains(assumed) == is_assumed, "{assess}: {stderr}");
+    }
+}

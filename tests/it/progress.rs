@@ -6,7 +6,7 @@ use std::{
 };
 
 use fedward::{
-    data::PreferencePair,
+    data::{PreferencePair, Revisions},
     eval::{
         BenchName, Benchmark, BenchmarkSuite, RefusalMatcher, RefusalPrompt, advbench::AdvBenchmark, utility::Utility,
     },
@@ -144,7 +144,7 @@ fn constitutional_ai_counts_its_turns_and_its_trainings() {
     assert_eq!(fixture.listener.totals(), owned([("answers", 3), ("critiques", 3), ("revisions", 3)]));
 
     let pair = |i| PreferencePair::single_turn(&format!("Name {i} fruits."), "An apple, a pear.", "I do not know.");
-    let material = Material::Prepared((0..10).map(pair).collect());
+    let material = Material::Prepared(Revisions { pairs: (0..10).map(pair).collect(), good_answers: Vec::new() });
     let realignment = fixture.generator(material).realign(RoundId(1), &fixture.adapter, &CancelFlag::new()).unwrap();
     assert_eq!(realignment.report.steps, 5);
     assert_eq!(fixture.listener.totals(), owned([("fine-tuning", 2), ("training on preferences", 3)]));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fedward::{
-    data::PreferencePair,
+    data::{PreferencePair, Revisions},
     model::{FinishReason, Reply},
     progress::Progress,
     safety::cai::{CaiGenerator, Constitution, Material, Revise, Speaker},
@@ -18,6 +18,10 @@ use crate::progress::Fixture;
 
 fn pair(number: usize) -> PreferencePair {
     PreferencePair::single_turn(&format!("Name {number} fruits."), "An apple, a pear.", "I do not know.")
+}
+
+fn prepared(pairs: Vec<PreferencePair>) -> Material {
+    Material::Prepared(Revisions { pairs, good_answers: Vec::new() })
 }
 
 fn realigned(fixture: &Fixture, generator: &CaiGenerator) -> Realignment {
@@ -42,7 +46,7 @@ impl GuardModel for WordGuard {
 fn pairs_that_say_nothing_are_counted_and_no_preferences_are_trained_on() {
     let fixture = Fixture::new();
     let same = |number| PreferencePair { rejected: pair(number).chosen, ..pair(number) };
-    let generator = fixture.generator(Material::Prepared((0..10).map(same).collect()));
+    let generator = fixture.generator(prepared((0..10).map(same).collect()));
     let Realignment { adapter, report, warnings } = realigned(&fixture, &generator);
     // Two steps of fine-tuning on the other half.
     assert_eq!((report.red_prompts, report.revisions, report.steps), (10, 10, 2));
@@ -59,7 +63,7 @@ fn pairs_that_say_nothing_are_counted_and_no_preferences_are_trained_on() {
 #[test]
 fn what_the_guard_calls_unsafe_is_not_trained_on() {
     let fixture = Fixture::new();
-    let mut generator = fixture.generator(Material::Prepared((0..10).map(pair).collect()));
+    let mut generator = fixture.generator(prepared((0..10).map(pair).collect()));
     generator.guard = Some(Arc::new(WordGuard("apple")));
     let Realignment { adapter, report, warnings } = realigned(&fixture, &generator);
     assert_eq!((report.revisions, report.steps, report.discarded["unsafe"]), (0, 0, 10));
@@ -71,10 +75,25 @@ fn what_the_guard_calls_unsafe_is_not_trained_on() {
 }
 
 #[test]
+fn prepared_answers_are_judged_and_fine_tuned_on_without_a_pair() {
+    let fixture = Fixture::new();
+    let answer = |number, says: &str| ChatRow::single_turn(format!("Pick {number} plums."), says);
+    let mut good_answers: Vec<_> = (0..6).map(|number| answer(number, "A plum.")).collect();
+    good_answers.push(answer(6, "An apple."));
+    let mut generator = fixture.generator(Material::Prepared(Revisions { pairs: Vec::new(), good_answers }));
+    generator.guard = Some(Arc::new(WordGuard("apple")));
+    generator.settings.sft_share = 1.0;
+    let Realignment { report, warnings, .. } = realigned(&fixture, &generator);
+    assert_eq!((report.red_prompts, report.revisions, report.good_answers, report.steps), (7, 0, 6, 2));
+    assert_eq!((report.discarded["unsafe"], report.preference), (1, None));
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
 fn one_training_alone_is_no_reason_to_warn() {
     let fixture = Fixture::new();
     for (sft_share, steps, pairs) in [(1.0, 2, None), (0.0, 3, Some(10))] {
-        let mut generator = fixture.generator(Material::Prepared((0..10).map(pair).collect()));
+        let mut generator = fixture.generator(prepared((0..10).map(pair).collect()));
         generator.settings.sft_share = sft_share;
         let found = realigned(&fixture, &generator);
         assert_eq!((found.report.steps, found.report.preference.map(|preference| preference.pairs)), (steps, pairs));

@@ -3,11 +3,15 @@
 use std::time::Instant;
 
 use clap::Args;
-use fedward_actors::cancel::CancelFlag;
+use fedward_actors::{cancel::CancelFlag, policy::Assessed};
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
 
-use super::{open::GuardArgs, rows::RowsArgs, table::tables};
+use super::{
+    open::GuardArgs,
+    rows::{RowsArgs, View, viewed},
+    table::tables,
+};
 use crate::{
     cli::{Ending, model_args::PlaceArgs, print_json},
     progress::Progress,
@@ -23,6 +27,9 @@ pub(super) struct EvalArgs {
     place: PlaceArgs,
     #[command(flatten)]
     rows: RowsArgs,
+    /// What of each row the guard is shown [default: what it was fitted on, both for a checkpoint]
+    #[arg(long, value_enum)]
+    assess: Option<View>,
 }
 
 /// Prints one line of JSON about the guard on all rows, by source, by hazard and by threshold; tables on stderr.
@@ -40,7 +47,10 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     if rows.is_empty() {
         miette::bail!("the guard was fitted on all {n_given} rows, so none is left to measure it with");
     }
-    console.stage(&format!("assessing {} rows", rows.len()));
+    let fitted_on = opened.file.as_ref().map_or(Assessed::Both, |file| file.assess);
+    let assess_as = args.assess.map_or(fitted_on, Assessed::from);
+    let rows = viewed(assess_as, rows);
+    console.stage(&format!("assessing {} rows, {} of each", rows.len(), assess_as.words()));
     let begun = Instant::now();
     let verdicts = assess(opened.guard.as_ref(), &rows, opened.model.threads, &CancelFlag::new()).into_diagnostic()?;
     let seconds = begun.elapsed().as_secs_f64();
@@ -49,6 +59,7 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     let mut line = serde_json::to_value(measured.all).into_diagnostic()?;
     line["guard"] = json!(args.guard.directory);
     line["version"] = json!(opened.guard.version());
+    line["assess"] = json!(assess_as);
     line["left_out_as_fitted_on"] = json!(n_given - rows.len());
     eprintln!("{}", tables(&measured));
     if n_given > rows.len() {

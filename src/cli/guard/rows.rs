@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use fedward_actors::{
+    policy::Assessed,
     protocol::{RoundId, RowLabel},
     streams::{Purpose, stream},
 };
@@ -11,6 +12,32 @@ use miette::IntoDiagnostic;
 use rand::seq::SliceRandom;
 
 use crate::data::{LabelledFields, LabelledRow, Labels, load_labelled};
+
+/// What of a row a guard is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum View {
+    /// The turns before the response
+    Query,
+    /// The response alone
+    Response,
+    /// The whole conversation
+    Both,
+}
+
+impl From<View> for Assessed {
+    fn from(view: View) -> Self {
+        match view {
+            View::Query => Self::Query,
+            View::Response => Self::Response,
+            View::Both => Self::Both,
+        }
+    }
+}
+
+/// Rows as a guard is shown them.
+pub(super) fn viewed(assess: Assessed, rows: Vec<LabelledRow>) -> Vec<LabelledRow> {
+    rows.into_iter().map(|labelled| LabelledRow { row: assess.part(&labelled.row), ..labelled }).collect()
+}
 
 #[derive(Debug, Args)]
 pub(super) struct RowsArgs {

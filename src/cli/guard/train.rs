@@ -7,7 +7,10 @@ use fedward_actors::{cancel::CancelFlag, protocol::Adapter};
 use miette::IntoDiagnostic;
 use serde_json::json;
 
-use super::{rows::RowsArgs, table::tables};
+use super::{
+    rows::{RowsArgs, View, viewed},
+    table::tables,
+};
 use crate::{
     cli::{Ending, model_args::ModelArgs, print_json},
     data::{LabelledRow, catalogue},
@@ -45,6 +48,9 @@ pub(super) struct TrainArgs {
     model: ModelArgs,
     #[command(flatten)]
     rows: RowsArgs,
+    /// What of each row the guard is shown; guard.assess of a scenario should say the same
+    #[arg(long, value_enum, default_value = "both")]
+    assess: View,
     /// Where the guard is written; scenarios name it as guard.path
     #[arg(long)]
     out: PathBuf,
@@ -86,6 +92,10 @@ pub(super) fn train(args: &TrainArgs) -> miette::Result<Ending> {
     args.check()?;
     let console = Console::new();
     let split = Split::of(args.rows.load()?, args.rows.seed);
+    // Named as they came: a guard on parts has seen the whole row.
+    let fitted_on = names_of(&split.fitted);
+    let assess_as = args.assess.into();
+    let split = Split { fitted: viewed(assess_as, split.fitted), held_out: viewed(assess_as, split.held_out) };
     let model = args.model.load(&console)?;
     let begun = Instant::now();
     let (fitted, adapter) = match args.kind {
@@ -104,9 +114,10 @@ pub(super) fn train(args: &TrainArgs) -> miette::Result<Ending> {
         base_model: args.base_model()?,
         base_sha256: model.sha256.clone(),
         threshold: args.threshold,
+        assess: assess_as,
         fitted,
         report: GuardReport::new(split.fitted.len(), measured.clone()),
-        fitted_on: names_of(&split.fitted),
+        fitted_on,
     };
     file.write(&args.out, adapter.as_ref().map(|(lora, adapter)| (lora, adapter))).into_diagnostic()?;
     console.finish();

@@ -36,37 +36,83 @@ impl PreferencePair {
     }
 }
 
+/// What Constitutional AI learns from: revisions preferred over answers, and answers that need no revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revisions {
+    /// With the revision as what is chosen.
+    pub pairs: Vec<PreferencePair>,
+    /// Prompts with their answers.
+    pub good_answers: Vec<ChatRow>,
+}
+
 /// Reads the preference pairs of a `.json`, `.jsonl` or `.csv` file, each also gzipped.
 ///
 /// A record has `prompt` with `chosen` and `rejected`, each a text or an array of turns (as TRL writes them; turns that
 /// begin with a user's are the whole conversation); or `chosen` and `rejected` alone, each a dialogue as HH-RLHF writes
-/// it. HH-RLHF's pairs with an empty last turn are left out: the data set has some.
+/// it. HH-RLHF's pairs with an empty last turn are left out: the data set has some. So are records whose `rejected` is
+/// null: they are no pairs, see [`load_revisions`].
 ///
 /// # Errors
 ///
 /// [`DataError`] names file, line or item, key, what was found and what is allowed.
 pub fn load_pairs(path: &Path) -> Result<Vec<PreferencePair>, DataError> {
-    let records = read_records(path, CsvComments::None)?;
-    let n_records = records.len();
-    let mut pairs = Vec::with_capacity(n_records);
-    for record in records {
-        let pair = pair(&record.fields).map_err(|problem| DataError::bad_record(path, record.place, problem))?;
-        pairs.extend(pair);
-    }
+    let (Revisions { pairs, good_answers }, open) = load(path)?;
     if pairs.is_empty() {
         return Err(DataError::bad_file(path, "found no preference pairs, expected at least one"));
     }
-    if pairs.len() < n_records {
-        tracing::warn!(file = %path.display(), left_out = n_records - pairs.len(), "pairs without a response were left out");
+    if open + good_answers.len() > 0 {
+        let left_out = open + good_answers.len();
+        tracing::warn!(file = %path.display(), left_out, "pairs that lack a response were left out");
     }
     Ok(pairs)
 }
 
-/// A record as a pair, or `None` for a dialogue that ends without a response.
-fn pair(fields: &Map<String, Value>) -> Result<Option<PreferencePair>, Problem> {
+/// Reads what [`load_pairs`] reads, and records whose `rejected` is null as answers that need no revision.
+///
+/// # Errors
+///
+/// Those of [`load_pairs`].
+pub fn load_revisions(path: &Path) -> Result<Revisions, DataError> {
+    let (revisions, open) = load(path)?;
+    if revisions.pairs.is_empty() && revisions.good_answers.is_empty() {
+        return Err(DataError::bad_file(path, "found neither preference pairs nor answers, expected at least one"));
+    }
+    if open > 0 {
+        tracing::warn!(file = %path.display(), left_out = open, "dialogues without a response were left out");
+    }
+    Ok(revisions)
+}
+
+/// All that is said, and how many dialogues end without a response.
+fn load(path: &Path) -> Result<(Revisions, usize), DataError> {
+    let (mut revisions, mut open) = (Revisions::default(), 0);
+    for record in read_records(path, CsvComments::None)? {
+        match said(&record.fields).map_err(|problem| DataError::bad_record(path, record.place, problem))? {
+            Some(Said::Pair(pair)) => revisions.pairs.push(pair),
+            Some(Said::Answer(answer)) => revisions.good_answers.push(answer),
+            None => open += 1,
+        }
+    }
+    Ok((revisions, open))
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Said {
+    Pair(PreferencePair),
+    Answer(ChatRow),
+}
+
+/// `None` for a dialogue that ends without a response.
+fn said(fields: &Map<String, Value>) -> Result<Option<Said>, Problem> {
+    let row = |messages| ChatRow { messages, topic: None, label: None };
     let sides = if fields.get("prompt").is_some_and(|prompt| !prompt.is_null()) {
         let prompt = prompt(fields)?;
-        [response(fields, "chosen", &prompt)?, response(fields, "rejected", &prompt)?]
+        let chosen = response(fields, "chosen", &prompt)?;
+        if fields.get("rejected").is_some_and(Value::is_null) {
+            return Ok(Some(Said::Answer(row(chosen))));
+        }
+        [chosen, response(fields, "rejected", &prompt)?]
     } else if fields.contains_key("chosen") && fields.contains_key("rejected") {
         [dialogue(fields, "chosen", Wanted::Row)?, dialogue(fields, "rejected", Wanted::Row)?]
     } else {
@@ -79,8 +125,8 @@ fn pair(fields: &Map<String, Value>) -> Result<Option<PreferencePair>, Problem> 
     if sides.iter().any(Vec::is_empty) {
         return Ok(None);
     }
-    let [chosen, rejected] = sides.map(|messages| ChatRow { messages, topic: None, label: None });
-    Ok(Some(PreferencePair { chosen, rejected }))
+    let [chosen, rejected] = sides.map(row);
+    Ok(Some(Said::Pair(PreferencePair { chosen, rejected })))
 }
 
 fn prompt(fields: &Map<String, Value>) -> Result<Vec<ChatMessage>, Problem> {
@@ -128,8 +174,8 @@ mod tests {
 
     use super::*;
 
-    fn read(record: &Value) -> Result<Option<PreferencePair>, Problem> {
-        pair(record.as_object().unwrap())
+    fn read(record: &Value) -> Result<Option<Said>, Problem> {
+        said(record.as_object().unwrap())
     }
 
     #[test]
@@ -146,7 +192,7 @@ mod tests {
                 "rejected": "\n\nHuman: Hi\n\nAssistant: What?",
             }),
         ] {
-            assert_eq!(read(&record), Ok(Some(expected.clone())), "{record}");
+            assert_eq!(read(&record), Ok(Some(Said::Pair(expected.clone()))), "{record}");
         }
     }
 
@@ -169,6 +215,28 @@ mod tests {
     fn a_dialogue_without_a_response_is_left_out() {
         let open = json!({"chosen": "\n\nHuman: Hi\n\nAssistant: ", "rejected": "\n\nHuman: Hi\n\nAssistant: What?"});
         assert_eq!(read(&open), Ok(None));
+    }
+
+    #[test]
+    fn an_answer_that_nothing_is_preferred_to_says_so() {
+        let record = json!({"prompt": "Hi", "chosen": "Hello!", "rejected": null});
+        assert_eq!(read(&record), Ok(Some(Said::Answer(ChatRow::single_turn("Hi", "Hello!")))));
+    }
+
+    #[test]
+    fn answers_are_no_pairs_but_revisions_hold_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pairs.jsonl");
+        let answer = json!({"prompt": "Hi", "chosen": "Hello!", "rejected": null}).to_string();
+        std::fs::write(&path, &answer).unwrap();
+        let problem = load_pairs(&path).unwrap_err().to_string();
+        assert!(problem.contains("no preference pairs"), "{problem}");
+        let pair = json!({"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}).to_string();
+        std::fs::write(&path, format!("{answer}\n{pair}\n")).unwrap();
+        let pairs = vec![PreferencePair::single_turn("Hi", "Hello!", "What?")];
+        assert_eq!(load_pairs(&path).unwrap(), pairs);
+        let good_answers = vec![ChatRow::single_turn("Hi", "Hello!")];
+        assert_eq!(load_revisions(&path).unwrap(), Revisions { pairs, good_answers });
     }
 
     #[test]

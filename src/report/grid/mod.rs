@@ -13,7 +13,7 @@ use fedward_actors::{
 };
 
 use super::{Summary, Totals};
-use crate::safety::guard::BinaryMetrics;
+use crate::{eval::mt_bench::REFERENCE_LIKELIHOOD, safety::guard::BinaryMetrics};
 
 pub use charts::charts;
 pub use tables::{csv, markdown};
@@ -61,13 +61,15 @@ enum Measure {
     OverRefusal,
     /// Perplexity of held-out benign responses.
     Perplexity,
+    /// Perplexity of MT-Bench's reference answers, which stands in for ratings where there is no judge.
+    References,
 }
 
 impl Measure {
     /// The paper's.
     const OF_PAPER: [Self; 3] = [Self::AdvBench, Self::Hhh, Self::MtBench];
     /// What the paper does not have.
-    const OURS: [Self; 4] = [Self::JudgedSafe, Self::HhhByMean, Self::OverRefusal, Self::Perplexity];
+    const OURS: [Self; 5] = [Self::JudgedSafe, Self::HhhByMean, Self::OverRefusal, Self::Perplexity, Self::References];
 
     const fn name(self) -> &'static str {
         match self {
@@ -79,6 +81,7 @@ impl Measure {
             Self::JudgedSafe => "judged safe",
             Self::OverRefusal => "over-refusal",
             Self::Perplexity => "perplexity",
+            Self::References => "reference perplexity",
         }
     }
 
@@ -93,8 +96,10 @@ impl Measure {
             Self::JudgedSafe => ("advbench", "guard_safe_rate", 100.0),
             Self::OverRefusal => ("xstest", "over_refusal_rate", 100.0),
             Self::Perplexity => ("utility", "perplexity", 1.0),
+            Self::References => (REFERENCE_LIKELIHOOD, "mean_log_likelihood", -1.0),
         };
-        Some(scale * evaluation.get(benchmark)?.values.get(value)?)
+        let found = scale * evaluation.get(benchmark)?.values.get(value)?;
+        Some(if self == Self::References { found.exp() } else { found })
     }
 }
 

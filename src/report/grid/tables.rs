@@ -12,7 +12,7 @@ use super::{
 const READING: &str = "\
 Means over seeds ± the standard deviation of the sample; in brackets the paper's, of Llama-3.1-8B-Instruct on SQuARe rows. \
 AdvBench: prompts refused, %, by strings; judged safe: responses to them that the grid's guard calls safe, %. HHH: mean of the four subsets, %, by the sum of log-likelihoods, and by their mean a token. MT-Bench: first turn, 1 to 10. Over-refusal: harmless \
-XSTest prompts refused, %. Perplexity: of held-out benign responses. Rows: of all rows of the clients that trained, over all rounds. The paper's model without \
+XSTest prompts refused, %. Perplexity: of held-out benign responses; reference perplexity: of MT-Bench's reference answers, where there is no judge. Rows: of all rows of the clients that trained, over all rounds. The paper's model without \
 federated learning is what its federations start from; it stands beside our start. Constitutional AI: answers kept are those that the guard was sure of, revised those whose revision survived, discarded what did not, or differed in nothing from its answer; \
 what it took is generation and training; operations by formula. –: not measured, or not in the paper.";
 
@@ -87,7 +87,10 @@ pub(super) fn defences<'a>(all: impl IntoIterator<Item = &'a str>) -> Vec<&'a st
 
 /// What the paper does not have: other measures, and what became of rows.
 fn rest_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> String {
-    let names = Measure::OURS.map(Measure::name).map(str::to_owned).into_iter();
+    let mut measures = Measure::OURS.to_vec();
+    // The others are asked for by who compares defences, and missed where they are not there.
+    measures.retain(|&measure| measure != Measure::References || start(cells, measure).is_some());
+    let names = measures.iter().map(|measure| measure.name().to_owned());
     let names: Vec<_> = names.chain(RowShare::ALL.map(|share| format!("{}, %", share.name()))).collect();
     let mut text = format!("| strategy | defence | {} | seeds |\n|---|---|", names.join(" | "));
     let _ = writeln!(text, "{}---:|", "---:|".repeat(names.len()));
@@ -95,7 +98,7 @@ fn rest_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> Str
         let _ = writeln!(text, "| {strategy} | {defence} | {} | {seeds} |", cells.join(" | "));
     };
     let mut before = |name: &str, of: &dyn Fn(Measure) -> Option<Spread>| {
-        let mut found: Vec<_> = Measure::OURS.iter().map(|&measure| spread(of(measure))).collect();
+        let mut found: Vec<_> = measures.iter().map(|&measure| spread(of(measure))).collect();
         found.resize(names.len(), "–".to_owned());
         line("–", name, found, String::new());
     };
@@ -104,8 +107,7 @@ fn rest_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> Str
     }
     before("start, no FL", &|measure| start(cells, measure));
     for of in configurations {
-        let measures = Measure::OURS.map(|measure| of.spread(measure)).into_iter();
-        let found = measures.chain(RowShare::ALL.map(|share| of.rows(share)));
+        let found = measures.iter().map(|&measure| of.spread(measure)).chain(RowShare::ALL.map(|share| of.rows(share)));
         line(of.strategy, of.defence, found.map(spread).collect(), of.cells.len().to_string());
     }
     text

@@ -71,6 +71,21 @@ fn ours_stand_beside_the_papers_and_nothing_stands_for_what_was_not_measured() {
 }
 
 #[test]
+fn without_a_judge_the_references_have_a_column() {
+    let mut of = cell("fedavg", "none", 1, 0.2);
+    assert!(!markdown("a grid", &[of.clone()]).contains("| reference perplexity |"));
+    for (evaluation, nats) in [(&mut of.summary.start_eval, -2.0_f64), (&mut of.summary.eval, -3.0)] {
+        let values = [("mean_log_likelihood".to_owned(), nats)].into();
+        evaluation.insert("mt_bench_reference_likelihood".to_owned(), BenchmarkScore { n: 30, values });
+    }
+    let text = markdown("a grid", &[of]);
+    assert!(text.contains("| perplexity | reference perplexity |"), "{text}");
+    // e² and e³.
+    assert!(text.contains("| 16.0 | 20.1 |"), "{text}");
+    assert!(text.contains("| 16.0 | 7.4 |"), "{text}");
+}
+
+#[test]
 fn hhh_stands_beside_chance_and_in_both_normalisations() {
     let values = [("macro", 0.45), ("macro_length_normalised", 0.55), ("chance", 0.5)];
     let hhh = BenchmarkScore { n: 10, values: values.map(|(name, value)| (name.to_owned(), value)).into() };

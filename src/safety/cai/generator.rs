@@ -17,7 +17,7 @@ use super::{
     screening::for_preferences,
 };
 use crate::{
-    data::PreferencePair,
+    data::{PreferencePair, Revisions},
     lora::{LoraConfig, LoraRef},
     model::{ChatModel, Decoding},
     progress::Progress,
@@ -92,8 +92,8 @@ pub enum Material {
         /// Who speaks instead of the model itself, if anybody does.
         teacher: Option<Arc<dyn Speaker>>,
     },
-    /// They were made before: revision preferred over answer.
-    Prepared(Vec<PreferencePair>),
+    /// They were made before.
+    Prepared(Revisions),
 }
 
 /// Realigns the global adapter on the server.
@@ -117,7 +117,7 @@ pub struct CaiGenerator {
 /// Pairs of answer and revision for one realignment, and what they cost.
 #[derive(Clone, Debug, Default)]
 pub struct Harvest {
-    /// Red prompts asked, or prepared pairs looked at.
+    /// Red prompts asked, or prepared pairs and answers looked at.
     pub asked: usize,
     /// What is worth training on.
     pub screened: Screened,
@@ -177,9 +177,13 @@ impl CaiGenerator {
                 let speaker = teacher.as_deref().unwrap_or(&itself);
                 self.talk(speaker, prompts, constitution, round, cancel)?
             }
-            Material::Prepared(pairs) => Harvest {
-                asked: pairs.len(),
-                screened: Screened::of_pairs(self.in_fixed_order(pairs)),
+            Material::Prepared(Revisions { pairs, good_answers }) => Harvest {
+                asked: pairs.len() + good_answers.len(),
+                screened: Screened {
+                    pairs: self.in_fixed_order(pairs),
+                    good_answers: good_answers.clone(),
+                    ..Screened::default()
+                },
                 ..Harvest::default()
             },
         };

@@ -32,6 +32,9 @@ pub enum Discard {
 }
 
 impl Discard {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Unanswered, Self::Empty, Self::Unfinished, Self::Unsafe, Self::Same];
+
     /// Its name in records.
     pub const fn name(self) -> &'static str {
         match self {
@@ -47,7 +50,7 @@ impl Discard {
 /// What is worth training on, and what became of the rest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Screened {
-    /// Revision preferred over answer. An answer may be empty or like its revision: see [`Screened::drop_same`].
+    /// Revision preferred over answer. An answer may be empty or like its revision: preferences are not trained on it then.
     pub pairs: Vec<PreferencePair>,
     /// Answers that needed no revision, behind their red prompts.
     pub good_answers: Vec<ChatRow>,
@@ -93,16 +96,11 @@ impl Screened {
         screened
     }
 
-    /// Prepared pairs.
-    pub(super) fn of_pairs(pairs: Vec<PreferencePair>) -> Self {
-        Self { pairs, ..Self::default() }
-    }
-
     fn count(&mut self, reason: Discard) {
         *self.discarded.entry(reason.name().into()).or_insert(0) += 1;
     }
 
-    /// Keeps pairs whose revision the guard calls safe.
+    /// Keeps what the guard calls safe: pairs by their revisions, and answers.
     ///
     /// # Errors
     ///
@@ -113,20 +111,30 @@ impl Screened {
         cancel: &CancelFlag,
         progress: &dyn Progress,
     ) -> PortResult<()> {
-        let rows: Vec<ChatRow> = self.pairs.iter().map(|pair| pair.chosen.clone()).collect();
+        let revisions = self.pairs.iter().map(|pair| &pair.chosen);
+        let rows: Vec<ChatRow> = revisions.chain(&self.good_answers).cloned().collect();
         let verdicts = assess_counting(guard.as_ref(), &rows, cancel, progress)?;
         let mut verdicts = verdicts.iter();
         // A missing verdict counts as unsafe.
-        self.keep(Discard::Unsafe, |_| verdicts.next().is_some_and(|verdict| !verdict.is_unsafe));
+        let mut is_safe = || verdicts.next().is_some_and(|verdict| !verdict.is_unsafe);
+        self.keep(Discard::Unsafe, |_| is_safe());
+        let before = self.good_answers.len();
+        self.good_answers.retain(|_| is_safe());
+        for _ in self.good_answers.len()..before {
+            self.count(Discard::Unsafe);
+        }
         Ok(())
     }
 
+    /// Takes out revisions that nothing is preferred to: they are like their answers, or there is none.
+    pub fn take_same(&mut self) -> Vec<ChatRow> {
+        let same = self.pairs.extract_if(.., |pair| !says_something(pair));
+        same.map(|pair| pair.chosen).collect()
+    }
+
     /// Keeps pairs whose sides differ. Only preferences need that: a revision that is like its answer is still one.
-    pub fn drop_same(&mut self) {
-        self.keep(Discard::Same, |pair| {
-            let answered = pair.rejected.response().is_some_and(|answer| !answer.trim().is_empty());
-            answered && !pair.sides_are_equal()
-        });
+    pub(super) fn drop_same(&mut self) {
+        self.keep(Discard::Same, says_something);
     }
 
     fn keep(&mut self, reason: Discard, mut is_kept: impl FnMut(&PreferencePair) -> bool) {
@@ -136,6 +144,12 @@ impl Screened {
             self.count(reason);
         }
     }
+}
+
+/// Whether a pair says what is better than what.
+fn says_something(pair: &PreferencePair) -> bool {
+    let answered = pair.rejected.response().is_some_and(|answer| !answer.trim().is_empty());
+    answered && !pair.sides_are_equal()
 }
 
 pub(super) fn reply_row(prompt: &[ChatMessage], response: String) -> ChatRow {

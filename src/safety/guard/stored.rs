@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use fedward_actors::protocol::{Adapter, RowDigest, hex};
+use fedward_actors::{
+    policy::Assessed,
+    protocol::{Adapter, RowDigest, hex},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -30,6 +33,9 @@ pub struct GuardFile {
     pub base_sha256: String,
     /// A row is called unsafe unless the probability that it is safe exceeds 1 less this.
     pub threshold: f64,
+    /// What of rows it was shown when it was fitted.
+    #[serde(default)]
+    pub assess: Assessed,
     /// What was fitted.
     pub fitted: Fitted,
     /// What it is worth on rows that it was not fitted on.
