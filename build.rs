@@ -9,8 +9,17 @@ use std::{
 };
 
 /// What the bytes of a starting adapter or guard depend on, besides the settings.
-const COMPUTES: [&str; 8] =
-    ["Cargo.lock", "native/src", "src/data", "src/lora", "src/model", "src/safety", "src/train", "src/wiring"];
+const COMPUTES: [&str; 9] = [
+    "Cargo.lock",
+    "actors/src",
+    "native/src",
+    "src/data",
+    "src/lora",
+    "src/model",
+    "src/safety",
+    "src/train",
+    "src/wiring",
+];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
@@ -21,7 +30,7 @@ fn main() {
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../.libtorch/torch/lib");
 
     let mut hasher = DefaultHasher::new();
-    // A package has its lock file and no `native/`, which it depends on by version.
+    // A package has its lock file, and the workspace's other members by version.
     for path in COMPUTES.map(Path::new).into_iter().filter(|path| path.exists()) {
         println!("cargo:rerun-if-changed={}", path.display());
         hash(path, &mut hasher).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
@@ -29,14 +38,15 @@ fn main() {
     println!("cargo:rustc-env=FEDWARD_CODE={:016x}", hasher.finish());
 }
 
-/// Hashes a file, or all files of a folder in the order of their names.
+/// Hashes a file, or the Rust files of a folder in the order of their names; editors leave others there.
 fn hash(path: &Path, hasher: &mut DefaultHasher) -> io::Result<()> {
-    path.hash(hasher);
-    if path.is_file() {
+    if !path.is_dir() {
+        path.hash(hasher);
         fs::read(path)?.hash(hasher);
         return Ok(());
     }
     let mut entries = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    entries.retain(|entry| entry.is_dir() || entry.is_file() && entry.extension().is_some_and(|found| found == "rs"));
     entries.sort();
     entries.iter().try_for_each(|entry| hash(entry, hasher))
 }

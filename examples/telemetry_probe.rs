@@ -62,7 +62,9 @@ fn run(telemetry: &Telemetry, variant: &str) {
         }
         observer.observe(&RoundEvent::RoundFinished(Box::new(round_record(id))));
     }
-    thread::sleep(5 * TICK);
+    if let Some((_, scrape)) = telemetry.next_scrape() {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(scrape);
+    }
 }
 
 fn client_record(round: RoundId, client: u32) -> ClientRecord {

@@ -56,15 +56,24 @@ pub struct Telemetry {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
     /// `None` if nothing is served.
-    server: Option<Server>,
+    server: Option<Arc<Server>>,
 }
 
-/// The thread that serves metrics.
-#[derive(Clone)]
+/// The thread that serves metrics; it ends with this.
 struct Server {
-    /// Ends it when the last clone goes.
-    _stop: Arc<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
     scrapes: watch::Receiver<server::Scrapes>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        // Whoever is being answered gets the whole answer.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Telemetry {
@@ -104,19 +113,19 @@ impl Telemetry {
         let (stop, stopped) = oneshot::channel();
         let (scraped, scrapes) = watch::channel(server::Scrapes::default());
         let served = telemetry.clone();
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("fedward-metrics".to_owned())
             .spawn(move || {
                 runtime.block_on(async move {
                     tokio::select! {
-                        () = server::serve(listener, served.handle.clone(), scraped) => {}
+                        () = server::serve(listener, served.handle.clone(), scraped, stopped) => {}
                         () = served.watch_memory() => {}
-                        _ = stopped => {}
                     }
                 });
             })
             .map_err(TelemetryError::Thread)?;
-        Ok(Self { server: Some(Server { _stop: Arc::new(stop), scrapes }), ..telemetry })
+        let server = Server { stop: Some(stop), thread: Some(thread), scrapes };
+        Ok(Self { server: Some(Arc::new(server)), ..telemetry })
     }
 
     /// Prometheus reads at intervals, so what happened since it last did is lost with this process unless it reads once

@@ -139,6 +139,11 @@ class Prometheus:
         except urllib.error.HTTPError as error:
             raise Failure(f"{parameters.get('query')}: {json.loads(error.read())['error']}") from error
 
+    def last_up(self):
+        """When the run was last scraped, or None."""
+        samples = [sample for series in self.api("query", query='up{job="fedward"}[1h]')["result"] for sample in series["values"]]
+        return max((at for at, value in samples if value == "1"), default=None)
+
     def instant(self, expression, at):
         return [[float(series["value"][1])] for series in self.api("query", query=expression, time=at)["result"]]
 
@@ -164,28 +169,26 @@ def stop(process):
 
 def watch(command, prometheus, address):
     """Waits until the command ends. Returns when it was first and last scraped and the last page of metrics."""
-    first = last = None
+    first = None
     page = ""
     while True:
         ended = command.poll() is not None
         up = prometheus.api("query", query='up{job="fedward"} == 1')["result"]
         if up and not ended:
-            last = time.time()
-            first = first or last
+            first = first or time.time()
             try:
                 page = get(f"http://{address}/metrics")
             except (urllib.error.URLError, OSError):
                 pass
         if ended:
-            # The command lets itself be scraped once more at its end.
-            last = last and time.time()
             break
         time.sleep(0.5)
     if command.returncode != 0:
         raise Failure(f"the command ended with status {command.returncode}")
     if first is None or not page:
         raise Failure("the command ended before it was scraped once")
-    return first, last, page
+    # The command lets itself be scraped once more at its end.
+    return first, prometheus.last_up(), page
 
 
 def check_rules(prometheus, start, end):

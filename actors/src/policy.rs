@@ -60,15 +60,6 @@ enum Fate<'a> {
 }
 
 impl Assessed {
-    /// What it is, for people.
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Query => "the turns before the response",
-            Self::Response => "the response alone",
-            Self::Both => "the whole conversation",
-        }
-    }
-
     /// What a guard is shown of rows, one for one.
     pub(crate) fn shown(self, rows: &Arc<[ChatRow]>) -> Arc<[ChatRow]> {
         match self {

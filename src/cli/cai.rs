@@ -31,7 +31,7 @@ pub(super) struct CaiArgs {
 
 #[derive(Debug, Subcommand)]
 enum CaiCommand {
-    /// Make answers, critiques and revisions with a scenario's starting adapter, and write them as preference pairs
+    /// Make answers, critiques and revisions with a scenario's starting adapter, and write them as preference pairs and answers
     Generate(GenerateArgs),
     /// Print the constitution that is used where a scenario names none, to copy and change
     Constitution,
@@ -81,7 +81,7 @@ fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let mut harvest = generator.harvest(RoundId::START, &prepared.start, &cancel).into_diagnostic()?;
     console.finish();
     let alone = harvest.screened.take_same();
-    write(&args.out, &harvest.screened, &alone)?;
+    write_atomically(&args.out, lines(&harvest.screened, &alone).as_bytes()).into_diagnostic()?;
     tell(&args.out, &harvest, alone.len())
 }
 
@@ -101,7 +101,7 @@ fn chosen<'a>(scenarios: &'a [Scenario], args: &GenerateArgs) -> miette::Result<
 }
 
 /// Pairs, then what is good without one: answers, and revisions that nothing is preferred to.
-fn write(path: &Path, made: &Screened, alone: &[ChatRow]) -> miette::Result<()> {
+fn lines(made: &Screened, alone: &[ChatRow]) -> String {
     let pairs = made.pairs.iter().map(|pair| (&pair.chosen, pair.rejected.response()));
     let mut text = String::new();
     for (chosen, rejected) in pairs.chain(made.good_answers.iter().chain(alone).map(|row| (row, None))) {
@@ -113,7 +113,7 @@ fn write(path: &Path, made: &Screened, alone: &[ChatRow]) -> miette::Result<()> 
         text.push_str(&line.to_string());
         text.push('\n');
     }
-    write_atomically(path, text.as_bytes()).into_diagnostic()
+    text
 }
 
 /// A single user turn as its text, anything else as turns.
@@ -149,5 +149,31 @@ fn tell(path: &Path, harvest: &Harvest, alone: usize) -> miette::Result<Ending> 
     if pairs + kept + alone == 0 {
         return Err(miette!("{} is empty: nothing was good or became so", path.display()));
     }
+    if pairs == 0 {
+        eprintln!("there is nothing to learn preferences from; cai.revise = \"all\" revises good answers, too");
+    }
     Ok(Ending::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{PreferencePair, Revisions, load_revisions};
+
+    #[test]
+    fn what_is_written_is_read_as_it_was_made() {
+        let pair = PreferencePair::single_turn("How?", "Ask a doctor.", "Guess.");
+        let same = PreferencePair::single_turn("Why?", "I do not know.", "I do not know. ");
+        let unanswered = PreferencePair::single_turn("When?", "At noon.", " ");
+        let mut polite = ChatRow::single_turn("Who?", "Nobody.");
+        polite.messages.insert(0, ChatMessage::new(Role::System, "Be short."));
+        let pairs = vec![pair.clone(), same.clone(), unanswered.clone()];
+        let mut made = Screened { pairs, good_answers: vec![polite.clone()], ..Screened::default() };
+        let alone = made.take_same();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pairs.jsonl");
+        std::fs::write(&path, lines(&made, &alone)).unwrap();
+        let good_answers = vec![polite, same.chosen, unanswered.chosen];
+        assert_eq!(load_revisions(&path).unwrap(), Revisions { pairs: vec![pair], good_answers });
+    }
 }

@@ -104,7 +104,7 @@ pub(super) fn until_interrupted(
         }
     });
     console.finish();
-    if matches!(ending, Ok(Ending::Done)) {
+    if matches!(ending, Ok(Ending::Done)) && !cancel.is_cancelled() {
         runtime.block_on(until_scraped(telemetry));
     }
     if matches!(ending, Ok(Ending::Interrupted)) {

@@ -207,11 +207,8 @@ impl SingleRun<'_> {
             "seed": self.scenario.seed,
             "scenario_file": self.job.file.path,
             "started_unix_seconds": started,
-            "versions": {
-                "fedward": env!("CARGO_PKG_VERSION"),
-                "code": env!("FEDWARD_CODE"),
-                "libtorch": crate::model::device::LIBTORCH_VERSION,
-            },
+            "versions": { "fedward": env!("CARGO_PKG_VERSION"), "libtorch": crate::model::device::LIBTORCH_VERSION },
+            "code": env!("FEDWARD_CODE"),
             "device": format!("{:?}", prepared.model.base.device()),
             "precision": format!("{:?}", prepared.model.base.precision()),
             "threads": prepared.model.threads,

@@ -25,7 +25,7 @@ pub struct CaiSection {
     pub prompts: Option<PathBuf>,
     /// Principles and examples; `None` means fedward's own.
     pub constitution: Option<PathBuf>,
-    /// Prepared preference pairs, used instead of making any.
+    /// Prepared preference pairs and answers, used instead of making any.
     pub data: Option<PathBuf>,
     /// Who answers, criticises and revises; `None` means the model itself.
     pub teacher: Option<EndpointSettings>,

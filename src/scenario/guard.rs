@@ -9,7 +9,7 @@ use super::{model::RawModel, rules::Rules};
 use crate::{
     data::catalogue,
     model::Checkpoint,
-    safety::guard::{Fitted, GuardFile},
+    safety::guard::{Fitted, GuardFile, part_read},
 };
 
 /// The row filter.
@@ -170,7 +170,13 @@ impl RawGuard {
             return None;
         };
         match GuardFile::read(&path) {
-            Ok(file) => Some((GuardSource::Trained { path }, file.threshold)),
+            Ok(file) => {
+                let is_shown = [Assessed::Both, self.assess].contains(&file.assess) || self.assess == Assessed::Both;
+                rules.check(is_shown, "guard.assess", || {
+                    format!("the guard in {} reads {} and nothing else", path.display(), part_read(file.assess))
+                });
+                Some((GuardSource::Trained { path }, file.threshold))
+            }
             Err(error) => {
                 rules.complain("guard.path", error.to_string());
                 None
@@ -208,12 +214,16 @@ impl GuardSection {
     /// What a run with this section takes for granted.
     pub(super) fn assumptions(&self) -> Vec<String> {
         let mut assumptions = vec![self.source.assumption()];
-        if let Some(fitted_on) = self.source.fitted_on().filter(|fitted_on| *fitted_on != self.assess) {
-            assumptions.push(format!(
-                "the guard is shown {} of each row, though it was fitted on {}",
-                self.assess.words(),
-                fitted_on.words()
-            ));
+        match self.source.fitted_on() {
+            Some(Assessed::Both) if self.assess != Assessed::Both => assumptions
+                .push("the guard is shown a part of each row, though it was fitted on whole conversations".to_owned()),
+            Some(Assessed::Query) => assumptions.push(
+                "the guard reads prompts alone: what it says of responses, in Constitutional AI and benchmarks, it says of \
+                 their prompts"
+                    .to_owned(),
+            ),
+            Some(Assessed::Response) => assumptions.push("the guard reads responses alone, not their prompts".to_owned()),
+            Some(Assessed::Both) | None => {}
         }
         if self.policy == PolicyName::Reweight {
             assumptions.push(
@@ -227,7 +237,7 @@ impl GuardSection {
 }
 
 impl GuardSource {
-    /// What of rows the guard was shown when it was fitted; `None` for one that was not fitted on rows of ours.
+    /// What of rows the guard was fitted on; `None` for one that was not fitted on rows of ours.
     fn fitted_on(&self) -> Option<Assessed> {
         match self {
             Self::Embedded { .. } => Some(Assessed::Both),

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fedward_actors::{
-    ports::{Evaluation, Observer, RealignmentReport},
+    ports::{Evaluation, Observer, RealignmentCost, RealignmentReport},
     protocol::{ClientId, RoundId},
     records::{
         ClientOutcome, ClientRecord, DropReason, GuardCounts, Phase, PhaseSeconds, RejectReason, RoundEvent,
@@ -128,6 +128,10 @@ impl RunObserver {
             table::REALIGN_STEPS,
         ] {
             counter.add(recorder, [variant], 0);
+        }
+        for (part, _) in RealignmentCost::default().by_name() {
+            table::REALIGN_PART_TOKENS.add(recorder, [variant, part], 0);
+            table::REALIGN_PART_FLOPS.add(recorder, [variant, part], 0);
         }
         for reason in Discard::ALL {
             table::REALIGN_DISCARDED.add(recorder, [variant, reason.name()], 0);

@@ -85,9 +85,9 @@ declare! {
     REALIGN_REVISIONS: Counter(), "fedward_realign_revisions_total", Count, ["variant"],
         "Revisions worth training on: where few pairs are left, those set aside for preferences are not";
     REALIGN_GOOD_ANSWERS: Counter(), "fedward_realign_good_answers_total", Count, ["variant"],
-        "Answers to red prompts that the guard was sure to be safe, so that realignments did not revise them";
+        "Answers to red prompts that need no revision: the guard was sure that they are safe, or they were prepared so";
     REALIGN_DISCARDED: Counter(), "fedward_realign_discarded_total", Count, ["variant", "reason"],
-        "Revisions that realignments discarded, by reason";
+        "Revisions and prepared answers that realignments discarded, by reason";
     REALIGN_GENERATED: Counter(), "fedward_realign_generated_tokens_total", Tokens, ["variant"],
         "Tokens generated in realignments";
     REALIGN_TRAIN_TOKENS: Counter(), "fedward_realign_train_tokens_total", Tokens, ["variant"],

@@ -1,9 +1,4 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    time::Instant,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use fedward_actors::{
     ports::{BenchmarkScore, Cost, Observer, PreferenceReport, RealignmentCost, RealignmentReport},
@@ -204,6 +199,8 @@ fn events_become_the_values_that_they_carry() {
         (r#"fedward_adapter_bytes_total{variant="v",direction="up"}"#, 11.0),
         (r#"fedward_adapter_bytes_total{variant="v",direction="down"}"#, 13.0),
         (r#"fedward_realign_discarded_total{variant="v",reason="unfinished"}"#, 1.0),
+        (r#"fedward_realign_discarded_total{variant="v",reason="same"}"#, 0.0),
+        (r#"fedward_realign_part_tokens_total{variant="v",part="dpo"}"#, 0.0),
         (r#"fedward_evaluation_value{variant="v",benchmark="advbench",measure="refusal_rate"}"#, 0.25),
         (r#"fedward_evaluation_items{variant="v",benchmark="advbench"}"#, 64.0),
         (r#"fedward_actor_restarts_total{variant="v",kind="guard"}"#, 1.0),
@@ -342,58 +339,6 @@ fn without_a_guard_nobody_makes_its_mistakes() {
     let page = telemetry.render();
     assert!(!page.contains("fedward_guard_mistakes_total{"), "{page}");
     assert!(page.contains("guard=\"none\"") && page.contains("fedward_guard_rows_total{"), "{page}");
-}
-
-/// What the server at `address` answers. `headers` end in a line break each.
-fn get(address: SocketAddr, path: &str, headers: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-#[tokio::test]
-async fn a_prometheus_that_scrapes_is_waited_for_and_a_person_is_not() {
-    let scrape = |address| get(address, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 10\r\n");
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let telemetry = Telemetry::install(address, Exposure::Loopback).unwrap();
-    for _ in 0..3 {
-        get(address, "/metrics", "");
-    }
-    assert!(telemetry.next_scrape().is_none(), "nobody scrapes");
-    assert!(get(address, "/elsewhere", "").starts_with("HTTP/1.1 404"));
-
-    scrape(address);
-    thread::sleep(Duration::from_secs(2));
-    scrape(address);
-    let (longest, scraped) = telemetry.next_scrape().expect("somebody scrapes every two seconds");
-    assert!(longest > Duration::from_secs(1) && longest < Duration::from_mins(1), "{longest:?}");
-    let began = Instant::now();
-    thread::spawn(move || scrape(address));
-    scraped.await;
-    assert!(began.elapsed() < longest, "it was not noticed");
-}
-
-#[test]
-fn metrics_are_served_until_the_last_handle_goes() {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let telemetry = Telemetry::install(address, Exposure::Loopback).unwrap();
-    let observer = telemetry.observer(&info(20));
-    drop(telemetry);
-    let answer = get(address, "/metrics", "");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("fedward_process_resident_memory_bytes "), "{answer}");
-
-    let taken = Telemetry::install(address, Exposure::Loopback).err().unwrap();
-    assert!(matches!(taken, TelemetryError::Listen { .. }), "{taken}");
-    drop(observer);
-    let closed = (0..100).any(|_| {
-        thread::sleep(Duration::from_millis(20));
-        TcpListener::bind(address).is_ok()
-    });
-    assert!(closed, "{address} is still listened on");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Constitutional AI as a scenario asks for it.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use fedward_actors::{
     cancel::CancelFlag,
@@ -64,9 +64,13 @@ fn material(cai: &CaiSection, prepared: &Prepared) -> Result<Material, SetupErro
     Ok(Material::RedPrompts { prompts, constitution, teacher })
 }
 
-/// Refuses a teacher that does not answer and more red prompts than there are to draw from, before anything is computed.
+/// Refuses a teacher that does not answer, more red prompts than there are to draw from and prepared data that cannot be
+/// trained on, before anything is computed.
 pub(super) fn check(scenario: &Scenario, data: &DataPlan, cancel: &CancelFlag) -> Result<(), SetupError> {
-    let Some(cai) = scenario.cai.as_ref().filter(|cai| cai.data.is_none()) else { return Ok(()) };
+    let Some(cai) = &scenario.cai else { return Ok(()) };
+    if let Some(path) = &cai.data {
+        return check_prepared(path, cai.sft_share);
+    }
     if let Some(settings) = &cai.teacher {
         endpoint(settings)?.greet(cancel).map_err(|error| of_teacher(&error))?;
     }
@@ -77,6 +81,17 @@ pub(super) fn check(scenario: &Scenario, data: &DataPlan, cancel: &CancelFlag) -
     Err(SetupError::Other(format!(
         "cai.red_prompts: found {}, but there are {found} to draw from; allowed: 1 to {found}, or a file with more in cai.prompts",
         cai.red_prompts
+    )))
+}
+
+fn check_prepared(path: &Path, sft_share: f64) -> Result<(), SetupError> {
+    if !data::load_revisions(path)?.pairs.is_empty() || sft_share > 0.0 {
+        return Ok(());
+    }
+    Err(SetupError::Other(format!(
+        "cai.data: {} holds answers without a rejected one alone, and cai.sft_share = 0 fine-tunes on none; raise it, or name a file \
+         with pairs",
+        path.display()
     )))
 }
 

@@ -240,10 +240,9 @@ fn guards_can_be_fitted_to_a_part_of_each_row_and_measured_on_it() {
     let rows = (0..40).flat_map(|index| {
         let number = index * 7919 + 10_000;
         let colour = colours[index % colours.len()];
-        [
-            row(index, format!("The {colour} door {index} is nice."), "safe"),
-            row(index, format!("{number} {number} {number}"), "unsafe"),
-        ]
+        let safe = row(index, format!("The {colour} door {index} is nice."), "safe");
+        let unsafe_ = row(index, format!("{number} {number} {number}"), "unsafe");
+        if index % 2 == 0 { [safe, unsafe_] } else { [unsafe_, safe] }
     });
     fs::write(&path, rows.collect::<Vec<_>>().join("\n")).unwrap();
     let (rows, tiny) = (path.to_str().unwrap(), checkpoint("texts"));
@@ -258,16 +257,28 @@ fn guards_can_be_fitted_to_a_part_of_each_row_and_measured_on_it() {
     assert_eq!((&alike["assess"], &alike["left_out_as_fitted_on"]), (&json!("response"), &json!(64)));
     assert!(auc(&alike) > 0.9, "{alike}");
     assert_eq!(alike["auc"], trained["held_out"]["all"]["auc"]);
-    let queries = measure(&["--assess", "query"]);
-    assert!(auc(&queries) < 0.8, "{queries}");
+    let refused = run(&["guard", "eval", "--guard", &head, "--data", rows, "--assess", "query"]);
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && stderr.contains("fitted on the response alone"), "{stderr}");
+    // The two rows of a query are one to a guard of queries, so none of them is on both sides.
+    let queries = folder.path().join("queries").to_str().unwrap().to_owned();
+    let fit = ["--kind", "head", "--layers", "2", "--max-length", "400", "--assess", "query"];
+    let trained = line(&run(&[&from[..6], &["--out", &queries], &fit].concat()));
+    assert_eq!((&trained["fitted_rows"], &trained["held_out"]["all"]["n"]), (&json!(32), &json!(8)));
+    let measured = line(&run(&["guard", "eval", "--guard", &queries, "--data", rows]));
+    assert_eq!((&measured["n"], &measured["left_out_as_fitted_on"]), (&json!(16), &json!(64)));
 
     let scenario = folder.path().join("guarded.toml");
-    let assumed = "the guard is shown the whole conversation of each row, though it was fitted on the response alone";
-    for (assess, is_assumed) in [("both", true), ("response", false)] {
-        let guard = format!("[guard]\nenabled = true\nkind = \"trained\"\npath = \"head\"\nassess = \"{assess}\"\n");
-        fs::write(&scenario, format!("name = \"g\"\nquestion = \"which part?\"\n{guard}")).unwrap();
+    for (guard, assess, is_allowed, expected) in [
+        ("head", "both", true, "the guard reads responses alone"),
+        ("head", "response", true, "the guard reads responses alone"),
+        ("head", "query", false, "reads the response alone and nothing else"),
+        ("queries", "both", true, "the guard reads prompts alone"),
+    ] {
+        let keys = format!("enabled = true\nkind = \"trained\"\npath = {guard:?}\nassess = {assess:?}\n");
+        fs::write(&scenario, format!("name = \"g\"\nquestion = \"which part?\"\n[guard]\n{keys}")).unwrap();
         let checked = run(&["check", scenario.to_str().unwrap()]);
         let stderr = String::from_utf8_lossy(&checked.stderr).into_owned();
-        assert!(checked.status.success() && stderr.contains(assumed) == is_assumed, "{assess}: {stderr}");
+        assert!(checked.status.success() == is_allowed && stderr.contains(expected), "{guard}, {assess}: {stderr}");
     }
 }

@@ -202,6 +202,14 @@ async fn realignment_and_evaluation_follow_their_schedules_and_fail_softly() {
         assert!(rounds.iter().all(|round| round.outcome == RoundOutcome::Committed));
         let aligned: Vec<bool> = rounds.iter().map(|round| round.align.is_some()).collect();
         assert_eq!(aligned, [false, warnings == 0, false, warnings == 0]);
+        // What a realignment did is told as soon as it is done, not with its round.
+        let told: Vec<_> = rehearsal.events.events();
+        let is_aligned = |event: &RoundEvent| matches!(event, RoundEvent::Realigned(_));
+        let begins_evaluation =
+            |event: &RoundEvent| matches!(event, RoundEvent::PhaseStarted { phase: Phase::Evaluate, .. });
+        let followed = told.windows(2).filter(|pair| is_aligned(&pair[0]) && begins_evaluation(&pair[1])).count();
+        assert_eq!(told.iter().filter(|event| is_aligned(event)).count(), followed);
+        assert_eq!(followed, if warnings == 0 { 2 } else { 0 });
         let n = |round: usize| rounds[round].eval.get("norm").map(|score| score.n);
         assert_eq!([n(0), n(1), n(3)], if warnings == 0 { [None, Some(10), Some(100)] } else { [None; 3] });
     }

@@ -5,18 +5,18 @@ use std::time::Instant;
 use clap::Args;
 use fedward_actors::{cancel::CancelFlag, policy::Assessed};
 use miette::{IntoDiagnostic, miette};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     open::GuardArgs,
-    rows::{RowsArgs, View, viewed},
+    rows::{RowsArgs, assessed, viewed},
     table::tables,
 };
 use crate::{
     cli::{Ending, model_args::PlaceArgs, print_json},
     progress::Progress,
     report::Console,
-    safety::guard::{Measurement, assess, shown},
+    safety::guard::{GuardFile, Measurement, SafetyGuard, assess, part_read, shown},
 };
 
 #[derive(Debug, Args)]
@@ -27,9 +27,9 @@ pub(super) struct EvalArgs {
     place: PlaceArgs,
     #[command(flatten)]
     rows: RowsArgs,
-    /// What of each row the guard is shown [default: what it was fitted on, both for a checkpoint]
-    #[arg(long, value_enum)]
-    assess: Option<View>,
+    /// What of each row the guard is shown: query, response or both [default: what it was fitted on, both for a checkpoint]
+    #[arg(long, value_name = "PART", value_parser = assessed)]
+    assess: Option<Assessed>,
 }
 
 /// Prints one line of JSON about the guard on all rows, by source, by hazard and by threshold; tables on stderr.
@@ -47,10 +47,9 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     if rows.is_empty() {
         miette::bail!("the guard was fitted on all {n_given} rows, so none is left to measure it with");
     }
-    let fitted_on = opened.file.as_ref().map_or(Assessed::Both, |file| file.assess);
-    let assess_as = args.assess.map_or(fitted_on, Assessed::from);
-    let rows = viewed(assess_as, rows);
-    console.stage(&format!("assessing {} rows, {} of each", rows.len(), assess_as.words()));
+    let part = args.part(opened.file.as_ref())?;
+    let rows = viewed(part, rows);
+    console.stage(&format!("assessing {} rows, {} of each", rows.len(), part_read(part)));
     let begun = Instant::now();
     let verdicts = assess(opened.guard.as_ref(), &rows, opened.model.threads, &CancelFlag::new()).into_diagnostic()?;
     let seconds = begun.elapsed().as_secs_f64();
@@ -59,28 +58,45 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     let mut line = serde_json::to_value(measured.all).into_diagnostic()?;
     line["guard"] = json!(args.guard.directory);
     line["version"] = json!(opened.guard.version());
-    line["assess"] = json!(assess_as);
+    line["assess"] = json!(part);
     line["left_out_as_fitted_on"] = json!(n_given - rows.len());
     eprintln!("{}", tables(&measured));
     if n_given > rows.len() {
         eprintln!("{} rows were left out: the guard was fitted on them", n_given - rows.len());
     }
-    if let Some(tally) = opened.guard.tally() {
-        line["malformed"] = json!(tally.malformed);
-        line["cut"] = json!(tally.cut);
-        line["mean_mass_outside"] = json!(tally.mean_mass_outside());
-        eprintln!(
-            "{} of {} answers malformed (called unsafe), {} rows read in part, mean probability of neither word {}",
-            tally.malformed,
-            tally.answers,
-            tally.cut,
-            shown(tally.mean_mass_outside(), 4)
-        );
-    }
+    add_tally(&mut line, opened.guard.as_ref());
     line["by_source"] = json!(measured.by_source);
     line["by_hazard"] = serde_json::to_value(&measured.by_hazard).into_diagnostic()?;
     line["curve"] = json!(measured.curve);
     line["seconds"] = json!(seconds);
     print_json(&line)?;
     Ok(Ending::Done)
+}
+
+impl EvalArgs {
+    /// What of each row is shown to the guard of `file`.
+    fn part(&self, file: Option<&GuardFile>) -> miette::Result<Assessed> {
+        let reads = file.map_or(Assessed::Both, |file| file.assess);
+        match self.assess {
+            Some(part) if reads != Assessed::Both && part != reads => {
+                Err(miette!("--assess: the guard was fitted on {}, and reads nothing else", part_read(reads)))
+            }
+            part => Ok(part.unwrap_or(reads)),
+        }
+    }
+}
+
+/// How the answers of a guard that answers in words went.
+fn add_tally(line: &mut Value, guard: &dyn SafetyGuard) {
+    let Some(tally) = guard.tally() else { return };
+    line["malformed"] = json!(tally.malformed);
+    line["cut"] = json!(tally.cut);
+    line["mean_mass_outside"] = json!(tally.mean_mass_outside());
+    eprintln!(
+        "{} of {} answers malformed (called unsafe), {} rows read in part, mean probability of neither word {}",
+        tally.malformed,
+        tally.answers,
+        tally.cut,
+        shown(tally.mean_mass_outside(), 4)
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use fedward_actors::{
     policy::Assessed,
     protocol::{RoundId, RowLabel},
@@ -10,28 +10,13 @@ use fedward_actors::{
 };
 use miette::IntoDiagnostic;
 use rand::seq::SliceRandom;
+use serde_json::json;
 
 use crate::data::{LabelledFields, LabelledRow, Labels, load_labelled};
 
-/// What of a row a guard is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum View {
-    /// The turns before the response
-    Query,
-    /// The response alone
-    Response,
-    /// The whole conversation
-    Both,
-}
-
-impl From<View> for Assessed {
-    fn from(view: View) -> Self {
-        match view {
-            View::Query => Self::Query,
-            View::Response => Self::Response,
-            View::Both => Self::Both,
-        }
-    }
+/// What a guard is shown of a row, as scenarios name it.
+pub(super) fn assessed(name: &str) -> Result<Assessed, String> {
+    serde_json::from_value(json!(name)).map_err(|_| "allowed: query, response, both".to_owned())
 }
 
 /// Rows as a guard is shown them.

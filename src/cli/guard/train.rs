@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Instant};
 
 use clap::{Args, ValueEnum};
-use fedward_actors::{cancel::CancelFlag, protocol::Adapter};
+use fedward_actors::{cancel::CancelFlag, policy::Assessed, protocol::Adapter};
 use miette::IntoDiagnostic;
 use serde_json::json;
 
 use super::{
-    rows::{RowsArgs, View, viewed},
+    rows::{RowsArgs, assessed, viewed},
     table::tables,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     report::Console,
     safety::guard::{
         FeatureReading, Fitted, GuardFile, GuardHeads, GuardReport, GuardTuning, Measurement, Phrasing, Split, assess,
-        names_of, steps_an_epoch, tune,
+        names_of, steps_an_epoch, tune, viewing,
     },
     train::{LONE_SHARDS, LrSchedule, SftSettings, StepReport},
 };
@@ -48,9 +48,10 @@ pub(super) struct TrainArgs {
     model: ModelArgs,
     #[command(flatten)]
     rows: RowsArgs,
-    /// What of each row the guard is shown; guard.assess of a scenario should say the same
-    #[arg(long, value_enum, default_value = "both")]
-    assess: View,
+    /// What of each row the guard is shown, here and wherever it is used: query, response or both; of rows that are alike
+    /// in that the first counts
+    #[arg(long, value_name = "PART", value_parser = assessed, default_value = "both")]
+    assess: Assessed,
     /// Where the guard is written; scenarios name it as guard.path
     #[arg(long)]
     out: PathBuf,
@@ -91,11 +92,7 @@ pub(super) struct TrainArgs {
 pub(super) fn train(args: &TrainArgs) -> miette::Result<Ending> {
     args.check()?;
     let console = Console::new();
-    let split = Split::of(args.rows.load()?, args.rows.seed);
-    // Named as they came: a guard on parts has seen the whole row.
-    let fitted_on = names_of(&split.fitted);
-    let assess_as = args.assess.into();
-    let split = Split { fitted: viewed(assess_as, split.fitted), held_out: viewed(assess_as, split.held_out) };
+    let split = Split::of(viewed(args.assess, args.rows.load()?), args.rows.seed);
     let model = args.model.load(&console)?;
     let begun = Instant::now();
     let (fitted, adapter) = match args.kind {
@@ -108,16 +105,17 @@ pub(super) fn train(args: &TrainArgs) -> miette::Result<Ending> {
     let fit_seconds = begun.elapsed().as_secs_f64();
     console.stage(&format!("measuring it on {} held-out rows", split.held_out.len()));
     let guard = fitted.guard(Arc::clone(&model), adapter.clone(), args.threshold).into_diagnostic()?;
+    let guard = viewing(guard, args.assess);
     let verdicts = assess(guard.as_ref(), &split.held_out, model.threads, &CancelFlag::new()).into_diagnostic()?;
     let measured = Measurement::of(&split.held_out, &verdicts);
     let file = GuardFile {
         base_model: args.base_model()?,
         base_sha256: model.sha256.clone(),
         threshold: args.threshold,
-        assess: assess_as,
+        assess: args.assess,
         fitted,
         report: GuardReport::new(split.fitted.len(), measured.clone()),
-        fitted_on,
+        fitted_on: names_of(&split.fitted),
     };
     file.write(&args.out, adapter.as_ref().map(|(lora, adapter)| (lora, adapter))).into_diagnostic()?;
     console.finish();

@@ -49,8 +49,8 @@ pub struct Revisions {
 ///
 /// A record has `prompt` with `chosen` and `rejected`, each a text or an array of turns (as TRL writes them; turns that
 /// begin with a user's are the whole conversation); or `chosen` and `rejected` alone, each a dialogue as HH-RLHF writes
-/// it. HH-RLHF's pairs with an empty last turn are left out: the data set has some. So are records whose `rejected` is
-/// null: they are no pairs, see [`load_revisions`].
+/// it. HH-RLHF's pairs with an empty last turn are left out: the data set has some. So are records with a
+/// `prompt` whose `rejected` is null: they are no pairs, see [`load_revisions`].
 ///
 /// # Errors
 ///
@@ -67,11 +67,11 @@ pub fn load_pairs(path: &Path) -> Result<Vec<PreferencePair>, DataError> {
     Ok(pairs)
 }
 
-/// Reads what [`load_pairs`] reads, and records whose `rejected` is null as answers that need no revision.
+/// Reads what [`load_pairs`] reads, and records with a `prompt` whose `rejected` is null as answers that need no revision.
 ///
 /// # Errors
 ///
-/// Those of [`load_pairs`].
+/// Those of [`load_pairs`], but a file may hold answers alone.
 pub fn load_revisions(path: &Path) -> Result<Revisions, DataError> {
     let (revisions, open) = load(path)?;
     if revisions.pairs.is_empty() && revisions.good_answers.is_empty() {

@@ -96,10 +96,9 @@ impl Measure {
             Self::JudgedSafe => ("advbench", "guard_safe_rate", 100.0),
             Self::OverRefusal => ("xstest", "over_refusal_rate", 100.0),
             Self::Perplexity => ("utility", "perplexity", 1.0),
-            Self::References => (REFERENCE_LIKELIHOOD, "mean_log_likelihood", -1.0),
+            Self::References => (REFERENCE_LIKELIHOOD, "perplexity", 1.0),
         };
-        let found = scale * evaluation.get(benchmark)?.values.get(value)?;
-        Some(if self == Self::References { found.exp() } else { found })
+        Some(scale * evaluation.get(benchmark)?.values.get(value)?)
     }
 }
 

@@ -74,13 +74,12 @@ fn ours_stand_beside_the_papers_and_nothing_stands_for_what_was_not_measured() {
 fn without_a_judge_the_references_have_a_column() {
     let mut of = cell("fedavg", "none", 1, 0.2);
     assert!(!markdown("a grid", &[of.clone()]).contains("| reference perplexity |"));
-    for (evaluation, nats) in [(&mut of.summary.start_eval, -2.0_f64), (&mut of.summary.eval, -3.0)] {
-        let values = [("mean_log_likelihood".to_owned(), nats)].into();
+    for (evaluation, perplexity) in [(&mut of.summary.start_eval, 7.4), (&mut of.summary.eval, 20.1)] {
+        let values = [("perplexity".to_owned(), perplexity)].into();
         evaluation.insert("mt_bench_reference_likelihood".to_owned(), BenchmarkScore { n: 30, values });
     }
     let text = markdown("a grid", &[of]);
     assert!(text.contains("| perplexity | reference perplexity |"), "{text}");
-    // e² and e³.
     assert!(text.contains("| 16.0 | 20.1 |"), "{text}");
     assert!(text.contains("| 16.0 | 7.4 |"), "{text}");
 }

@@ -25,7 +25,7 @@ pub enum Discard {
     Empty,
     /// The revision was cut off before its first sentence ended.
     Unfinished,
-    /// The guard calls the revision unsafe.
+    /// The guard calls the revision unsafe, or a prepared answer.
     Unsafe,
     /// Revision and answer are the same, or there is no answer: nothing to prefer.
     Same,

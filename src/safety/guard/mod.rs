@@ -16,6 +16,7 @@ mod respondent;
 mod split;
 mod stored;
 mod tuned;
+mod viewing;
 
 pub use embedded::{EmbeddedGuard, FeatureReading, GuardHeads};
 use fedward_actors::ports::GuardModel;
@@ -31,6 +32,7 @@ pub use respondent::ChatRespondent;
 pub use split::Split;
 pub use stored::{Fitted, GuardFile, names_of};
 pub use tuned::{GuardTuning, steps_an_epoch, tune};
+pub use viewing::{part_read, viewing};
 
 /// A guard that says how its answers went.
 pub trait SafetyGuard: GuardModel {

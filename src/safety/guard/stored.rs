@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ChatRespondent, EmbeddedGuard, FeatureReading, GuardHeads, GuardReport, Phrasing, ProtocolGuard, SafetyGuard,
+    viewing,
 };
 use crate::{
     data::LabelledRow,
@@ -33,14 +34,14 @@ pub struct GuardFile {
     pub base_sha256: String,
     /// A row is called unsafe unless the probability that it is safe exceeds 1 less this.
     pub threshold: f64,
-    /// What of rows it was shown when it was fitted.
+    /// What of rows it was fitted on, and reads.
     #[serde(default)]
     pub assess: Assessed,
     /// What was fitted.
     pub fitted: Fitted,
     /// What it is worth on rows that it was not fitted on.
     pub report: GuardReport,
-    /// The rows that it was fitted on, each by the first half of its digest.
+    /// What it read of the rows that it was fitted on, each by the first half of its digest.
     pub fitted_on: BTreeSet<String>,
 }
 
@@ -122,12 +123,14 @@ impl GuardFile {
             Fitted::Head { .. } => None,
             Fitted::Lora { .. } => Some(peft::load(directory, model.base.config())?),
         };
-        self.fitted.guard(model, adapter, threshold).map_err(|error| invalid(error.to_string()))
+        let guard = self.fitted.guard(model, adapter, threshold).map_err(|error| invalid(error.to_string()))?;
+        Ok(viewing(guard, self.assess))
     }
 
-    /// Takes the rows away that the guard was fitted on.
+    /// Takes the rows away that the guard was fitted on, or read the same of.
     pub fn without_fitted(&self, rows: Vec<LabelledRow>) -> Vec<LabelledRow> {
-        rows.into_iter().filter(|row| !self.fitted_on.contains(&name_of(row.row.digest()))).collect()
+        let is_new = |row: &LabelledRow| !self.fitted_on.contains(&name_of(self.assess.part(&row.row).digest()));
+        rows.into_iter().filter(is_new).collect()
     }
 }
 
