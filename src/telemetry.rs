@@ -35,7 +35,7 @@ pub enum TelemetryError {
     )]
     NotLoopback(SocketAddr),
     /// The address cannot be listened on.
-    #[error("cannot serve metrics on {address}: {source}; is another run using it?")]
+    #[error("cannot serve metrics on {address}; is another run using it?")]
     Listen {
         /// Where.
         address: SocketAddr,

@@ -188,7 +188,8 @@ def watch(command, prometheus, address):
     if first is None or not page:
         raise Failure("the command ended before it was scraped once")
     # The command lets itself be scraped once more at its end.
-    return first, prometheus.last_up(), page
+    last = prometheus.last_up()
+    return min(first, last), last, page
 
 
 def check_rules(prometheus, start, end):

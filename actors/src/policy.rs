@@ -71,8 +71,12 @@ impl Assessed {
     /// What a guard is shown of one row; a row that lacks the part is shown whole.
     #[must_use]
     pub fn part(self, row: &ChatRow) -> ChatRow {
-        let messages = match (self, row.prompt(), row.response()) {
-            (Self::Query, prompt @ [_, ..], _) => prompt.to_vec(),
+        let is_said = |message: &ChatMessage| message.role == Role::Assistant;
+        // A response may be in pieces.
+        let query =
+            row.messages.iter().rposition(|message| !is_said(message)).map_or(&[][..], |end| &row.messages[..=end]);
+        let messages = match (self, query, row.response()) {
+            (Self::Query, [_, ..], _) => query.to_vec(),
             (Self::Response, _, Some(response)) => {
                 vec![ChatMessage::new(Role::User, ""), ChatMessage::new(Role::Assistant, response)]
             }

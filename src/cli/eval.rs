@@ -11,8 +11,8 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use fedward_actors::{cancel::CancelFlag, ports::GuardModel, protocol::RoundId};
-use miette::{IntoDiagnostic, WrapErr};
+use fedward_actors::{cancel::CancelFlag, policy::Assessed, ports::GuardModel, protocol::RoundId};
+use miette::{IntoDiagnostic, WrapErr, miette};
 use serde_json::json;
 
 use super::{
@@ -137,6 +137,11 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     let console = Console::new();
     let cancel = CancelFlag::new();
     let guard = args.guard.open(&args.model.section(), &console)?;
+    if guard.as_ref().is_some_and(|opened| opened.reads() == Assessed::Query) {
+        return Err(miette!(
+            "--guard: it was fitted on prompts alone, so it cannot judge responses; name one that reads them"
+        ));
+    }
     let recipe = args.recipe(guard.as_ref().map(|opened| Arc::clone(&opened.guard) as _))?;
     // What is missing should show before anything is computed.
     let benches: BTreeSet<_> = args.bench.iter().copied().collect();

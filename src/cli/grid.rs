@@ -174,12 +174,14 @@ fn result(job: &Job, scenario: &Scenario, out: &Path) -> miette::Result<CellResu
     let gone = || miette!("{}: the cell was finished and is not any more; run the same command again", out.display());
     let (_, summary) = single.completed()?.ok_or_else(gone)?;
     let directory = RunDirectory::open(out).into_diagnostic()?;
-    let guard = &directory.manifest().into_diagnostic()?["guard"];
+    let manifest = directory.manifest().into_diagnostic()?;
+    let guard = &manifest["guard"];
     let report: Option<GuardReport> = serde_json::from_value(guard["report"].clone()).into_diagnostic()?;
     Ok(CellResult {
         strategy: scenario.federation.strategy.name().to_owned(),
         defence: scenario.variant.clone(),
         seed: scenario.seed,
+        start_sha256: manifest["checksums"]["start_adapter_sha256"].as_str().unwrap_or_default().to_owned(),
         summary,
         rounds: directory.rounds().into_diagnostic()?,
         guard: guard.is_object().then_some(CellGuard { held_out: report.map(|report| report.held_out) }),

@@ -21,6 +21,9 @@ use tokio::{
 /// Prometheus reads every minute if nobody tells it otherwise; who reads much less often is not waited for.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(90);
 
+/// A scrape may come so much late, on a busy machine.
+const SHORTEST_DELAY: Duration = Duration::from_secs(1);
+
 /// What an answer that has begun may take at the end.
 const LONGEST_ANSWER: Duration = Duration::from_secs(1);
 
@@ -46,10 +49,11 @@ impl Scrapes {
 
     /// Until when another one may be hoped for at `now`; `None` where nobody reads at intervals, or nobody does any longer.
     fn next_until(self, now: Instant) -> Option<Instant> {
-        let interval = self.intervals.into_iter().flatten().max()?;
+        let intervals = self.intervals.into_iter().flatten();
+        let interval = intervals.filter(|interval| *interval <= LONGEST_INTERVAL).max()?;
         // Half an interval late is late for a scrape: the reader has gone.
-        let latest = self.last? + interval.mul_f64(1.5);
-        (interval <= LONGEST_INTERVAL && latest > now).then_some(latest)
+        let latest = self.last? + interval + (interval / 2).max(SHORTEST_DELAY);
+        (latest > now).then_some(latest)
     }
 }
 
@@ -87,6 +91,7 @@ pub(super) async fn serve(
         // A reader that goes away is no concern of the run.
         tokio::spawn(connections.watch(http1::Builder::new().serve_connection(TokioIo::new(stream), service)));
     }
+    drop(listener);
     // A reader that stops reading does not hold up the program.
     let _ = timeout(LONGEST_ANSWER, connections.shutdown()).await;
 }
@@ -140,8 +145,10 @@ mod tests {
         let twice = once.another_at(start + 4 * SECOND);
         assert_eq!(twice.next_until(start + 5 * SECOND), Some(start + 10 * SECOND));
         assert_eq!(twice.next_until(start + 10 * SECOND), None, "it has gone");
-        let rarely = twice.another_at(start + 100 * SECOND);
-        assert_eq!(rarely.next_until(start + 101 * SECOND), None);
+        let missed = twice.another_at(start + 100 * SECOND);
+        assert_eq!(missed.next_until(start + 101 * SECOND), Some(start + 106 * SECOND));
+        let rarely = missed.another_at(start + 200 * SECOND);
+        assert_eq!(rarely.next_until(start + 201 * SECOND), None);
         let two_readers = twice.another_at(start + 5 * SECOND);
         assert_eq!(two_readers.next_until(start + 8 * SECOND), Some(start + 11 * SECOND));
     }

@@ -16,7 +16,7 @@ use crate::{
     cli::{Ending, model_args::PlaceArgs, print_json},
     progress::Progress,
     report::Console,
-    safety::guard::{GuardFile, Measurement, SafetyGuard, assess, part_read, shown},
+    safety::guard::{Measurement, SafetyGuard, assess, part_read, shown},
 };
 
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     if rows.is_empty() {
         miette::bail!("the guard was fitted on all {n_given} rows, so none is left to measure it with");
     }
-    let part = args.part(opened.file.as_ref())?;
+    let part = args.part(opened.reads())?;
     let rows = viewed(part, rows);
     console.stage(&format!("assessing {} rows, {} of each", rows.len(), part_read(part)));
     let begun = Instant::now();
@@ -74,9 +74,8 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
 }
 
 impl EvalArgs {
-    /// What of each row is shown to the guard of `file`.
-    fn part(&self, file: Option<&GuardFile>) -> miette::Result<Assessed> {
-        let reads = file.map_or(Assessed::Both, |file| file.assess);
+    /// What of each row is shown to a guard that reads that much.
+    fn part(&self, reads: Assessed) -> miette::Result<Assessed> {
         match self.assess {
             Some(part) if reads != Assessed::Both && part != reads => {
                 Err(miette!("--assess: the guard was fitted on {}, and reads nothing else", part_read(reads)))

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
+use fedward_actors::policy::Assessed;
 use miette::IntoDiagnostic;
 
 use crate::{
@@ -31,6 +32,13 @@ pub(in crate::cli) struct OpenedGuard {
     pub(in crate::cli) guard: Arc<dyn SafetyGuard>,
     pub(super) model: Arc<ChatModel>,
     pub(super) file: Option<GuardFile>,
+}
+
+impl OpenedGuard {
+    /// What of a row the guard reads.
+    pub(in crate::cli) fn reads(&self) -> Assessed {
+        self.file.as_ref().map_or(Assessed::Both, |file| file.assess)
+    }
 }
 
 impl GuardArgs {

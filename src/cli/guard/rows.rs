@@ -1,6 +1,9 @@
 //! The labelled rows of a command.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use fedward_actors::{
@@ -12,16 +15,38 @@ use miette::IntoDiagnostic;
 use rand::seq::SliceRandom;
 use serde_json::json;
 
-use crate::data::{LabelledFields, LabelledRow, Labels, load_labelled};
+use crate::{
+    data::{LabelledFields, LabelledRow, Labels, load_labelled},
+    safety::guard::part_read,
+};
 
 /// What a guard is shown of a row, as scenarios name it.
 pub(super) fn assessed(name: &str) -> Result<Assessed, String> {
     serde_json::from_value(json!(name)).map_err(|_| "allowed: query, response, both".to_owned())
 }
 
-/// Rows as a guard is shown them.
+/// Rows as a guard is shown them. People are told of those that are alike but for their labels, which were given to the
+/// whole, and of those that lack the part.
 pub(super) fn viewed(assess: Assessed, rows: Vec<LabelledRow>) -> Vec<LabelledRow> {
-    rows.into_iter().map(|labelled| LabelledRow { row: assess.part(&labelled.row), ..labelled }).collect()
+    if assess == Assessed::Both {
+        return rows;
+    }
+    let view = |labelled: LabelledRow| LabelledRow { row: assess.part(&labelled.row), ..labelled };
+    let without_response = rows.iter().filter(|labelled| labelled.row.response().is_none()).count();
+    let rows: Vec<_> = rows.into_iter().map(view).collect();
+    let mut verdicts: HashMap<_, bool> = HashMap::new();
+    let differs = |labelled: &&LabelledRow| {
+        *verdicts.entry(labelled.row.digest()).or_insert(labelled.is_unsafe) != labelled.is_unsafe
+    };
+    let contradicting = rows.iter().filter(differs).count();
+    if contradicting > 0 {
+        let part = part_read(assess);
+        eprintln!("{contradicting} of {} rows contradict others: {part} is the same, the label is not", rows.len());
+    }
+    if assess == Assessed::Response && without_response > 0 {
+        eprintln!("{without_response} of {} rows have no response, and are shown whole", rows.len());
+    }
+    rows
 }
 
 #[derive(Debug, Args)]

@@ -48,8 +48,8 @@ pub(super) struct TrainArgs {
     model: ModelArgs,
     #[command(flatten)]
     rows: RowsArgs,
-    /// What of each row the guard is shown, here and wherever it is used: query, response or both; of rows that are alike
-    /// in that the first counts
+    /// What of each row the guard is shown, here and wherever it is used: query, response or both; labels should
+    /// be about that part, and of rows that are alike in it the first counts
     #[arg(long, value_name = "PART", value_parser = assessed, default_value = "both")]
     assess: Assessed,
     /// Where the guard is written; scenarios name it as guard.path

@@ -27,6 +27,8 @@ pub struct CellResult {
     pub defence: String,
     /// The seed.
     pub seed: u64,
+    /// The checksum of the adapter that it started from.
+    pub start_sha256: String,
     /// What the run came to.
     pub summary: Summary,
     /// Its rounds.

@@ -1,6 +1,9 @@
 //! The paper's table, and what it leaves out, as Markdown and CSV.
 
-use std::{collections::BTreeSet, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 use fedward_actors::ports::Evaluation;
 
@@ -20,12 +23,13 @@ what it took is generation and training; operations by formula. –: not measure
 pub fn markdown(title: &str, cells: &[CellResult]) -> String {
     let configurations = configurations(cells);
     format!(
-        "# {title}\n\n{}\n{}\n{}{}{}{}{READING}\n",
+        "# {title}\n\n{}\n{}\n{}{}{}{}{}{READING}\n",
         paper_tables(cells, &configurations),
         rest_table(cells, &configurations),
         guard::table(cells),
         cai::table(&configurations),
         light::table(&configurations),
+        different_starts(cells),
         warned(&configurations)
     )
 }
@@ -111,6 +115,23 @@ fn rest_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> Str
         line(of.strategy, of.defence, found.map(spread).collect(), of.cells.len().to_string());
     }
     text
+}
+
+/// Seeds whose cells cannot be compared, because other code made the starts of some of them.
+fn different_starts(cells: &[CellResult]) -> String {
+    let mut starts: BTreeMap<u64, BTreeSet<&str>> = BTreeMap::new();
+    for cell in cells {
+        starts.entry(cell.seed).or_default().insert(&cell.start_sha256);
+    }
+    let differ = starts.into_iter().filter(|(_, starts)| starts.len() > 1);
+    differ.fold(String::new(), |mut text, (seed, _)| {
+        let _ = writeln!(
+            text,
+            "Cells of seed {seed} started from different adapters, since the program has changed in between; remove the older ones and \
+             run the same command again.\n"
+        );
+        text
+    })
 }
 
 /// In how many rounds something was left undone, by configuration.

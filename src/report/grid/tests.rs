@@ -30,7 +30,15 @@ fn cell(strategy: &str, defence: &str, seed: u64, refused: f64) -> CellResult {
         adapter_sha256: String::new(),
         assumptions: Vec::new(),
     };
-    CellResult { strategy: strategy.into(), defence: defence.into(), seed, summary, rounds: Vec::new(), guard: None }
+    CellResult {
+        strategy: strategy.into(),
+        defence: defence.into(),
+        seed,
+        start_sha256: format!("start {seed}"),
+        summary,
+        rounds: Vec::new(),
+        guard: None,
+    }
 }
 
 /// A round in which nothing happened.
@@ -68,6 +76,16 @@ fn ours_stand_beside_the_papers_and_nothing_stands_for_what_was_not_measured() {
         assert!((found - expected).abs() < 1e-9, "{line}");
     }
     assert!(!csv.contains("MT-Bench"), "{csv}");
+}
+
+#[test]
+fn cells_that_started_elsewhere_are_told() {
+    let mut cells = [("none", 1), ("filter", 1), ("none", 2)].map(|(defence, seed)| cell("fedavg", defence, seed, 0.5));
+    assert!(!markdown("a grid", &cells).contains("different adapters"));
+    "another".clone_into(&mut cells[1].start_sha256);
+    let text = markdown("a grid", &cells);
+    assert!(text.contains("Cells of seed 1 started from different adapters"), "{text}");
+    assert!(!text.contains("seed 2 started"), "{text}");
 }
 
 #[test]
