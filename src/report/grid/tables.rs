@@ -92,7 +92,7 @@ pub(super) fn defences<'a>(all: impl IntoIterator<Item = &'a str>) -> Vec<&'a st
 /// What the paper does not have: other measures, and what became of rows.
 fn rest_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> String {
     let mut measures = Measure::OURS.to_vec();
-    // The others are asked for by who compares defences, and missed where they are not there.
+    // It stands in for ratings: where nobody asked for it, an empty column would only raise a question.
     measures.retain(|&measure| measure != Measure::References || start(cells, measure).is_some());
     let names = measures.iter().map(|measure| measure.name().to_owned());
     let names: Vec<_> = names.chain(RowShare::ALL.map(|share| format!("{}, %", share.name()))).collect();
