@@ -38,7 +38,7 @@ fn main() {
     println!("cargo:rustc-env=FEDWARD_CODE={:016x}", hasher.finish());
 }
 
-/// Hashes a file, or the Rust files of a folder in the order of their names; editors leave others there.
+/// Hashes a file, or the Rust and C++ files of a folder in the order of their names; editors leave others there.
 fn hash(path: &Path, hasher: &mut DefaultHasher) -> io::Result<()> {
     if !path.is_dir() {
         path.hash(hasher);
@@ -46,7 +46,9 @@ fn hash(path: &Path, hasher: &mut DefaultHasher) -> io::Result<()> {
         return Ok(());
     }
     let mut entries = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    entries.retain(|entry| entry.is_dir() || entry.is_file() && entry.extension().is_some_and(|found| found == "rs"));
+    entries.retain(|entry| {
+        entry.is_dir() || entry.is_file() && entry.extension().is_some_and(|found| found == "rs" || found == "cpp")
+    });
     entries.sort();
     entries.iter().try_for_each(|entry| hash(entry, hasher))
 }

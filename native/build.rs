@@ -1,8 +1,29 @@
-//! Tells the linker where libtorch is, so that the tests find it at run time without `LD_LIBRARY_PATH`.
+//! Compiles what calls libtorch's C++ interface, and tells the linker where libtorch is, so that the tests find it at run
+//! time without `LD_LIBRARY_PATH`.
+
+use std::{env, path::PathBuf};
+
+const CALLS: &str = "src/libtorch.cpp";
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
-    if let Ok(libtorch) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{libtorch}");
-    }
+    println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
+    println!("cargo:rerun-if-changed={CALLS}");
+    // Absent with tch's feature `doc-only`, which links nothing.
+    let Ok(libraries) = env::var("DEP_TCH_LIBTORCH_LIB") else { return };
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{libraries}");
+    let beside = PathBuf::from(&libraries).join("..");
+    let include = env::var_os("LIBTORCH_INCLUDE").map_or(beside, PathBuf::from).join("include");
+    let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
+    // As torch-sys compiles its own.
+    cc::Build::new()
+        .cpp(true)
+        .pic(true)
+        .warnings(false)
+        .include(include)
+        .flag("-std=c++17")
+        .flag(format!("-D_GLIBCXX_USE_CXX11_ABI={abi}"))
+        .file(CALLS)
+        .compile("fedward_libtorch");
 }

@@ -1,10 +1,14 @@
-//! What Rust cannot check: two operating-system calls, and kernels that work on tensors in memory.
+//! What Rust cannot check: two operating-system calls, kernels that work on tensors in memory, and calls of C++.
 //!
 //! Every other crate forbids `unsafe`. What needs it is here, each with the reason why it is sound.
 
+mod autograd;
+pub mod cuda;
 pub mod kernels;
 
 use std::{fs::File, io, path::Path};
+
+pub use autograd::{NoAutograd, no_autograd};
 
 /// Loads libtorch's CUDA backend into this process, if the machine has one.
 ///

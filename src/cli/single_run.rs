@@ -271,7 +271,10 @@ impl SingleRun<'_> {
             base_eval,
             start_eval,
             eval,
-            totals: Totals::of(&rounds, ProcessMemory::read().map_or(0, |memory| memory.peak_bytes)),
+            totals: Totals {
+                peak_device_memory_bytes: prepared.replicas.peak_device_memory(),
+                ..Totals::of(&rounds, ProcessMemory::read().map_or(0, |memory| memory.peak_bytes))
+            },
             adapter_sha256: global.sha256(),
             assumptions: self.scenario.assumptions.iter().cloned().chain(prepared.data.assumptions()).collect(),
         })

@@ -18,13 +18,12 @@ use super::{
 use crate::{
     data::{PreferencePair, RowFormat, load_pairs, load_rows},
     lora::{LoraConfig, Target, initial_adapter, peft},
-    model::ChatModel,
+    model::{ChatModel, device},
     progress::Progress,
     report::Console,
     telemetry::ProcessMemory,
     train::{
-        DEFAULT_PASS_TOKENS, DpoSettings, DpoStep, LONE_SHARDS, SftSettings, StepReport, TokenizedPair, TrainStreams,
-        train_dpo, train_sft,
+        DpoSettings, DpoStep, LONE_SHARDS, SftSettings, StepReport, TokenizedPair, TrainStreams, train_dpo, train_sft,
     },
 };
 
@@ -58,9 +57,10 @@ pub(super) struct TuneArgs {
     /// Tokens after which a row is cut
     #[arg(long, default_value_t = 512)]
     max_length: usize,
-    /// Most tokens computed in one pass; a larger batch is split, with the same gradient, and takes less memory
-    #[arg(long, default_value_t = DEFAULT_PASS_TOKENS)]
-    pass_tokens: usize,
+    /// Most tokens computed in one pass; a larger batch is split, with the same gradient, and takes less memory [default:
+    /// 1536, on CUDA 8192]
+    #[arg(long)]
+    pass_tokens: Option<usize>,
     /// Compute each layer twice instead of keeping what it computed: the same gradient in less memory
     #[arg(long)]
     checkpoint_activations: bool,
@@ -103,6 +103,9 @@ pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
     report["train_seconds"] = json!(seconds);
     report["train_tokens_per_second"] = json!(report["train_tokens"].as_f64().unwrap_or_default() / seconds);
     report["peak_memory_bytes"] = json!(ProcessMemory::read().map(|memory| memory.peak_bytes));
+    if let Some(bytes) = device::peak_memory(model.base.device()) {
+        report["peak_device_memory_bytes"] = json!(bytes);
+    }
     report["adapter"] = json!(args.out);
     print_json(&report)?;
     Ok(Ending::Done)

@@ -52,6 +52,10 @@ pub(crate) struct LoraLinear {
     ///
     /// `[parts × rank, inputs]`
     a: Tensor,
+    /// # Shapes
+    ///
+    /// `[inputs, parts × rank]`
+    a_transposed: Tensor,
     parts: Vec<LoraPart>,
     rank: i64,
     scaling: f64,
@@ -68,6 +72,10 @@ struct LoraPart {
     ///
     /// `[outputs, rank]`
     b: Tensor,
+    /// # Shapes
+    ///
+    /// `[rank, outputs]`
+    b_transposed: Tensor,
     /// Where A begins in the adapter's flat buffer.
     a_offset: i64,
     /// Where B begins in the adapter's flat buffer.
@@ -110,6 +118,10 @@ impl Dropout {
     fn mask(&mut self, shape: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
         let threshold = (self.probability * 65536.0).round() as u32;
         let kept = (1.0 / (1.0 - self.probability)) as f32;
+        if device != Device::Cpu {
+            let mask = hashed(self.rng.next_u64(), shape, device)?.f_ge(i64::from(threshold))?;
+            return Ok(mask.f_to_kind(kind)?.f_mul_scalar_(f64::from(kept))?);
+        }
         let count = shape.iter().product::<i64>() as usize;
         let mut values = Vec::with_capacity(count + 3);
         while values.len() < count {
@@ -121,6 +133,27 @@ impl Dropout {
         }
         Ok(Tensor::f_from_slice(&values[..count])?.f_view(shape)?.f_to_device(device)?.f_to_kind(kind)?)
     }
+}
+
+/// Sixteen bits for each element, from a seed and the element's place: a device makes them itself, instead of waiting for
+/// what one thread draws. The finalizer of `MurmurHash3` (Appleby, 2008), between two halves of the seed.
+fn hashed(seed: u64, shape: &[i64], device: Device) -> Result<Tensor> {
+    // Scalars of 32 bits; products wrap around.
+    let scalar = |bits: u32| i64::from(bits.cast_signed());
+    let shifted = |x: &Tensor, by: i64| -> Result<Tensor> {
+        // The shift copies the sign, which a number without one does not have.
+        Ok(x.f_bitwise_right_shift_tensor_scalar(by)?.f_bitwise_and_(scalar(u32::MAX >> by))?)
+    };
+    let count = shape.iter().product::<i64>();
+    let mut x = Tensor::f_arange(count, (Kind::Int, device))?;
+    x = x.f_mul_scalar_(scalar(0x9E37_79B9))?.f_add_scalar_(scalar(seed as u32))?;
+    for (shift, factor) in [(16, 0x85EB_CA6B), (13, 0xC2B2_AE35)] {
+        let high = shifted(&x, shift)?;
+        x = x.f_bitwise_xor_tensor_(&high)?.f_mul_scalar_(scalar(factor))?;
+        x = x.f_add_scalar_(scalar((seed >> 32) as u32))?;
+    }
+    let high = shifted(&x, 16)?;
+    Ok(x.f_bitwise_xor_tensor_(&high)?.f_bitwise_and_(0xffff)?.f_view(shape)?)
 }
 
 impl LoraTensors {
@@ -141,6 +174,8 @@ impl LoraTensors {
     ///
     /// `flat`: `[layout.len()]`
     pub(crate) fn from_flat(flat: &Tensor, config: &LoraConfig, model: &ModelConfig, kind: Kind) -> Result<Self> {
+        // All values at once: a GPU takes as long for one tensor as for all of them.
+        let flat = Rounded { a: flat.f_to_kind(kind)?, b: flat.f_mul_scalar(config.scaling())?.f_to_kind(kind)? };
         let rank = config.rank as i64;
         let mut offset = 0;
         let mut layers = Vec::with_capacity(model.num_hidden_layers);
@@ -148,7 +183,7 @@ impl LoraTensors {
             let mut groups = [const { None }; 4];
             // Targets sort in forward order, so a group's parts are neighbours in the buffer.
             for (group, slot) in LinearGroup::ALL.into_iter().zip(&mut groups) {
-                *slot = LoraLinear::cut(group, flat, &mut offset, config, model, rank, kind)?;
+                *slot = LoraLinear::cut(group, &flat, &mut offset, config, model, rank)?;
             }
             layers.push(groups);
         }
@@ -176,15 +211,24 @@ pub(crate) fn check_layout(config: &LoraConfig, adapter: &Adapter, model: &Model
     }
 }
 
+/// A flat buffer in the kind that is computed in: as it is, for its As, and times the adapter's scaling, for its Bs.
+///
+/// # Shapes
+///
+/// `[layout.len()]` each
+struct Rounded {
+    a: Tensor,
+    b: Tensor,
+}
+
 impl LoraLinear {
     fn cut(
         group: LinearGroup,
-        flat: &Tensor,
+        flat: &Rounded,
         offset: &mut i64,
         config: &LoraConfig,
         model: &ModelConfig,
         rank: i64,
-        kind: Kind,
     ) -> Result<Option<Self>> {
         let scaling = config.scaling();
         let (mut a, mut parts, mut column) = (Vec::new(), Vec::new(), 0);
@@ -193,18 +237,17 @@ impl LoraLinear {
             if config.targets.contains(&target) {
                 let (a_offset, b_offset) = (*offset, *offset + rank * inputs);
                 *offset = b_offset + outputs * rank;
-                a.push(flat.f_narrow(0, a_offset, rank * inputs)?.f_view([rank, inputs])?);
-                let b = flat.f_narrow(0, b_offset, outputs * rank)?.f_view([outputs, rank])?;
-                let b = b.f_mul_scalar(scaling)?.f_to_kind(kind)?;
-                parts.push(LoraPart { column, outputs, b, a_offset, b_offset });
+                a.push(piece(&flat.a, a_offset, [rank, inputs])?);
+                let b = piece(&flat.b, b_offset, [outputs, rank])?;
+                parts.push(LoraPart { column, outputs, b_transposed: b.f_tr()?, b, a_offset, b_offset });
             }
             column += outputs;
         }
         if parts.is_empty() {
             return Ok(None);
         }
-        let a = Tensor::f_cat(&a, 0)?.f_to_kind(kind)?;
-        Ok(Some(Self { a, parts, rank, scaling }))
+        let a = Tensor::f_cat(&a, 0)?;
+        Ok(Some(Self { a_transposed: a.f_tr()?, a, parts, rank, scaling }))
     }
 
     fn part_a(&self, index: usize) -> Result<Tensor> {
@@ -219,7 +262,7 @@ impl LoraLinear {
     pub(crate) fn add_to(&self, input: &Tensor, output: &Tensor, dropout: Option<&mut Dropout>) -> Result<LoraTape> {
         let mut masks = Vec::new();
         let reduced = match dropout {
-            None => input.f_mm(&self.a.f_tr()?)?,
+            None => input.f_mm(&self.a_transposed)?,
             Some(dropout) => {
                 let mut reduced = Vec::with_capacity(self.parts.len());
                 for index in 0..self.parts.len() {
@@ -232,7 +275,7 @@ impl LoraLinear {
         };
         for (index, part) in self.parts.iter().enumerate() {
             let reduced = reduced.f_narrow(1, index as i64 * self.rank, self.rank)?;
-            let _ = output.f_narrow(1, part.column, part.outputs)?.f_addmm_(&reduced, &part.b.f_tr()?)?;
+            let _ = output.f_narrow(1, part.column, part.outputs)?.f_addmm_(&reduced, &part.b_transposed)?;
         }
         Ok(LoraTape { input: input.shallow_clone(), reduced, masks })
     }
@@ -303,7 +346,43 @@ impl LoraLinear {
 
 /// Adds a matrix to its place in a flat buffer.
 fn accumulate(flat: &Tensor, offset: i64, matrix: &Tensor) -> Result<()> {
-    let size = matrix.size();
-    let _ = flat.f_narrow(0, offset, size.iter().product())?.f_view(size.as_slice())?.f_add_(matrix)?;
+    let (rows, columns) = matrix.size2()?;
+    let _ = piece(flat, offset, [rows, columns])?.f_add_(matrix)?;
     Ok(())
+}
+
+/// A matrix in a flat buffer, which is no part of a larger one.
+fn piece(flat: &Tensor, offset: i64, [rows, columns]: [i64; 2]) -> Result<Tensor> {
+    Ok(flat.f_as_strided([rows, columns], [columns, 1], offset)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bits(seed: u64) -> Vec<i64> {
+        Vec::try_from(hashed(seed, &[300, 400], Device::Cpu).unwrap().to_kind(Kind::Int64).reshape([-1])).unwrap()
+    }
+
+    #[test]
+    fn hashed_bits_are_spread_evenly_and_belong_to_their_seed() {
+        let (first, again, other) = (bits(7), bits(7), bits(7 << 32));
+        assert_eq!(first, again);
+        for seed in [&first, &other] {
+            assert!(seed.iter().all(|&bits| (0..65536).contains(&bits)));
+            for threshold in [655, 6554, 32768, 58982] {
+                let share = seed.iter().filter(|&&bits| bits < threshold).count() as f64 / seed.len() as f64;
+                // Four standard deviations of 120,000 draws.
+                assert!((share - threshold as f64 / 65536.0).abs() < 4.0 * 0.5 / 120_000_f64.sqrt(), "{share}");
+            }
+        }
+        // What neighbours, lines and seeds do says nothing of one another: half of the pairs are on the same side.
+        let agree = |left: &[i64], right: &[i64]| {
+            let same = left.iter().zip(right).filter(|(left, right)| (**left < 32768) == (**right < 32768)).count();
+            same as f64 / left.len().min(right.len()) as f64
+        };
+        for share in [agree(&first, &other), agree(&first, &first[1..]), agree(&first, &first[400..])] {
+            assert!((share - 0.5).abs() < 0.01, "{share}");
+        }
+    }
 }

@@ -106,7 +106,7 @@ impl BaseModel {
         check(&config)?;
         let format: NumberFormat = format.into();
         let kind = format.precision.kind();
-        let _no_grad = tch::no_grad_guard();
+        let _no_autograd = fedward_native::no_autograd();
         let place = |tensor: &Tensor| -> Result<Tensor> { Ok(tensor.f_to_kind(kind)?.f_to_device(device)?) };
         let read = |name: &str, shape: &[i64]| -> Result<Tensor> { place(&weights.tensor(name, shape)?) };
         let offset = config.design.norm_offset;
@@ -126,6 +126,10 @@ impl BaseModel {
             .collect::<Result<_>>()?;
         let norm = read_norm("model.norm.weight", config.hidden_size)?;
         let weights = Mutex::new(Weights { embedding, layers, norm, head });
+        if let Device::Cuda(index) = device {
+            // Threads compute on streams of their own, which do not wait for one another.
+            tch::Cuda::synchronize(index as i64);
+        }
         Ok(Self { config, device, kind, quantization: format.quantization, weights })
     }
 

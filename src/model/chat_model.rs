@@ -9,26 +9,24 @@ use fedward_actors::{
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    BaseModel, ChatTokenizer, Checkpoint, Features, ModelError, NumberFormat, TokenizedRow,
+    BaseModel, ChatTokenizer, Checkpoint, Features, ModelError, NumberFormat, Portions, TokenizedRow,
     generation::{
         FinishReason, GenerationSettings,
         answering::{self, Answered, Questions},
         generate,
     },
     parallel,
-    scoring::{ROWS_A_BATCH, RowScore, score},
+    scoring::{RowScore, score},
 };
 use crate::{
     lora::LoraRef,
     progress::{Counter, Progress},
 };
 
-/// Prompts that are decoded together, at least and at most: the weights are read once for all of them.
-const PROMPTS_A_BATCH: (usize, usize) = (16, 32);
-
 /// How many of `prompts` are decoded together. Results do not depend on how many threads there are, so this does not.
-fn prompts_a_batch(prompts: usize) -> usize {
-    prompts.div_ceil(2).clamp(PROMPTS_A_BATCH.0, PROMPTS_A_BATCH.1)
+fn prompts_a_batch(prompts: usize, device: tch::Device) -> usize {
+    let (least, most) = Portions::on(device).prompts;
+    prompts.div_ceil(2).clamp(least, most)
 }
 
 /// A frozen base model and its tokenizer.
@@ -108,7 +106,7 @@ impl ChatModel {
     ) -> Result<Vec<Reply>, ModelError> {
         let prompts: Vec<_> =
             conversations.iter().map(|messages| self.tokenizer.prompt_ids(messages)).collect::<Result<_, _>>()?;
-        let batch_size = prompts_a_batch(prompts.len());
+        let batch_size = prompts_a_batch(prompts.len(), self.base.device());
         let settings = GenerationSettings {
             max_new_tokens: decoding.max_new_tokens,
             temperature: decoding.temperature,
@@ -161,7 +159,8 @@ impl ChatModel {
         progress: &dyn Progress,
     ) -> Result<Vec<RowScore>, ModelError> {
         let finished = Counter::new(progress, rows.len());
-        parallel::by_chunks(rows, ROWS_A_BATCH, self.threads, |_, chunk| {
+        let chunk = Portions::on(self.base.device()).scored_rows;
+        parallel::by_chunks(rows, chunk, self.threads, |_, chunk| {
             let scores = score(&self.base, adapter, chunk, cancel)?;
             finished.add(chunk.len());
             Ok(scores)
@@ -188,7 +187,8 @@ impl ChatModel {
         for ids in &mut ids {
             ids.truncate(max_length);
         }
-        let means = parallel::by_chunks(&ids, ROWS_A_BATCH, threads, |_, chunk| {
+        let chunk = Portions::on(self.base.device()).scored_rows;
+        let means = parallel::by_chunks(&ids, chunk, threads, |_, chunk| {
             super::features::mean_hidden(&self.base, None, chunk, layers, cancel)
         })?;
         Ok(means.into_iter().zip(is_cut).map(|(mean, is_cut)| Features { mean, is_cut }).collect())

@@ -25,6 +25,55 @@ pub fn compute_threads(device: Device) -> usize {
     }
 }
 
+/// How much is computed at once where nobody says it.
+///
+/// A CPU has all that it can do with few tokens, and less memory to fetch them from; an operation of a GPU costs some
+/// microseconds whatever its size.
+#[derive(Clone, Copy, Debug)]
+pub struct Portions {
+    /// Most tokens of a training's pass, which keeps what the backward pass needs.
+    pub training_tokens: usize,
+    /// Most tokens of a pass without a backward one; a longer row is a pass of its own.
+    pub pass_tokens: usize,
+    /// Most tokens whose logits are computed together.
+    pub logit_tokens: usize,
+    /// Rows that are scored by one thread.
+    pub scored_rows: usize,
+    /// Prompts that are continued together, at least and at most: the weights are read once for all of them.
+    pub prompts: (usize, usize),
+    /// Questions that are answered together. On a CPU each is computed alone, so that its answer depends on it alone.
+    pub questions: usize,
+}
+
+impl Portions {
+    /// Those of a device.
+    pub const fn on(device: Device) -> Self {
+        match device {
+            Device::Cpu => Self {
+                training_tokens: 1536,
+                pass_tokens: 2048,
+                logit_tokens: 256,
+                scored_rows: 8,
+                prompts: (16, 32),
+                questions: 1,
+            },
+            _ => Self {
+                training_tokens: 8192,
+                pass_tokens: 16384,
+                logit_tokens: 2048,
+                scored_rows: 128,
+                prompts: (32, 64),
+                questions: 16,
+            },
+        }
+    }
+}
+
+/// Most bytes of a CUDA device that this process has held for tensors; nothing for other devices.
+pub fn peak_memory(device: Device) -> Option<u64> {
+    fedward_native::cuda::peak_device_bytes(device)
+}
+
 /// Lets models that are opened from now on compute on at most `most` threads. Results do not depend on it.
 pub fn limit_threads(most: NonZeroUsize) {
     MOST_THREADS.store(most.get(), Ordering::Relaxed);

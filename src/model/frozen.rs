@@ -60,7 +60,15 @@ pub(crate) const NORMAL_FLOATS: [f32; 16] = [
 /// `[outputs, inputs]`
 #[derive(Debug)]
 pub(crate) enum FrozenLinear {
-    Dense(Tensor),
+    Dense {
+        weight: Tensor,
+        /// The same numbers.
+        ///
+        /// # Shapes
+        ///
+        /// `[inputs, outputs]`
+        transposed: Tensor,
+    },
     Int8 {
         /// # Shapes
         ///
@@ -102,7 +110,10 @@ impl FrozenLinear {
     pub(crate) fn new(weight: &Tensor, format: NumberFormat, device: Device) -> Result<Self> {
         let kind = format.precision.kind();
         match format.quantization {
-            None => Ok(Self::Dense(weight.f_to_kind(kind)?.f_to_device(device)?)),
+            None => {
+                let weight = weight.f_to_kind(kind)?.f_to_device(device)?;
+                Ok(Self::Dense { transposed: weight.f_tr()?, weight })
+            }
             Some(Quantization::Int8) => Self::int8(weight, kind, device),
             Some(Quantization::Nf4) => Self::nf4(weight, kind, device),
         }
@@ -137,7 +148,7 @@ impl FrozenLinear {
     /// The weights in the kind that is computed in: the stored ones themselves, or computed from what is stored.
     pub(crate) fn dense(&self) -> Result<Tensor> {
         match self {
-            Self::Dense(weight) => Ok(weight.shallow_clone()),
+            Self::Dense { weight, .. } => Ok(weight.shallow_clone()),
             Self::Int8 { integers, scales, kind } => {
                 Ok(integers.f_to_kind(Kind::Float)?.f_mul_(scales)?.f_to_kind(*kind)?)
             }
@@ -149,10 +160,24 @@ impl FrozenLinear {
         }
     }
 
+    /// [`FrozenLinear::dense`], transposed.
+    ///
+    /// # Shapes
+    ///
+    /// → `[inputs, outputs]`
+    pub(crate) fn transposed(&self) -> Result<Tensor> {
+        match self {
+            Self::Dense { transposed, .. } => Ok(transposed.shallow_clone()),
+            Self::Int8 { .. } | Self::Nf4 { .. } => Ok(self.dense()?.f_tr()?),
+        }
+    }
+
     /// Handles to the same tensors.
     pub(crate) fn shallow_clone(&self) -> Self {
         match self {
-            Self::Dense(weight) => Self::Dense(weight.shallow_clone()),
+            Self::Dense { weight, transposed } => {
+                Self::Dense { weight: weight.shallow_clone(), transposed: transposed.shallow_clone() }
+            }
             Self::Int8 { integers, scales, kind } => {
                 Self::Int8 { integers: integers.shallow_clone(), scales: scales.shallow_clone(), kind: *kind }
             }

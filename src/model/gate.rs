@@ -60,6 +60,6 @@ fn gate_fits(gate_up: &Tensor) -> bool {
 }
 
 fn halves(fused: &Tensor) -> Result<[Tensor; 2]> {
-    let width = fused.size()[1] / 2;
-    Ok([fused.f_narrow(1, 0, width)?, fused.f_narrow(1, width, width)?])
+    let Ok(halves) = fused.f_chunk(2, 1)?.try_into() else { unreachable!("two chunks of an even number of columns") };
+    Ok(halves)
 }

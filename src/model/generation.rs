@@ -8,8 +8,8 @@ use tch::{Kind, Tensor};
 
 use self::answering::Opening;
 use super::{
-    BaseModel, ModelError, Result, kv_cache::KvCache, packing::shared_prefix, rope::Rotations, sampling::Sampler,
-    scoring::PASS_TOKENS, transformer::Transformer,
+    BaseModel, ModelError, Portions, Result, kv_cache::KvCache, packing::shared_prefix, rope::Rotations,
+    sampling::Sampler, transformer::Transformer,
 };
 use crate::lora::LoraRef;
 
@@ -66,7 +66,7 @@ pub fn generate(
     cancel: &CancelFlag,
     on_done: &mut dyn FnMut(usize),
 ) -> Result<Vec<Generated>> {
-    let _no_grad = tch::no_grad_guard();
+    let _no_autograd = fedward_native::no_autograd();
     let picker = Picker::new(settings)?;
     let model = Transformer::new(model, adapter, cancel)?;
     model.check_rows(prompts.iter().map(Vec::as_slice))?;
@@ -98,7 +98,7 @@ impl BaseModel {
     ///
     /// As [`generate`].
     pub fn next_token_logits(&self, adapter: Option<LoraRef>, ids: &[u32], cancel: &CancelFlag) -> Result<Vec<f32>> {
-        let _no_grad = tch::no_grad_guard();
+        let _no_autograd = fedward_native::no_autograd();
         let model = Transformer::new(self, adapter, cancel)?;
         model.check_rows([ids])?;
         let packed = model.pack(&[ids], false)?;
@@ -220,13 +220,14 @@ impl Batch<'_> {
         // A pass computes it once, however many rows it holds.
         let shared = shared_prefix(&prompts);
         let mut cache = KvCache::new(model.config, &lengths, model.device, model.kind)?;
+        let most = Portions::on(model.device).pass_tokens;
         let mut logits = Vec::new();
         let mut first = 0;
         while first < prompts.len() {
             let mut tokens = shared;
             let fitting = lengths[first..].iter().take_while(|&&length| {
                 tokens += length - shared;
-                tokens <= PASS_TOKENS
+                tokens <= most
             });
             let count = fitting.count().max(1);
             let members = &prompts[first..first + count];

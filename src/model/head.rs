@@ -4,13 +4,10 @@ use fedward_native::kernels;
 use tch::{Kind, Tensor};
 
 use super::{
-    PackedRows, Result, TokenizedRow,
+    PackedRows, Portions, Result, TokenizedRow,
     norm::{NormTape, norm_backward},
     transformer::Transformer,
 };
-
-/// Logits computed at a time: at most this many tokens × vocabulary.
-const CHUNK_TOKENS: i64 = 256;
 
 /// Which hidden states predict which tokens.
 pub(crate) struct Predictions {
@@ -73,21 +70,24 @@ impl ResponseLoss {
     ) -> Result<Self> {
         let (normed, tape) = model.final_norm(&hidden.f_index_select(0, &predictions.indices)?)?;
         let count = normed.size()[0];
-        let mut losses = Vec::with_capacity(count as usize);
+        let most = Portions::on(model.device).logit_tokens as i64;
+        let mut losses = Vec::new();
         let gradient = with_gradient.then(|| normed.f_empty_like()).transpose()?;
         let mut start = 0;
         while start < count {
             model.check_cancelled()?;
-            let length = CHUNK_TOKENS.min(count - start);
+            let length = most.min(count - start);
             let targets = predictions.targets.f_narrow(0, start, length)?;
             let normed = normed.f_narrow(0, start, length)?;
             let (chunk, grad_logits) = losses_of(model, &normed, &targets, with_gradient)?;
-            losses.extend(chunk);
+            losses.push(chunk);
             if let (Some(gradient), Some(grad_logits)) = (&gradient, grad_logits) {
                 gradient.f_narrow(0, start, length)?.f_copy_(&grad_logits.f_mm(&model.weights.head)?)?;
             }
             start += length;
         }
+        // Read last: the device works on while nobody waits for a number.
+        let losses = if losses.is_empty() { Vec::new() } else { Vec::try_from(Tensor::f_cat(&losses, 0)?)? };
         Ok(Self { losses, gradient: gradient.map(|gradient| (gradient, tape)) })
     }
 
@@ -124,12 +124,12 @@ fn losses_of(
     normed: &Tensor,
     targets: &Tensor,
     with_gradient: bool,
-) -> Result<(Vec<f32>, Option<Tensor>)> {
+) -> Result<(Tensor, Option<Tensor>)> {
     if model.config.design.final_logit_softcapping.is_none() && kernels::fits(normed) {
         let logits = model.unbounded_logits(normed)?;
         if kernels::fits(&logits) {
             let losses = kernels::cross_entropy(&logits, &Vec::<i64>::try_from(targets)?, with_gradient);
-            return Ok((losses, with_gradient.then_some(logits)));
+            return Ok((Tensor::f_from_slice(&losses)?, with_gradient.then_some(logits)));
         }
     }
     let targets = targets.f_unsqueeze(1)?;
@@ -138,9 +138,8 @@ fn losses_of(
     let mut log_probabilities = logits.f_log_softmax(-1, None::<Kind>)?;
     drop(logits);
     let chosen = log_probabilities.f_gather(1, &targets, false)?.f_squeeze_dim(1)?.f_neg()?;
-    let losses = Vec::<f32>::try_from(chosen)?;
     if !with_gradient {
-        return Ok((losses, None));
+        return Ok((chosen, None));
     }
     // The gradient of −log softmax is the distribution minus the target's one-hot vector.
     let mut grad_logits = log_probabilities.f_exp_()?;
@@ -149,5 +148,5 @@ fn losses_of(
     if let Some(slope) = slope {
         let _ = grad_logits.f_mul_(&slope)?;
     }
-    Ok((losses, Some(grad_logits.f_to_kind(model.kind)?)))
+    Ok((chosen, Some(grad_logits.f_to_kind(model.kind)?)))
 }

@@ -36,7 +36,8 @@ pub(super) fn linear(
     lora: Option<&LoraLinear>,
     dropout: Option<&mut Dropout>,
 ) -> Result<(Tensor, Option<LoraTape>)> {
-    let output = product(input, &weight.dense()?)?;
+    let output =
+        if few_tokens(input) { product(input, &weight.dense()?)? } else { input.f_mm(&weight.transposed()?)? };
     let tape = lora.map(|lora| lora.add_to(input, &output, dropout)).transpose()?;
     Ok((output, tape))
 }
@@ -49,11 +50,10 @@ pub(super) fn linear_onto(
     lora: Option<&LoraLinear>,
     dropout: Option<&mut Dropout>,
 ) -> Result<(Tensor, Option<LoraTape>)> {
-    let weight = weight.dense()?;
     let output = if few_tokens(input) {
-        product(input, &weight)?.f_add_(residual)?
+        product(input, &weight.dense()?)?.f_add_(residual)?
     } else {
-        residual.f_addmm(input, &weight.f_tr()?)?
+        residual.f_addmm(input, &weight.transposed()?)?
     };
     let tape = lora.map(|lora| lora.add_to(input, &output, dropout)).transpose()?;
     Ok((output, tape))

@@ -33,7 +33,7 @@ pub use chat_model::{ChatModel, Decoding, Reply};
 pub use checkpoint::{Checkpoint, FileDigest};
 pub use config::{Llama3RopeScaling, ModelConfig, RopeScaling, YarnRopeScaling};
 pub use design::{Activation, Design, EmbeddingScale, Family, SlidingAttention, Span};
-pub use device::{Precision, init_backend};
+pub use device::{Portions, Precision, init_backend};
 pub use error::ModelError;
 pub(crate) use error::within_memory;
 pub use features::{Features, mean_hidden};

@@ -3,7 +3,11 @@
 use fedward_native::kernels::Segment;
 use tch::{Device, Kind, Tensor};
 
-use super::{ModelConfig, ModelError, Result, Span, attention::Heads, rope::Rotations};
+use super::{
+    ModelConfig, ModelError, Result, Span,
+    attention::{FlashAttention, Heads},
+    rope::Rotations,
+};
 
 /// A prefix shorter than this is not worth an attention group of its own.
 const SHORTEST_SHARED_PREFIX: usize = 4;
@@ -39,6 +43,8 @@ pub(crate) enum Attention {
     Segments(Vec<Segment>),
     /// Rows of similar length together, for libtorch.
     Groups(Vec<AttentionGroup>),
+    /// Row by row, where libtorch has a kernel for it. No prefix is shared then.
+    Flash(FlashAttention),
 }
 
 /// Rows of similar length, whose attention is computed together.
@@ -100,7 +106,13 @@ impl PackedRows {
         device: Device,
         kind: Kind,
     ) -> Result<Self> {
-        let prefix = if share_prefix { shared_prefix(rows) } else { 0 };
+        let mut prefix = if share_prefix { shared_prefix(rows) } else { 0 };
+        if Heads::new(config).fit_flash(device, kind) {
+            // Rows without a prefix have the faster attention, which is worth up to half of the tokens.
+            let tokens: usize = rows.iter().map(|row| row.len()).sum();
+            let saved = prefix * rows.len().saturating_sub(1);
+            prefix = if 2 * saved < tokens { 0 } else { prefix };
+        }
         Self::lay_out(rows, Prefix { tokens: prefix, is_computed: false }, config, device, kind)
     }
 
@@ -139,7 +151,11 @@ impl PackedRows {
             positions.extend(prefix..rows[row].len());
         }
         let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-        let attention = if Heads::new(config).have_kernels(longest, config, device, kind) {
+        let heads = Heads::new(config);
+        let attention = if prefix == 0 && heads.fit_flash(device, kind) {
+            let lengths: Vec<usize> = order.iter().map(|&row| rows[row].len()).collect();
+            Attention::Flash(FlashAttention::new(&lengths, config, device)?)
+        } else if heads.have_kernels(longest, config, device, kind) {
             let shared = computes_prefix.then_some(Segment { start: 0, tokens: prefix, prefix: 0 });
             let own = |&row: &usize| Segment { start: starts[row], tokens: rows[row].len() - prefix, prefix };
             Attention::Segments(shared.into_iter().chain(order.iter().map(own)).collect())

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::ChatModel;
+use super::{ChatModel, device};
 
 /// The same model once a device, each lent to whoever comes while the others have more to do.
 #[derive(Debug)]
@@ -49,6 +49,13 @@ impl<M> Replicas<M> {
 
     fn users(&self) -> MutexGuard<'_, Vec<usize>> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Replicas {
+    /// Most bytes that this process has held on one of their CUDA devices.
+    pub fn peak_device_memory(&self) -> Option<u64> {
+        self.models.iter().filter_map(|model| device::peak_memory(model.base.device())).max()
     }
 }
 

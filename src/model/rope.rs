@@ -35,35 +35,54 @@ impl Rotations {
 }
 
 /// Cosines and sines of the rotation angles of some tokens.
-///
-/// # Shapes
-///
-/// `cos`, `sin`, `neg_sin`: `[tokens, 1, head_dim / 2]`.
 pub(crate) struct Rotation {
+    /// # Shapes
+    ///
+    /// `[tokens, 1, 1, head_dim / 2]`
     cos: Tensor,
-    sin: Tensor,
-    neg_sin: Tensor,
+    there: Sines,
+    back: Sines,
+}
+
+/// The sines of one direction.
+struct Sines {
+    /// # Shapes
+    ///
+    /// `[tokens, 1, 1, head_dim / 2]`
+    plain: Tensor,
+    /// What the other half of a head is multiplied by: `-sin` where the first half is computed, `sin` where the second is;
+    /// where no kernel does that.
+    ///
+    /// # Shapes
+    ///
+    /// `[tokens, 1, 2, head_dim / 2]`
+    of_halves: Option<Tensor>,
 }
 
 impl Rotation {
     fn new(angles: &Angles, positions: &[usize], device: Device, kind: Kind) -> Result<Self> {
-        let Angles { frequencies, factor } = angles;
-        let (mut cos, mut sin) = (Vec::new(), Vec::new());
-        for &position in positions {
-            for &frequency in frequencies {
-                // Rounded to f32 before the cosine, as checkpoints were trained.
-                let angle = f64::from(position as f32 * frequency);
-                cos.push((angle.cos() * factor) as f32);
-                sin.push((angle.sin() * factor) as f32);
-            }
-        }
-        let shape = [positions.len() as i64, 1, frequencies.len() as i64];
+        // Rows begin anew, so their positions repeat: each is computed once where that is less.
+        let last = positions.iter().copied().max().unwrap_or(0);
+        let distinct: Vec<usize> = (0..=last).collect();
+        let repeat = distinct.len() < positions.len();
+        let [cos, sin] = angles.turned_to(if repeat { &distinct } else { positions });
         let place = |values: &[f32]| -> Result<Tensor> {
-            Ok(Tensor::f_from_slice(values)?.f_view(shape)?.f_to_device(device)?.f_to_kind(kind)?)
+            let values = Tensor::f_from_slice(values)?.f_view([-1, 1, 1, angles.frequencies.len() as i64])?;
+            Ok(values.f_to_device(device)?.f_to_kind(kind)?)
         };
-        let (cos, sin) = (place(&cos)?, place(&sin)?);
+        let (mut cos, mut sin) = (place(&cos)?, place(&sin)?);
+        if repeat {
+            let index: Vec<i64> = positions.iter().map(|&position| position as i64).collect();
+            let index = Tensor::f_from_slice(&index)?.f_to_device(device)?;
+            (cos, sin) = (cos.f_index_select(0, &index)?, sin.f_index_select(0, &index)?);
+        }
         let neg_sin = sin.f_neg()?;
-        Ok(Self { cos, sin, neg_sin })
+        let of_halves = |first: &Tensor, second: &Tensor| -> Result<Option<Tensor>> {
+            (!kernels::fits(&cos)).then(|| Ok(Tensor::f_cat(&[first, second], 2)?)).transpose()
+        };
+        let there = of_halves(&neg_sin, &sin)?;
+        let back = of_halves(&sin, &neg_sin)?;
+        Ok(Self { cos, there: Sines { plain: sin, of_halves: there }, back: Sines { plain: neg_sin, of_halves: back } })
     }
 
     /// Rotates the first `heads` heads of each token in place.
@@ -72,7 +91,7 @@ impl Rotation {
     ///
     /// `states`: `[tokens, at least heads × head_dim]`.
     pub(crate) fn apply(&self, states: &Tensor, heads: i64) -> Result<()> {
-        self.rotate(states, heads, &self.sin, &self.neg_sin)
+        self.rotate(states, heads, &self.there)
     }
 
     /// Rotates back: the gradient of [`Rotation::apply`].
@@ -81,21 +100,23 @@ impl Rotation {
     ///
     /// As [`Rotation::apply`].
     pub(crate) fn apply_backward(&self, states: &Tensor, heads: i64) -> Result<()> {
-        self.rotate(states, heads, &self.neg_sin, &self.sin)
+        self.rotate(states, heads, &self.back)
     }
 
-    fn rotate(&self, states: &Tensor, heads: i64, sin: &Tensor, neg_sin: &Tensor) -> Result<()> {
-        let (tokens, half) = (self.cos.size()[0], self.cos.size()[2]);
-        if kernels::fits(states) && kernels::fits(&self.cos) {
-            kernels::rotate(states, heads as usize, &self.cos, sin);
-            return Ok(());
-        }
-        let halves = states.f_narrow(1, 0, heads * half * 2)?.f_view([tokens, heads, 2, half])?;
-        let (mut first, mut second) = (halves.f_select(2, 0)?, halves.f_select(2, 1)?);
-        let rotated_first = first.f_mul(&self.cos)?.f_addcmul_(&second, neg_sin)?;
-        let rotated_second = second.f_mul(&self.cos)?.f_addcmul_(&first, sin)?;
-        first.f_copy_(&rotated_first)?;
-        second.f_copy_(&rotated_second)?;
+    fn rotate(&self, states: &Tensor, heads: i64, sines: &Sines) -> Result<()> {
+        let (tokens, half) = (self.cos.size()[0], self.cos.size()[3]);
+        let of_halves = match &sines.of_halves {
+            Some(of_halves) => of_halves.shallow_clone(),
+            None if kernels::fits(states) => {
+                kernels::rotate(states, heads as usize, &self.cos, &sines.plain);
+                return Ok(());
+            }
+            None => Tensor::f_cat(&[&sines.plain.f_neg()?, &sines.plain], 2)?,
+        };
+        let strides = [states.stride()[0], 2 * half, half, 1];
+        let mut halves = states.f_as_strided([tokens, heads, 2, half], strides, None)?;
+        let swapped = halves.f_flip([2])?;
+        let _ = halves.f_mul_(&self.cos)?.f_addcmul_(&swapped, &of_halves)?;
         Ok(())
     }
 }
@@ -124,6 +145,20 @@ impl Angles {
             }
             Some(RopeScaling::Yarn(scaling)) => yarn(scaling, width, theta),
         }
+    }
+
+    /// Cosines and sines at `positions`, one for each frequency.
+    fn turned_to(&self, positions: &[usize]) -> [Vec<f32>; 2] {
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        for &position in positions {
+            for &frequency in &self.frequencies {
+                // Rounded to f32 before the cosine, as checkpoints were trained.
+                let angle = f64::from(position as f32 * frequency);
+                cos.push((angle.cos() * self.factor) as f32);
+                sin.push((angle.sin() * self.factor) as f32);
+            }
+        }
+        [cos, sin]
     }
 
     fn unstretched(width: i64, theta: f64) -> Self {

@@ -2,11 +2,8 @@
 
 use fedward_actors::CancelFlag;
 
-use super::{BaseModel, Predictions, ResponseLoss, Result, TokenizedRow, parallel, transformer::Transformer};
+use super::{BaseModel, Portions, Predictions, ResponseLoss, Result, TokenizedRow, parallel, transformer::Transformer};
 use crate::lora::LoraRef;
-
-/// Tokens computed in one pass, which bounds memory; a longer row is a pass of its own.
-pub(crate) const PASS_TOKENS: usize = 2048;
 
 /// How likely a response is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,11 +26,12 @@ pub fn score(
     rows: &[TokenizedRow],
     cancel: &CancelFlag,
 ) -> Result<Vec<RowScore>> {
-    let _no_grad = tch::no_grad_guard();
+    let _no_autograd = fedward_native::no_autograd();
     let model = Transformer::new(model, adapter, cancel)?;
     model.check_rows(rows.iter().map(|row| row.ids.as_slice()))?;
     let mut scores = vec![RowScore { log_likelihood: 0.0, response_tokens: 0 }; rows.len()];
-    for pass in passes(rows.iter().map(|row| row.ids.len())) {
+    let most = Portions::on(model.device).pass_tokens;
+    for pass in passes(rows.iter().map(|row| row.ids.len()), most) {
         let members: Vec<&TokenizedRow> = pass.iter().map(|&row| &rows[row]).collect();
         let ids: Vec<&[u32]> = members.iter().map(|row| row.ids.as_slice()).collect();
         let packed = model.pack(&ids, true)?;
@@ -47,9 +45,6 @@ pub fn score(
     Ok(scores)
 }
 
-/// Rows that are scored together.
-pub(crate) const ROWS_A_BATCH: usize = 8;
-
 /// As [`score`], on up to `threads` threads; the result does not depend on how many.
 pub(crate) fn score_side_by_side(
     model: &BaseModel,
@@ -58,7 +53,8 @@ pub(crate) fn score_side_by_side(
     threads: usize,
     cancel: &CancelFlag,
 ) -> Result<Vec<RowScore>> {
-    parallel::by_chunks(rows, ROWS_A_BATCH, threads, |_, chunk| score(model, adapter, chunk, cancel))
+    let chunk = Portions::on(model.device()).scored_rows;
+    parallel::by_chunks(rows, chunk, threads, |_, chunk| score(model, adapter, chunk, cancel))
 }
 
 /// Sums losses row by row.
@@ -74,8 +70,8 @@ pub(crate) fn row_scores(losses: &[f32], counts: &[usize]) -> Vec<RowScore> {
         .collect()
 }
 
-/// Splits rows into passes of similar length and at most [`PASS_TOKENS`] tokens each.
-fn passes(lengths: impl Iterator<Item = usize>) -> Vec<Vec<usize>> {
+/// Splits rows into passes of similar length and at most `most` tokens each.
+fn passes(lengths: impl Iterator<Item = usize>, most: usize) -> Vec<Vec<usize>> {
     let lengths: Vec<usize> = lengths.collect();
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&row| lengths[row]);
@@ -84,7 +80,7 @@ fn passes(lengths: impl Iterator<Item = usize>) -> Vec<Vec<usize>> {
     for row in order {
         tokens += lengths[row];
         match passes.last_mut() {
-            Some(pass) if tokens <= PASS_TOKENS => pass.push(row),
+            Some(pass) if tokens <= most => pass.push(row),
             _ => {
                 tokens = lengths[row];
                 passes.push(vec![row]);

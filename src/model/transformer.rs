@@ -4,7 +4,7 @@
 //! differentiation would keep and compute is not needed. No operation here records gradients.
 
 use fedward_actors::CancelFlag;
-use fedward_native::kernels;
+use fedward_native::{cuda::OwnStream, kernels};
 use tch::{Device, Kind, Tensor};
 
 use super::{
@@ -31,6 +31,8 @@ pub(crate) struct Transformer<'a> {
     /// What embeddings are multiplied by, rounded as they are.
     embedding_scale: Option<f64>,
     cancel: &'a CancelFlag,
+    /// Dropped last: where this thread's operations go.
+    _stream: Option<OwnStream>,
 }
 
 /// What a forward pass keeps for the backward pass.
@@ -106,6 +108,7 @@ impl<'a> Transformer<'a> {
     /// `model` with `lora` on top.
     pub(crate) fn new(model: &'a BaseModel, lora: Option<LoraRef>, cancel: &'a CancelFlag) -> Result<Self> {
         let (config, kind, device) = (model.config(), model.kind(), model.device());
+        let stream = OwnStream::take(device)?;
         let lora = lora.map(|lora| LoraTensors::from_adapter(lora, config, device, kind)).transpose()?;
         let embedding_scale = match config.design.embedding {
             EmbeddingScale::One => None,
@@ -115,7 +118,17 @@ impl<'a> Transformer<'a> {
             }
         };
         let heads = Heads::new(config);
-        Ok(Self { config, weights: model.weights(), lora, heads, kind, device, embedding_scale, cancel })
+        Ok(Self {
+            config,
+            weights: model.weights(),
+            lora,
+            heads,
+            kind,
+            device,
+            embedding_scale,
+            cancel,
+            _stream: stream,
+        })
     }
 
     /// Token ids to the states that enter the first layer.
@@ -286,6 +299,7 @@ impl<'a> Transformer<'a> {
                 }
             };
             let layer = &self.weights.layers[index];
+            let span = self.config.design.span(index);
             let adapted = |group| lora.linear(index, group);
             // Nothing below the first adapted layer has a gradient that anybody needs.
             let attention_matters = index > 0 || lora.adapts_attention(0);
@@ -317,8 +331,8 @@ impl<'a> Transformer<'a> {
             let adapter = adapted(LinearGroup::Output);
             let grad_attended =
                 linear_backward(&grad_output, &layer.output, adapter, kept.output_lora.as_ref(), grads)?;
-            let grad_qkv = attend_backward(self.heads, &grad_attended, &kept.qkv, &kept.softmax, packed)?;
-            packed.rotations.of(self.config.design.span(index)).apply_backward(&grad_qkv, self.heads.rotated())?;
+            let grad_qkv = attend_backward(self.heads, &grad_attended, &kept.qkv, &kept.softmax, packed, span)?;
+            packed.rotations.of(span).apply_backward(&grad_qkv, self.heads.rotated())?;
             self.query_key_norm_backward(&grad_qkv, layer, kept.query_key_norm.as_ref())?;
             if index == 0 {
                 return lora_backward(&grad_qkv, adapted(LinearGroup::Qkv), kept.qkv_lora.as_ref(), None, grads);
@@ -399,7 +413,12 @@ impl<'a> Transformer<'a> {
     pub(crate) fn norm(&self, states: &Tensor, weight: &Tensor) -> Result<(Tensor, NormTape)> {
         if weight.dim() == 1 && kernels::fits(states) {
             let (normed, output, inverse_rms) = kernels::rms_norm(states, weight, self.config.rms_norm_eps);
-            return Ok((output, NormTape { normed, inverse_rms }));
+            return Ok((output, NormTape::Normed { normed, inverse_rms }));
+        }
+        if weight.dim() == 1 && self.device.is_cuda() {
+            let (output, inverse_rms) =
+                states.f_internal_fused_rms_norm(weight.size(), Some(weight), self.config.rms_norm_eps)?;
+            return Ok((output, NormTape::Fused { states: states.shallow_clone(), inverse_rms }));
         }
         let width = weight.size().last().copied().unwrap_or(1);
         let mut length = states.f_norm_scalaropt_dim_dtype(2.0, [-1_i64].as_slice(), true, Kind::Float)?;
@@ -410,7 +429,7 @@ impl<'a> Transformer<'a> {
             .f_rsqrt_()?;
         let normed = states.f_mul(&inverse_rms)?.f_to_kind(self.kind)?;
         let output = normed.f_mul(weight)?;
-        Ok((output, NormTape { normed, inverse_rms: inverse_rms.f_to_kind(self.kind)? }))
+        Ok((output, NormTape::Normed { normed, inverse_rms: inverse_rms.f_to_kind(self.kind)? }))
     }
 
     /// The final norm.

@@ -27,6 +27,9 @@ pub struct Totals {
     pub seconds: f64,
     /// Highest memory use of the process so far, in bytes.
     pub peak_memory_bytes: u64,
+    /// Highest use of a CUDA device's memory so far, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_device_memory_bytes: Option<u64>,
     /// Updates that entered an aggregation.
     pub accepted: u64,
     /// Of them, those that the update screen had scaled down.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::rules::Rules;
-use crate::train::{DEFAULT_PASS_TOKENS, DpoSettings, LONE_SHARDS, SftSettings};
+use crate::train::{DpoSettings, LONE_SHARDS, SftSettings};
 
 /// Local training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -23,7 +23,7 @@ pub(super) struct RawTraining {
     pub weight_decay: f64,
     pub max_grad_norm: f64,
     pub max_length: usize,
-    pub pass_tokens: usize,
+    pub pass_tokens: Option<usize>,
     pub checkpoint_activations: bool,
 }
 
@@ -36,7 +36,7 @@ impl Default for RawTraining {
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             max_length: 512,
-            pass_tokens: DEFAULT_PASS_TOKENS,
+            pass_tokens: None,
             checkpoint_activations: false,
         }
     }
@@ -50,7 +50,9 @@ impl RawTraining {
         rules.positive("training.max_grad_norm", self.max_grad_norm);
         rules.not_negative("training.weight_decay", self.weight_decay);
         rules.at_least_sixteen_tokens("training.max_length", self.max_length);
-        rules.at_least_sixteen_tokens("training.pass_tokens", self.pass_tokens);
+        if let Some(pass_tokens) = self.pass_tokens {
+            rules.at_least_sixteen_tokens("training.pass_tokens", pass_tokens);
+        }
     }
 
     pub(super) fn resolve(&self) -> TrainingSection {

@@ -7,14 +7,14 @@ use super::{
     batches::Batches,
     optimizer::AdamSettings,
     schedule::LrSchedule,
-    sft::{DEFAULT_PASS_TOKENS, TrainStreams},
+    sft::TrainStreams,
     shards::Shards,
     trainer::{AdapterTrainer, TrainerSettings},
 };
 use crate::{
     data::PreferencePair,
     lora::{LoraConfig, LoraRef},
-    model::{BaseModel, ChatModel, ModelError, Result, TokenizedRow, score_side_by_side},
+    model::{BaseModel, ChatModel, ModelError, Portions, Result, TokenizedRow, score_side_by_side},
 };
 
 /// Two responses to one prompt as token ids.
@@ -64,12 +64,11 @@ pub struct DpoSettings {
     pub schedule: LrSchedule,
     /// Most tokens computed in one pass, as [`SftSettings::pass_tokens`](super::SftSettings::pass_tokens); a pair is
     /// never split.
-    pub pass_tokens: usize,
+    pub pass_tokens: Option<usize>,
     /// As [`TrainerSettings::checkpoint_activations`].
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub checkpoint_activations: bool,
-    /// Parts that a batch is cut into and that are computed side by side; a property of the result, which differs by
-    /// rounding from one number to another.
+    /// As [`SftSettings::shards`](super::SftSettings::shards).
     pub shards: usize,
 }
 
@@ -84,7 +83,7 @@ impl DpoSettings {
             weight_decay: 0.0,
             max_grad_norm: None,
             schedule: LrSchedule::Constant,
-            pass_tokens: DEFAULT_PASS_TOKENS,
+            pass_tokens: None,
             checkpoint_activations: false,
             shards: 1,
         }
@@ -172,6 +171,7 @@ pub fn train_dpo(
         share_prefix: true,
         checkpoint_activations: settings.checkpoint_activations,
     };
+    let pass_tokens = settings.pass_tokens.unwrap_or(Portions::on(model.device()).training_tokens);
     let shards = settings.shards.clamp(1, settings.batch_size);
     let mut shards = Shards::new(shards, model, lora, start, trainer_settings, &streams.dropout, cancel)?;
     let mut steps = Vec::with_capacity(settings.steps);
@@ -182,8 +182,8 @@ pub fn train_dpo(
         }
         let batch: Vec<Judged<'_>> =
             batch.iter().map(|&pair| Judged { pair: &pairs[pair], reference: references[pair] }).collect();
-        let margins = accumulate_mean_loss(&mut shards, &batch, settings)
-            .map_err(|error| error.in_training(settings.pass_tokens))?;
+        let margins = accumulate_mean_loss(&mut shards, &batch, settings.beta, pass_tokens)
+            .map_err(|error| error.in_training(pass_tokens))?;
         let learning_rate = settings.learning_rate * settings.schedule.factor(index, settings.steps);
         let grad_norm = shards.first.step(learning_rate)?;
         shards.share_values()?;
@@ -243,9 +243,14 @@ fn reference_margins(
 }
 
 /// Accumulates the gradient of the mean loss over a batch, and returns the reward margin of each pair.
-fn accumulate_mean_loss(shards: &mut Shards<'_>, batch: &[Judged<'_>], settings: &DpoSettings) -> Result<Vec<f64>> {
+fn accumulate_mean_loss(
+    shards: &mut Shards<'_>,
+    batch: &[Judged<'_>],
+    beta: f64,
+    pass_tokens: usize,
+) -> Result<Vec<f64>> {
     let weight = 1.0 / batch.len() as f64;
-    let parts = shards.each_part(batch, |trainer, part| accumulate(trainer, part, weight, settings))?;
+    let parts = shards.each_part(batch, |trainer, part| accumulate(trainer, part, weight, beta, pass_tokens))?;
     Ok(parts.concat())
 }
 
@@ -254,14 +259,15 @@ fn accumulate(
     trainer: &mut AdapterTrainer<'_>,
     mut rest: &[Judged<'_>],
     weight: f64,
-    settings: &DpoSettings,
+    beta: f64,
+    pass_tokens: usize,
 ) -> Result<Vec<f64>> {
     let mut margins = Vec::with_capacity(rest.len());
     while !rest.is_empty() {
         let mut tokens = 0;
         let fitting = rest.iter().take_while(|judged| {
             tokens += judged.pair.tokens();
-            tokens <= settings.pass_tokens
+            tokens <= pass_tokens
         });
         let (pass, later) = rest.split_at(fitting.count().max(1));
         let rows: Vec<&TokenizedRow> =
@@ -270,9 +276,9 @@ fn accumulate(
             let mut weights = Vec::with_capacity(scores.len());
             for (judged, sides) in pass.iter().zip(scores.chunks(2)) {
                 let [chosen, rejected] = sides else { continue };
-                let margin = settings.beta * (chosen.log_likelihood - rejected.log_likelihood - judged.reference);
+                let margin = beta * (chosen.log_likelihood - rejected.log_likelihood - judged.reference);
                 let (_, slope) = dpo_loss(margin);
-                let pull = weight * settings.beta * slope;
+                let pull = weight * beta * slope;
                 weights.extend([pull, -pull]);
                 margins.push(margin);
             }

@@ -15,6 +15,6 @@ pub use flops::Flops;
 pub use local::{RememberingTrainer, SftTrainer, SharedTrainings};
 pub use optimizer::AdamSettings;
 pub use schedule::LrSchedule;
-pub use sft::{DEFAULT_PASS_TOKENS, SftOutcome, SftRows, SftSettings, StepReport, TrainStreams, train_sft};
+pub use sft::{SftOutcome, SftRows, SftSettings, StepReport, TrainStreams, train_sft};
 pub use shards::LONE_SHARDS;
 pub use trainer::{AdapterTrainer, TrainerSettings};

@@ -17,11 +17,8 @@ use super::{
 };
 use crate::{
     lora::LoraConfig,
-    model::{BaseModel, ModelError, Result, TokenizedRow},
+    model::{BaseModel, ModelError, Portions, Result, TokenizedRow},
 };
-
-/// Most tokens computed in one pass where nothing else is said.
-pub const DEFAULT_PASS_TOKENS: usize = 1536;
 
 /// How an adapter is fine-tuned.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -46,15 +43,15 @@ pub struct SftSettings {
     pub drift_correction: Option<std::sync::Arc<Vec<f32>>>,
     /// Compute the tokens that a batch's rows all begin with once.
     pub share_prefix: bool,
-    /// Most tokens computed in one pass, a shared prefix counted once; a larger batch is split, and its gradient stays
-    /// the same but for rounding. Bounds memory: the default model keeps about 0.8 MB a token in `f32` with adapters on
-    /// q and v, 1.1 MB with all.
-    pub pass_tokens: usize,
+    /// Most tokens computed in one pass, a shared prefix counted once; [`Portions::training_tokens`] where nothing is said. A larger
+    /// batch is split, and its gradient stays the same but for rounding. Bounds memory: the default model keeps about 0.8 MB
+    /// a token in `f32` with adapters on q and v, 1.1 MB with all.
+    pub pass_tokens: Option<usize>,
     /// As [`TrainerSettings::checkpoint_activations`].
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub checkpoint_activations: bool,
-    /// Parts that a batch is cut into and that are computed side by side; a property of the result, which differs by
-    /// rounding from one number to another.
+    /// Parts that a batch is cut into and that are computed side by side on a CPU; a property of the result, which differs by
+    /// rounding from one number to another. A GPU computes a batch whole.
     pub shards: usize,
 }
 
@@ -71,7 +68,7 @@ impl SftSettings {
             proximal_mu: 0.0,
             drift_correction: None,
             share_prefix: true,
-            pass_tokens: DEFAULT_PASS_TOKENS,
+            pass_tokens: None,
             checkpoint_activations: false,
             shards: 1,
         }
@@ -218,6 +215,7 @@ pub fn train_sft<'r>(
         share_prefix: settings.share_prefix,
         checkpoint_activations: settings.checkpoint_activations,
     };
+    let pass_tokens = settings.pass_tokens.unwrap_or(Portions::on(model.device()).training_tokens);
     let shards = settings.shards.clamp(1, settings.batch_size);
     let mut shards = Shards::new(shards, model, lora, start, trainer_settings, &streams.dropout, cancel)?;
     let corrections = Corrections::new(&mut shards.first, settings)?;
@@ -229,9 +227,7 @@ pub fn train_sft<'r>(
             return Err(ModelError::Cancelled);
         }
         let batch: Vec<Weighed<'_>> = batches.next_batch().into_iter().map(|row| rows.row(row)).collect();
-        let loss = shards
-            .accumulate_mean_loss(&batch, settings.pass_tokens)
-            .map_err(|error| error.in_training(settings.pass_tokens))?;
+        let loss = shards.accumulate_mean_loss(&batch, pass_tokens).map_err(|error| error.in_training(pass_tokens))?;
         let learning_rate = settings.learning_rate * settings.schedule.factor(step, settings.steps);
         corrections.before_step(&mut shards.first)?;
         let grad_norm = shards.first.step(learning_rate)?;

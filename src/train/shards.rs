@@ -2,7 +2,7 @@
 
 use fedward_actors::{CancelFlag, protocol::Adapter};
 use rand_chacha::ChaCha8Rng;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::trainer::{AdapterTrainer, TrainerSettings};
 use crate::{
@@ -46,6 +46,8 @@ impl<'a> Shards<'a> {
             AdapterTrainer::new(model, lora, start, settings, dropout, cancel)
         };
         let in_turn = device::compute_threads(model.device()) == 1;
+        // Parts would only make a GPU's operations smaller.
+        let count = if model.device() == Device::Cpu { count } else { 1 };
         Ok(Self { first: trainer(0)?, others: (1..count).map(trainer).collect::<Result<_>>()?, in_turn })
     }
 

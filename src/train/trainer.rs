@@ -68,14 +68,16 @@ impl<'a> AdapterTrainer<'a> {
         dropout: ChaCha8Rng,
         cancel: &'a CancelFlag,
     ) -> Result<Self> {
-        let _no_grad = tch::no_grad_guard();
+        let _no_autograd = fedward_native::no_autograd();
         check_layout(lora, start, model.config())?;
         if !(0.0..1.0).contains(&lora.dropout) {
             return Err(ModelError::Unusable(format!("dropout is {}; it must lie in 0..1", lora.dropout)));
         }
+        // First, since it chooses where this thread's operations go.
+        let transformer = Transformer::new(model, None, cancel)?;
         let values = Tensor::f_from_slice(start.values())?.f_to_device(model.device())?;
         Ok(Self {
-            transformer: Transformer::new(model, None, cancel)?,
+            transformer,
             lora,
             settings,
             layout: Arc::clone(start.layout()),
@@ -101,7 +103,7 @@ impl<'a> AdapterTrainer<'a> {
         rows: &[&TokenizedRow],
         weights_of: &mut dyn FnMut(&[RowScore]) -> Vec<f64>,
     ) -> Result<Vec<RowScore>> {
-        let _no_grad = tch::no_grad_guard();
+        let _no_autograd = fedward_native::no_autograd();
         let shares_prefix = self.shares_prefix();
         let model = &mut self.transformer;
         model.check_rows(rows.iter().map(|row| row.ids.as_slice()))?;
@@ -154,7 +156,7 @@ impl<'a> AdapterTrainer<'a> {
     ///
     /// [`ModelError::Unusable`] if the gradient is not finite.
     pub fn step(&mut self, learning_rate: f64) -> Result<f64> {
-        let _no_grad = tch::no_grad_guard();
+        let _no_autograd = fedward_native::no_autograd();
         let norm = self.grads.f_norm()?.f_to_kind(Kind::Double)?.f_double_value(&[])?;
         if !norm.is_finite() {
             return Err(ModelError::Unusable(

@@ -14,7 +14,6 @@ use fedward_actors::{CancelFlag, protocol::Adapter};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
-use tch::Device;
 
 use crate::{
     engine_small::{assert_samples, streams},
@@ -22,6 +21,7 @@ use crate::{
         FormulaWeights, by_name, formula_adapter, ids_of, lora_of, reals_of, relative_error, rows_of, worst_logit_error,
     },
     fixture,
+    support::test_device,
 };
 
 const NAMES: [&str; 8] =
@@ -85,7 +85,7 @@ impl Tiny {
             let dir = tempfile::tempdir().unwrap();
             write_directory(dir.path(), expected);
             let checkpoint = Checkpoint::open(dir.path()).unwrap();
-            let model = BaseModel::load(checkpoint.config, &*checkpoint.weights, Device::Cpu, precision).unwrap();
+            let model = BaseModel::load(checkpoint.config, &*checkpoint.weights, test_device(), precision).unwrap();
             Self { name, model, rows: rows_of(&REFERENCE["rows"]), expected }
         })
     }

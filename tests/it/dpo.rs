@@ -10,11 +10,11 @@ use fedward::{
 use fedward_actors::{CancelFlag, protocol::Adapter};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde_json::Value;
-use tch::Device;
 
 use crate::{
     engine_small::{assert_samples, streams},
     engine_support::{FormulaWeights, config_of, formula_adapter, ids_of, lora_of, reals_of, relative_error},
+    support::test_device,
 };
 
 /// A small model with its adapter, pairs and reference numbers.
@@ -39,7 +39,7 @@ impl Small {
         let config = config_of(&expected["config"]);
         let lora = lora_of(&expected["lora"]);
         let adapter = formula_adapter(&lora, &config, expected["lora"]["b_scale"].as_f64().unwrap());
-        let model = BaseModel::load(config, &FormulaWeights, Device::Cpu, Precision::F32).unwrap();
+        let model = BaseModel::load(config, &FormulaWeights, test_device(), Precision::F32).unwrap();
         let row = |value: &Value| TokenizedRow {
             ids: ids_of(&value["ids"]),
             response_start: value["response_start"].as_u64().unwrap() as usize,
@@ -185,7 +185,8 @@ fn checkpoints_change_no_bit() {
 fn passes_and_parts_change_nothing_but_rounding() {
     let small = Small::new("untied");
     let whole = small.train(&small.settings()).adapter;
-    for settings in [DpoSettings { pass_tokens: 1, ..small.settings() }, DpoSettings { shards: 2, ..small.settings() }]
+    for settings in
+        [DpoSettings { pass_tokens: Some(1), ..small.settings() }, DpoSettings { shards: 2, ..small.settings() }]
     {
         let cut = small.train(&settings).adapter;
         let error = cut.delta_from(&whole).unwrap().l2_norm() / whole.l2_norm();

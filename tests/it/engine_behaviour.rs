@@ -15,11 +15,11 @@ use fedward::{
 };
 use fedward_actors::CancelFlag;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
-use tch::Device;
 
 use crate::{
     engine_small::{Small, streams},
     engine_support::{FormulaWeights, formula},
+    support::test_device,
 };
 
 fn small() -> Small {
@@ -237,8 +237,8 @@ fn side_by_side_trainings_give_the_bytes_of_one_after_the_other() {
 #[test]
 fn splitting_a_batch_into_passes_changes_only_rounding() {
     let (small, rows) = (small(), many_rows());
-    let whole = SftSettings { pass_tokens: usize::MAX, ..SftSettings::new(1, rows.len(), 1e-2) };
-    let split = SftSettings { pass_tokens: 100, ..whole.clone() };
+    let whole = SftSettings { pass_tokens: Some(usize::MAX), ..SftSettings::new(1, rows.len(), 1e-2) };
+    let split = SftSettings { pass_tokens: Some(100), ..whole.clone() };
     let (whole, split) = (train(&small, &small.lora, &rows, &whole, 1), train(&small, &small.lora, &rows, &split, 1));
     assert!((whole.losses[0] - split.losses[0]).abs() < 1e-5);
     assert_eq!(whole.tokens, split.tokens);
@@ -293,7 +293,7 @@ fn slow() -> (BaseModel, LoraConfig) {
         max_position_embeddings: 4096,
         ..small.model.config().clone()
     };
-    let model = BaseModel::load(config, &FormulaWeights, Device::Cpu, Precision::F32).unwrap();
+    let model = BaseModel::load(config, &FormulaWeights, test_device(), Precision::F32).unwrap();
     (model, small.lora.clone())
 }
 

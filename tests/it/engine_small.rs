@@ -9,10 +9,13 @@ use fedward::{
 use fedward_actors::{CancelFlag, protocol::Adapter};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde_json::Value;
-use tch::Device;
 
-use crate::engine_support::{
-    FormulaWeights, by_name, config_of, formula_adapter, lora_of, reals_of, reference, relative_error, rows_of, samples,
+use crate::{
+    engine_support::{
+        FormulaWeights, by_name, config_of, formula_adapter, lora_of, reals_of, reference, relative_error, rows_of,
+        samples,
+    },
+    support::test_device,
 };
 
 /// A small model with its adapter, rows and reference numbers.
@@ -31,7 +34,7 @@ impl Small {
         let config = config_of(&expected["config"]);
         let lora = lora_of(&expected["lora"]);
         let adapter = formula_adapter(&lora, &config, expected["lora"]["b_scale"].as_f64().unwrap());
-        let model = BaseModel::load(config, &FormulaWeights, Device::Cpu, precision).unwrap();
+        let model = BaseModel::load(config, &FormulaWeights, test_device(), precision).unwrap();
         Self { model, lora, adapter, rows: rows_of(&expected["rows"]), expected }
     }
 

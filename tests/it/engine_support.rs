@@ -181,7 +181,7 @@ pub(crate) fn by_name(adapter: &Adapter) -> BTreeMap<&str, &[f32]> {
 pub(crate) fn default_model(precision: Precision) -> BaseModel {
     fedward::model::init_backend();
     let checkpoint = Checkpoint::open(&crate::support::default_model_path()).unwrap();
-    BaseModel::load(checkpoint.config, &*checkpoint.weights, tch::Device::Cpu, precision).unwrap()
+    BaseModel::load(checkpoint.config, &*checkpoint.weights, crate::support::test_device(), precision).unwrap()
 }
 
 /// Seconds that this thread has computed so far: what other processes do on the machine does not count.

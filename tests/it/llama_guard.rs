@@ -20,12 +20,11 @@ use fedward_actors::{
 };
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
-use tch::Device;
 
 use crate::{
     engine_support::{FormulaWeights, reals_of},
     fixture,
-    support::fedward,
+    support::{fedward, test_device},
 };
 
 static REFERENCE: LazyLock<Value> = LazyLock::new(|| fixture("llama_guard.json"));
@@ -59,7 +58,7 @@ fn checkpoint(template: &str) -> tempfile::TempDir {
 fn respondent(template: &str) -> Result<ChatRespondent, String> {
     fedward::model::init_backend();
     let dir = checkpoint(template);
-    let model = ChatModel::open("tiny guard", dir.path(), Device::Cpu, Precision::F32, 2).unwrap();
+    let model = ChatModel::open("tiny guard", dir.path(), test_device(), Precision::F32, 2).unwrap();
     ChatRespondent::checkpoint(Arc::new(model), 512).map_err(|error| error.to_string())
 }
 

@@ -38,7 +38,7 @@ fn train(small: &Small, settings: &SftSettings) -> (SftOutcome, Vec<f64>) {
 #[test]
 fn checkpoints_change_no_bit_of_a_training() {
     let small = Small::new("stretched", Precision::F32);
-    let kept = SftSettings { shards: 2, pass_tokens: 80, ..SftSettings::new(3, small.rows.len(), 1e-2) };
+    let kept = SftSettings { shards: 2, pass_tokens: Some(80), ..SftSettings::new(3, small.rows.len(), 1e-2) };
     let computed_twice = SftSettings { checkpoint_activations: true, ..kept.clone() };
     assert_eq!(train(&small, &computed_twice), train(&small, &kept));
 }
@@ -47,11 +47,11 @@ fn checkpoints_change_no_bit_of_a_training() {
 fn passes_of_a_batch_add_up_to_its_gradient() {
     for name in NAMES {
         let small = Small::new(name, Precision::F32);
-        let one = SftSettings { pass_tokens: usize::MAX, ..SftSettings::new(1, small.rows.len(), 1e-2) };
+        let one = SftSettings { pass_tokens: Some(usize::MAX), ..SftSettings::new(1, small.rows.len(), 1e-2) };
         let (whole, whole_norms) = train(&small, &one);
         // From two passes to one a row: 16 tokens are fewer than any row has.
         for pass_tokens in [200, 60, 16] {
-            let (cut, norms) = train(&small, &SftSettings { pass_tokens, ..one.clone() });
+            let (cut, norms) = train(&small, &SftSettings { pass_tokens: Some(pass_tokens), ..one.clone() });
             // The passes' sums are rounded to f32 before they are added.
             assert!((cut.losses[0] / whole.losses[0] - 1.0).abs() < 1e-6, "{name}, {pass_tokens}");
             assert!((norms[0] / whole_norms[0] - 1.0).abs() < 1e-5, "{name}, {pass_tokens}: {norms:?}");

@@ -12,9 +12,12 @@ use fedward_actors::{
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tch::{Device, Kind};
+use tch::Kind;
 
-use crate::engine_support::{lora_of, reals_of, relative_error};
+use crate::{
+    engine_support::{lora_of, reals_of, relative_error},
+    support::test_device,
+};
 
 /// The script's tiny model.
 fn tiny_llama() -> ModelConfig {
@@ -108,7 +111,7 @@ fn adapters_of_every_set_of_targets_saved_by_an_installed_peft_compute_the_same(
     }
     script("base", base.path()).unwrap();
     let checkpoint = Checkpoint::open(base.path()).unwrap();
-    let model = BaseModel::load(checkpoint.config, &*checkpoint.weights, Device::Cpu, Precision::F32).unwrap();
+    let model = BaseModel::load(checkpoint.config, &*checkpoint.weights, test_device(), Precision::F32).unwrap();
     assert_eq!(check_adapters_of_peft(adapters.path(), Some(&model)), 127);
 }
 

@@ -21,9 +21,8 @@ use fedward_actors::{
     ports::{Benchmarks, EvaluationScope, Realigner},
     protocol::{Adapter, ChatMessage, ChatRow, Role, RoundId},
 };
-use tch::Device;
 
-use crate::support::default_model_path;
+use crate::support::{default_model_path, test_device};
 
 /// Parts, each with the steps that were told of it.
 type Parts = Vec<(String, Vec<(u64, u64)>)>;
@@ -75,7 +74,7 @@ impl Fixture {
     pub(crate) fn new() -> Self {
         static MODEL: LazyLock<Arc<ChatModel>> = LazyLock::new(|| {
             fedward::model::init_backend();
-            Arc::new(ChatModel::open("default", &default_model_path(), Device::Cpu, Precision::F32, 2).unwrap())
+            Arc::new(ChatModel::open("default", &default_model_path(), test_device(), Precision::F32, 2).unwrap())
         });
         let model = Arc::clone(&MODEL);
         let lora = LoraConfig { rank: 2, alpha: 4.0, dropout: 0.0, targets: [Target::QProj].into(), use_rslora: false };

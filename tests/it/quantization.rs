@@ -6,12 +6,13 @@ use fedward::{
     train::TrainerSettings,
 };
 use fedward_actors::CancelFlag;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::{
     engine_small::Small,
     engine_support::{FormulaWeights, reals_of, relative_error},
     fixture,
+    support::test_device,
 };
 
 /// Weights by formula, rounded one by one as a quantization would.
@@ -57,7 +58,7 @@ fn round_to_nf4(block: &mut [f32]) {
 fn with(weights: &dyn WeightSource, quantization: Option<Quantization>) -> Small {
     let small = Small::new("stretched", Precision::F32);
     let format = NumberFormat { precision: Precision::F32, quantization };
-    let model = BaseModel::load(small.model.config().clone(), weights, Device::Cpu, format).unwrap();
+    let model = BaseModel::load(small.model.config().clone(), weights, test_device(), format).unwrap();
     Small { model, ..small }
 }
 

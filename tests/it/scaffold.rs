@@ -12,12 +12,12 @@ use fedward_actors::{
     ports::{ClientUpdate, LocalTraining, TurnStart},
     protocol::{Adapter, AdapterLayout, ClientId, RoundId},
 };
-use tch::Device;
 
 use crate::{
     engine_small::{assert_samples, streams},
     engine_support::{FormulaWeights, config_of, formula_adapter, lora_of, reals_of, relative_error},
     fixture,
+    support::test_device,
 };
 
 const CLIENTS: u32 = 3;
@@ -39,7 +39,7 @@ fn scaffold_follows_torch_on_a_small_model() {
     let reference = &fixture("strategies.json")["model"];
     let (config, lora) = (config_of(&reference["config"]), lora_of(&reference["lora"]));
     let mut global = formula_adapter(&lora, &config, reference["lora"]["b_scale"].as_f64().unwrap());
-    let model = BaseModel::load(config, &FormulaWeights, Device::Cpu, Precision::F32).unwrap();
+    let model = BaseModel::load(config, &FormulaWeights, test_device(), Precision::F32).unwrap();
     let (clients, mut server) =
         (FederatedAlgorithm::Scaffold.clients(), FederatedAlgorithm::Scaffold.server(CLIENTS)());
     let mut memories: [Option<Arc<[u8]>>; CLIENTS as usize] = [const { None }; CLIENTS as usize];

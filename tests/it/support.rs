@@ -16,6 +16,22 @@ pub(crate) fn home() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".fedward"), PathBuf::from)
 }
 
+/// Where models compute: on the CPU, or with `FEDWARD_TEST_DEVICE=cuda` on the first CUDA device.
+pub(crate) fn test_device() -> Device {
+    fedward::model::init_backend();
+    match std::env::var(TEST_DEVICE).as_deref() {
+        Err(_) | Ok("cpu") => Device::Cpu,
+        Ok("cuda") => {
+            assert!(tch::Cuda::is_available(), "{TEST_DEVICE} is cuda, but libtorch finds no CUDA device");
+            Device::Cuda(0)
+        }
+        Ok(other) => panic!("{TEST_DEVICE}: found {other:?}; allowed: cpu, cuda"),
+    }
+}
+
+/// Names the variable that [`test_device`] reads.
+pub(crate) const TEST_DEVICE: &str = "FEDWARD_TEST_DEVICE";
+
 /// The default model's GGUF file.
 pub(crate) fn default_model_path() -> PathBuf {
     let path = home().join("models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
@@ -23,17 +39,21 @@ pub(crate) fn default_model_path() -> PathBuf {
     path
 }
 
-/// The program, with the checkout's models and data sets.
+/// The program, with the checkout's models and data sets, on the device that is tested.
 pub(crate) fn fedward() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedward"));
     command.env("FEDWARD_HOME", home());
+    if test_device() == Device::Cpu {
+        // What it writes on the CPU is known to the byte.
+        command.env("CUDA_VISIBLE_DEVICES", "");
+    }
     command
 }
 
 /// The default model in `f32`, on two threads.
 pub(crate) fn default_chat_model() -> ChatModel {
     fedward::model::init_backend();
-    ChatModel::open("default", &default_model_path(), Device::Cpu, Precision::F32, 2).unwrap()
+    ChatModel::open("default", &default_model_path(), test_device(), Precision::F32, 2).unwrap()
 }
 
 /// What a benchmark measures of a model without an adapter.

@@ -13,12 +13,12 @@ use fedward_actors::{
     protocol::{Adapter, ChatRow, ClientId, RoundId, TrainRows},
 };
 use serde_json::Value;
-use tch::Device;
 
 use crate::{
     engine_small::{assert_samples, streams},
     engine_support::{FormulaWeights, config_of, formula_adapter, lora_of, reals_of, relative_error, rows_of},
     fixture,
+    support::test_device,
 };
 
 /// A small model with its adapter, rows and their weights.
@@ -36,7 +36,7 @@ impl Small {
         let config = config_of(&expected["config"]);
         let lora = lora_of(&expected["lora"]);
         let adapter = formula_adapter(&lora, &config, expected["lora"]["b_scale"].as_f64().unwrap());
-        let model = BaseModel::load(config, &FormulaWeights, Device::Cpu, Precision::F32).unwrap();
+        let model = BaseModel::load(config, &FormulaWeights, test_device(), Precision::F32).unwrap();
         Self { model, lora, adapter, rows: rows_of(&expected["rows"]), weights: reals_of(&expected["weights"]) }
     }
 
@@ -70,7 +70,8 @@ fn weighted_steps_follow_torch() {
         let rows = || SftRows::weighted(&small.rows, &small.weights).unwrap();
         // Cut into passes and parts, which must not show.
         for (pass_tokens, shards) in [(1536, 1), (40, 1), (1536, 2)] {
-            let settings = SftSettings { pass_tokens, shards, ..small.settings(expected, losses.len()) };
+            let settings =
+                SftSettings { pass_tokens: Some(pass_tokens), shards, ..small.settings(expected, losses.len()) };
             let (outcome, norms) = small.train(rows(), &settings);
             let error = relative_error(&outcome.losses, &losses);
             assert!(error < 1e-4, "{name}: losses {error:e}");
@@ -118,7 +119,7 @@ fn a_row_without_weight_teaches_nothing() {
 fn examples_are_the_rows_with_a_response_to_learn_from() {
     fedward::model::init_backend();
     let path = crate::support::default_model_path();
-    let model = Arc::new(ChatModel::open("default", &path, Device::Cpu, Precision::F32, 1).unwrap());
+    let model = Arc::new(ChatModel::open("default", &path, test_device(), Precision::F32, 1).unwrap());
     let targets = [Target::QProj].into();
     let lora = LoraConfig { rank: 2, alpha: 4.0, dropout: 0.0, targets, use_rslora: false };
     let global = fedward::lora::initial_adapter(&lora, model.base.config(), 1);

@@ -13,7 +13,7 @@ use super::{
 ///
 /// # Shapes
 ///
-/// `states`: `[tokens, at least heads × head_dim]`, `cos`, `sin`: `[tokens, 1, head_dim / 2]`; all of them
+/// `states`: `[tokens, at least heads × head_dim]`, `cos`, `sin`: `[tokens, 1, 1, head_dim / 2]`; all of them
 /// [`fit`](super::fits) and are of one kind.
 pub fn rotate(states: &Tensor, heads: usize, cos: &Tensor, sin: &Tensor) {
     by_kind!(states.kind(), rotate_lines(states, heads, cos, sin));

@@ -6,16 +6,13 @@
 use std::collections::BTreeMap;
 
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{Batch, GenerationSettings, Picker, Row};
 use crate::{
     lora::LoraRef,
-    model::{BaseModel, ChatTokenizer, Result, transformer::Transformer},
+    model::{BaseModel, ChatTokenizer, Portions, Result, transformer::Transformer},
 };
-
-/// Questions side by side where they are not computed alone.
-const QUESTIONS_A_BATCH: usize = 16;
 
 /// Tokens that many questions begin with, computed: queries, keys and values of each layer, rotated.
 ///
@@ -73,9 +70,9 @@ pub(crate) fn answer(
     questions: &Questions,
     cancel: &fedward_actors::CancelFlag,
 ) -> Result<Vec<Answered>> {
-    let _no_grad = tch::no_grad_guard();
+    let _no_autograd = fedward_native::no_autograd();
     let prompts = questions.prompts;
-    let side_by_side = if model.device() == Device::Cpu { 1 } else { QUESTIONS_A_BATCH };
+    let side_by_side = Portions::on(model.device()).questions;
     let settings = GenerationSettings {
         max_new_tokens: questions.longest_answer,
         temperature: 0.0,

@@ -1,0 +1,148 @@
+//! Attention of rows that lie one behind the other, by `FlashAttention` 2 (Dao, 2023).
+
+use std::ffi::c_char;
+
+use tch::{TchError, Tensor};
+use torch_sys::C_tensor;
+
+use super::check;
+
+unsafe extern "C" {
+    fn fedward_flash_attention(
+        results: *mut *mut C_tensor,
+        query: *const C_tensor,
+        key: *const C_tensor,
+        value: *const C_tensor,
+        starts: *const C_tensor,
+        longest: i64,
+        scale: f64,
+        window: i64,
+    ) -> *mut c_char;
+}
+
+/// Rows that lie one behind the other, for [`flash_attention`].
+#[derive(Debug)]
+pub struct FlashRows {
+    /// Where each row begins, and where the last one ends.
+    ///
+    /// # Shapes
+    ///
+    /// `[rows + 1]`, 32-bit integers on the device.
+    pub starts: Tensor,
+    /// Tokens of the longest row.
+    pub longest: i64,
+}
+
+/// Queries, keys and values of all rows.
+///
+/// # Shapes
+///
+/// `query`: `[tokens, queries, head_dim]`; `key`, `value`: `[tokens, key_values, head_dim]`, each head contiguous.
+#[derive(Debug)]
+pub struct FlashOperands {
+    /// Queries.
+    pub query: Tensor,
+    /// Keys.
+    pub key: Tensor,
+    /// Values.
+    pub value: Tensor,
+}
+
+/// How scores are made.
+#[derive(Clone, Copy, Debug)]
+pub struct FlashScores {
+    /// What products of queries and keys are multiplied by.
+    pub scale: f64,
+    /// Tokens that each token sees, itself included; all before it where there is no window.
+    pub window: Option<i64>,
+}
+
+impl FlashScores {
+    /// Tokens before it that a token sees.
+    fn left(self) -> Option<i64> {
+        self.window.map(|window| window - 1)
+    }
+}
+
+/// What the backward pass of [`flash_attention`] needs.
+#[derive(Debug)]
+pub struct FlashTape {
+    operands: FlashOperands,
+    output: Tensor,
+    log_sums: Tensor,
+    /// Of a random generator that is not used, since nothing is dropped; the backward pass takes them all the same.
+    states: [Tensor; 2],
+}
+
+/// Causal attention within each row (Dao, 2023), in bfloat16 on a CUDA device.
+///
+/// # Shapes
+///
+/// → `[tokens, queries, head_dim]`
+///
+/// # Errors
+///
+/// What libtorch complains of.
+pub fn flash_attention(
+    operands: FlashOperands,
+    rows: &FlashRows,
+    scores: FlashScores,
+) -> Result<(Tensor, FlashTape), TchError> {
+    let mut results = [std::ptr::null_mut(); 4];
+    let FlashOperands { query, key, value } = &operands;
+    // SAFETY: all tensors live through the call; on success each place of `results` holds a tensor of its own.
+    let [output, log_sums, state, unused] = unsafe {
+        check(fedward_flash_attention(
+            results.as_mut_ptr(),
+            query.as_ptr(),
+            key.as_ptr(),
+            value.as_ptr(),
+            rows.starts.as_ptr(),
+            rows.longest,
+            scores.scale,
+            scores.left().unwrap_or(-1),
+        ))?;
+        results.map(|result| Tensor::from_ptr(result))
+    };
+    let tape = FlashTape { operands, output: output.shallow_clone(), log_sums, states: [state, unused] };
+    Ok((output, tape))
+}
+
+/// Gradients of queries, keys and values.
+///
+/// # Shapes
+///
+/// `grad`: `[tokens, queries, head_dim]` → as [`FlashOperands`].
+///
+/// # Errors
+///
+/// What libtorch complains of.
+pub fn flash_attention_backward(
+    grad: &Tensor,
+    tape: &FlashTape,
+    rows: &FlashRows,
+    scores: FlashScores,
+) -> Result<[Tensor; 3], TchError> {
+    let FlashTape { operands: FlashOperands { query, key, value }, output, log_sums, states: [state, unused] } = tape;
+    let right = scores.window.map(|_| 0);
+    let (query, key, value) = Tensor::f_internal_flash_attention_backward(
+        grad,
+        query,
+        key,
+        value,
+        output,
+        log_sums,
+        &rows.starts,
+        &rows.starts,
+        rows.longest,
+        rows.longest,
+        0.0,
+        true,
+        state,
+        unused,
+        scores.scale,
+        scores.left(),
+        right,
+    )?;
+    Ok([query, key, value])
+}

@@ -1,0 +1,39 @@
+//! What the engine's tests ask for, on a CUDA device.
+
+use std::process::Command;
+
+use crate::support::TEST_DEVICE;
+
+/// Modules whose tests compute on `test_device`.
+const ENGINE: [&str; 13] = [
+    "architectures::",
+    "dpo::",
+    "engine_behaviour::",
+    "engine_bf16::",
+    "engine_default::",
+    "engine_small::",
+    "greedy::",
+    "llama_guard::",
+    "memory::",
+    "progress::",
+    "quantization::",
+    "scaffold::",
+    "weighted_loss::",
+];
+
+#[test]
+fn the_engine_passes_the_same_tests_on_a_cuda_device() {
+    fedward::model::init_backend();
+    if !tch::Cuda::is_available() {
+        eprintln!("skipped: libtorch finds no CUDA device");
+        return;
+    }
+    if std::env::var_os(TEST_DEVICE).is_some() {
+        eprintln!("skipped: {TEST_DEVICE} says what is tested");
+        return;
+    }
+    let tests = std::env::current_exe().unwrap();
+    // Four side by side: the device's memory is for all of them.
+    let status = Command::new(tests).args(ENGINE).arg("--test-threads=4").env(TEST_DEVICE, "cuda").status().unwrap();
+    assert!(status.success(), "some of the engine's tests fail on the CUDA device; their complaints are above");
+}
