@@ -1,12 +1,13 @@
 """Ours beside transformers + peft, in turns, as one table of ratios.
 
-bench.py FEDWARD GGUF CACHE OUT [--quick] [--rows FILE] [--only LINE,…]
+bench.py FEDWARD GGUF CACHE OUT [--quick] [--device cuda] [--rows FILE] [--only LINE,…]
 
 FEDWARD is the program, GGUF the default model, CACHE a folder for the peer's copy of its weights. Writes OUT/bench.json and
 OUT/bench.md, and prints the latter.
 """
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -24,7 +25,6 @@ import rows as chat_rows
 
 HERE = pathlib.Path(__file__).resolve().parent
 MAX_LENGTH = 512
-CLIENTS = 8
 # Operations a token by the formula of src/train/flops.rs, for SmolLM2-135M and rank 16 on q_proj and v_proj.
 FORWARD = 2 * 134_479_872
 TRAINING = 4 * 134_479_872 + 6 * 921_600
@@ -33,9 +33,10 @@ TRAINING = 4 * 134_479_872 + 6 * 921_600
 class Peer:
     """A process that answers jobs."""
 
-    def __init__(self, checkpoint):
+    def __init__(self, checkpoint, arguments):
+        place = ["--device", arguments.device, "--attention", arguments.attention]
         self.process = subprocess.Popen(
-            [sys.executable, HERE / "peer.py", checkpoint], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, HERE / "peer.py", checkpoint, *place], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def __enter__(self):
@@ -61,7 +62,6 @@ class Bench:
     def __init__(self, arguments, folder):
         self.arguments = arguments
         self.folder = pathlib.Path(folder)
-        self.checkpoints = {dtype: peer_checkpoint(arguments.gguf, arguments.cache, dtype) for dtype in ("bf16", "f32")}
         self.peers = {}
 
     def __enter__(self):
@@ -78,8 +78,11 @@ class Bench:
 
     def peer(self, dtype):
         if dtype not in self.peers:
-            self.peers[dtype] = Peer(self.checkpoints[dtype])
+            self.peers[dtype] = self.new_peer(dtype)
         return self.peers[dtype]
+
+    def new_peer(self, dtype):
+        return Peer(peer_checkpoint(self.arguments.gguf, self.arguments.cache, dtype), self.arguments)
 
     def rows(self, count):
         if self.arguments.rows:
@@ -93,12 +96,20 @@ class Bench:
         started = time.perf_counter()
         command = [self.arguments.fedward, *map(str, arguments)]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder, env=self.environment())
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         if done.returncode != 0:
             sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
         return done.stdout, done.stderr, time.perf_counter() - started
+
+    def environment(self):
+        """With the peer's own CUDA libraries in front of the program's."""
+        if self.arguments.device == "cpu":
+            return None
+        import torch
+
+        return os.environ | {"LD_LIBRARY_PATH": str(pathlib.Path(torch.__file__).parent / "lib")}
 
     def sft(self, dtype, grouped, batches):
         rows = self.rows(batches * self.batch)
@@ -115,7 +126,8 @@ class Bench:
 
     def tune(self, dtype, rows, steps):
         options = ["--data", rows, "--steps", steps, "--batch-size", self.batch, "--max-length", MAX_LENGTH]
-        stdout, stderr, seconds = self.fedward("tune", *options, "--dtype", dtype, "--out", "adapter")
+        options += ["--device", self.arguments.device, "--dtype", dtype, "--out", "adapter"]
+        stdout, stderr, seconds = self.fedward("tune", *options)
         return json.loads(stdout), stderr, seconds
 
     def start(self, rows):
@@ -127,31 +139,33 @@ class Bench:
 
         def theirs():
             started = time.perf_counter()
-            with Peer(self.checkpoints["bf16"]) as peer:
+            with self.new_peer("bf16") as peer:
                 peer.ask(do="start", dtype="bf16", rows=rows, max_length=MAX_LENGTH)
                 return {"seconds": time.perf_counter() - started}
 
         return ours, theirs
 
-    def round(self, batches, size):
-        rows = self.rows(CLIENTS * batches * size)
+    def round(self, clients, batches, size):
+        rows = self.rows(clients * batches * size)
 
         def ours():
             out = self.folder / "round"
-            sets = ["model.precision=bf16", f"data.benign.source={rows}", f"federation.clients={CLIENTS}"]
-            sets += [f"federation.cohort={CLIENTS}", f"data.rows_per_client={batches * size}"]
+            sets = ["model.precision=bf16", f"model.device={self.arguments.device}", f"data.benign.source={rows}"]
+            sets += [f"federation.clients={clients}", f"federation.cohort={clients}"]
+            sets += [f"data.rows_per_client={batches * size}"]
             sets += [f"training.local_steps={batches}", f"training.batch_size={size}"]
             options = [option for value in sets for option in ("--set", value)]
             self.fedward("run", HERE / "round.toml", "--out", out, "--overwrite", "--metrics", "off", *options)
             found = json.loads((out / "rounds.jsonl").read_text().splitlines()[0])
-            peak = json.loads((out / "summary.json").read_text())["totals"]["peak_memory_bytes"]
+            totals = json.loads((out / "summary.json").read_text())["totals"]
+            peak = totals["peak_memory_bytes" if self.arguments.device == "cpu" else "peak_device_memory_bytes"]
             seconds = sum(found["seconds"].values())
             cpu = {"cpu_seconds": self.cpu_seconds, "peak_bytes": peak}
             return {"seconds": seconds, "tokens": found["train_tokens"]} | cpu
 
         def theirs():
-            job = {"dtype": "bf16", "rows": rows, "batch_size": size, "max_length": MAX_LENGTH, "clients": CLIENTS}
-            with Peer(self.checkpoints["bf16"]) as peer:
+            job = {"dtype": "bf16", "rows": rows, "batch_size": size, "max_length": MAX_LENGTH, "clients": clients}
+            with self.new_peer("bf16") as peer:
                 return peer.ask(do="round", **job)
 
         return ours, theirs
@@ -160,7 +174,7 @@ class Bench:
         rows = self.rows(prompts)
 
         def ours():
-            options = ["--prompts", rows, "--max-new-tokens", tokens, "--dtype", "bf16"]
+            options = ["--prompts", rows, "--max-new-tokens", tokens, "--device", self.arguments.device, "--dtype", "bf16"]
             _, stderr, _ = self.fedward("generate", *options)
             return told(stderr) | {"cpu_seconds": self.cpu_seconds}
 
@@ -173,7 +187,7 @@ class Bench:
         rows = self.rows(count)
 
         def ours():
-            options = ["--data", rows, "--max-length", MAX_LENGTH, "--dtype", "bf16"]
+            options = ["--data", rows, "--max-length", MAX_LENGTH, "--device", self.arguments.device, "--dtype", "bf16"]
             stdout, stderr, _ = self.fedward("score", *options)
             likelihoods = [json.loads(line)["log_likelihood"] for line in stdout.splitlines()]
             sums = {"log_likelihood": sum(filter(None, likelihoods)), "cpu_seconds": self.cpu_seconds}
@@ -215,8 +229,8 @@ def peer_checkpoint(gguf, cache, dtype):
 class Line:
     """One line of the table."""
 
-    def __init__(self, name, at_least, stretch, work, flops=None, key="rate"):
-        self.name, self.at_least, self.stretch = name, at_least, stretch
+    def __init__(self, name, bounds, work, flops=None, key="rate"):
+        self.name, self.bounds = name, bounds
         self.work, self.flops, self.key = work, flops, key
         self.ours, self.theirs = [], []
 
@@ -249,49 +263,85 @@ class Line:
     def text(self, value):
         return {"rate": f"{value:.0f} tokens/s", "seconds": f"{value:.2f} s", "peak_bytes": f"{value / 1e9:.2f} GB"}[self.key]
 
-    def row(self, ceilings, dtype):
+    def share_of_ceiling(self, side, ceiling, device):
+        """By CPU time of all threads, which other programs do not stretch; on a GPU by the wall's."""
+        if device == "cpu":
+            return self.flops * self.cpu_rate(side) * len(os.sched_getaffinity(0)) / ceiling
+        return self.flops * self.median(side) / ceiling
+
+    def row(self, ceilings, dtype, device):
         bound = "≥" if self.key == "rate" else "≤"
         ours, theirs = self.median(self.ours), self.median(self.theirs)
         low, high = self.spread()
         cells = [self.name, self.text(ours), self.text(theirs), f"**{self.ratio():.2f}×** ({low:.2f}–{high:.2f})"]
-        cells.append(self.by_cpu_time())
-        cells += [f"{bound} {self.at_least:g}×", f"{bound} {self.stretch:g}×"]
+        if device == "cpu":
+            cells.append(self.by_cpu_time())
+        cells += [f"{bound} {limit:g}×" if limit else "" for limit in self.bounds]
         share = ["", ""]
         if self.flops:
-            all_threads = self.flops * len(os.sched_getaffinity(0)) / ceilings[dtype]
-            share = [f"{self.cpu_rate(side) * all_threads:.0%}" for side in (self.ours, self.theirs)]
+            share = [f"{self.share_of_ceiling(side, ceilings[dtype], device):.0%}" for side in (self.ours, self.theirs)]
         return "| " + " | ".join(cells + share) + " |"
 
 
-def lines(bench, quick, forced):
+@dataclasses.dataclass
+class Amounts:
+    """How much there is to do."""
+
+    padded: int
+    grouped: int
+    clients: int
+    batches: int
+    round_batch: int
+    prompts: int
+    scored: int
+
+    @classmethod
+    def of(cls, arguments):
+        batch = arguments.batch_size
+        if arguments.device != "cpu":
+            # Ours loads its kernels within the time that is measured, which is to be little of it.
+            few = 4 if arguments.quick else 1
+            return cls(128 // few, 128 // few, 20, 4, batch, 256, 2000 // few)
+        if arguments.quick:
+            return cls(2, 4, 8, 1, batch // 2, 64, 100)
+        return cls(4, 4, 8, 2, batch, 64, 1000)
+
+
+def lines(bench, amounts, quick, forced):
     """Name: the lines that one piece of work gives, how often it is measured, and in which numbers it is computed."""
     turns = forced or (2 if quick else 5)
-    padded, grouped = (2, 4) if quick else (4, 4)
     step = f"LoRA SFT of one client, batches of {bench.batch} rows"
+
+    def bounds(at_least, stretch, on_cuda=None):
+        return (at_least, stretch) if bench.arguments.device == "cpu" else (on_cuda, None)
+
     rate = {"flops": TRAINING}
-    round_work = bench.round(1 if quick else 2, bench.batch // 2 if quick else bench.batch)
+    round_work = bench.round(amounts.clients, amounts.batches, amounts.round_batch)
+    padded, grouped = amounts.padded, amounts.grouped
     return {
-        "sft": ([Line(f"{step}, theirs padded to the longest", 3, 6, bench.sft("bf16", False, padded), **rate)], turns, "bf16"),
-        "grouped": ([Line(f"{step}, theirs grouped by length", 2, 3, bench.sft("bf16", True, grouped), **rate)], turns, "bf16"),
-        "sft-f32": ([Line(f"{step}, theirs padded to the longest", 2, 3, bench.sft("f32", False, padded), **rate)], turns, "f32"),
+        "sft": ([Line(f"{step}, theirs padded to the longest", bounds(3, 6, 1.3), bench.sft("bf16", False, padded), **rate)], turns, "bf16"),
+        "grouped": ([Line(f"{step}, theirs grouped by length", bounds(2, 3, 1.3), bench.sft("bf16", True, grouped), **rate)], turns, "bf16"),
+        "sft-f32": ([Line(f"{step}, theirs padded to the longest", bounds(2, 3), bench.sft("f32", False, padded), **rate)], turns, "f32"),
         "round": (
             [
-                Line("a round of 8 clients", 4, 8, round_work, **rate),
-                Line("peak memory of that round", 0.5, 0.35, round_work, key="peak_bytes"),
+                Line(f"a round of {amounts.clients} clients, batches of {amounts.round_batch} rows", bounds(4, 8), round_work, **rate),
+                Line("peak memory of that round", bounds(0.5, 0.35), round_work, key="peak_bytes"),
             ],
             forced or (1 if quick else 3),
             "bf16",
         ),
         "generate": (
-            [Line("greedy generation, 64 prompts × 64 tokens", 3, 5, bench.generate(64, 64), flops=FORWARD)], turns, "bf16"
+            [Line(f"greedy generation, {amounts.prompts} prompts × 64 tokens", bounds(3, 5), bench.generate(amounts.prompts, 64), flops=FORWARD)],
+            turns,
+            "bf16",
         ),
         "score": (
-            [Line("scoring rows, theirs grouped by length", 2.5, 4, bench.score(100 if quick else 1000), flops=FORWARD)],
+            [Line(f"scoring {amounts.scored} rows, theirs grouped by length", bounds(2.5, 4), bench.score(amounts.scored), flops=FORWARD)],
             forced or (1 if quick else 3),
             "bf16",
         ),
         "start": (
-            [Line("start to first step (load, tokenize 1,000 rows)", 0.3, 0.2, bench.start(1000), key="seconds")], turns, "bf16"
+            [Line("start to first step (load, tokenize 1,000 rows)", bounds(0.3, 0.2), bench.start(1000), key="seconds")], turns, "bf16"
         ),
     }
 
@@ -325,19 +375,32 @@ def processor():
     return f"{names[0] if names else platform.machine()}, {len(os.sched_getaffinity(0))} threads, {', '.join(wide)}"
 
 
+def machine(device):
+    if device == "cpu":
+        return processor()
+    import torch
+
+    return f"{torch.cuda.get_device_name()} ({processor()})"
+
+
 def markdown(entries, ceilings, arguments):
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft"))
     rows = "the bench's own rows" if not arguments.rows else f"rows of {pathlib.Path(arguments.rows).name}"
     text = [
-        f"{processor()}; {versions}; SmolLM2-135M, rank 16 on q and v, sdpa; {rows}, at most {MAX_LENGTH} tokens.",
-        f"Fastest matrix products here: {ceilings['f32'] / 1e9:.0f} GFLOP/s in f32, {ceilings['bf16'] / 1e9:.0f} in bf16.",
-        "CPU time is that of all threads, and says more where other programs run; ours includes loading, theirs does not.",
-        "",
-        "| work | dtype | ours | theirs | ours over theirs (turns) | by CPU time | at least | stretch | of ceiling, ours | theirs |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"{machine(arguments.device)}; {versions}; SmolLM2-135M, rank 16 on q and v, theirs with {arguments.attention}; "
+        f"{rows}, at most {MAX_LENGTH} tokens.",
+        f"Fastest matrix products here: {', '.join(f'{flops / 1e9:.0f} GFLOP/s in {name}' for name, flops in ceilings.items())}.",
     ]
+    columns = ["work", "dtype", "ours", "theirs", "ours over theirs (turns)", "by CPU time", "at least", "stretch"]
+    columns += ["of ceiling, ours", "theirs"]
+    if arguments.device == "cpu":
+        text.append("CPU time is that of all threads, and says more where other programs run; ours includes loading, theirs does not.")
+    else:
+        columns.remove("by CPU time")
+        text.append("Memory is what the allocators of both have taken of the device.")
+    text += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for members, _, dtype in entries.values():
-        text += [line.row(ceilings, dtype).replace(f"| {line.name} |", f"| {line.name} | {dtype} |") for line in members]
+        text += [line.row(ceilings, dtype, arguments.device).replace(f"| {line.name} |", f"| {line.name} | {dtype} |") for line in members]
     return "\n".join(text) + "\n"
 
 
@@ -350,13 +413,18 @@ def main():
     parser.add_argument("--only", help="lines to measure, separated by commas")
     parser.add_argument("--batch-size", type=int, default=16, help="rows a step of both; 16 takes the peer up to 14 GB")
     parser.add_argument("--turns", type=int, help="how often each line is measured")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where both compute")
+    parser.add_argument("--attention", help="the peer's: sdpa, eager or another name of transformers', or sdpa-without-cudnn")
     arguments = parser.parse_args()
+    # The fastest of the three on either.
+    arguments.attention = arguments.attention or ("sdpa" if arguments.device == "cpu" else "sdpa-without-cudnn")
     arguments.fedward = str(pathlib.Path(arguments.fedward).resolve())
     with tempfile.TemporaryDirectory() as folder, Bench(arguments, folder) as bench:
-        entries = lines(bench, arguments.quick, arguments.turns)
+        entries = lines(bench, Amounts.of(arguments), arguments.quick, arguments.turns)
         if arguments.only:
             entries = {name: entries[name] for name in arguments.only.split(",")}
-        ceilings = {dtype: bench.peer(dtype).ask(do="ceiling", dtype=dtype)["flops"] for dtype in ("f32", "bf16")}
+        dtypes = {dtype for _, _, dtype in entries.values()}
+        ceilings = {dtype: bench.peer(dtype).ask(do="ceiling", dtype=dtype)["flops"] for dtype in sorted(dtypes)}
         for name, entry in entries.items():
             measure(name, entry)
     out = pathlib.Path(arguments.out)
