@@ -13,8 +13,9 @@ fn main() {
     // Absent with tch's feature `doc-only`, which links nothing.
     let Ok(libraries) = env::var("DEP_TCH_LIBTORCH_LIB") else { return };
     println!("cargo:rustc-link-arg=-Wl,-rpath,{libraries}");
-    let beside = PathBuf::from(&libraries).join("..");
-    let include = env::var_os("LIBTORCH_INCLUDE").map_or(beside, PathBuf::from).join("include");
+    // Where torch-sys looks, too.
+    let stated = env::var_os("LIBTORCH_INCLUDE").or_else(|| env::var_os("LIBTORCH"));
+    let include = stated.map_or_else(|| PathBuf::from(&libraries).join(".."), PathBuf::from).join("include");
     let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
     // As torch-sys compiles its own.
     cc::Build::new()

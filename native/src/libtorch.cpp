@@ -17,15 +17,20 @@
 
 namespace {
 
+/// What is said where there is no memory for a message.
+char no_memory[] = "out of memory";
+
 /// Runs `work`; a message that the caller frees if it throws, else null.
 template <typename Work> char *caught(Work work) {
   try {
     work();
     return nullptr;
   } catch (const std::exception &error) {
-    return strdup(error.what());
+    char *message = strdup(error.what());
+    return message ? message : no_memory;
   } catch (...) {
-    return strdup("an unknown exception");
+    char *message = strdup("an unknown exception");
+    return message ? message : no_memory;
   }
 }
 
@@ -98,5 +103,8 @@ char *fedward_exchange_stream(int64_t *before, int64_t id, int32_t device) {
   });
 }
 
-void fedward_free_message(char *message) { std::free(message); }
+void fedward_free_message(char *message) {
+  if (message != no_memory)
+    std::free(message);
+}
 }

@@ -145,6 +145,10 @@ fn hashed(seed: u64, shape: &[i64], device: Device) -> Result<Tensor> {
         Ok(x.f_bitwise_right_shift_tensor_scalar(by)?.f_bitwise_and_(scalar(u32::MAX >> by))?)
     };
     let count = shape.iter().product::<i64>();
+    if i32::try_from(count).is_err() {
+        let problem = format!("dropout knows no {count} inputs at once; lower training.pass_tokens");
+        return Err(ModelError::Unusable(problem));
+    }
     let mut x = Tensor::f_arange(count, (Kind::Int, device))?;
     x = x.f_mul_scalar_(scalar(0x9E37_79B9))?.f_add_scalar_(scalar(seed as u32))?;
     for (shift, factor) in [(16, 0x85EB_CA6B), (13, 0xC2B2_AE35)] {

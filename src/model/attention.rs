@@ -1,7 +1,7 @@
 //! Causal grouped-query attention over packed rows, forward and backward.
 
 use fedward_native::{
-    cuda::{self, FlashOperands, FlashRows, FlashScores, FlashTape},
+    cuda::{self, FlashTape},
     kernels::{self, AttentionShape},
 };
 use tch::{Device, Kind, Tensor};
@@ -14,11 +14,11 @@ use super::{
 /// Widths of queries, keys and values inside one packed projection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heads {
-    queries: i64,
-    key_values: i64,
-    width: i64,
+    pub(super) queries: i64,
+    pub(super) key_values: i64,
+    pub(super) width: i64,
     /// What scores are multiplied by.
-    scale: f64,
+    pub(super) scale: f64,
     /// Bound of the scores.
     softcap: Option<f64>,
 }
@@ -53,7 +53,11 @@ impl Heads {
 
     /// Whether a device attends to packed rows by itself, without a prefix that they share.
     pub(crate) fn fit_flash(self, device: Device, kind: Kind) -> bool {
-        device.is_cuda() && kind == Kind::BFloat16 && self.softcap.is_none() && self.width % 8 == 0 && self.width <= 256
+        kind == Kind::BFloat16
+            && self.softcap.is_none()
+            && self.width % 8 == 0
+            && self.width <= 256
+            && cuda::has_flash_attention(device)
     }
 
     /// How a kernel finds heads in a projection.
@@ -184,57 +188,6 @@ pub(crate) enum Softmax {
     Probabilities(Vec<Tensor>),
     /// What the device keeps.
     Flash(FlashTape),
-}
-
-/// Rows that a device attends to by itself.
-#[derive(Debug)]
-pub(crate) struct FlashAttention {
-    rows: FlashRows,
-    /// Tokens that layers of [`Span::Sliding`] see.
-    window: Option<i64>,
-}
-
-impl FlashAttention {
-    /// Rows of `lengths` tokens, in the order in which they lie.
-    pub(crate) fn new(lengths: &[usize], config: &ModelConfig, device: Device) -> Result<Self> {
-        let mut starts = vec![0_i32];
-        for &length in lengths {
-            starts.push(starts.last().copied().unwrap_or(0) + length as i32);
-        }
-        let starts = Tensor::f_from_slice(&starts)?.f_to_device(device)?;
-        let longest = lengths.iter().copied().max().unwrap_or(0) as i64;
-        let window = config.design.sliding.as_ref().map(|sliding| sliding.window as i64);
-        Ok(Self { rows: FlashRows { starts, longest }, window })
-    }
-
-    fn scores(&self, heads: Heads, span: Span) -> FlashScores {
-        let window = match span {
-            Span::Full => None,
-            Span::Sliding => self.window,
-        };
-        FlashScores { scale: heads.scale, window }
-    }
-
-    fn operands(heads: Heads, qkv: &Tensor) -> Result<FlashOperands> {
-        let all = heads.queries + 2 * heads.key_values;
-        let parts = [heads.queries, heads.key_values, heads.key_values];
-        let parts = qkv.f_view([-1, all, heads.width])?.f_split_with_sizes(parts, 1)?;
-        let Ok([query, key, value]) = <[Tensor; 3]>::try_from(parts) else { unreachable!("three sizes, three parts") };
-        Ok(FlashOperands { query, key, value })
-    }
-
-    fn attend(&self, heads: Heads, qkv: &Tensor, span: Span) -> Result<(Tensor, Softmax)> {
-        let operands = Self::operands(heads, qkv)?;
-        let (output, tape) = cuda::flash_attention(operands, &self.rows, self.scores(heads, span))?;
-        Ok((output.f_view([-1, heads.query_columns()])?, Softmax::Flash(tape)))
-    }
-
-    fn attend_backward(&self, heads: Heads, grad: &Tensor, tape: &FlashTape, span: Span) -> Result<Tensor> {
-        let tokens = grad.size()[0];
-        let grad = grad.f_view([-1, heads.queries, heads.width])?;
-        let grads = cuda::flash_attention_backward(&grad, tape, &self.rows, self.scores(heads, span))?;
-        Ok(Tensor::f_cat(&grads, 1)?.f_view([tokens, -1])?)
-    }
 }
 
 /// Attends within each row.

@@ -2,6 +2,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use fedward_native::{
+    NoAutograd,
+    cuda::{self, OwnStream},
+};
 use tch::{Device, Kind, Tensor};
 
 use super::{
@@ -91,6 +95,13 @@ impl LayerWeights {
     }
 }
 
+/// What a thread computes with; see [`BaseModel::computing`].
+#[must_use]
+pub(crate) struct Computing {
+    _no_autograd: NoAutograd,
+    _stream: Option<OwnStream>,
+}
+
 impl BaseModel {
     /// Reads all weights of a model onto `device`.
     ///
@@ -127,6 +138,8 @@ impl BaseModel {
         let norm = read_norm("model.norm.weight", config.hidden_size)?;
         let weights = Mutex::new(Weights { embedding, layers, norm, head });
         if let Device::Cuda(index) = device {
+            // Tried out while there is memory for it.
+            let _ = cuda::has_flash_attention(device);
             // Threads compute on streams of their own, which do not wait for one another.
             tch::Cuda::synchronize(index as i64);
         }
@@ -156,6 +169,12 @@ impl BaseModel {
     /// How weights and activations are stored.
     pub(crate) const fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Until what it returns is dropped, this thread's operations record nothing and have a stream of the device for
+    /// themselves. Results must have been read by then.
+    pub(crate) fn computing(&self) -> Result<Computing> {
+        Ok(Computing { _no_autograd: fedward_native::no_autograd(), _stream: OwnStream::take(self.device)? })
     }
 
     /// Handles to the weights for one thread. They alias the model's: read only.

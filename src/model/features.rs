@@ -33,7 +33,7 @@ pub fn mean_hidden(
     layers: usize,
     cancel: &CancelFlag,
 ) -> Result<Vec<Vec<f32>>> {
-    let _no_autograd = fedward_native::no_autograd();
+    let _computing = model.computing()?;
     let model = Transformer::new(model, adapter, cancel)?;
     model.check_rows(rows.iter().map(Vec::as_slice))?;
     let mean = |row: &Vec<u32>| -> Result<Vec<f32>> {

@@ -8,8 +8,8 @@ use tch::{Kind, Tensor};
 
 use self::answering::Opening;
 use super::{
-    BaseModel, ModelError, Portions, Result, kv_cache::KvCache, packing::shared_prefix, rope::Rotations,
-    sampling::Sampler, transformer::Transformer,
+    BaseModel, ModelError, Portions, Result, kv_cache::KvCache, rope::Rotations, sampling::Sampler,
+    transformer::Transformer,
 };
 use crate::lora::LoraRef;
 
@@ -66,7 +66,7 @@ pub fn generate(
     cancel: &CancelFlag,
     on_done: &mut dyn FnMut(usize),
 ) -> Result<Vec<Generated>> {
-    let _no_autograd = fedward_native::no_autograd();
+    let _computing = model.computing()?;
     let picker = Picker::new(settings)?;
     let model = Transformer::new(model, adapter, cancel)?;
     model.check_rows(prompts.iter().map(Vec::as_slice))?;
@@ -98,7 +98,7 @@ impl BaseModel {
     ///
     /// As [`generate`].
     pub fn next_token_logits(&self, adapter: Option<LoraRef>, ids: &[u32], cancel: &CancelFlag) -> Result<Vec<f32>> {
-        let _no_autograd = fedward_native::no_autograd();
+        let _computing = self.computing()?;
         let model = Transformer::new(self, adapter, cancel)?;
         model.check_rows([ids])?;
         let packed = model.pack(&[ids], false)?;
@@ -218,7 +218,7 @@ impl Batch<'_> {
         let prompts: Vec<&[u32]> = self.rows.iter().map(|row| self.prompts[row.prompt].as_slice()).collect();
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.len()).collect();
         // A pass computes it once, however many rows it holds.
-        let shared = shared_prefix(&prompts);
+        let shared = model.counted_once(&prompts);
         let mut cache = KvCache::new(model.config, &lengths, model.device, model.kind)?;
         let most = Portions::on(model.device).pass_tokens;
         let mut logits = Vec::new();

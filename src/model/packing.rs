@@ -3,11 +3,7 @@
 use fedward_native::kernels::Segment;
 use tch::{Device, Kind, Tensor};
 
-use super::{
-    ModelConfig, ModelError, Result, Span,
-    attention::{FlashAttention, Heads},
-    rope::Rotations,
-};
+use super::{ModelConfig, ModelError, Result, Span, attention::Heads, flash::FlashAttention, rope::Rotations};
 
 /// A prefix shorter than this is not worth an attention group of its own.
 const SHORTEST_SHARED_PREFIX: usize = 4;
@@ -108,7 +104,7 @@ impl PackedRows {
     ) -> Result<Self> {
         let mut prefix = if share_prefix { shared_prefix(rows) } else { 0 };
         if Heads::new(config).fit_flash(device, kind) {
-            // Rows without a prefix have the faster attention, which is worth up to half of the tokens.
+            // Rows that share no prefix have the faster attention, which is worth up to half of the tokens.
             let tokens: usize = rows.iter().map(|row| row.len()).sum();
             let saved = prefix * rows.len().saturating_sub(1);
             prefix = if 2 * saved < tokens { 0 } else { prefix };
@@ -297,8 +293,13 @@ pub(crate) fn check_rows<'r>(rows: impl IntoIterator<Item = &'r [u32]>, config: 
     Ok(())
 }
 
+/// As [`shared_prefix`], of tokens that a pass is sure to compute once: none where the device may compute them for each row.
+pub(crate) fn surely_shared_prefix(rows: &[&[u32]], config: &ModelConfig, device: Device, kind: Kind) -> usize {
+    if Heads::new(config).fit_flash(device, kind) { 0 } else { shared_prefix(rows) }
+}
+
 /// How many tokens all rows begin with, leaving each row at least one of its own; 0 where sharing is not worth it.
-pub(crate) fn shared_prefix(rows: &[&[u32]]) -> usize {
+fn shared_prefix(rows: &[&[u32]]) -> usize {
     let [first, others @ ..] = rows else { return 0 };
     if others.is_empty() {
         return 0;

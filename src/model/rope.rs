@@ -62,10 +62,10 @@ struct Sines {
 impl Rotation {
     fn new(angles: &Angles, positions: &[usize], device: Device, kind: Kind) -> Result<Self> {
         // Rows begin anew, so their positions repeat: each is computed once where that is less.
-        let last = positions.iter().copied().max().unwrap_or(0);
-        let distinct: Vec<usize> = (0..=last).collect();
-        let repeat = distinct.len() < positions.len();
-        let [cos, sin] = angles.turned_to(if repeat { &distinct } else { positions });
+        let distinct = positions.iter().max().map_or(0, |last| last + 1);
+        let repeat = distinct < positions.len();
+        let [cos, sin] =
+            if repeat { angles.turned_to(0..distinct) } else { angles.turned_to(positions.iter().copied()) };
         let place = |values: &[f32]| -> Result<Tensor> {
             let values = Tensor::f_from_slice(values)?.f_view([-1, 1, 1, angles.frequencies.len() as i64])?;
             Ok(values.f_to_device(device)?.f_to_kind(kind)?)
@@ -113,6 +113,7 @@ impl Rotation {
             }
             None => Tensor::f_cat(&[&sines.plain.f_neg()?, &sines.plain], 2)?,
         };
+        assert_eq!((states.size()[0], states.stride()[1]), (tokens, 1), "a rotation for each line, heads side by side");
         let strides = [states.stride()[0], 2 * half, half, 1];
         let mut halves = states.f_as_strided([tokens, heads, 2, half], strides, None)?;
         let swapped = halves.f_flip([2])?;
@@ -148,9 +149,9 @@ impl Angles {
     }
 
     /// Cosines and sines at `positions`, one for each frequency.
-    fn turned_to(&self, positions: &[usize]) -> [Vec<f32>; 2] {
+    fn turned_to(&self, positions: impl Iterator<Item = usize>) -> [Vec<f32>; 2] {
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
-        for &position in positions {
+        for position in positions {
             for &frequency in &self.frequencies {
                 // Rounded to f32 before the cosine, as checkpoints were trained.
                 let angle = f64::from(position as f32 * frequency);

@@ -26,7 +26,7 @@ pub fn score(
     rows: &[TokenizedRow],
     cancel: &CancelFlag,
 ) -> Result<Vec<RowScore>> {
-    let _no_autograd = fedward_native::no_autograd();
+    let _computing = model.computing()?;
     let model = Transformer::new(model, adapter, cancel)?;
     model.check_rows(rows.iter().map(|row| row.ids.as_slice()))?;
     let mut scores = vec![RowScore { log_likelihood: 0.0, response_tokens: 0 }; rows.len()];

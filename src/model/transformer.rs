@@ -4,7 +4,6 @@
 //! differentiation would keep and compute is not needed. No operation here records gradients.
 
 use fedward_actors::CancelFlag;
-use fedward_native::{cuda::OwnStream, kernels};
 use tch::{Device, Kind, Tensor};
 
 use super::{
@@ -15,8 +14,8 @@ use super::{
     gate::{gated, gated_backward},
     generation::answering::Opening,
     linear::{linear, linear_backward, linear_onto, lora_backward, product},
-    norm::{NormTape, behind_norm, norm_backward},
-    packing::{PackedRows, check_rows},
+    norm::{NormTape, behind_norm, norm_backward, rms_norm},
+    packing::{PackedRows, check_rows, surely_shared_prefix},
 };
 use crate::lora::{Dropout, LinearGroup, LoraLinear, LoraRef, LoraTape, LoraTensors};
 
@@ -31,8 +30,6 @@ pub(crate) struct Transformer<'a> {
     /// What embeddings are multiplied by, rounded as they are.
     embedding_scale: Option<f64>,
     cancel: &'a CancelFlag,
-    /// Dropped last: where this thread's operations go.
-    _stream: Option<OwnStream>,
 }
 
 /// What a forward pass keeps for the backward pass.
@@ -108,7 +105,6 @@ impl<'a> Transformer<'a> {
     /// `model` with `lora` on top.
     pub(crate) fn new(model: &'a BaseModel, lora: Option<LoraRef>, cancel: &'a CancelFlag) -> Result<Self> {
         let (config, kind, device) = (model.config(), model.kind(), model.device());
-        let stream = OwnStream::take(device)?;
         let lora = lora.map(|lora| LoraTensors::from_adapter(lora, config, device, kind)).transpose()?;
         let embedding_scale = match config.design.embedding {
             EmbeddingScale::One => None,
@@ -118,17 +114,7 @@ impl<'a> Transformer<'a> {
             }
         };
         let heads = Heads::new(config);
-        Ok(Self {
-            config,
-            weights: model.weights(),
-            lora,
-            heads,
-            kind,
-            device,
-            embedding_scale,
-            cancel,
-            _stream: stream,
-        })
+        Ok(Self { config, weights: model.weights(), lora, heads, kind, device, embedding_scale, cancel })
     }
 
     /// Token ids to the states that enter the first layer.
@@ -147,6 +133,11 @@ impl<'a> Transformer<'a> {
     /// Packs rows for this model.
     pub(crate) fn pack(&self, rows: &[&[u32]], share_prefix: bool) -> Result<PackedRows> {
         PackedRows::new(rows, share_prefix, self.config, self.device, self.kind)
+    }
+
+    /// Tokens at the begin of `rows` that a pass over them, or over some of them, computes once.
+    pub(crate) fn counted_once(&self, rows: &[&[u32]]) -> usize {
+        surely_shared_prefix(rows, self.config, self.device, self.kind)
     }
 
     /// Packs what follows `opening`, which all rows begin with and which is computed already.
@@ -404,32 +395,8 @@ impl<'a> Transformer<'a> {
         Ok((normed.f_add_(residual)?, lora, Some(tape)))
     }
 
-    /// Root-mean-square norm (Zhang & Sennrich, 2019) of the last dimension, computed in `f32` whatever the kind.
-    ///
-    /// # Shapes
-    ///
-    /// `states`: `[tokens, hidden]`, `weight`: `[hidden]` → `[tokens, hidden]`; of heads `[tokens, heads, head_dim]`,
-    /// `[heads, head_dim]` → `[tokens, heads, head_dim]`.
-    pub(crate) fn norm(&self, states: &Tensor, weight: &Tensor) -> Result<(Tensor, NormTape)> {
-        if weight.dim() == 1 && kernels::fits(states) {
-            let (normed, output, inverse_rms) = kernels::rms_norm(states, weight, self.config.rms_norm_eps);
-            return Ok((output, NormTape::Normed { normed, inverse_rms }));
-        }
-        if weight.dim() == 1 && self.device.is_cuda() {
-            let (output, inverse_rms) =
-                states.f_internal_fused_rms_norm(weight.size(), Some(weight), self.config.rms_norm_eps)?;
-            return Ok((output, NormTape::Fused { states: states.shallow_clone(), inverse_rms }));
-        }
-        let width = weight.size().last().copied().unwrap_or(1);
-        let mut length = states.f_norm_scalaropt_dim_dtype(2.0, [-1_i64].as_slice(), true, Kind::Float)?;
-        let inverse_rms = length
-            .f_square_()?
-            .f_mul_scalar_(1.0 / width as f64)?
-            .f_add_scalar_(self.config.rms_norm_eps)?
-            .f_rsqrt_()?;
-        let normed = states.f_mul(&inverse_rms)?.f_to_kind(self.kind)?;
-        let output = normed.f_mul(weight)?;
-        Ok((output, NormTape::Normed { normed, inverse_rms: inverse_rms.f_to_kind(self.kind)? }))
+    fn norm(&self, states: &Tensor, weight: &Tensor) -> Result<(Tensor, NormTape)> {
+        rms_norm(states, weight, self.config.rms_norm_eps)
     }
 
     /// The final norm.

@@ -160,6 +160,7 @@ pub fn train_dpo(
     on_step: &mut dyn FnMut(&DpoStep),
 ) -> Result<DpoOutcome> {
     check(pairs, settings)?;
+    let _computing = model.computing()?;
     let lora = &LoraConfig { dropout: 0.0, ..lora.clone() };
     let mut batches = Batches::new(pairs.len(), settings.batch_size, streams.order);
     let batches: Vec<Vec<usize>> = (0..settings.steps).map(|_| batches.next_batch()).collect();

@@ -43,9 +43,10 @@ pub struct SftSettings {
     pub drift_correction: Option<std::sync::Arc<Vec<f32>>>,
     /// Compute the tokens that a batch's rows all begin with once.
     pub share_prefix: bool,
-    /// Most tokens computed in one pass, a shared prefix counted once; [`Portions::training_tokens`] where nothing is said. A larger
-    /// batch is split, and its gradient stays the same but for rounding. Bounds memory: the default model keeps about 0.8 MB
-    /// a token in `f32` with adapters on q and v, 1.1 MB with all.
+    /// Most tokens computed in one pass, a shared prefix counted once where it is computed once;
+    /// [`Portions::training_tokens`] where nothing is said. A larger batch is split, and its gradient stays the same but for
+    /// rounding. Bounds memory: the default model keeps about 0.8 MB a token in `f32` with adapters on q and v, 1.1 MB with
+    /// all.
     pub pass_tokens: Option<usize>,
     /// As [`TrainerSettings::checkpoint_activations`].
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -209,6 +210,7 @@ pub fn train_sft<'r>(
 ) -> Result<SftOutcome> {
     let rows: SftRows<'_> = rows.into();
     check(rows.rows, settings, start)?;
+    let _computing = model.computing()?;
     let trainer_settings = TrainerSettings {
         adam: AdamSettings { weight_decay: settings.weight_decay, ..AdamSettings::default() },
         max_grad_norm: settings.max_grad_norm,

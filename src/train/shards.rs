@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 use super::trainer::{AdapterTrainer, TrainerSettings};
 use crate::{
     lora::LoraConfig,
-    model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, device, shared_prefix, within_memory},
+    model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, device, within_memory},
 };
 
 /// Parts of a batch where one training has the machine to itself: the server's, and those of the command line.
@@ -141,7 +141,7 @@ fn accumulate(
     pass_tokens: usize,
 ) -> Result<f64> {
     let ids: Vec<&[u32]> = rest.iter().map(|weighed| weighed.row.ids.as_slice()).collect();
-    let prefix = if trainer.shares_prefix() { shared_prefix(&ids) } else { 0 };
+    let prefix = trainer.counted_once(&ids);
     let mut sum = 0.0;
     while !rest.is_empty() {
         let mut tokens = prefix;

@@ -73,11 +73,9 @@ impl<'a> AdapterTrainer<'a> {
         if !(0.0..1.0).contains(&lora.dropout) {
             return Err(ModelError::Unusable(format!("dropout is {}; it must lie in 0..1", lora.dropout)));
         }
-        // First, since it chooses where this thread's operations go.
-        let transformer = Transformer::new(model, None, cancel)?;
         let values = Tensor::f_from_slice(start.values())?.f_to_device(model.device())?;
         Ok(Self {
-            transformer,
+            transformer: Transformer::new(model, None, cancel)?,
             lora,
             settings,
             layout: Arc::clone(start.layout()),
@@ -126,8 +124,12 @@ impl<'a> AdapterTrainer<'a> {
         Ok(scores)
     }
 
-    /// Whether passes compute a common prefix once.
-    pub(crate) const fn shares_prefix(&self) -> bool {
+    /// Tokens at the begin of `rows` that a pass over them, or over some of them, computes once.
+    pub(crate) fn counted_once(&self, rows: &[&[u32]]) -> usize {
+        if self.shares_prefix() { self.transformer.counted_once(rows) } else { 0 }
+    }
+
+    const fn shares_prefix(&self) -> bool {
         self.settings.share_prefix && self.dropout.is_none()
     }
 

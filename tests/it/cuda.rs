@@ -34,6 +34,11 @@ fn the_engine_passes_the_same_tests_on_a_cuda_device() {
     }
     let tests = std::env::current_exe().unwrap();
     // Four side by side: the device's memory is for all of them.
-    let status = Command::new(tests).args(ENGINE).arg("--test-threads=4").env(TEST_DEVICE, "cuda").status().unwrap();
-    assert!(status.success(), "some of the engine's tests fail on the CUDA device; their complaints are above");
+    let done = Command::new(tests).args(ENGINE).arg("--test-threads=4").env(TEST_DEVICE, "cuda").output().unwrap();
+    let told = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    assert!(done.status.success(), "some of the engine's tests fail on the CUDA device:\n{}\n{}", told[0], told[1]);
+    for module in ENGINE {
+        let passed = |line: &str| line.starts_with(&format!("test {module}")) && line.ends_with("... ok");
+        assert!(told[0].lines().any(passed), "no test of {module} was run");
+    }
 }

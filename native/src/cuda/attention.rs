@@ -1,8 +1,12 @@
 //! Attention of rows that lie one behind the other, by `FlashAttention` 2 (Dao, 2023).
 
-use std::ffi::c_char;
+use std::{
+    collections::BTreeMap,
+    ffi::c_char,
+    sync::{Mutex, PoisonError},
+};
 
-use tch::{TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
 use super::check;
@@ -18,6 +22,26 @@ unsafe extern "C" {
         scale: f64,
         window: i64,
     ) -> *mut c_char;
+}
+
+/// Whether a device has what [`flash_attention`] needs: CUDA, the architecture Ampere or a newer one, and a libtorch that was
+/// built with it. It is tried out once.
+pub fn has_flash_attention(device: Device) -> bool {
+    static TRIED: Mutex<BTreeMap<usize, bool>> = Mutex::new(BTreeMap::new());
+    let Device::Cuda(index) = device else { return false };
+    let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
+    *tried.entry(index).or_insert_with(|| try_out(device).is_ok())
+}
+
+/// Attends from one token to itself, forward and backward.
+fn try_out(device: Device) -> Result<(), TchError> {
+    let token = || Tensor::f_zeros([1, 1, 64], (Kind::BFloat16, device));
+    let rows = FlashRows { starts: Tensor::f_from_slice(&[0_i32, 1])?.f_to_device(device)?, longest: 1 };
+    let scores = FlashScores { scale: 1.0, window: None };
+    let operands = FlashOperands { query: token()?, key: token()?, value: token()? };
+    let (_, tape) = flash_attention(operands, &rows, scores)?;
+    let _ = flash_attention_backward(&token()?, &tape, &rows, scores)?;
+    Ok(())
 }
 
 /// Rows that lie one behind the other, for [`flash_attention`].
@@ -145,4 +169,17 @@ pub fn flash_attention_backward(
         right,
     )?;
     Ok([query, key, value])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_cannot_do_is_an_error() {
+        assert!(!has_flash_attention(Device::Cpu));
+        // The exception of another language, caught where it must be.
+        let error = try_out(Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("_flash_attention_forward"), "{error}");
+    }
 }

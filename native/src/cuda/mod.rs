@@ -8,7 +8,9 @@ use std::ffi::{CStr, c_char};
 use tch::{Device, TchError, Tensor};
 use torch_sys::C_tensor;
 
-pub use attention::{FlashOperands, FlashRows, FlashScores, FlashTape, flash_attention, flash_attention_backward};
+pub use attention::{
+    FlashOperands, FlashRows, FlashScores, FlashTape, flash_attention, flash_attention_backward, has_flash_attention,
+};
 pub use stream::OwnStream;
 
 unsafe extern "C" {
@@ -69,4 +71,19 @@ pub fn peak_device_bytes(device: Device) -> Option<u64> {
     // SAFETY: `bytes` is written while the call lasts.
     unsafe { check(fedward_peak_device_bytes(&raw mut bytes, i32::try_from(index).ok()?)).ok()? };
     u64::try_from(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_devices_have_neither_streams_nor_memory_of_their_own() {
+        assert!(OwnStream::take(Device::Cpu).unwrap().is_none());
+        assert_eq!(peak_device_bytes(Device::Cpu), None);
+        if !tch::Cuda::is_available() {
+            assert!(OwnStream::take(Device::Cuda(0)).is_err());
+            assert_eq!(peak_device_bytes(Device::Cuda(0)), None);
+        }
+    }
 }

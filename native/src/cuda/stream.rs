@@ -2,6 +2,7 @@
 
 use std::{
     ffi::c_char,
+    marker::PhantomData,
     sync::{Mutex, PoisonError},
 };
 
@@ -22,12 +23,14 @@ static FREE: Mutex<Vec<(i32, i64)>> = Mutex::new(Vec::new());
 /// them.
 ///
 /// What was computed before on another stream must be complete, and what is computed meanwhile is to be read (which waits)
-/// before it is dropped, by the thread that took it.
+/// before it is dropped.
 #[derive(Debug)]
 pub struct OwnStream {
     device: i32,
     id: i64,
     before: i64,
+    /// Streams are chosen thread by thread: to be dropped by the thread that took it.
+    of_this_thread: PhantomData<*const ()>,
 }
 
 impl OwnStream {
@@ -53,7 +56,7 @@ impl OwnStream {
         let mut before = 0;
         // SAFETY: `before` is written while the call lasts.
         check(unsafe { fedward_exchange_stream(&raw mut before, id, device) })?;
-        Ok(Some(Self { device, id, before }))
+        Ok(Some(Self { device, id, before, of_this_thread: PhantomData }))
     }
 }
 
@@ -62,6 +65,7 @@ impl Drop for OwnStream {
         let mut own = 0;
         // SAFETY: `own` is written while the call lasts. A stream that was in use can be used again.
         let _ = check(unsafe { fedward_exchange_stream(&raw mut own, self.before, self.device) });
+        debug_assert_eq!(own, self.id, "streams of a thread are given back in the reverse order");
         FREE.lock().unwrap_or_else(PoisonError::into_inner).push((self.device, self.id));
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn answer(
     questions: &Questions,
     cancel: &fedward_actors::CancelFlag,
 ) -> Result<Vec<Answered>> {
-    let _no_autograd = fedward_native::no_autograd();
+    let _computing = model.computing()?;
     let prompts = questions.prompts;
     let side_by_side = Portions::on(model.device()).questions;
     let settings = GenerationSettings {
