@@ -146,7 +146,7 @@ fn hashed(seed: u64, shape: &[i64], device: Device) -> Result<Tensor> {
     };
     let count = shape.iter().product::<i64>();
     if i32::try_from(count).is_err() {
-        let problem = format!("dropout knows no {count} inputs at once; lower training.pass_tokens");
+        let problem = format!("dropout cannot mask {count} inputs at once; lower training.pass_tokens");
         return Err(ModelError::Unusable(problem));
     }
     let mut x = Tensor::f_arange(count, (Kind::Int, device))?;

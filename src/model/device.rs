@@ -60,7 +60,7 @@ impl Portions {
             _ => Self {
                 training_tokens: 8192,
                 pass_tokens: 16384,
-                logit_tokens: 1024,
+                logit_tokens: 2048,
                 scored_rows: 128,
                 prompts: (32, 64),
                 questions: 16,

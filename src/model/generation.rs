@@ -217,8 +217,11 @@ impl Batch<'_> {
         let model = self.model;
         let prompts: Vec<&[u32]> = self.rows.iter().map(|row| self.prompts[row.prompt].as_slice()).collect();
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.len()).collect();
-        // A pass computes it once, however many rows it holds.
-        let shared = model.counted_once(&prompts);
+        // Tokens that a row of a pass does not compute for itself, and those that the pass computes for all of its rows.
+        let (left_out, shared) = match self.opening {
+            Some(opening) => (opening.ids.len(), 0),
+            None => [model.counted_once(&prompts); 2].into(),
+        };
         let mut cache = KvCache::new(model.config, &lengths, model.device, model.kind)?;
         let most = Portions::on(model.device).pass_tokens;
         let mut logits = Vec::new();
@@ -226,7 +229,7 @@ impl Batch<'_> {
         while first < prompts.len() {
             let mut tokens = shared;
             let fitting = lengths[first..].iter().take_while(|&&length| {
-                tokens += length - shared;
+                tokens += length - left_out;
                 tokens <= most
             });
             let count = fitting.count().max(1);

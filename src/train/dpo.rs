@@ -62,8 +62,8 @@ pub struct DpoSettings {
     pub max_grad_norm: Option<f64>,
     /// How the learning rate moves.
     pub schedule: LrSchedule,
-    /// Most tokens computed in one pass, as [`SftSettings::pass_tokens`](super::SftSettings::pass_tokens); a pair is
-    /// never split.
+    /// Most tokens computed in one pass, as [`SftSettings::pass_tokens`](super::SftSettings::pass_tokens), but each row's counted
+    /// whole; a pair is never split.
     pub pass_tokens: Option<usize>,
     /// As [`TrainerSettings::checkpoint_activations`].
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -160,12 +160,12 @@ pub fn train_dpo(
     on_step: &mut dyn FnMut(&DpoStep),
 ) -> Result<DpoOutcome> {
     check(pairs, settings)?;
-    let _computing = model.computing()?;
     let lora = &LoraConfig { dropout: 0.0, ..lora.clone() };
     let mut batches = Batches::new(pairs.len(), settings.batch_size, streams.order);
     let batches: Vec<Vec<usize>> = (0..settings.steps).map(|_| batches.next_batch()).collect();
     let reference = LoraRef { config: lora, adapter: start };
     let (references, reference_tokens) = reference_margins(model, reference, pairs, &batches, settings, cancel)?;
+    let _computing = model.computing()?;
     let trainer_settings = TrainerSettings {
         adam: AdamSettings { weight_decay: settings.weight_decay, ..AdamSettings::default() },
         max_grad_norm: settings.max_grad_norm,

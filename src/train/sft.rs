@@ -43,7 +43,7 @@ pub struct SftSettings {
     pub drift_correction: Option<std::sync::Arc<Vec<f32>>>,
     /// Compute the tokens that a batch's rows all begin with once.
     pub share_prefix: bool,
-    /// Most tokens computed in one pass, a shared prefix counted once where it is computed once;
+    /// Most tokens computed in one pass, a shared prefix counted once where it is surely computed once;
     /// [`Portions::training_tokens`] where nothing is said. A larger batch is split, and its gradient stays the same but for
     /// rounding. Bounds memory: the default model keeps about 0.8 MB a token in `f32` with adapters on q and v, 1.1 MB with
     /// all.

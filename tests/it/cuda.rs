@@ -2,9 +2,11 @@
 
 use std::process::Command;
 
+use fedward_native::cuda::flash_attention_refusal;
+
 use crate::support::TEST_DEVICE;
 
-/// Modules whose tests compute on `test_device`.
+/// Modules whose tests compute on `test_device`, and have been seen to pass on CUDA.
 const ENGINE: [&str; 13] = [
     "architectures::",
     "dpo::",
@@ -31,6 +33,9 @@ fn the_engine_passes_the_same_tests_on_a_cuda_device() {
     if std::env::var_os(TEST_DEVICE).is_some() {
         eprintln!("skipped: {TEST_DEVICE} says what is tested");
         return;
+    }
+    if let Some(refusal) = flash_attention_refusal(tch::Device::Cuda(0)) {
+        assert!(refusal.contains("Ampere"), "only an older device may go without FlashAttention: {refusal}");
     }
     let tests = std::env::current_exe().unwrap();
     // Four side by side: the device's memory is for all of them.

@@ -25,12 +25,25 @@ unsafe extern "C" {
 }
 
 /// Whether a device has what [`flash_attention`] needs: CUDA, the architecture Ampere or a newer one, and a libtorch that was
-/// built with it. It is tried out once.
+/// built with it.
 pub fn has_flash_attention(device: Device) -> bool {
-    static TRIED: Mutex<BTreeMap<usize, bool>> = Mutex::new(BTreeMap::new());
-    let Device::Cuda(index) = device else { return false };
+    device.is_cuda() && flash_attention_refusal(device).is_none()
+}
+
+/// Why a CUDA device does not do [`flash_attention`], if it does not. It is tried out once, and again where there was no memory
+/// to try it.
+pub fn flash_attention_refusal(device: Device) -> Option<String> {
+    static TRIED: Mutex<BTreeMap<usize, Option<String>>> = Mutex::new(BTreeMap::new());
+    let Device::Cuda(index) = device else { return Some(format!("{device:?} is no CUDA device")) };
     let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
-    *tried.entry(index).or_insert_with(|| try_out(device).is_ok())
+    if let Some(refusal) = tried.get(&index) {
+        return refusal.clone();
+    }
+    let refusal = try_out(device).err().map(|error| error.to_string());
+    if !refusal.as_ref().is_some_and(|text| text.contains("out of memory")) {
+        tried.insert(index, refusal.clone());
+    }
+    refusal
 }
 
 /// Attends from one token to itself, forward and backward.
