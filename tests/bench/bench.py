@@ -78,6 +78,9 @@ class Bench:
 
     def peer(self, dtype):
         if dtype not in self.peers:
+            # The memory that one of them has taken may be what the other needs.
+            while self.peers:
+                self.peers.popitem()[1].close()
             self.peers[dtype] = self.new_peer(dtype)
         return self.peers[dtype]
 
