@@ -105,19 +105,15 @@ impl Rotation {
 
     fn rotate(&self, states: &Tensor, heads: i64, sines: &Sines) -> Result<()> {
         let (tokens, half) = (self.cos.size()[0], self.cos.size()[3]);
-        let of_halves = match &sines.of_halves {
-            Some(of_halves) => of_halves.shallow_clone(),
-            None if kernels::fits(states) => {
-                kernels::rotate(states, heads as usize, &self.cos, &sines.plain);
-                return Ok(());
-            }
-            None => Tensor::f_cat(&[&sines.plain.f_neg()?, &sines.plain], 2)?,
+        let Some(of_halves) = &sines.of_halves else {
+            kernels::rotate(states, heads as usize, &self.cos, &sines.plain);
+            return Ok(());
         };
         assert_eq!((states.size()[0], states.stride()[1]), (tokens, 1), "a rotation for each line, heads side by side");
         let strides = [states.stride()[0], 2 * half, half, 1];
         let mut halves = states.f_as_strided([tokens, heads, 2, half], strides, None)?;
         let swapped = halves.f_flip([2])?;
-        let _ = halves.f_mul_(&self.cos)?.f_addcmul_(&swapped, &of_halves)?;
+        let _ = halves.f_mul_(&self.cos)?.f_addcmul_(&swapped, of_halves)?;
         Ok(())
     }
 }

@@ -419,7 +419,7 @@ def main():
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where both compute")
     parser.add_argument("--attention", help="the peer's: sdpa, eager or another name of transformers', or sdpa-without-cudnn")
     arguments = parser.parse_args()
-    # The fastest of the three on either.
+    # On CUDA the fastest of the three that were tried; tests/bench/NOTES.md.
     arguments.attention = arguments.attention or ("sdpa" if arguments.device == "cpu" else "sdpa-without-cudnn")
     arguments.fedward = str(pathlib.Path(arguments.fedward).resolve())
     with tempfile.TemporaryDirectory() as folder, Bench(arguments, folder) as bench:
