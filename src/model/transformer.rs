@@ -3,18 +3,20 @@
 //! The backward pass is written out instead of recorded: only an adapter is trained, so most of what automatic
 //! differentiation would keep and compute is not needed. No operation here records gradients.
 
+mod backward;
+
 use fedward_actors::CancelFlag;
 use tch::{Device, Kind, Tensor};
 
 use super::{
     BaseModel, EmbeddingScale, ModelConfig, ModelError, Result,
-    attention::{Heads, Softmax, attend, attend_backward},
+    attention::{Heads, Softmax, attend},
     base_model::{LayerWeights, Weights},
     frozen::FrozenLinear,
-    gate::{gated, gated_backward},
+    gate::gated,
     generation::answering::Opening,
-    linear::{linear, linear_backward, linear_onto, lora_backward, product},
-    norm::{NormTape, behind_norm, norm_backward, rms_norm},
+    linear::{linear, linear_onto, product},
+    norm::{NormTape, rms_norm},
     packing::{PackedRows, check_rows, surely_shared_prefix},
 };
 use crate::lora::{Dropout, LinearGroup, LoraLinear, LoraRef, LoraTape, LoraTensors};
@@ -273,68 +275,6 @@ impl<'a> Transformer<'a> {
         Ok((after_mlp, tape))
     }
 
-    /// Adds the adapter's gradient to the flat `grads`, given that of the hidden states before the final norm.
-    ///
-    /// # Shapes
-    ///
-    /// `grad`: `[tokens, hidden]`, `grads`: `[layout.len()]` in `f32`.
-    pub(crate) fn backward(&self, packed: &PackedRows, mut tape: Tape, mut grad: Tensor, grads: &Tensor) -> Result<()> {
-        let Some(lora) = &self.lora else { return Ok(()) };
-        while let Some(kept) = tape.layers.pop() {
-            self.check_cancelled()?;
-            let index = tape.layers.len();
-            let kept = match kept {
-                KeptLayer::Whole(kept) => kept,
-                KeptLayer::Entry { hidden, mut dropout } => {
-                    self.layer(index, &hidden, packed, dropout.as_mut(), &mut Around::default())?.1
-                }
-            };
-            let layer = &self.weights.layers[index];
-            let span = self.config.design.span(index);
-            let adapted = |group| lora.linear(index, group);
-            // Nothing below the first adapted layer has a gradient that anybody needs.
-            let attention_matters = index > 0 || lora.adapts_attention(0);
-
-            let grad_down = behind_norm(&grad, kept.mlp_post_norm.as_ref(), layer.mlp_post_norm.as_ref())?;
-            let grad_gated =
-                linear_backward(&grad_down, &layer.down, adapted(LinearGroup::Down), kept.down_lora.as_ref(), grads)?;
-            let grad_gate_up = gated_backward(&kept.gate_up, grad_gated, self.config.design.activation)?;
-            if !attention_matters {
-                return lora_backward(
-                    &grad_gate_up,
-                    adapted(LinearGroup::GateUp),
-                    kept.gate_up_lora.as_ref(),
-                    None,
-                    grads,
-                );
-            }
-            let grad_normed = linear_backward(
-                &grad_gate_up,
-                &layer.gate_up,
-                adapted(LinearGroup::GateUp),
-                kept.gate_up_lora.as_ref(),
-                grads,
-            )?;
-            norm_backward(&mut grad, grad_normed, &kept.mlp_norm, &layer.mlp_norm)?;
-
-            let grad_output =
-                behind_norm(&grad, kept.attention_post_norm.as_ref(), layer.attention_post_norm.as_ref())?;
-            let adapter = adapted(LinearGroup::Output);
-            let grad_attended =
-                linear_backward(&grad_output, &layer.output, adapter, kept.output_lora.as_ref(), grads)?;
-            let grad_qkv = attend_backward(self.heads, &grad_attended, &kept.qkv, &kept.softmax, packed, span)?;
-            packed.rotations.of(span).apply_backward(&grad_qkv, self.heads.rotated())?;
-            self.query_key_norm_backward(&grad_qkv, layer, kept.query_key_norm.as_ref())?;
-            if index == 0 {
-                return lora_backward(&grad_qkv, adapted(LinearGroup::Qkv), kept.qkv_lora.as_ref(), None, grads);
-            }
-            let grad_normed =
-                linear_backward(&grad_qkv, &layer.qkv, adapted(LinearGroup::Qkv), kept.qkv_lora.as_ref(), grads)?;
-            norm_backward(&mut grad, grad_normed, &kept.attention_norm, &layer.attention_norm)?;
-        }
-        Ok(())
-    }
-
     /// The adapter of one group of linear layers.
     pub(crate) fn lora_linear(&self, layer: usize, group: LinearGroup) -> Option<&LoraLinear> {
         self.lora.as_ref().and_then(|lora| lora.linear(layer, group))
@@ -361,20 +301,6 @@ impl<'a> Transformer<'a> {
         let (output, tape) = self.norm(&heads, weight)?;
         heads.f_copy_(&output)?;
         Ok((qkv, lora, Some(tape)))
-    }
-
-    /// Takes a gradient from behind the norm of queries and keys to before it, in place.
-    ///
-    /// # Shapes
-    ///
-    /// `grad_qkv`: `[tokens, columns]`
-    fn query_key_norm_backward(&self, grad_qkv: &Tensor, layer: &LayerWeights, tape: Option<&NormTape>) -> Result<()> {
-        let mut heads = self.heads.queries_and_keys(grad_qkv)?;
-        if tape.is_some() {
-            let before = behind_norm(&heads, tape, layer.query_key_norm.as_ref())?;
-            heads.f_copy_(&before)?;
-        }
-        Ok(())
     }
 
     /// `residual + x Wᵀ`, plus the adapter's share; `x Wᵀ` goes through a norm before it is added where there is one.
