@@ -186,7 +186,7 @@ class Bench:
 
         return ours, theirs
 
-    def score(self, count):
+    def score(self, grouped, count):
         rows = self.rows(count)
 
         def ours():
@@ -197,7 +197,7 @@ class Bench:
             return told(stderr) | sums
 
         def theirs():
-            job = {"dtype": "bf16", "rows": rows, "batch_size": self.batch, "max_length": MAX_LENGTH}
+            job = {"dtype": "bf16", "rows": rows, "batch_size": self.batch, "max_length": MAX_LENGTH, "grouped": grouped}
             return self.peer("bf16").ask(do="score", **job)
 
         return ours, theirs
@@ -339,7 +339,12 @@ def lines(bench, amounts, quick, forced):
             "bf16",
         ),
         "score": (
-            [Line(f"scoring {amounts.scored} rows, theirs grouped by length", bounds(2.5, 4), bench.score(amounts.scored), flops=FORWARD)],
+            [Line(f"scoring {amounts.scored} rows, theirs padded to the longest", bounds(2.5, 4), bench.score(False, amounts.scored), flops=FORWARD)],
+            forced or (1 if quick else 3),
+            "bf16",
+        ),
+        "score-grouped": (
+            [Line(f"scoring {amounts.scored} rows, theirs grouped by length", bounds(2.5, 4), bench.score(True, amounts.scored), flops=FORWARD)],
             forced or (1 if quick else 3),
             "bf16",
         ),

@@ -112,12 +112,12 @@ class Peer:
 
     @torch.inference_mode()
     def score(self, job):
-        """Log-likelihoods of the responses, in batches of rows of similar length."""
+        """Log-likelihoods of the responses, of the head's products those that are asked for."""
         model = self.model(job["dtype"], adapted=False)
         rows = self.encoded(read(job["rows"]), job["max_length"])
         clock = Clock(self.device)
         total = 0.0
-        for batch in batches(rows, job["batch_size"], grouped=True):
+        for batch in batches(rows, job["batch_size"], job["grouped"]):
             inputs = self.padded(batch)
             logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
             wanted = inputs["labels"][:, 1:] != -100

@@ -1,14 +1,13 @@
 //! Tiny models of every architecture against transformers and peft (`tests/reference/architectures.py`), each opened
-//! from a Hugging Face directory with the `config.json` that transformers wrote and weights by formula.
+//! from a Hugging Face directory with the `config.json` that transformers wrote and weights by formula. Tolerances in f32 are
+//! those of `engine_small`; of logits 2e-5, twice what Gemma 3 with its large embeddings was seen to be off by.
 
 use std::{collections::BTreeMap, fs, path::Path, sync::LazyLock};
 
 use fedward::{
     lora::{LoraConfig, LoraRef},
-    model::{
-        BaseModel, Checkpoint, GenerationSettings, Precision, RowScore, TokenizedRow, WeightSource, generate, score,
-    },
-    train::{AdapterTrainer, SftSettings, TrainerSettings, train_sft},
+    model::{BaseModel, Checkpoint, GenerationSettings, Precision, TokenizedRow, WeightSource, generate},
+    train::{AdapterTrainer, TrainerSettings},
 };
 use fedward_actors::{CancelFlag, protocol::Adapter};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -16,16 +15,18 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 
 use crate::{
-    engine_small::{assert_samples, streams},
+    engine_small::assert_samples,
     engine_support::{
-        FormulaWeights, by_name, formula_adapter, ids_of, lora_of, reals_of, relative_error, rows_of, worst_logit_error,
+        FormulaWeights, assert_as_near, assert_steps_as_near, bf16_logits_of, by_name, formula_adapter, ids_of,
+        likelihoods, logits_at, lora_of, reals_of, relative_error, rows_of, sampled, samples_of, ten_steps_and_one,
+        worst_logit_error,
     },
     fixture,
     support::test_device,
 };
 
-const NAMES: [&str; 8] =
-    ["mistral", "mistral_full", "qwen2", "qwen2_sliding", "qwen3", "gemma2", "gemma3", "llama_yarn"];
+const NAMES: [&str; 9] =
+    ["llama2", "mistral", "mistral_full", "qwen2", "qwen2_sliding", "qwen3", "gemma2", "gemma3", "llama_yarn"];
 
 static REFERENCE: LazyLock<Value> = LazyLock::new(|| fixture("architectures.json"));
 
@@ -50,6 +51,15 @@ fn tensors(expected: &Value) -> BTreeMap<String, Vec<i64>> {
         }
     }
     tensors
+}
+
+/// A model from a Hugging Face directory of what a reference describes.
+fn open(described: &Value, precision: Precision) -> BaseModel {
+    fedward::model::init_backend();
+    let dir = tempfile::tempdir().unwrap();
+    write_directory(dir.path(), described);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    BaseModel::load(checkpoint.config, &*checkpoint.weights, test_device(), precision).unwrap()
 }
 
 fn write_directory(dir: &Path, expected: &Value) {
@@ -79,14 +89,9 @@ struct Tiny {
 
 impl Tiny {
     fn all(precision: Precision) -> impl Iterator<Item = Self> {
-        fedward::model::init_backend();
         NAMES.into_iter().map(move |name| {
             let expected = &REFERENCE[name];
-            let dir = tempfile::tempdir().unwrap();
-            write_directory(dir.path(), expected);
-            let checkpoint = Checkpoint::open(dir.path()).unwrap();
-            let model = BaseModel::load(checkpoint.config, &*checkpoint.weights, test_device(), precision).unwrap();
-            Self { name, model, rows: rows_of(&REFERENCE["rows"]), expected }
+            Self { name, model: open(expected, precision), rows: rows_of(&REFERENCE["rows"]), expected }
         })
     }
 
@@ -102,8 +107,7 @@ impl Tiny {
 
     /// Log-likelihoods of the rows together, as batches compute them.
     fn likelihoods(&self, lora: Option<LoraRef>) -> Vec<f64> {
-        let scores = score(&self.model, lora, &self.rows, &CancelFlag::new()).unwrap();
-        scores.iter().map(|score: &RowScore| score.log_likelihood).collect()
+        likelihoods(&self.model, lora, &self.rows)
     }
 
     fn gradient(&self, lora: &LoraConfig, adapter: &Adapter, settings: TrainerSettings) -> Adapter {
@@ -128,8 +132,11 @@ fn logits_and_likelihoods_are_those_of_transformers() {
 
 #[test]
 fn greedy_tokens_are_those_of_transformers() {
-    for tiny in Tiny::all(Precision::F32) {
-        let prompts: Vec<Vec<u32>> = tiny.rows.iter().map(|row| row.ids.clone()).collect();
+    let prompts: Vec<Vec<u32>> = rows_of(&REFERENCE["rows"]).into_iter().map(|row| row.ids).collect();
+    for name in NAMES {
+        // A model of its own, whose tokens differ: engine_support's weights under a tied head say the last one again.
+        let expected = &REFERENCE[name]["greedy"];
+        let model = open(expected, Precision::F32);
         for batch_size in [8, 2, 1] {
             let settings = GenerationSettings {
                 max_new_tokens: 40,
@@ -140,10 +147,10 @@ fn greedy_tokens_are_those_of_transformers() {
                 stop_ids: vec![1],
             };
             let rng_of = |prompt: usize| ChaCha8Rng::seed_from_u64(prompt as u64);
-            let done = generate(&tiny.model, None, &prompts, &settings, &rng_of, &CancelFlag::new(), &mut |_| {});
-            for (found, theirs) in done.unwrap().iter().zip(tiny.expected["greedy"].as_array().unwrap()) {
+            let done = generate(&model, None, &prompts, &settings, &rng_of, &CancelFlag::new(), &mut |_| {});
+            for (found, theirs) in done.unwrap().iter().zip(expected["tokens"].as_array().unwrap()) {
                 let theirs: Vec<u32> = ids_of(theirs).into_iter().take_while(|&id| id != 1).collect();
-                assert_eq!(found.ids, theirs, "{} in batches of {batch_size}", tiny.name);
+                assert_eq!(found.ids, theirs, "{name} in batches of {batch_size}");
             }
         }
     }
@@ -181,21 +188,11 @@ fn ten_steps_follow_torch() {
         let entry = &tiny.adapters()[0];
         let (lora, adapter) = tiny.adapter(entry);
         let expected = &entry["training"];
-        let real = |key: &str| expected[key].as_f64().unwrap();
-        let settings = SftSettings {
-            weight_decay: real("weight_decay"),
-            max_grad_norm: Some(real("max_grad_norm")),
-            ..SftSettings::new(10, tiny.rows.len(), real("learning_rate"))
-        };
-        let cancel = CancelFlag::new();
-        let train = |settings: &SftSettings| {
-            train_sft(&tiny.model, &lora, &adapter, &tiny.rows, settings, streams(1), &cancel, &mut |_| {}).unwrap()
-        };
-        let error = relative_error(&train(&settings).losses, &reals_of(&expected["losses"]));
+        let trained = ten_steps_and_one(&tiny.model, &lora, adapter, &tiny.rows, expected);
+        let error = relative_error(&trained.losses, &reals_of(&expected["losses"]));
         eprintln!("{}: losses {error:e}", tiny.name);
         assert!(error < 1e-4, "{}: losses {error:e}", tiny.name);
-        let after = train(&SftSettings { steps: 1, ..settings });
-        assert_samples(&after.adapter, &expected["after_first_step"], 1e-4);
+        assert_samples(&trained.after_first_step, &expected["after_first_step"], 1e-4);
     }
 }
 
@@ -216,16 +213,26 @@ fn bf16_gradients_are_near_those_in_f32() {
     }
 }
 
-/// bf16 keeps 8 bits of each number, so a likelihood is off by the roundings of three layers, ours in other places than
-/// theirs. What counts is that ours is no further from the exact one than transformers' own bf16, give or take a factor
-/// of two, and that neither is far.
+/// bf16 keeps 8 bits of each number, and ours are rounded in other places than theirs: each has to be about as near to the
+/// exact numbers.
 #[test]
-fn bf16_is_as_near_as_that_of_transformers() {
+fn bf16_is_as_near_as_that_of_transformers_and_peft() {
     for tiny in Tiny::all(Precision::Bf16) {
-        let exact = reals_of(&tiny.expected["log_likelihoods"]);
-        let ours = relative_error(&tiny.likelihoods(None), &exact);
-        let theirs = relative_error(&reals_of(&tiny.expected["bf16_log_likelihoods"]), &exact);
-        eprintln!("{}: ours {ours:e}, theirs {theirs:e}", tiny.name);
-        assert!(ours < 2.0 * theirs.max(2e-3) && ours < 2e-2, "{}: ours {ours:e}, theirs {theirs:e}", tiny.name);
+        let Tiny { name, model, rows, expected } = &tiny;
+        let theirs = &expected["bf16"];
+        let what = |part: &str| format!("{name}: {part}");
+        let [ours, exact] = logits_at(model, rows, &expected["logits"]);
+        assert_as_near(&what("logits"), &ours, &bf16_logits_of(&theirs["logits"]), &exact);
+        let [their, exact] = [theirs, expected].map(|numbers| reals_of(&numbers["log_likelihoods"]));
+        assert_as_near(&what("likelihoods"), &tiny.likelihoods(None), &their, &exact);
+
+        let entry = &tiny.adapters()[0];
+        let (lora, adapter) = tiny.adapter(entry);
+        let gradient = tiny.gradient(&lora, &adapter, TrainerSettings::default());
+        let exact = &entry["gradient"]["tensors"];
+        let their = samples_of(&theirs["gradient"]);
+        assert_as_near(&what("gradient"), &sampled(&gradient, exact), &their, &samples_of(exact));
+        let trained = ten_steps_and_one(model, &lora, adapter, rows, &entry["training"]);
+        assert_steps_as_near(name, &trained, &theirs["training"], &entry["training"]);
     }
 }

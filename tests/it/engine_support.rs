@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::LazyLock};
 
 use fedward::{
-    lora::{LoraConfig, Target},
+    lora::{LoraConfig, LoraRef, Target},
     model::{
         BaseModel, Checkpoint, Design, Llama3RopeScaling, ModelConfig, ModelError, Precision, RopeScaling,
-        TokenizedRow, WeightSource,
+        TokenizedRow, WeightSource, score,
     },
+    train::{SftSettings, StepReport, TrainStreams, train_sft},
 };
 use fedward_actors::{CancelFlag, protocol::Adapter};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde_json::Value;
 use tch::Tensor;
 
@@ -153,23 +155,124 @@ pub(crate) fn samples(values: &[f32]) -> Vec<f64> {
     (0..8).map(|k| f64::from(values[k * (values.len() - 1) / 7])).collect()
 }
 
-/// Largest difference of logits from those of a reference.
-pub(crate) fn worst_logit_error(model: &BaseModel, rows: &[TokenizedRow], expected: &Value) -> f64 {
-    let mut worst = 0.0_f64;
+/// Logits at the positions and of the tokens that a reference has, and the reference's.
+pub(crate) fn logits_at(model: &BaseModel, rows: &[TokenizedRow], expected: &Value) -> [Vec<f64>; 2] {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for entry in expected.as_array().unwrap() {
         let row = &rows[entry["row"].as_u64().unwrap() as usize];
         for position in entry["positions"].as_array().unwrap() {
             let last = position["position"].as_u64().unwrap() as usize;
             let logits = model.next_token_logits(None, &row.ids[..=last], &CancelFlag::new()).unwrap();
-            let top = ids_of(&position["top_ids"]).into_iter().map(|id| f64::from(logits[id as usize]));
-            let strided = logits.iter().step_by(position["stride"].as_u64().unwrap() as usize).map(|&x| f64::from(x));
-            let theirs = reals_of(&position["top"]).into_iter().chain(reals_of(&position["strided"]));
-            for (ours, theirs) in top.chain(strided).zip(theirs) {
-                worst = worst.max((ours - theirs).abs());
-            }
+            let stride = position["stride"].as_u64().unwrap() as usize;
+            let top = ids_of(&position["top_ids"]).into_iter().map(|id| logits[id as usize]);
+            ours.extend(top.chain(logits.iter().copied().step_by(stride)).map(f64::from));
+            theirs.extend(position_logits(position));
         }
     }
-    worst
+    [ours, theirs]
+}
+
+/// Logits of `tests/reference/bf16_numbers.py`, in the order of [`logits_at`].
+pub(crate) fn bf16_logits_of(entries: &Value) -> Vec<f64> {
+    let positions = entries.as_array().unwrap().iter().flat_map(|entry| entry.as_array().unwrap());
+    positions.flat_map(position_logits).collect()
+}
+
+fn position_logits(position: &Value) -> Vec<f64> {
+    [reals_of(&position["top"]), reals_of(&position["strided"])].concat()
+}
+
+/// Largest difference of logits from those of a reference.
+pub(crate) fn worst_logit_error(model: &BaseModel, rows: &[TokenizedRow], expected: &Value) -> f64 {
+    let [ours, theirs] = logits_at(model, rows, expected);
+    ours.iter().zip(theirs).map(|(ours, theirs)| (ours - theirs).abs()).fold(0.0, f64::max)
+}
+
+/// Log-likelihoods.
+pub(crate) fn likelihoods(model: &BaseModel, lora: Option<LoraRef>, rows: &[TokenizedRow]) -> Vec<f64> {
+    let scores = score(model, lora, rows, &CancelFlag::new()).unwrap();
+    scores.iter().map(|score| score.log_likelihood).collect()
+}
+
+/// Samples of the tensors that a reference names, in its order.
+pub(crate) fn sampled(adapter: &Adapter, named: &Value) -> Vec<f64> {
+    let ours = by_name(adapter);
+    named.as_array().unwrap().iter().flat_map(|tensor| samples(ours[tensor["name"].as_str().unwrap()])).collect()
+}
+
+/// Samples that a reference has of tensors.
+pub(crate) fn samples_of(tensors: &Value) -> Vec<f64> {
+    let of = |tensor: &Value| reals_of(if tensor.is_array() { tensor } else { &tensor["samples"] });
+    tensors.as_array().unwrap().iter().flat_map(of).collect()
+}
+
+/// How much further than theirs ours may be from the exact numbers in bf16: the processor decides in which order products
+/// are summed, and so how both are rounded.
+const ROOM: f64 = 3.0;
+/// What one rounding makes of a number in bf16 at most; to be nearer than that is luck.
+const BF16_ROUNDING: f64 = 1.0 / 512.0;
+/// AdamW's first step takes each number as far as the learning rate says, by the sign of its gradient. Where that is almost
+/// zero rounding decides: one number in two hundred that goes the other way makes an error like this.
+const FEW_FLIPPED: f64 = 0.15;
+
+/// Ours are about as near to the exact numbers as theirs, both computed in bf16.
+pub(crate) fn assert_as_near(what: &str, ours: &[f64], theirs: &[f64], exact: &[f64]) {
+    assert_nearly_as_near(what, ours, theirs, exact, BF16_ROUNDING);
+}
+
+/// As [`assert_as_near`]; where theirs are nearer than `by_luck`, ours need not be.
+fn assert_nearly_as_near(what: &str, ours: &[f64], theirs: &[f64], exact: &[f64], by_luck: f64) {
+    let (our_error, their_error) = (relative_error(ours, exact), relative_error(theirs, exact));
+    eprintln!("{what}: ours {our_error:.2e} from exact, theirs {their_error:.2e}");
+    assert!(our_error < ROOM * their_error.max(by_luck), "{what}: {our_error:e} from exact, theirs {their_error:e}");
+}
+
+/// Ten steps and one in bf16 are about as near to the exact ones as peft's.
+pub(crate) fn assert_steps_as_near(what: &str, trained: &Trained, theirs: &Value, exact: &Value) {
+    let compare = |part: &str, ours: &[f64]| {
+        assert_as_near(&format!("{what}: {part}"), ours, &reals_of(&theirs[part]), &reals_of(&exact[part]));
+    };
+    compare("losses", &trained.losses);
+    compare("grad_norms", &trained.grad_norms);
+    // Most of an adapter is where it started.
+    let start = sampled(&trained.start, &exact["after_first_step"]);
+    let moved = |values: Vec<f64>| values.iter().zip(&start).map(|(after, before)| after - before).collect::<Vec<_>>();
+    let ours = moved(sampled(&trained.after_first_step, &exact["after_first_step"]));
+    let [theirs, exact] = [theirs, exact].map(|numbers| moved(samples_of(&numbers["after_first_step"])));
+    assert_nearly_as_near(&format!("{what}: the first step"), &ours, &theirs, &exact, FEW_FLIPPED);
+}
+
+/// What ten steps and one give.
+pub(crate) struct Trained {
+    pub(crate) losses: Vec<f64>,
+    pub(crate) grad_norms: Vec<f64>,
+    pub(crate) start: Adapter,
+    pub(crate) after_first_step: Adapter,
+}
+
+/// Trains with the settings of a reference: ten steps, and one.
+pub(crate) fn ten_steps_and_one(
+    model: &BaseModel,
+    lora: &LoraConfig,
+    start: Adapter,
+    rows: &[TokenizedRow],
+    reference: &Value,
+) -> Trained {
+    let real = |key: &str| reference[key].as_f64().unwrap();
+    let ten = SftSettings {
+        weight_decay: real("weight_decay"),
+        max_grad_norm: Some(real("max_grad_norm")),
+        ..SftSettings::new(10, rows.len(), real("learning_rate"))
+    };
+    let (cancel, mut grad_norms) = (CancelFlag::new(), Vec::new());
+    let train = |settings: &SftSettings, on_step: &mut dyn FnMut(&StepReport)| {
+        let rng = |seed: u64| ChaCha8Rng::seed_from_u64(seed);
+        let streams = TrainStreams { order: rng(1), dropout: rng(2) };
+        train_sft(model, lora, &start, rows, settings, streams, &cancel, on_step).unwrap()
+    };
+    let losses = train(&ten, &mut |step| grad_norms.push(step.grad_norm)).losses;
+    let after_first_step = train(&SftSettings { steps: 1, ..ten }, &mut |_| {}).adapter;
+    Trained { losses, grad_norms, start, after_first_step }
 }
 
 /// The tensors of an adapter by name.

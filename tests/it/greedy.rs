@@ -54,19 +54,21 @@ fn sixty_four_prompts_are_continued_as_by_transformers() {
     };
     let rng_of = |prompt: usize| ChaCha8Rng::seed_from_u64(prompt as u64);
     let done = generate(&model, None, &prompts, &settings, &rng_of, &CancelFlag::new(), &mut |_| {}).unwrap();
-    let mut equal = 0;
+    let mut ties = Vec::new();
     for (index, (case, found)) in cases.iter().zip(&done).enumerate() {
         let (ids, finish_reason) = theirs(case);
         if found.ids == ids {
             assert_eq!(found.finish_reason, finish_reason, "prompt {index}");
-            equal += 1;
             continue;
         }
         let gap = case["gap"].as_f64().unwrap();
         let tie = gap < ROUNDING && parts_at_a_tie(&model, &prompts[index], &found.ids, &ids);
         assert!(tie, "prompt {index} (gap {gap:e}): found {:?}, expected {ids:?}", found.ids);
+        ties.push(index);
     }
-    let near = cases.iter().filter(|case| case["gap"].as_f64().unwrap() < ROUNDING).count();
-    eprintln!("{equal} of {} continuations are equal; in {near} two logits came within rounding", cases.len());
-    assert!(equal + near >= cases.len());
+    eprintln!(
+        "{} of {} continuations are equal; a tie went the other way in {ties:?}",
+        cases.len() - ties.len(),
+        cases.len()
+    );
 }

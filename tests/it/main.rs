@@ -2,7 +2,6 @@
 
 mod architectures;
 mod benchmarks;
-mod cuda;
 mod dpo;
 mod engine_behaviour;
 mod engine_bf16;
@@ -21,6 +20,7 @@ mod peft;
 mod progress;
 mod quantization;
 mod realignment;
+mod reruns;
 mod run;
 mod scaffold;
 mod support;

@@ -3,17 +3,20 @@
     python tests/reference/architectures.py > tests/reference/fixtures/architectures.json
 
 Made with torch 2.11.0, transformers 5.23.0, peft 0.21.2. Weights and adapters come from `formula` of engine_numbers.py,
-which the Rust tests compute too. Values are computed in f64, greedy tokens in f32. `config` is what transformers writes to
-config.json. Windows are far shorter than rows, so that they matter; every model has layers of each kind that its family
-knows.
+which the Rust tests compute too. Values are computed in f64, greedy tokens in f32, and what `bf16` holds in that, as
+bf16_numbers.py does. `config` is what transformers writes to config.json. Windows are far shorter than rows, so that they
+matter; every model has layers of each kind that its family knows. Greedy tokens are of models with a head of their own: with
+a tied one, random weights have them say their last token over and over.
 """
 
+import copy
 import json
 import sys
 
 import torch
+from bf16_numbers import gradients, likelihoods as bf16_likelihoods, logits_where_exact, training
 from engine_numbers import (
-    ALL, adapted, fill, gradient_numbers, likelihoods, logit_numbers, small_rows, training_numbers,
+    ALL, adapted, fill, gradient_numbers, likelihoods, logit_numbers, small_rows, training_numbers, with_adapter,
 )
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
@@ -34,6 +37,7 @@ YARN = {
     "beta_fast": 4.0, "beta_slow": 1.0,
 }
 MODELS = {
+    "llama2": LlamaConfig(**SIZES | {"num_key_value_heads": 4}, rope_parameters=plain(10000.0)),
     "mistral": MistralConfig(**SIZES, sliding_window=13, rope_parameters=plain(10000.0)),
     "mistral_full": MistralConfig(**SIZES, sliding_window=None, head_dim=12, rope_parameters=plain(1000000.0)),
     "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=True, rope_parameters=plain(1000000.0)),
@@ -67,7 +71,25 @@ def build(config):
     return fill(AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
 
 
-def continuations(model, rows):
+def build_bf16(config):
+    """Casting a whole model would cast its rotary frequencies, too."""
+    weights = build(config).state_dict()
+    # The dtype is written into the config.
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.bfloat16, attn_implementation="eager")
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def described(model):
+    """What a Hugging Face directory says of a model."""
+    config = json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}
+    return {"config": config, "tensors": tensors(model)}
+
+
+def greedy(config, rows):
+    config = copy.deepcopy(config)
+    config.tie_word_embeddings = False
+    model = build(config).float()
     result = []
     for row in rows:
         ids = torch.tensor([row["ids"]])
@@ -76,7 +98,16 @@ def continuations(model, rows):
                 input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40, pad_token_id=1
             )
         result.append(output[0, ids.shape[1] :].tolist())
-    return result
+    assert max(len(set(tokens)) for tokens in result) > 4, "tokens that many a model would say"
+    return described(model) | {"tokens": result}
+
+
+def in_bf16(config, exact, rows):
+    model = build_bf16(config)
+    found = {"logits": logits_where_exact(model, exact["logits"], rows), "log_likelihoods": bf16_likelihoods(model, rows)}
+    model = with_adapter(model, SPECS[0])
+    found["gradient"] = gradients(model, rows)
+    return found | {"training": training(model, rows, 1e-2, 0.1, 0.5, 10)}
 
 
 def tensors(model):
@@ -93,12 +124,11 @@ def main():
     for name, config in MODELS.items():
         print(name, file=sys.stderr)
         model = build(config)
-        written = json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}
-        found = {"config": written, "tensors": tensors(model)}
+        found = described(model)
         found["logits"] = [{"row": 1, "positions": logit_numbers(model, rows[1])}]
-        found["greedy"] = continuations(build(config).float(), rows)
+        found["greedy"] = greedy(config, rows)
         found["log_likelihoods"] = likelihoods(model, rows)
-        found["bf16_log_likelihoods"] = likelihoods(build(config).to(torch.bfloat16), rows)
+        found["bf16"] = in_bf16(config, found, rows)
         found["adapters"] = []
         for number, spec in enumerate(SPECS):
             lora = adapted(build(config), spec)

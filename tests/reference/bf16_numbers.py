@@ -31,12 +31,12 @@ def default_model(path):
     return model.eval()
 
 
-def logits_where_exact(model):
+def logits_where_exact(model, exact, rows):
     """The logits that the exact reference has, at its positions and for its tokens."""
     entries = []
-    for entry in EXACT["logits"]:
+    for entry in exact:
         with torch.no_grad():
-            logits = model(torch.tensor([EXACT["rows"][entry["row"]]["ids"]])).logits[0].float()
+            logits = model(torch.tensor([rows[entry["row"]]["ids"]])).logits[0].float()
         positions = []
         for exact in entry["positions"]:
             line = logits[exact["position"]]
@@ -56,23 +56,29 @@ def likelihoods(model, rows):
     return numbers(result)
 
 
+def gradients(model, rows):
+    """In the order of the exact reference."""
+    return [{"norm": tensor["norm"], "samples": tensor["samples"]} for tensor in gradient_numbers(model, rows)["tensors"]]
+
+
+def training(model, *arguments):
+    found = training_numbers(model, *arguments)
+    first = [tensor["samples"] for tensor in found["after_first_step"]]
+    return {key: numbers(found[key]) for key in ("losses", "grad_norms")} | {"after_first_step": first}
+
+
 def main():
     model = default_model(Path(sys.argv[1]))
     rows = EXACT["rows"]
-    result = {"logits": logits_where_exact(model), "log_likelihoods": likelihoods(model, rows)}
+    result = {"logits": logits_where_exact(model, EXACT["logits"], rows), "log_likelihoods": likelihoods(model, rows)}
     adapted = with_adapter(model, EXACT["all_linear"]["lora"])
     assert {p.dtype for p in adapted.parameters() if p.requires_grad} == {torch.float32}
     result["all_linear"] = {
         "log_likelihoods": likelihoods(adapted, rows),
-        # In the order of the exact reference.
-        "gradient": [
-            {"norm": tensor["norm"], "samples": tensor["samples"]}
-            for tensor in gradient_numbers(adapted, rows[:6])["tensors"]
-        ],
+        "gradient": gradients(adapted, rows[:6]),
     }
     adapted = with_adapter(adapted.unload(), EXACT["query_value"]["lora"])
-    training = training_numbers(adapted, rows[:6], 1e-3, 0.01, 1.0, 10)
-    result["query_value"] = {key: numbers(training[key]) for key in ("losses", "grad_norms")}
+    result["query_value"] = training(adapted, rows[:6], 1e-3, 0.01, 1.0, 10)
     print(json.dumps(result, separators=(",", ":")))
 
 

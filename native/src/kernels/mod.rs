@@ -32,10 +32,13 @@ pub use loss::cross_entropy;
 pub use norm::{rms_norm, rms_norm_backward};
 pub use rotate::rotate;
 
+/// Names the variable that, set to `off`, leaves everything to libtorch.
+pub const SWITCH: &str = "FEDWARD_KERNELS";
+
 /// Whether this processor has what the kernels need.
 pub fn available() -> bool {
     static AVAILABLE: LazyLock<bool> = LazyLock::new(|| {
-        let wanted = std::env::var_os("FEDWARD_KERNELS").is_none_or(|value| value != "off");
+        let wanted = std::env::var_os(SWITCH).is_none_or(|value| value != "off");
         wanted && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
     });
     *AVAILABLE
