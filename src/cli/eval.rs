@@ -202,7 +202,7 @@ impl EvalArgs {
             mt_bench_questions: limit,
             advbench_goals: self.advbench_goals,
             advbench_suffix: self.advbench_suffix.clone(),
-            decoding: Decoding { max_new_tokens: self.max_new_tokens, temperature: self.temperature },
+            decoding: Decoding::new(self.max_new_tokens, self.temperature),
             mt_bench_max_new_tokens: self.mt_bench_max_new_tokens,
             matcher: self.matcher,
             seed: self.seed,

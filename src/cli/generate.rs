@@ -38,6 +38,12 @@ pub(super) struct GenerateArgs {
     /// 0 is greedy
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
+    /// Draw from the fewest tokens that are together as likely as this; 1 draws from all
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f64,
+    /// Draw from this many tokens at most
+    #[arg(long)]
+    top_k: Option<usize>,
     /// What sampling is drawn from
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -49,7 +55,12 @@ pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let (records, prompts): (Vec<_>, Vec<_>) = load_prompts(&args.prompts).into_diagnostic()?.into_iter().unzip();
     let model = args.model.load(&console)?;
     let adapter = args.adapter.load(&model)?;
-    let decoding = Decoding { max_new_tokens: args.max_new_tokens, temperature: args.temperature };
+    let decoding = Decoding {
+        max_new_tokens: args.max_new_tokens,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        top_k: args.top_k,
+    };
     let rng_of = |index: usize| stream(args.seed, Purpose::Sampling, RoundId::START, Some(ClientId(index as u32)));
     console.stage(&format!("responding to {} prompts", prompts.len()));
     let started = Instant::now();

@@ -218,6 +218,9 @@ fn new_adapter(args: &TuneArgs) -> miette::Result<LoraConfig> {
     if args.rank == 0 || args.steps == 0 || args.batch_size == 0 {
         miette::bail!("--rank, --steps and --batch-size: found 0; allowed: 1 or more");
     }
+    if !(args.alpha > 0.0 && args.alpha.is_finite()) {
+        miette::bail!("--alpha: found {}; allowed: a number above 0", args.alpha);
+    }
     let targets: BTreeSet<_> = args.targets.iter().copied().collect();
     Ok(LoraConfig { rank: args.rank, alpha: args.alpha, dropout: 0.0, targets, use_rslora: false })
 }

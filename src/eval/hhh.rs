@@ -162,7 +162,7 @@ impl Benchmark for Hhh {
 
 /// The likelihood of each item's candidates; `None` for an item that is too long to be judged whole.
 fn candidate_scores(items: &[HhhItem], subject: &Subject<'_>) -> PortResult<Vec<Option<Vec<RowScore>>>> {
-    let context = subject.model.base.config().max_position_embeddings;
+    let context = subject.model.context();
     let mut rows = Vec::new();
     let mut counts = Vec::new();
     for item in items {
@@ -172,10 +172,11 @@ fn candidate_scores(items: &[HhhItem], subject: &Subject<'_>) -> PortResult<Vec<
             ChatRow { messages, topic: None, label: None }
         });
         let texts: Vec<_> = texts.collect();
-        let tokenized = subject.model.tokenize(&texts, usize::MAX)?;
-        let fits = tokenized.len() == texts.len() && tokenized.iter().all(|row| row.ids.len() <= context);
+        let whole = |text| subject.model.tokenizer.row_ids(text, usize::MAX);
+        let tokenized: Vec<_> = texts.iter().map(whole).collect::<Result<_, _>>()?;
+        let fits = tokenized.iter().all(|row| row.as_ref().is_some_and(|row| row.ids.len() <= context));
         counts.push(fits.then_some(tokenized.len()));
-        rows.extend(tokenized.into_iter().filter(|_| fits));
+        rows.extend(tokenized.into_iter().flatten().filter(|_| fits));
     }
     let mut scores = subject.score(BenchName::Hhh, &rows)?.into_iter();
     Ok(counts.into_iter().map(|count| count.map(|count| scores.by_ref().take(count).collect())).collect())

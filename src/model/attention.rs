@@ -184,8 +184,8 @@ pub(crate) enum Softmax {
     ///
     /// `[tokens, queries]`
     LogSums(Tensor),
-    /// The probabilities of each group.
-    Probabilities(Vec<Tensor>),
+    /// The probabilities of each group; `None` where the backward pass computes them again.
+    Probabilities(Vec<Option<Tensor>>),
     /// What the device keeps.
     Flash(FlashTape),
 }
@@ -207,11 +207,11 @@ pub(crate) fn attend(heads: Heads, qkv: &Tensor, packed: &PackedRows, span: Span
     let output = Tensor::f_empty([qkv.size()[0], heads.query_columns()], (qkv.kind(), qkv.device()))?;
     let mut kept = Vec::with_capacity(groups.len());
     for group in groups {
-        let Operands { query, key, value } = Operands::gather(heads, qkv, group)?;
-        let probabilities = heads.scores(&query, &key, group.mask(span))?.f_softmax(-1, None::<Kind>)?;
-        let attended = probabilities.f_bmm(&value)?;
+        let operands = Operands::gather(heads, qkv, group)?;
+        let probabilities = operands.probabilities(heads, &group.mask(span)?)?;
+        let attended = probabilities.f_bmm(&operands.value)?;
         output.f_narrow(0, group.start, group.tokens)?.f_copy_(&unpad(heads, group, &attended)?)?;
-        kept.push(probabilities);
+        kept.push((!group.is_part).then_some(probabilities));
     }
     Ok((output, Softmax::Probabilities(kept)))
 }
@@ -241,11 +241,17 @@ pub(crate) fn attend_backward(
     };
     let output = Tensor::f_empty(qkv.size(), (qkv.kind(), qkv.device()))?;
     for (group, probabilities) in groups.iter().zip(kept) {
-        let Operands { query, key, value } = Operands::gather(heads, qkv, group)?;
+        let operands = Operands::gather(heads, qkv, group)?;
+        let probabilities = match probabilities {
+            Some(probabilities) => probabilities.shallow_clone(),
+            None => operands.probabilities(heads, &group.mask(span)?)?,
+        };
+        let Operands { query, key, value } = operands;
         let grad = pad_grad(heads, group, grad)?;
         let grad_value = probabilities.f_transpose(1, 2)?.f_bmm(&grad)?;
         let grad_probabilities = grad.f_bmm(&value.f_transpose(1, 2)?)?;
-        let grad_scores = Tensor::f_internal_softmax_backward_data(&grad_probabilities, probabilities, -1, qkv.kind())?;
+        let grad_scores =
+            Tensor::f_internal_softmax_backward_data(&grad_probabilities, &probabilities, -1, qkv.kind())?;
         let grad_scores = heads.scores_backward(grad_scores, &query, &key)?;
         let grad_query = grad_scores.f_bmm(&key)?;
         let grad_key = grad_scores.f_transpose(1, 2)?.f_bmm(&query)?;
@@ -253,26 +259,37 @@ pub(crate) fn attend_backward(
         own.f_narrow(1, 0, heads.query_columns())?.f_copy_(&unpad(heads, group, &grad_query)?)?;
         let mut column = heads.query_columns();
         for grad in [grad_key, grad_value] {
-            let grad = grad.f_view([group.rows, heads.key_values, group.prefix + group.width, heads.width])?;
-            own.f_narrow(1, column, heads.key_columns())?.f_copy_(&own_keys(heads, group, &grad)?)?;
-            if group.prefix > 0 {
-                let shared = grad.f_narrow(2, 0, group.prefix)?.f_sum_dim_intlist([0_i64].as_slice(), false, None)?;
-                let shared = shared.f_transpose(0, 1)?.f_reshape([group.prefix, heads.key_columns()])?;
-                let _ =
-                    output.f_narrow(0, 0, group.prefix)?.f_narrow(1, column, heads.key_columns())?.f_add_(&shared)?;
-            }
+            let columns = output.f_narrow(1, column, heads.key_columns())?;
+            spread_keys(heads, group, &grad, &columns)?;
             column += heads.key_columns();
         }
     }
     Ok(output)
 }
 
+/// Takes the gradient of a group's keys or values to the tokens that they are of: the group's own have it from here first,
+/// to all others, which earlier groups own, it is added.
+///
+/// # Shapes
+///
+/// `grad`: `[rows × key_values, keys, head_dim]`, `columns`: `[all tokens, key_columns]`
+fn spread_keys(heads: Heads, group: &AttentionGroup, grad: &Tensor, columns: &Tensor) -> Result<()> {
+    let grad = grad.f_view([group.rows, heads.key_values, group.keys(), heads.width])?;
+    columns.f_narrow(0, group.start, group.tokens)?.f_copy_(&own_keys(heads, group, &grad)?)?;
+    let others = [(0, 0, group.prefix), (group.prefix, group.start - group.earlier, group.earlier)];
+    for (key, token, count) in others.into_iter().filter(|&(.., count)| count > 0) {
+        let grad = grad.f_narrow(2, key, count)?.f_sum_dim_intlist([0_i64].as_slice(), false, None)?;
+        let grad = grad.f_transpose(0, 1)?.f_reshape([count, heads.key_columns()])?;
+        let _ = columns.f_narrow(0, token, count)?.f_add_(&grad)?;
+    }
+    Ok(())
+}
+
 /// Queries, keys and values of one group.
 ///
 /// # Shapes
 ///
-/// `query`: `[rows × key_values, repeats × width, head_dim]`; `key`, `value`: `[rows × key_values, prefix + width,
-/// head_dim]`.
+/// `query`: `[rows × key_values, repeats × width, head_dim]`; `key`, `value`: `[rows × key_values, keys, head_dim]`.
 struct Operands {
     query: Tensor,
     key: Tensor,
@@ -281,7 +298,7 @@ struct Operands {
 
 impl Operands {
     fn gather(heads: Heads, qkv: &Tensor, group: &AttentionGroup) -> Result<Self> {
-        let own = qkv.f_narrow(0, group.start, group.tokens)?;
+        let own = qkv.f_narrow(0, group.start - group.earlier, group.earlier + group.tokens)?;
         let own = match &group.padding {
             Some(padding) => own.f_index_select(0, &padding.gather)?,
             None => own,
@@ -289,7 +306,7 @@ impl Operands {
         let keys = |column: i64| -> Result<Tensor> {
             let own = own
                 .f_narrow(1, column, heads.key_columns())?
-                .f_view([group.rows, group.width, heads.key_values, heads.width])?
+                .f_view([group.rows, group.earlier + group.width, heads.key_values, heads.width])?
                 .f_transpose(1, 2)?;
             let all = if group.prefix > 0 {
                 let shared = qkv
@@ -302,12 +319,20 @@ impl Operands {
             } else {
                 own
             };
-            Ok(all.f_reshape([group.rows * heads.key_values, group.prefix + group.width, heads.width])?)
+            Ok(all.f_reshape([group.rows * heads.key_values, group.keys(), heads.width])?)
         };
-        let query = split_queries(heads, group, &own.f_narrow(1, 0, heads.query_columns())?)?;
+        let queries = own.f_narrow(0, group.earlier, group.rows * group.width)?;
+        let query = split_queries(heads, group, &queries.f_narrow(1, 0, heads.query_columns())?)?;
         let key = keys(heads.query_columns())?;
         let value = keys(heads.query_columns() + heads.key_columns())?;
         Ok(Self { query, key, value })
+    }
+
+    /// # Shapes
+    ///
+    /// → `[rows × key_values, repeats × width, keys]`
+    fn probabilities(&self, heads: Heads, mask: &Tensor) -> Result<Tensor> {
+        Ok(heads.scores(&self.query, &self.key, mask)?.f_softmax(-1, None::<Kind>)?)
     }
 }
 
@@ -328,10 +353,10 @@ fn unpad(heads: Heads, group: &AttentionGroup, split: &Tensor) -> Result<Tensor>
     take_own(group, padded)
 }
 
-/// `[rows, key_values, prefix + width, head_dim]` → `[tokens, key_columns]`, own tokens alone.
+/// `[rows, key_values, keys, head_dim]` → `[tokens, key_columns]`, own tokens alone.
 fn own_keys(heads: Heads, group: &AttentionGroup, keys: &Tensor) -> Result<Tensor> {
     let padded = keys
-        .f_narrow(2, group.prefix, group.width)?
+        .f_narrow(2, group.prefix + group.earlier, group.width)?
         .f_transpose(1, 2)?
         .f_reshape([group.rows * group.width, heads.key_columns()])?;
     take_own(group, padded)

@@ -2,14 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use fedward_native::{
-    NoAutograd,
-    cuda::{self, OwnStream},
-};
+use fedward_native::cuda::{self, OwnStream};
 use tch::{Device, Kind, Tensor};
 
 use super::{
     ModelConfig, ModelError, NumberFormat, Precision, Quantization, Result, WeightSource, frozen::FrozenLinear,
+    within_memory,
 };
 
 /// A frozen model on one device. All computing threads share its weights.
@@ -95,13 +93,6 @@ impl LayerWeights {
     }
 }
 
-/// What a thread computes with; see [`BaseModel::computing`].
-#[must_use]
-pub(crate) struct Computing {
-    _no_autograd: NoAutograd,
-    _stream: Option<OwnStream>,
-}
-
 impl BaseModel {
     /// Reads all weights of a model onto `device`.
     ///
@@ -171,10 +162,14 @@ impl BaseModel {
         self.kind
     }
 
-    /// Until what it returns is dropped, this thread's operations record nothing and have a stream of the device for
-    /// themselves. Results must have been read by then.
-    pub(crate) fn computing(&self) -> Result<Computing> {
-        Ok(Computing { _no_autograd: fedward_native::no_autograd(), _stream: OwnStream::take(self.device)? })
+    /// Does `work`, whose operations record nothing, have a stream of the device for themselves and say so if memory runs out.
+    /// What it returns lies on the CPU.
+    pub(crate) fn compute<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        within_memory(|| {
+            let _recording = fedward_native::no_autograd();
+            let _stream = OwnStream::take(self.device)?;
+            work()
+        })
     }
 
     /// Handles to the weights for one thread. They alias the model's: read only.

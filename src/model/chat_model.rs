@@ -63,6 +63,17 @@ pub struct Decoding {
     pub max_new_tokens: usize,
     /// 0 is greedy.
     pub temperature: f64,
+    /// Draw from the fewest tokens that are together as likely as this; 1 draws from all.
+    pub top_p: f64,
+    /// Draw from this many tokens at most.
+    pub top_k: Option<usize>,
+}
+
+impl Decoding {
+    /// At a temperature, from all tokens.
+    pub const fn new(max_new_tokens: usize, temperature: f64) -> Self {
+        Self { max_new_tokens, temperature, top_p: 1.0, top_k: None }
+    }
 }
 
 impl ChatModel {
@@ -106,12 +117,13 @@ impl ChatModel {
     ) -> Result<Vec<Reply>, ModelError> {
         let prompts: Vec<_> =
             conversations.iter().map(|messages| self.tokenizer.prompt_ids(messages)).collect::<Result<_, _>>()?;
+        self.check_fit(&prompts)?;
         let batch_size = prompts_a_batch(prompts.len(), self.base.device());
         let settings = GenerationSettings {
             max_new_tokens: decoding.max_new_tokens,
             temperature: decoding.temperature,
-            top_p: 1.0,
-            top_k: None,
+            top_p: decoding.top_p,
+            top_k: decoding.top_k,
             batch_size,
             stop_ids: self.tokenizer.stop_ids().to_vec(),
         };
@@ -129,6 +141,18 @@ impl ChatModel {
             })
         };
         prompts.iter().zip(generated).map(to_reply).collect()
+    }
+
+    /// A prompt cannot be cut: what it asks may be at its end.
+    fn check_fit(&self, prompts: &[Vec<u32>]) -> Result<(), ModelError> {
+        let context = self.context();
+        let Some(place) = prompts.iter().position(|prompt| prompt.len() >= context) else { return Ok(()) };
+        Err(ModelError::Unusable(format!(
+            "prompt {} of {}: found {} tokens, and the model reads {context}, its answer included; shorten it or leave it out",
+            place + 1,
+            prompts.len(),
+            prompts[place].len()
+        )))
     }
 
     /// Answers of a few tokens to prompts, in their order, and how likely each begins with given tokens. On the CPU an answer
@@ -183,6 +207,7 @@ impl ChatModel {
     ) -> Result<Vec<Features>, ModelError> {
         let mut ids: Vec<_> =
             rows.iter().map(|row| self.tokenizer.conversation_ids(&row.messages)).collect::<Result<_, ModelError>>()?;
+        let max_length = max_length.min(self.context());
         let is_cut: Vec<_> = ids.iter().map(|ids| ids.len() > max_length).collect();
         for ids in &mut ids {
             ids.truncate(max_length);
@@ -194,13 +219,28 @@ impl ChatModel {
         Ok(means.into_iter().zip(is_cut).map(|(mean, is_cut)| Features { mean, is_cut }).collect())
     }
 
-    /// The rows as token ids; rows without a response that fits are left out.
+    /// A row as token ids, cut after `max_length` tokens or where the model's context ends; `None` if it has no response, or
+    /// none of it fits.
+    ///
+    /// # Errors
+    ///
+    /// What the tokenizer complains of.
+    pub fn row_ids(&self, row: &ChatRow, max_length: usize) -> Result<Option<TokenizedRow>, ModelError> {
+        self.tokenizer.row_ids(row, max_length.min(self.context()))
+    }
+
+    /// As [`ChatModel::row_ids`], of rows; those without a response that fits are left out.
     ///
     /// # Errors
     ///
     /// What the tokenizer complains of.
     pub fn tokenize(&self, rows: &[ChatRow], max_length: usize) -> Result<Vec<TokenizedRow>, ModelError> {
-        let tokenized: Result<Vec<_>, _> = rows.iter().map(|row| self.tokenizer.row_ids(row, max_length)).collect();
+        let tokenized: Result<Vec<_>, _> = rows.iter().map(|row| self.row_ids(row, max_length)).collect();
         Ok(tokenized?.into_iter().flatten().collect())
+    }
+
+    /// Most tokens that the model reads, an answer included.
+    pub fn context(&self) -> usize {
+        self.base.config().max_position_embeddings
     }
 }

@@ -33,14 +33,15 @@ pub fn mean_hidden(
     layers: usize,
     cancel: &CancelFlag,
 ) -> Result<Vec<Vec<f32>>> {
-    let _computing = model.computing()?;
-    let model = Transformer::new(model, adapter, cancel)?;
-    model.check_rows(rows.iter().map(Vec::as_slice))?;
-    let mean = |row: &Vec<u32>| -> Result<Vec<f32>> {
-        let packed = model.pack(&[row], false)?;
-        let (normed, _) = model.final_norm(&model.forward_to(&packed, layers)?)?;
-        let mean = normed.f_to_kind(Kind::Float)?.f_mean_dim([0_i64].as_slice(), false, None)?;
-        Ok(Vec::try_from(mean)?)
-    };
-    rows.iter().map(mean).collect()
+    model.compute(|| {
+        let model = Transformer::new(model, adapter, cancel)?;
+        model.check_rows(rows.iter().map(Vec::as_slice))?;
+        let mean = |row: &Vec<u32>| -> Result<Vec<f32>> {
+            let packed = model.pack(&[row], false)?;
+            let (normed, _) = model.final_norm(&model.forward_to(&packed, layers)?)?;
+            let mean = normed.f_to_kind(Kind::Float)?.f_mean_dim([0_i64].as_slice(), false, None)?;
+            Ok(Vec::try_from(mean)?)
+        };
+        rows.iter().map(mean).collect()
+    })
 }

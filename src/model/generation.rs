@@ -66,25 +66,26 @@ pub fn generate(
     cancel: &CancelFlag,
     on_done: &mut dyn FnMut(usize),
 ) -> Result<Vec<Generated>> {
-    let _computing = model.computing()?;
     let picker = Picker::new(settings)?;
-    let model = Transformer::new(model, adapter, cancel)?;
-    model.check_rows(prompts.iter().map(Vec::as_slice))?;
-    let mut results: Vec<Option<Generated>> = prompts.iter().map(|_| None).collect();
-    let mut order: Vec<usize> = (0..prompts.len()).collect();
-    order.sort_by_key(|&prompt| prompts[prompt].len());
-    let mut finished = 0;
-    for members in order.chunks(settings.batch_size) {
-        let rows = members.iter().map(|&prompt| Row::new(prompt, &prompts[prompt], rng_of(prompt))).collect();
-        let batch = Batch { model: &model, picker: &picker, settings, rows, prompts, opening: None };
-        batch.run(&mut |_, _| Ok(()), &mut |row| {
-            results[row.prompt] = Some(Generated { ids: row.ids, finish_reason: row.finished });
-            finished += 1;
-            on_done(finished);
-        })?;
-    }
-    // Each batch finishes all of its rows, so nothing is missing here.
-    Ok(results.into_iter().flatten().collect())
+    model.compute(|| {
+        let model = Transformer::new(model, adapter, cancel)?;
+        model.check_rows(prompts.iter().map(Vec::as_slice))?;
+        let mut results: Vec<Option<Generated>> = prompts.iter().map(|_| None).collect();
+        let mut order: Vec<usize> = (0..prompts.len()).collect();
+        order.sort_by_key(|&prompt| prompts[prompt].len());
+        let mut finished = 0;
+        for members in order.chunks(settings.batch_size) {
+            let rows = members.iter().map(|&prompt| Row::new(prompt, &prompts[prompt], rng_of(prompt))).collect();
+            let batch = Batch { model: &model, picker: &picker, settings, rows, prompts, opening: None };
+            batch.run(&mut |_, _| Ok(()), &mut |row| {
+                results[row.prompt] = Some(Generated { ids: row.ids, finish_reason: row.finished });
+                finished += 1;
+                on_done(finished);
+            })?;
+        }
+        // Each batch finishes all of its rows, so nothing is missing here.
+        Ok(results.into_iter().flatten().collect())
+    })
 }
 
 impl BaseModel {
@@ -98,13 +99,14 @@ impl BaseModel {
     ///
     /// As [`generate`].
     pub fn next_token_logits(&self, adapter: Option<LoraRef>, ids: &[u32], cancel: &CancelFlag) -> Result<Vec<f32>> {
-        let _computing = self.computing()?;
-        let model = Transformer::new(self, adapter, cancel)?;
-        model.check_rows([ids])?;
-        let packed = model.pack(&[ids], false)?;
-        let hidden = model.forward(&packed, None)?;
-        let last = hidden.f_narrow(0, ids.len() as i64 - 1, 1)?;
-        Ok(Vec::try_from(model.logits(&model.final_norm(&last)?.0)?.f_squeeze_dim(0)?)?)
+        self.compute(|| {
+            let model = Transformer::new(self, adapter, cancel)?;
+            model.check_rows([ids])?;
+            let packed = model.pack(&[ids], false)?;
+            let hidden = model.forward(&packed, None)?;
+            let last = hidden.f_narrow(0, ids.len() as i64 - 1, 1)?;
+            Ok(Vec::try_from(model.logits(&model.final_norm(&last)?.0)?.f_squeeze_dim(0)?)?)
+        })
     }
 }
 

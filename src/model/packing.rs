@@ -1,15 +1,16 @@
 //! Rows of different lengths on one axis: no padding in any linear layer, and a prefix that all rows share only once.
 
+mod groups;
+
 use fedward_native::kernels::Segment;
 use tch::{Device, Kind, Tensor};
 
-use super::{ModelConfig, ModelError, Result, Span, attention::Heads, flash::FlashAttention, rope::Rotations};
+pub(crate) use self::groups::AttentionGroup;
+use self::groups::{most_queries, plan_groups};
+use super::{ModelConfig, ModelError, Result, attention::Heads, flash::FlashAttention, rope::Rotations};
 
 /// A prefix shorter than this is not worth an attention group of its own.
 const SHORTEST_SHARED_PREFIX: usize = 4;
-
-/// Most attention scores of one group (heads × queries × keys), which bounds its memory to 64 MiB in `f32`.
-const MAX_GROUP_SCORES: i64 = 1 << 24;
 
 /// Rows laid out one after another: first the tokens that all rows begin with, then each row's own tokens.
 ///
@@ -41,48 +42,6 @@ pub(crate) enum Attention {
     Groups(Vec<AttentionGroup>),
     /// Row by row, where libtorch has a kernel for it. No prefix is shared then.
     Flash(FlashAttention),
-}
-
-/// Rows of similar length, whose attention is computed together.
-///
-/// Own tokens are padded on the right to `width`; under the causal mask no real token sees padding.
-pub(crate) struct AttentionGroup {
-    /// First own token on the packed axis.
-    pub(crate) start: i64,
-    /// Own tokens, padding not counted.
-    pub(crate) tokens: i64,
-    /// Rows.
-    pub(crate) rows: i64,
-    /// Own tokens of the longest row.
-    pub(crate) width: i64,
-    /// Shared tokens in front of the own ones, at the begin of the packed axis.
-    pub(crate) prefix: i64,
-    /// How own tokens are padded; `None` where all rows have the same length.
-    pub(crate) padding: Option<Padding>,
-    /// Zero where a query may look, minus infinity elsewhere.
-    ///
-    /// # Shapes
-    ///
-    /// `[1, heads per key-value head × width, prefix + width]`
-    mask: Tensor,
-    /// The same for layers that look at the last tokens alone, where that is less.
-    window_mask: Option<Tensor>,
-}
-
-/// Indices between packed and padded tokens.
-pub(crate) struct Padding {
-    /// For each padded slot the own token in it (any token in padding).
-    ///
-    /// # Shapes
-    ///
-    /// `[rows × width]`
-    pub(crate) gather: Tensor,
-    /// For each own token its padded slot.
-    ///
-    /// # Shapes
-    ///
-    /// `[tokens]`
-    pub(crate) slots: Tensor,
 }
 
 /// Tokens that rows share.
@@ -156,16 +115,12 @@ impl PackedRows {
             let own = |&row: &usize| Segment { start: starts[row], tokens: rows[row].len() - prefix, prefix };
             Attention::Segments(shared.into_iter().chain(order.iter().map(own)).collect())
         } else {
-            let mut groups = Vec::new();
-            if computes_prefix {
-                groups.push(AttentionGroup::new(0, &[prefix], 0, config, device, kind)?);
-            }
-            for members in group_by_length(&order, rows, prefix, config.num_attention_heads) {
-                let own: Vec<usize> = members.iter().map(|&row| rows[row].len() - prefix).collect();
-                let start = members.first().map_or(0, |&row| starts[row]);
-                groups.push(AttentionGroup::new(start, &own, prefix, config, device, kind)?);
-            }
-            Attention::Groups(groups)
+            let own: Vec<usize> = order.iter().map(|&row| rows[row].len() - prefix).collect();
+            let first = order.first().map_or(0, |&row| starts[row]);
+            let most_queries = |keys: usize| most_queries(heads, keys);
+            let plans = plan_groups(first, &own, prefix, computes_prefix, &most_queries);
+            let groups = plans.iter().map(|plan| AttentionGroup::new(plan, config, device, kind));
+            Attention::Groups(groups.collect::<Result<_>>()?)
         };
         Ok(Self {
             ids: Tensor::f_from_slice(&ids)?.f_to_device(device)?,
@@ -192,77 +147,6 @@ impl PackedRows {
     pub(crate) fn index(&self, row: usize, position: usize) -> i64 {
         let index = if position < self.prefix { position } else { self.starts[row] + position - self.prefix };
         index as i64
-    }
-}
-
-impl AttentionGroup {
-    fn new(
-        start: usize,
-        own: &[usize],
-        prefix: usize,
-        config: &ModelConfig,
-        device: Device,
-        kind: Kind,
-    ) -> Result<Self> {
-        let width = own.iter().copied().max().unwrap_or(0);
-        let tokens: usize = own.iter().sum();
-        let padding = if tokens == width * own.len() { None } else { Some(Padding::new(own, width, device)?) };
-        let repeats = config.num_attention_heads / config.num_key_value_heads;
-        let mask = |window: Option<usize>| -> Result<Tensor> {
-            let mask = causal_mask(width, prefix, window)?.f_repeat([1, repeats, 1])?;
-            Ok(mask.f_to_device(device)?.f_to_kind(kind)?)
-        };
-        let window = config.design.sliding.as_ref().map(|sliding| sliding.window);
-        let window = window.filter(|&window| window < prefix + width);
-        Ok(Self {
-            start: start as i64,
-            tokens: tokens as i64,
-            rows: own.len() as i64,
-            width: width as i64,
-            prefix: prefix as i64,
-            padding,
-            mask: mask(None)?,
-            window_mask: window.map(|window| mask(Some(window))).transpose()?,
-        })
-    }
-
-    /// Zero where a query may look in a layer of `span`, minus infinity elsewhere.
-    ///
-    /// # Shapes
-    ///
-    /// → `[1, heads per key-value head × width, prefix + width]`
-    pub(crate) fn mask(&self, span: Span) -> &Tensor {
-        match (&self.window_mask, span) {
-            (Some(mask), Span::Sliding) => mask,
-            _ => &self.mask,
-        }
-    }
-}
-
-impl Padding {
-    fn new(own: &[usize], width: usize, device: Device) -> Result<Self> {
-        let mut gather = vec![0_i64; own.len() * width];
-        let mut slots = Vec::new();
-        for (row, &length) in own.iter().enumerate() {
-            for position in 0..length {
-                let slot = row * width + position;
-                gather[slot] = slots.len() as i64;
-                slots.push(slot as i64);
-            }
-        }
-        let place = |values: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(values)?.f_to_device(device)?) };
-        Ok(Self { gather: place(&gather)?, slots: place(&slots)? })
-    }
-}
-
-/// `[1, width, prefix + width]`: own token `i` sees the prefix and own tokens up to itself, of them the last `window`.
-fn causal_mask(width: usize, prefix: usize, window: Option<usize>) -> Result<Tensor> {
-    let (width, prefix) = (width as i64, prefix as i64);
-    let blocked = Tensor::f_full([1, width, prefix + width], f64::NEG_INFINITY, (Kind::Float, Device::Cpu))?;
-    let later = blocked.f_triu(prefix + 1)?;
-    match window {
-        None => Ok(later),
-        Some(window) => Ok(blocked.f_tril(prefix - window as i64)?.f_add_(&later)?),
     }
 }
 
@@ -309,28 +193,4 @@ fn shared_prefix(rows: &[&[u32]]) -> usize {
         .take_while(|&position| others.iter().all(|row| row[position] == first[position]))
         .count();
     if shared < SHORTEST_SHARED_PREFIX { 0 } else { shared }
-}
-
-/// Cuts rows, sorted from long to short, where padding would exceed a third or scores their bound.
-fn group_by_length<'a>(order: &'a [usize], rows: &[&[u32]], prefix: usize, heads: i64) -> Vec<&'a [usize]> {
-    let own = |row: usize| rows[row].len() - prefix;
-    let mut groups = Vec::new();
-    if order.is_empty() {
-        return groups;
-    }
-    let mut begin = 0;
-    let mut tokens = 0;
-    for (place, &row) in order.iter().enumerate() {
-        let width = own(order[begin]);
-        let members = place - begin + 1;
-        let scores = (members * width * (width + prefix)) as i64 * heads;
-        let padded_too_much = 3 * members * width > 4 * (tokens + own(row)) + 64;
-        if place > begin && (scores > MAX_GROUP_SCORES || padded_too_much) {
-            groups.push(&order[begin..place]);
-            (begin, tokens) = (place, 0);
-        }
-        tokens += own(row);
-    }
-    groups.push(&order[begin..]);
-    groups
 }

@@ -31,6 +31,8 @@ impl Sampler {
         {
             candidates.select_nth_unstable_by(top_k.max(1) - 1, by_weight);
             candidates.truncate(top_k.max(1));
+            // What is left lies in an order that the others had a part in.
+            candidates.sort_unstable_by(by_weight);
         }
         if self.top_p < 1.0 {
             keep_nucleus(&mut candidates, self.top_p);

@@ -26,23 +26,24 @@ pub fn score(
     rows: &[TokenizedRow],
     cancel: &CancelFlag,
 ) -> Result<Vec<RowScore>> {
-    let _computing = model.computing()?;
-    let model = Transformer::new(model, adapter, cancel)?;
-    model.check_rows(rows.iter().map(|row| row.ids.as_slice()))?;
-    let mut scores = vec![RowScore { log_likelihood: 0.0, response_tokens: 0 }; rows.len()];
-    let most = Portions::on(model.device).pass_tokens;
-    for pass in passes(rows.iter().map(|row| row.ids.len()), most) {
-        let members: Vec<&TokenizedRow> = pass.iter().map(|&row| &rows[row]).collect();
-        let ids: Vec<&[u32]> = members.iter().map(|row| row.ids.as_slice()).collect();
-        let packed = model.pack(&ids, true)?;
-        let predictions = Predictions::new(&packed, &members)?;
-        let hidden = model.forward(&packed, None)?;
-        let loss = ResponseLoss::new(&model, &hidden, &predictions, false)?;
-        for (&row, score) in pass.iter().zip(row_scores(&loss.losses, predictions.counts())) {
-            scores[row] = score;
+    model.compute(|| {
+        let model = Transformer::new(model, adapter, cancel)?;
+        model.check_rows(rows.iter().map(|row| row.ids.as_slice()))?;
+        let mut scores = vec![RowScore { log_likelihood: 0.0, response_tokens: 0 }; rows.len()];
+        let most = Portions::on(model.device).pass_tokens;
+        for pass in passes(rows.iter().map(|row| row.ids.len()), most) {
+            let members: Vec<&TokenizedRow> = pass.iter().map(|&row| &rows[row]).collect();
+            let ids: Vec<&[u32]> = members.iter().map(|row| row.ids.as_slice()).collect();
+            let packed = model.pack(&ids, true)?;
+            let predictions = Predictions::new(&packed, &members)?;
+            let hidden = model.forward(&packed, None)?;
+            let loss = ResponseLoss::new(&model, &hidden, &predictions, false)?;
+            for (&row, score) in pass.iter().zip(row_scores(&loss.losses, predictions.counts())) {
+                scores[row] = score;
+            }
         }
-    }
-    Ok(scores)
+        Ok(scores)
+    })
 }
 
 /// As [`score`], on up to `threads` threads; the result does not depend on how many.

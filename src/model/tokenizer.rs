@@ -56,12 +56,6 @@ impl ChatTokenizer {
     pub(super) fn new(parts: TokenizerParts, path: &Path, vocab_size: i64) -> Result<Self, ModelError> {
         let invalid = |problem: String| ModelError::invalid(path, problem);
         let TokenizerParts { tokenizer, template, variables, mut stop_ids } = parts;
-        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
-        if i64::from(largest) >= vocab_size {
-            return Err(invalid(format!(
-                "the tokenizer has token {largest}, but the model's vocab_size is {vocab_size}"
-            )));
-        }
         stop_ids.sort_unstable();
         stop_ids.dedup();
         if stop_ids.is_empty() {
@@ -83,6 +77,15 @@ impl ChatTokenizer {
             let named = variables.iter().any(|(_, content)| *content == added.token.content);
             added.token.special || named || stop_ids.contains(&added.id)
         });
+        // No text yields a special token. Some tokenizers have one more than the model, for images that it cannot read.
+        let from_text =
+            tokenizer.get_vocab(true).into_values().filter(|id| special.iter().all(|added| added.id != *id));
+        let largest = from_text.max().unwrap_or(0);
+        if i64::from(largest) >= vocab_size {
+            return Err(invalid(format!(
+                "the tokenizer has token {largest}, but the model's vocab_size is {vocab_size}"
+            )));
+        }
         let specials = special
             .iter()
             .map(|Added { token, id }| SpecialToken { content: token.content.clone(), id: *id })

@@ -34,7 +34,7 @@ impl TokenizedPair {
     ///
     /// What the tokenizer complains of.
     pub fn of(model: &ChatModel, pair: &PreferencePair, max_length: usize) -> Result<Option<Self>> {
-        let side = |row| model.tokenizer.row_ids(row, max_length);
+        let side = |row| model.row_ids(row, max_length);
         let sides = side(&pair.chosen)?.zip(side(&pair.rejected)?);
         Ok(sides.filter(|(chosen, rejected)| chosen != rejected).map(|(chosen, rejected)| Self { chosen, rejected }))
     }
@@ -165,35 +165,39 @@ pub fn train_dpo(
     let batches: Vec<Vec<usize>> = (0..settings.steps).map(|_| batches.next_batch()).collect();
     let reference = LoraRef { config: lora, adapter: start };
     let (references, reference_tokens) = reference_margins(model, reference, pairs, &batches, settings, cancel)?;
-    let _computing = model.computing()?;
-    let trainer_settings = TrainerSettings {
+    let pass_tokens = settings.pass_tokens.unwrap_or(Portions::on(model.device()).training_tokens);
+    let training = || {
+        let shards = settings.shards.clamp(1, settings.batch_size);
+        let mut shards = Shards::new(shards, model, lora, start, trainer_settings(settings), &streams.dropout, cancel)?;
+        let mut steps = Vec::with_capacity(settings.steps);
+        let mut tokens = 0;
+        for (index, batch) in batches.iter().enumerate() {
+            if cancel.is_cancelled() {
+                return Err(ModelError::Cancelled);
+            }
+            let batch: Vec<Judged<'_>> =
+                batch.iter().map(|&pair| Judged { pair: &pairs[pair], reference: references[pair] }).collect();
+            let margins = accumulate_mean_loss(&mut shards, &batch, settings.beta, pass_tokens)?;
+            let learning_rate = settings.learning_rate * settings.schedule.factor(index, settings.steps);
+            let grad_norm = shards.first.step(learning_rate)?;
+            shards.share_values()?;
+            tokens += batch.iter().map(|judged| judged.pair.tokens() as u64).sum::<u64>();
+            let step = step_report(index + 1, &margins, grad_norm, learning_rate);
+            on_step(&step);
+            steps.push(step);
+        }
+        Ok(DpoOutcome { adapter: shards.first.adapter()?, steps, tokens, reference_tokens })
+    };
+    model.compute(training).map_err(|error| error.in_training(pass_tokens))
+}
+
+fn trainer_settings(settings: &DpoSettings) -> TrainerSettings {
+    TrainerSettings {
         adam: AdamSettings { weight_decay: settings.weight_decay, ..AdamSettings::default() },
         max_grad_norm: settings.max_grad_norm,
         share_prefix: true,
         checkpoint_activations: settings.checkpoint_activations,
-    };
-    let pass_tokens = settings.pass_tokens.unwrap_or(Portions::on(model.device()).training_tokens);
-    let shards = settings.shards.clamp(1, settings.batch_size);
-    let mut shards = Shards::new(shards, model, lora, start, trainer_settings, &streams.dropout, cancel)?;
-    let mut steps = Vec::with_capacity(settings.steps);
-    let mut tokens = 0;
-    for (index, batch) in batches.iter().enumerate() {
-        if cancel.is_cancelled() {
-            return Err(ModelError::Cancelled);
-        }
-        let batch: Vec<Judged<'_>> =
-            batch.iter().map(|&pair| Judged { pair: &pairs[pair], reference: references[pair] }).collect();
-        let margins = accumulate_mean_loss(&mut shards, &batch, settings.beta, pass_tokens)
-            .map_err(|error| error.in_training(pass_tokens))?;
-        let learning_rate = settings.learning_rate * settings.schedule.factor(index, settings.steps);
-        let grad_norm = shards.first.step(learning_rate)?;
-        shards.share_values()?;
-        tokens += batch.iter().map(|judged| judged.pair.tokens() as u64).sum::<u64>();
-        let step = step_report(index + 1, &margins, grad_norm, learning_rate);
-        on_step(&step);
-        steps.push(step);
     }
-    Ok(DpoOutcome { adapter: shards.first.adapter()?, steps, tokens, reference_tokens })
 }
 
 fn check(pairs: &[TokenizedPair], settings: &DpoSettings) -> Result<()> {

@@ -210,37 +210,42 @@ pub fn train_sft<'r>(
 ) -> Result<SftOutcome> {
     let rows: SftRows<'_> = rows.into();
     check(rows.rows, settings, start)?;
-    let _computing = model.computing()?;
-    let trainer_settings = TrainerSettings {
+    let pass_tokens = settings.pass_tokens.unwrap_or(Portions::on(model.device()).training_tokens);
+    let training = || {
+        let shards = settings.shards.clamp(1, settings.batch_size);
+        let mut shards = Shards::new(shards, model, lora, start, trainer_settings(settings), &streams.dropout, cancel)?;
+        let corrections = Corrections::new(&mut shards.first, settings)?;
+        let mut batches = Batches::new(rows.rows.len(), settings.batch_size, streams.order);
+        let mut tokens = 0;
+        let mut losses = Vec::with_capacity(settings.steps);
+        for step in 0..settings.steps {
+            if cancel.is_cancelled() {
+                return Err(ModelError::Cancelled);
+            }
+            let batch: Vec<Weighed<'_>> = batches.next_batch().into_iter().map(|row| rows.row(row)).collect();
+            let loss = shards.accumulate_mean_loss(&batch, pass_tokens)?;
+            let learning_rate = settings.learning_rate * settings.schedule.factor(step, settings.steps);
+            corrections.before_step(&mut shards.first)?;
+            let grad_norm = shards.first.step(learning_rate)?;
+            corrections.after_step(&mut shards.first, learning_rate)?;
+            shards.share_values()?;
+            let batch_tokens = batch.iter().map(|weighed| weighed.row.ids.len()).sum();
+            tokens += batch_tokens as u64;
+            losses.push(loss);
+            on_step(&StepReport { step: step + 1, loss, tokens: batch_tokens, grad_norm, learning_rate });
+        }
+        Ok(SftOutcome { adapter: shards.first.adapter()?, steps: settings.steps, tokens, losses })
+    };
+    model.compute(training).map_err(|error| error.in_training(pass_tokens))
+}
+
+fn trainer_settings(settings: &SftSettings) -> TrainerSettings {
+    TrainerSettings {
         adam: AdamSettings { weight_decay: settings.weight_decay, ..AdamSettings::default() },
         max_grad_norm: settings.max_grad_norm,
         share_prefix: settings.share_prefix,
         checkpoint_activations: settings.checkpoint_activations,
-    };
-    let pass_tokens = settings.pass_tokens.unwrap_or(Portions::on(model.device()).training_tokens);
-    let shards = settings.shards.clamp(1, settings.batch_size);
-    let mut shards = Shards::new(shards, model, lora, start, trainer_settings, &streams.dropout, cancel)?;
-    let corrections = Corrections::new(&mut shards.first, settings)?;
-    let mut batches = Batches::new(rows.rows.len(), settings.batch_size, streams.order);
-    let mut tokens = 0;
-    let mut losses = Vec::with_capacity(settings.steps);
-    for step in 0..settings.steps {
-        if cancel.is_cancelled() {
-            return Err(ModelError::Cancelled);
-        }
-        let batch: Vec<Weighed<'_>> = batches.next_batch().into_iter().map(|row| rows.row(row)).collect();
-        let loss = shards.accumulate_mean_loss(&batch, pass_tokens).map_err(|error| error.in_training(pass_tokens))?;
-        let learning_rate = settings.learning_rate * settings.schedule.factor(step, settings.steps);
-        corrections.before_step(&mut shards.first)?;
-        let grad_norm = shards.first.step(learning_rate)?;
-        corrections.after_step(&mut shards.first, learning_rate)?;
-        shards.share_values()?;
-        let batch_tokens = batch.iter().map(|weighed| weighed.row.ids.len()).sum();
-        tokens += batch_tokens as u64;
-        losses.push(loss);
-        on_step(&StepReport { step: step + 1, loss, tokens: batch_tokens, grad_norm, learning_rate });
     }
-    Ok(SftOutcome { adapter: shards.first.adapter()?, steps: settings.steps, tokens, losses })
 }
 
 fn check(rows: &[TokenizedRow], settings: &SftSettings, start: &Adapter) -> Result<()> {

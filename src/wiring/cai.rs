@@ -116,5 +116,5 @@ fn of_teacher(error: &EndpointError) -> SetupError {
 }
 
 fn decoding(cai: &CaiSection) -> Decoding {
-    Decoding { max_new_tokens: cai.max_new_tokens, temperature: cai.temperature }
+    Decoding::new(cai.max_new_tokens, cai.temperature)
 }

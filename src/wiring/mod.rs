@@ -170,7 +170,7 @@ pub(crate) fn benchmark_suite(
         mt_bench_questions: evaluation.mt_bench_questions.unwrap_or(evaluation.prompts),
         advbench_goals: evaluation.advbench_goals,
         advbench_suffix: evaluation.advbench_suffix.clone(),
-        decoding: Decoding { max_new_tokens: evaluation.max_new_tokens, temperature: evaluation.temperature },
+        decoding: Decoding::new(evaluation.max_new_tokens, evaluation.temperature),
         mt_bench_max_new_tokens: evaluation.mt_bench_max_new_tokens,
         matcher: evaluation.matcher,
         seed: scenario.seed,

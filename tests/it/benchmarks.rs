@@ -32,7 +32,7 @@ use crate::support::{default_chat_model, measured};
 
 static MODEL: LazyLock<ChatModel> = LazyLock::new(default_chat_model);
 
-const DECODING: Decoding = Decoding { max_new_tokens: 12, temperature: 0.0 };
+const DECODING: Decoding = Decoding::new(12, 0.0);
 
 /// Harmless, and with answers that the lists of strings tell apart: the second and the fourth name what they call refusals.
 const PROMPTS: [&str; 4] = [
@@ -121,7 +121,7 @@ fn recipe(data: BTreeMap<BenchName, std::path::PathBuf>) -> BenchRecipe {
         mt_bench_questions: 1,
         advbench_goals: MeasuredGoals::HeldOut,
         advbench_suffix: String::new(),
-        decoding: Decoding { max_new_tokens: 2, temperature: 0.0 },
+        decoding: Decoding::new(2, 0.0),
         mt_bench_max_new_tokens: 2,
         matcher: RefusalMatcher::OpenFedLlm,
         seed: 1,

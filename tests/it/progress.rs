@@ -92,7 +92,7 @@ impl Fixture {
             settings: CaiSettings {
                 seed: 1,
                 red_prompts: 3,
-                decoding: Decoding { max_new_tokens: 2, temperature: 0.0 },
+                decoding: Decoding::new(2, 0.0),
                 revise: Revise::All,
                 examples: Examples::Never,
                 sft_share: 0.5,
@@ -113,7 +113,7 @@ fn evaluations_count_every_prompt_and_row() {
     // More than one batch, so that two threads count.
     let rows: Vec<_> = (0..10).map(|i| ChatRow::single_turn(format!("What is {i} plus 1?"), "A number.")).collect();
     let prompts = (0..18).map(|i| RefusalPrompt { item: i.to_string(), text: format!("Count to {i}.") }).collect();
-    let decoding = Decoding { max_new_tokens: 2, temperature: 0.0 };
+    let decoding = Decoding::new(2, 0.0);
     let advbench = AdvBenchmark { prompts, decoding, matcher: RefusalMatcher::OpenFedLlm, guard: None };
     let suite = BenchmarkSuite {
         model,

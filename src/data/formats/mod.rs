@@ -16,7 +16,7 @@ pub use self::{
     pairs::{PreferencePair, Revisions, load_pairs, load_revisions},
 };
 use self::{
-    records::{CsvComments, read_records},
+    records::{CsvComments, Record, read_records},
     rows::{Wanted, chat_row},
 };
 use super::DataError;
@@ -97,15 +97,24 @@ pub type Fields = Map<String, Value>;
 /// [`DataError`] names file, line or item, key, what was found and what is allowed. One bad row fails the file: training
 /// on fewer rows than were asked for would not show.
 pub fn load_rows(path: &Path, format: RowFormat) -> Result<Vec<ChatRow>, DataError> {
-    Ok(load(path, format, Wanted::Row)?.into_iter().map(|(_, row)| row).collect())
+    let records = load(path, format, Wanted::Row)?;
+    let n_records = records.len();
+    let rows: Vec<ChatRow> = records.into_iter().filter_map(|(_, row)| row).collect();
+    if rows.is_empty() {
+        return Err(DataError::bad_file(path, "found no row with a response, expected at least one"));
+    }
+    if rows.len() < n_records {
+        tracing::warn!(file = %path.display(), left_out = n_records - rows.len(), "rows without a response were left out");
+    }
+    Ok(rows)
 }
 
-/// As [`load_rows`], each row with its record as the file has it.
+/// Every record of a file, with its chat row as [`load_rows`] reads it; `None` where there is no response.
 ///
 /// # Errors
 ///
 /// As [`load_rows`].
-pub fn load_rows_with_records(path: &Path, format: RowFormat) -> Result<Vec<(Fields, ChatRow)>, DataError> {
+pub fn load_rows_with_records(path: &Path, format: RowFormat) -> Result<Vec<(Fields, Option<ChatRow>)>, DataError> {
     load(path, format, Wanted::Row)
 }
 
@@ -117,25 +126,20 @@ pub fn load_rows_with_records(path: &Path, format: RowFormat) -> Result<Vec<(Fie
 /// As [`load_rows`].
 pub fn load_prompts(path: &Path) -> Result<Vec<(Fields, Vec<ChatMessage>)>, DataError> {
     let rows = load(path, RowFormat::Auto, Wanted::Prompt)?;
-    Ok(rows.into_iter().map(|(fields, row)| (fields, row.messages)).collect())
+    Ok(rows.into_iter().filter_map(|(fields, row)| Some((fields, row?.messages))).collect())
 }
 
-fn load(path: &Path, format: RowFormat, wanted: Wanted) -> Result<Vec<(Fields, ChatRow)>, DataError> {
+fn load(path: &Path, format: RowFormat, wanted: Wanted) -> Result<Vec<(Fields, Option<ChatRow>)>, DataError> {
     let records = read_records(path, CsvComments::None)?;
-    let n_records = records.len();
-    let mut rows = Vec::with_capacity(n_records);
-    for record in records {
-        let row = chat_row(&record.fields, format, wanted)
-            .map_err(|problem| DataError::bad_record(path, record.place, problem))?;
-        rows.extend(row.map(|row| (record.fields, row)));
-    }
-    if rows.is_empty() {
+    if records.is_empty() {
         return Err(DataError::bad_file(path, "found no rows, expected at least one"));
     }
-    if rows.len() < n_records {
-        tracing::warn!(file = %path.display(), left_out = n_records - rows.len(), "rows without a response were left out");
-    }
-    Ok(rows)
+    let read = |record: Record| {
+        let row = chat_row(&record.fields, format, wanted)
+            .map_err(|problem| DataError::bad_record(path, record.place, problem))?;
+        Ok((record.fields, row))
+    };
+    records.into_iter().map(read).collect()
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl MtBench {
                 .filter(|(_, question)| alike(question))
                 .map(|(index, question)| (index, question.text.as_str()))
                 .collect();
-            let decoding = Decoding { max_new_tokens: self.max_new_tokens, temperature };
+            let decoding = Decoding::new(self.max_new_tokens, temperature);
             for ((index, _), reply) in asked.iter().zip(subject.reply(BenchName::MtBench, &asked, decoding)?) {
                 reply.text.trim().clone_into(&mut answers[*index]);
             }
@@ -191,8 +191,7 @@ fn reference_likelihood(questions: &[Question], subject: &Subject<'_>) -> PortRe
     let (asked, rows): (Vec<_>, Vec<_>) = with_reference
         .map(|(question, reference)| (question, ChatRow::single_turn(&question.text, reference.trim())))
         .unzip();
-    let context = subject.model.base.config().max_position_embeddings;
-    let tokenized = subject.model.tokenize(&rows, context)?;
+    let tokenized = subject.model.tokenize(&rows, usize::MAX)?;
     let scores = subject.score(BenchName::MtBench, &tokenized)?;
     let values = likelihood(&scores, subject.seed)
         .ok_or_else(|| PortError::Failed("mt_bench: none of these questions has a reference answer".into()))?;

@@ -70,7 +70,20 @@ pub(crate) fn answer(
     questions: &Questions,
     cancel: &fedward_actors::CancelFlag,
 ) -> Result<Vec<Answered>> {
-    let _computing = model.computing()?;
+    let (ids, probabilities) = model.compute(|| decode(model, tokenizer, adapter, questions, cancel))?;
+    let answered =
+        |(ids, probabilities): (Vec<u32>, [f64; 2])| Ok(Answered { text: tokenizer.decode(&ids)?, probabilities });
+    ids.into_iter().zip(probabilities).map(answered).collect()
+}
+
+/// The tokens of each answer, and how likely each word begins it.
+fn decode(
+    model: &BaseModel,
+    tokenizer: &ChatTokenizer,
+    adapter: Option<LoraRef>,
+    questions: &Questions,
+    cancel: &fedward_actors::CancelFlag,
+) -> Result<(Vec<Vec<u32>>, Vec<[f64; 2]>)> {
     let prompts = questions.prompts;
     let side_by_side = Portions::on(model.device()).questions;
     let settings = GenerationSettings {
@@ -84,7 +97,7 @@ pub(crate) fn answer(
     let picker = Picker::new(&settings)?;
     let model = Transformer::new(model, adapter, cancel)?;
     model.check_rows(prompts.iter().map(Vec::as_slice))?;
-    let mut answers: Vec<Option<Vec<u32>>> = vec![None; prompts.len()];
+    let mut answers = vec![Vec::new(); prompts.len()];
     let mut probabilities = vec![[0.0; 2]; prompts.len()];
     for (opening, members) in by_opening(questions) {
         let opening = opening.map(|opening| Opening::compute(&model, opening)).transpose()?;
@@ -100,13 +113,10 @@ pub(crate) fn answer(
                 Ok(())
             };
             let batch = Batch { model: &model, picker: &picker, settings: &settings, rows, prompts, opening };
-            batch.run(&mut watch, &mut |row| answers[row.prompt] = Some(row.ids))?;
+            batch.run(&mut watch, &mut |row| answers[row.prompt] = row.ids)?;
         }
     }
-    let answered = |(ids, probabilities): (Option<Vec<u32>>, [f64; 2])| {
-        Ok(Answered { text: tokenizer.decode(&ids.unwrap_or_default())?, probabilities })
-    };
-    answers.into_iter().zip(probabilities).map(answered).collect()
+    Ok((answers, probabilities))
 }
 
 /// The questions by what they begin with, short ones first.

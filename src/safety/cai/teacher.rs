@@ -31,7 +31,7 @@ impl Speaker for Teacher {
         cancel: &CancelFlag,
         progress: &dyn Progress,
     ) -> PortResult<Vec<Option<Reply>>> {
-        let Decoding { max_new_tokens: max_tokens, temperature } = self.decoding;
+        let Decoding { max_new_tokens: max_tokens, temperature, .. } = self.decoding;
         let request = |messages: &Vec<_>| ChatRequest { messages: messages.clone(), temperature, max_tokens };
         let requests: Vec<_> = conversations.iter().map(request).collect();
         let answers = self.endpoint.chat_all(&requests, cancel, progress)?;
@@ -79,7 +79,7 @@ mod tests {
 
     fn teacher(server: &ScriptedServer) -> Teacher {
         let settings = EndpointSettings { max_retries: 0, ..EndpointSettings::new(server.base_url(), "teacher") };
-        let decoding = Decoding { max_new_tokens: 9, temperature: 0.5 };
+        let decoding = Decoding::new(9, 0.5);
         Teacher { endpoint: ChatEndpoint::new(settings).unwrap(), decoding }
     }
 

@@ -66,8 +66,7 @@ impl ChatRespondent {
         max_length: usize,
     ) -> Result<Self, ModelError> {
         let words = first_tokens(&model)?;
-        let context = model.base.config().max_position_embeddings;
-        let max_length = max_length.min(context.saturating_sub(LONGEST_ANSWER));
+        let max_length = max_length.min(model.context().saturating_sub(LONGEST_ANSWER));
         let hazards = phrasing.hazards(&model.tokenizer)?;
         Ok(Self { model, adapter, phrasing, max_length, words, hazards })
     }
