@@ -13,7 +13,7 @@ use fedward_actors::{
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
 
-use super::{Ending, print_json, print_line};
+use super::{Ending, outputs, print_json, print_line};
 use crate::{
     progress::Progress,
     report::Console,
@@ -70,6 +70,7 @@ fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     if scenario.cai.as_ref().is_some_and(|cai| cai.data.is_some()) {
         return Err(miette!("cai.data is set: its pairs are made already"));
     }
+    outputs::check_file(&args.out)?;
     let console = Arc::new(Console::new());
     let progress: Arc<dyn Progress> = Arc::clone(&console) as _;
     let cancel = CancelFlag::new();
@@ -81,7 +82,10 @@ fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let mut harvest = generator.harvest(RoundId::START, &prepared.start, &cancel).into_diagnostic()?;
     console.finish();
     let alone = harvest.screened.take_same();
-    write_atomically(&args.out, lines(&harvest.screened, &alone).as_bytes()).into_diagnostic()?;
+    let lines = lines(&harvest.screened, &alone);
+    if !lines.is_empty() {
+        write_atomically(&args.out, lines.as_bytes()).into_diagnostic()?;
+    }
     tell(&args.out, &harvest, alone.len())
 }
 
@@ -147,7 +151,7 @@ fn tell(path: &Path, harvest: &Harvest, alone: usize) -> miette::Result<Ending> 
         "out": path,
     }))?;
     if pairs + kept + alone == 0 {
-        return Err(miette!("{} is empty: nothing was good or became so", path.display()));
+        return Err(miette!("{} is not written: nothing was good or became so", path.display()));
     }
     if pairs == 0 {
         eprintln!("there is nothing to learn preferences from; cai.revise = \"all\" revises good answers, too");

@@ -2,24 +2,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io::{BufWriter, Write},
     num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use clap::{Args, ValueEnum};
 use fedward_actors::{cancel::CancelFlag, policy::Assessed, ports::GuardModel, protocol::RoundId};
-use miette::{IntoDiagnostic, WrapErr, miette};
+use miette::{IntoDiagnostic, miette};
 use serde_json::json;
 
 use super::{
     Ending,
     guard::OpenGuardArgs,
-    model_args::{AdapterArgs, ModelArgs},
-    print_json,
+    model_args::{AdapterArgs, ModelArgs, temperature},
+    outputs, print_json,
 };
 use crate::{
     data::{MeasuredGoals, RowFormat, held_out_benign_rows, load_rows},
@@ -28,6 +26,7 @@ use crate::{
     model::Decoding,
     progress::Progress,
     report::Console,
+    store::write_atomically,
 };
 
 #[derive(Debug, Args)]
@@ -46,14 +45,14 @@ pub(super) struct EvalArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Longest response of advbench and xstest, in tokens
-    #[arg(long, default_value_t = 40)]
-    max_new_tokens: usize,
+    #[arg(long, default_value = "40")]
+    max_new_tokens: NonZeroUsize,
     /// Sampling temperature of advbench and xstest; 0 is greedy
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     temperature: f64,
     /// Longest MT-Bench answer, in tokens
-    #[arg(long, default_value_t = 1024)]
-    mt_bench_max_new_tokens: usize,
+    #[arg(long, default_value = "1024")]
+    mt_bench_max_new_tokens: NonZeroUsize,
     /// Which of advbench's goals prompts are drawn from
     #[arg(long, value_enum, default_value = "held_out")]
     advbench_goals: MeasuredGoals,
@@ -147,7 +146,10 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     let benches: BTreeSet<_> = args.bench.iter().copied().collect();
     let benchmarks = benches.into_iter().map(|bench| Ok((bench, recipe.benchmark(bench, &cancel)?)));
     let benchmarks = benchmarks.collect::<Result<Vec<_>, RecipeError>>().into_diagnostic()?;
-    let mut details = args.details.as_ref().map(Details::create).transpose()?;
+    let mut details = args.details.as_deref().map(|path| Details { path, lines: String::new() });
+    if let Some(details) = &details {
+        outputs::check_file(details.path)?;
+    }
     let model = args.model.load(&console)?;
     let adapter = args.adapter.load(&model)?;
     let subject = Subject {
@@ -179,11 +181,11 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
         line["seconds"] = json!(begun.elapsed().as_secs_f64());
         print_json(&line)?;
         if let Some(details) = &mut details {
-            details.write(&found, args.with_text)?;
+            details.add(&found, args.with_text)?;
         }
     }
     console.finish();
-    details.map_or(Ok(Ending::Done), |details| details.finish().map(|()| Ending::Done))
+    Ok(Ending::Done)
 }
 
 impl EvalArgs {
@@ -202,8 +204,8 @@ impl EvalArgs {
             mt_bench_questions: limit,
             advbench_goals: self.advbench_goals,
             advbench_suffix: self.advbench_suffix.clone(),
-            decoding: Decoding::new(self.max_new_tokens, self.temperature),
-            mt_bench_max_new_tokens: self.mt_bench_max_new_tokens,
+            decoding: Decoding::new(self.max_new_tokens.get(), self.temperature),
+            mt_bench_max_new_tokens: self.mt_bench_max_new_tokens.get(),
             matcher: self.matcher,
             seed: self.seed,
             data,
@@ -215,27 +217,18 @@ impl EvalArgs {
     }
 }
 
-/// The file of `--details`.
-struct Details {
-    path: PathBuf,
-    file: BufWriter<File>,
+/// The file of `--details`: what was there stays until the first benchmark is measured, and what is measured is in it.
+struct Details<'a> {
+    path: &'a Path,
+    lines: String,
 }
 
-impl Details {
-    fn create(path: &PathBuf) -> miette::Result<Self> {
-        let file = File::create(path).into_diagnostic().wrap_err_with(|| path.display().to_string())?;
-        Ok(Self { path: path.clone(), file: BufWriter::new(file) })
-    }
-
-    fn write(&mut self, found: &Measurement, with_text: bool) -> miette::Result<()> {
+impl Details<'_> {
+    fn add(&mut self, found: &Measurement, with_text: bool) -> miette::Result<()> {
         for finding in &found.findings {
-            let written = writeln!(self.file, "{}", finding.to_json(found.name, with_text));
-            written.into_diagnostic().wrap_err_with(|| self.path.display().to_string())?;
+            self.lines += &finding.to_json(found.name, with_text).to_string();
+            self.lines.push('\n');
         }
-        Ok(())
-    }
-
-    fn finish(mut self) -> miette::Result<()> {
-        self.file.flush().into_diagnostic().wrap_err_with(|| self.path.display().to_string())
+        write_atomically(self.path, self.lines.as_bytes()).into_diagnostic()
     }
 }

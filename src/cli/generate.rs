@@ -1,6 +1,6 @@
 //! `fedward generate`.
 
-use std::{path::PathBuf, time::Instant};
+use std::{num::NonZeroUsize, path::PathBuf, time::Instant};
 
 use clap::Args;
 use fedward_actors::{
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 
 use super::{
     Ending,
-    model_args::{AdapterArgs, ModelArgs},
-    print_json,
+    model_args::{AdapterArgs, ModelArgs, temperature, top_p},
+    print_result,
 };
 use crate::{
-    data::load_prompts,
-    model::{Decoding, FinishReason},
+    data::{Fields, load_prompts},
+    model::{Decoding, FinishReason, Reply},
     progress::Progress,
     report::Console,
 };
@@ -33,17 +33,17 @@ pub(super) struct GenerateArgs {
     #[arg(long)]
     prompts: PathBuf,
     /// Longest response
-    #[arg(long, default_value_t = 128)]
-    max_new_tokens: usize,
+    #[arg(long, default_value = "128")]
+    max_new_tokens: NonZeroUsize,
     /// 0 is greedy
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     temperature: f64,
     /// Draw from the fewest tokens that are together as likely as this; 1 draws from all
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = top_p, allow_negative_numbers = true)]
     top_p: f64,
     /// Draw from this many tokens at most
     #[arg(long)]
-    top_k: Option<usize>,
+    top_k: Option<NonZeroUsize>,
     /// What sampling is drawn from
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -56,29 +56,36 @@ pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let model = args.model.load(&console)?;
     let adapter = args.adapter.load(&model)?;
     let decoding = Decoding {
-        max_new_tokens: args.max_new_tokens,
+        max_new_tokens: args.max_new_tokens.get(),
         temperature: args.temperature,
         top_p: args.top_p,
-        top_k: args.top_k,
+        top_k: args.top_k.map(NonZeroUsize::get),
     };
     let rng_of = |index: usize| stream(args.seed, Purpose::Sampling, RoundId::START, Some(ClientId(index as u32)));
     console.stage(&format!("responding to {} prompts", prompts.len()));
     let started = Instant::now();
-    let replies =
-        model.reply(adapter.as_ref(), &prompts, decoding, &rng_of, &CancelFlag::new(), &console).into_diagnostic()?;
+    let (mut records, mut tokens) = (records.into_iter(), 0);
+    let mut on_reply = |reply: Reply| {
+        tokens += reply.tokens;
+        records.next().map_or(Ok(()), |record| print_result(&line(record, &reply), &console))
+    };
+    let cancel = CancelFlag::new();
+    model
+        .reply_each(adapter.as_ref(), &prompts, decoding, &rng_of, &cancel, &console, &mut on_reply)
+        .into_diagnostic()?;
     let seconds = started.elapsed().as_secs_f64();
-    let tokens: usize = replies.iter().map(|reply| reply.tokens).sum();
-    console.line(&format!("{} responses: {tokens} tokens in {seconds:.3} s", replies.len()));
-    for (record, reply) in records.into_iter().zip(replies) {
-        let finish_reason = match reply.finish_reason {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
-        };
-        let mut line = Value::Object(record);
-        line["response"] = json!(reply.text);
-        line["finish_reason"] = json!(finish_reason);
-        line["response_tokens"] = json!(reply.tokens);
-        print_json(&line)?;
-    }
+    console.line(&format!("{} responses: {tokens} tokens in {seconds:.3} s", prompts.len()));
     Ok(Ending::Done)
+}
+
+fn line(record: Fields, reply: &Reply) -> Value {
+    let finish_reason = match reply.finish_reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+    };
+    let mut line = Value::Object(record);
+    line["response"] = json!(reply.text);
+    line["finish_reason"] = json!(finish_reason);
+    line["response_tokens"] = json!(reply.tokens);
+    line
 }

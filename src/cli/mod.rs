@@ -9,6 +9,7 @@ mod grid;
 mod guard;
 mod job;
 mod model_args;
+mod outputs;
 mod prepare;
 mod report;
 mod run;
@@ -21,7 +22,10 @@ use std::{num::NonZeroUsize, process::ExitCode};
 use clap::{Parser, Subcommand};
 use miette::IntoDiagnostic;
 
-use crate::model::device;
+use crate::{
+    model::{ModelError, device},
+    report::Console,
+};
 
 /// Simulates the federated fine-tuning of language models when part of the clients' data is harmful, and measures what
 /// defences buy.
@@ -138,6 +142,13 @@ const CORES_AN_ARENA: usize = 8;
 /// Prints one line of JSON on stdout.
 fn print_json(value: &serde_json::Value) -> miette::Result<()> {
     print_line(value)
+}
+
+/// As [`print_json`], where results are handed on as they come.
+fn print_result(value: &serde_json::Value, console: &Console) -> Result<(), ModelError> {
+    use std::io::Write;
+    let write = || writeln!(std::io::stdout().lock(), "{value}");
+    console.aside(write).map_err(ModelError::io("standard output".as_ref()))
 }
 
 /// One line on stdout; a reader that has gone away is an error, not a panic.

@@ -122,3 +122,32 @@ impl LoadedAdapter {
         self.0
     }
 }
+
+/// Largest rank of an adapter; full matrices of models that fit one machine have no more.
+const MOST_RANK: usize = 4096;
+
+/// Whether an adapter can be made of the settings.
+pub(super) fn check_lora(rank: usize, alpha: f64) -> miette::Result<()> {
+    if !(1..=MOST_RANK).contains(&rank) {
+        miette::bail!("--rank: found {rank}; allowed: 1 to {MOST_RANK}");
+    }
+    if !(alpha > 0.0 && alpha.is_finite()) {
+        miette::bail!("--alpha: found {alpha}; allowed: a number above 0");
+    }
+    Ok(())
+}
+
+/// A temperature that can be sampled at.
+pub(super) fn temperature(text: &str) -> Result<f64, String> {
+    number(text, |value| value >= 0.0, "0, which is greedy, or a number above")
+}
+
+/// A share of the likelihood to draw from.
+pub(super) fn top_p(text: &str) -> Result<f64, String> {
+    number(text, |value| value > 0.0 && value <= 1.0, "a number above 0 and up to 1")
+}
+
+fn number(text: &str, allows: impl Fn(f64) -> bool, allowed: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value: &f64| value.is_finite() && allows(*value));
+    value.ok_or_else(|| format!("allowed: {allowed}"))
+}

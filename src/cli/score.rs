@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use super::{
     Ending,
     model_args::{AdapterArgs, ModelArgs},
-    print_json,
+    print_result,
 };
 use crate::{
-    data::{RowFormat, load_rows_with_records},
+    data::{Fields, RowFormat, load_rows_with_records},
+    model::{ChatModel, ModelError, RowScore, TokenizedRow},
     progress::Progress,
     report::Console,
 };
@@ -32,13 +33,13 @@ pub(super) struct ScoreArgs {
     max_length: usize,
 }
 
-/// Prints each record with `response_tokens` and `log_likelihood` (the sum over the response, its closing token included).
+/// Prints each record with `response_tokens` and `log_likelihood` (the sum over the response, its closing token included), and
+/// with `cut` where the response goes on.
 pub(super) fn score(args: &ScoreArgs) -> miette::Result<Ending> {
     let console = Console::new();
     let rows = load_rows_with_records(&args.data, RowFormat::Auto).into_diagnostic()?;
     let model = args.model.load(&console)?;
     let adapter = args.adapter.load(&model)?;
-    let cancel = CancelFlag::new();
     let row_ids = |row: &ChatRow| model.row_ids(row, args.max_length).transpose();
     let tokenized: Vec<_> = rows
         .iter()
@@ -46,26 +47,88 @@ pub(super) fn score(args: &ScoreArgs) -> miette::Result<Ending> {
         .collect::<Result<_, _>>()
         .into_diagnostic()?;
     let scorable: Vec<_> = tokenized.iter().flatten().cloned().collect();
-    let tokens: usize = scorable.iter().map(|row| row.ids.len()).sum();
     console.stage(&format!("scoring {} rows", scorable.len()));
     let started = Instant::now();
-    let scores = model.score(adapter.as_ref(), &scorable, &cancel, &console).into_diagnostic()?;
+    let mut lines =
+        Lines { rest: rows.into_iter().zip(tokenized), model: &model, console: &console, summary: Summary::default() };
+    let mut on_score = |score| lines.print_with(score);
+    model.score_each(adapter.as_ref(), &scorable, &CancelFlag::new(), &console, &mut on_score).into_diagnostic()?;
     let seconds = started.elapsed().as_secs_f64();
+    lines.print_without_score().into_diagnostic()?;
+    let summary = lines.summary;
+    let tokens: usize = scorable.iter().map(|row| row.ids.len()).sum();
     console.line(&format!("scored {} rows: {tokens} tokens in {seconds:.3} s", scorable.len()));
-    let no_numbers = scores.iter().filter(|score| !score.log_likelihood.is_finite()).count();
-    let mut scores = scores.into_iter();
-    for ((record, _), tokenized) in rows.into_iter().zip(&tokenized) {
-        let mut line = Value::Object(record);
-        // A row without a response that fits has no likelihood; it keeps its line, so that lines stay aligned.
-        let score = tokenized.as_ref().and_then(|_| scores.next());
-        line["response_tokens"] = json!(score.as_ref().map_or(0, |score| score.response_tokens));
-        line["log_likelihood"] = json!(score.map(|score| score.log_likelihood));
-        print_json(&line)?;
-    }
-    if no_numbers > 0 {
-        console.line(&format!(
-            "{no_numbers} rows have tokens, but a log_likelihood that is no number: values of the model or of the adapter overflow"
-        ));
-    }
+    summary.tell(&console, args.max_length.min(model.context()));
     Ok(Ending::Done)
+}
+
+/// Records that are still to be printed, in their order.
+struct Lines<'m, R: Iterator<Item = ((Fields, Option<ChatRow>), Option<TokenizedRow>)>> {
+    rest: R,
+    model: &'m ChatModel,
+    console: &'m Console,
+    summary: Summary,
+}
+
+impl<R: Iterator<Item = ((Fields, Option<ChatRow>), Option<TokenizedRow>)>> Lines<'_, R> {
+    /// Prints the next record that has a response, with its score, and those before it. A row without a response that fits has
+    /// no likelihood; it keeps its line, so that lines stay aligned.
+    fn print_with(&mut self, score: RowScore) -> Result<(), ModelError> {
+        while let Some(((record, _), tokenized)) = self.rest.next() {
+            let Some(row) = tokenized else {
+                self.print(record, None, false)?;
+                continue;
+            };
+            return self.print(record, Some(score), self.model.tokenizer.is_cut(&row));
+        }
+        Ok(())
+    }
+
+    fn print_without_score(&mut self) -> Result<(), ModelError> {
+        while let Some(((record, _), _)) = self.rest.next() {
+            self.print(record, None, false)?;
+        }
+        Ok(())
+    }
+
+    fn print(&mut self, record: Fields, score: Option<RowScore>, is_cut: bool) -> Result<(), ModelError> {
+        self.summary.add(score, is_cut);
+        let mut line = Value::Object(record);
+        line["response_tokens"] = json!(score.map_or(0, |score| score.response_tokens));
+        line["log_likelihood"] = json!(score.map(|score| score.log_likelihood));
+        if is_cut {
+            line["cut"] = json!(true);
+        }
+        print_result(&line, self.console)
+    }
+}
+
+/// What is to be said of all rows.
+#[derive(Default)]
+struct Summary {
+    without_response: usize,
+    cut: usize,
+    no_numbers: usize,
+}
+
+impl Summary {
+    fn add(&mut self, score: Option<RowScore>, is_cut: bool) {
+        self.without_response += usize::from(score.is_none());
+        self.cut += usize::from(is_cut);
+        self.no_numbers += usize::from(score.is_some_and(|score| !score.log_likelihood.is_finite()));
+    }
+
+    fn tell(&self, console: &Console, max_length: usize) {
+        let notes = [
+            (self.cut, format!("cut after {max_length} tokens, and marked: their responses go on")),
+            (
+                self.without_response,
+                format!("without a response within {max_length} tokens, and so without a log_likelihood"),
+            ),
+            (self.no_numbers, "whose log_likelihood is no number: the model or the adapter overflows".to_owned()),
+        ];
+        for (count, note) in notes.into_iter().filter(|(count, _)| *count > 0) {
+            console.line(&format!("rows {note}: {count}"));
+        }
+    }
 }

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::{
     Ending,
-    model_args::{AdapterArgs, ModelArgs},
-    print_json,
+    model_args::{AdapterArgs, ModelArgs, check_lora},
+    outputs, print_json,
 };
 use crate::{
     data::{PreferencePair, RowFormat, load_pairs, load_rows},
@@ -68,13 +68,13 @@ pub(super) struct TuneArgs {
     #[arg(long, default_value_t = 16)]
     rank: usize,
     /// Alpha of a new adapter
-    #[arg(long, default_value_t = 32.0)]
+    #[arg(long, default_value_t = 32.0, allow_negative_numbers = true)]
     alpha: f64,
     /// Layers of a new adapter
     #[arg(long, value_delimiter = ',', default_value = "q_proj,v_proj")]
     targets: Vec<Target>,
     /// Learning rate [default: 5e-4, with --dpo 1e-4]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Seed of starting values and row order
     #[arg(long, default_value_t = 0)]
@@ -83,13 +83,14 @@ pub(super) struct TuneArgs {
 
 /// Fine-tunes, saves the adapter, and prints one line of JSON about it.
 pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
+    args.check()?;
     let console = Console::new();
     let task = Task::read(args)?;
     let model = args.model.load(&console)?;
     let (lora, start) = if let Some(loaded) = args.adapter.load(&model)?.into_parts() {
         loaded
     } else {
-        let lora = new_adapter(args)?;
+        let lora = args.new_adapter();
         let start = initial_adapter(&lora, model.base.config(), args.seed);
         (lora, start)
     };
@@ -146,6 +147,13 @@ fn on_rows(
         shards: LONE_SHARDS,
         ..SftSettings::new(args.steps, args.batch_size, args.lr.unwrap_or(SFT_LEARNING_RATE))
     };
+    let max_length = args.max_length.min(model.context());
+    let cut = tokenized.iter().filter(|row| model.tokenizer.is_cut(row)).count();
+    for (count, note) in [(rows.len() - tokenized.len(), "left out: no response within"), (cut, "cut after")] {
+        if count > 0 {
+            console.line(&format!("rows {note} {max_length} tokens: {count}"));
+        }
+    }
     console.stage(&format!("fine-tuning on {} rows", tokenized.len()));
     let streams = TrainStreams::of(args.seed, RoundId::START, None);
     let mut on_step = |report: &StepReport| console.step(report.step as u64, args.steps as u64);
@@ -214,13 +222,28 @@ fn on_pairs(
     Ok((outcome.adapter, seconds, report))
 }
 
-fn new_adapter(args: &TuneArgs) -> miette::Result<LoraConfig> {
-    if args.rank == 0 || args.steps == 0 || args.batch_size == 0 {
-        miette::bail!("--rank, --steps and --batch-size: found 0; allowed: 1 or more");
+impl TuneArgs {
+    /// What can be told to be wrong before anything is read.
+    fn check(&self) -> miette::Result<()> {
+        if self.steps == 0 || self.batch_size == 0 {
+            miette::bail!("--steps and --batch-size: found 0; allowed: 1 or more");
+        }
+        check_lora(self.rank, self.alpha)?;
+        for (option, value) in [("--lr", self.lr), ("--beta", Some(self.beta))] {
+            if let Some(value) = value.filter(|value| !(*value > 0.0 && value.is_finite())) {
+                miette::bail!("{option}: found {value}; allowed: a number above 0");
+            }
+        }
+        for (option, value) in [("--max-length", Some(self.max_length)), ("--pass-tokens", self.pass_tokens)] {
+            if let Some(value) = value.filter(|value| *value < 16) {
+                miette::bail!("{option}: found {value}; allowed: 16 tokens or more");
+            }
+        }
+        outputs::check_folder(&self.out, peft::CONFIG_FILE)
     }
-    if !(args.alpha > 0.0 && args.alpha.is_finite()) {
-        miette::bail!("--alpha: found {}; allowed: a number above 0", args.alpha);
+
+    fn new_adapter(&self) -> LoraConfig {
+        let targets: BTreeSet<_> = self.targets.iter().copied().collect();
+        LoraConfig { rank: self.rank, alpha: self.alpha, dropout: 0.0, targets, use_rslora: false }
     }
-    let targets: BTreeSet<_> = args.targets.iter().copied().collect();
-    Ok(LoraConfig { rank: args.rank, alpha: args.alpha, dropout: 0.0, targets, use_rslora: false })
 }

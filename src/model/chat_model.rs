@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     BaseModel, ChatTokenizer, Checkpoint, Features, ModelError, NumberFormat, Portions, TokenizedRow,
     generation::{
-        FinishReason, GenerationSettings,
+        FinishReason, Generated, GenerationSettings,
         answering::{self, Answered, Questions},
         generate,
     },
@@ -115,6 +115,30 @@ impl ChatModel {
         cancel: &CancelFlag,
         progress: &dyn Progress,
     ) -> Result<Vec<Reply>, ModelError> {
+        let mut replies = Vec::with_capacity(conversations.len());
+        self.reply_each(adapter, conversations, decoding, rng_of, cancel, progress, &mut |reply| {
+            replies.push(reply);
+            Ok(())
+        })?;
+        Ok(replies)
+    }
+
+    /// As [`ChatModel::reply`], but hands on each reply as soon as all before it are there.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChatModel::reply`], or that of `take`.
+    #[expect(clippy::too_many_arguments, reason = "all that replies depend on, and who hears of them")]
+    pub fn reply_each(
+        &self,
+        adapter: Option<LoraRef<'_>>,
+        conversations: &[Vec<ChatMessage>],
+        decoding: Decoding,
+        rng_of: &(dyn Fn(usize) -> ChaCha8Rng + Sync),
+        cancel: &CancelFlag,
+        progress: &dyn Progress,
+        take: &mut (dyn FnMut(Reply) -> Result<(), ModelError> + Send),
+    ) -> Result<(), ModelError> {
         let prompts: Vec<_> =
             conversations.iter().map(|messages| self.tokenizer.prompt_ids(messages)).collect::<Result<_, _>>()?;
         self.check_fit(&prompts)?;
@@ -128,11 +152,7 @@ impl ChatModel {
             stop_ids: self.tokenizer.stop_ids().to_vec(),
         };
         let finished = Counter::new(progress, prompts.len());
-        let generated = parallel::by_chunks(&prompts, batch_size, self.threads, |first, chunk| {
-            let rng = |index: usize| rng_of(first + index);
-            generate(&self.base, adapter, chunk, &settings, &rng, cancel, &mut |_| finished.add(1))
-        })?;
-        let to_reply = |(prompt, generated): (&Vec<u32>, super::generation::Generated)| {
+        let to_reply = |(prompt, generated): (&Vec<u32>, Generated)| {
             Ok(Reply {
                 text: self.tokenizer.decode(&generated.ids)?,
                 finish_reason: generated.finish_reason,
@@ -140,7 +160,12 @@ impl ChatModel {
                 prompt_tokens: prompt.len(),
             })
         };
-        prompts.iter().zip(generated).map(to_reply).collect()
+        let work = |first: usize, chunk: &[Vec<u32>]| {
+            let rng = |index: usize| rng_of(first + index);
+            let done = generate(&self.base, adapter, chunk, &settings, &rng, cancel, &mut |_| finished.add(1))?;
+            chunk.iter().zip(done).map(to_reply).collect()
+        };
+        parallel::each_by_chunks(&prompts, batch_size, self.threads, work, take)
     }
 
     /// A prompt cannot be cut: what it asks may be at its end.
@@ -182,13 +207,35 @@ impl ChatModel {
         cancel: &CancelFlag,
         progress: &dyn Progress,
     ) -> Result<Vec<RowScore>, ModelError> {
+        let mut scores = Vec::with_capacity(rows.len());
+        self.score_each(adapter, rows, cancel, progress, &mut |score| {
+            scores.push(score);
+            Ok(())
+        })?;
+        Ok(scores)
+    }
+
+    /// As [`ChatModel::score`], but hands on each score as soon as all before it are there.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChatModel::score`], or that of `take`.
+    pub fn score_each(
+        &self,
+        adapter: Option<LoraRef<'_>>,
+        rows: &[TokenizedRow],
+        cancel: &CancelFlag,
+        progress: &dyn Progress,
+        take: &mut (dyn FnMut(RowScore) -> Result<(), ModelError> + Send),
+    ) -> Result<(), ModelError> {
         let finished = Counter::new(progress, rows.len());
         let chunk = Portions::on(self.base.device()).scored_rows;
-        parallel::by_chunks(rows, chunk, self.threads, |_, chunk| {
+        let work = |_, chunk: &[TokenizedRow]| {
             let scores = score(&self.base, adapter, chunk, cancel)?;
             finished.add(chunk.len());
             Ok(scores)
-        })
+        };
+        parallel::each_by_chunks(rows, chunk, self.threads, work, take)
     }
 
     /// Mean hidden state of each row after `layers` blocks, on up to `threads` threads; rows are cut to `max_length`

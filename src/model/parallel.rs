@@ -1,8 +1,11 @@
 //! Independent work on several threads, with results that do not depend on how many there are.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// Applies `work` to chunks of fixed size, on up to `threads` threads, and returns the results in order.
@@ -23,17 +26,41 @@ where
     R: Send,
     E: Send,
 {
+    let mut results = Vec::with_capacity(items.len());
+    each_by_chunks(items, chunk_size, threads, work, &mut |result| {
+        results.push(result);
+        Ok(())
+    })?;
+    Ok(results)
+}
+
+/// As [`by_chunks`], but hands on each result as soon as all before it are there. An error of `take` ends the work.
+///
+/// # Errors
+///
+/// As [`by_chunks`], or that of `take`.
+pub(crate) fn each_by_chunks<T, R, E>(
+    items: &[T],
+    chunk_size: usize,
+    threads: usize,
+    work: impl Fn(usize, &[T]) -> Result<Vec<R>, E> + Sync,
+    take: &mut (dyn FnMut(R) -> Result<(), E> + Send),
+) -> Result<(), E>
+where
+    T: Sync,
+    R: Send,
+    E: Send,
+{
     let chunks: Vec<_> = items.chunks(chunk_size.max(1)).collect();
     let next = AtomicUsize::new(0);
-    let failed = std::sync::atomic::AtomicBool::new(false);
-    let done = Mutex::new(Vec::with_capacity(chunks.len()));
+    let order = Mutex::new(InOrder { waiting: BTreeMap::new(), next: 0, failed: None, take });
+    let has_failed = || order.lock().unwrap_or_else(PoisonError::into_inner).failed.is_some();
     let worker = || {
-        while !failed.load(Ordering::Relaxed) {
+        while !has_failed() {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(chunk) = chunks.get(index) else { break };
             let result = work(index * chunk_size.max(1), chunk);
-            failed.fetch_or(result.is_err(), Ordering::Relaxed);
-            done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((index, result));
+            order.lock().unwrap_or_else(PoisonError::into_inner).add(index, result);
         }
     };
     std::thread::scope(|scope| {
@@ -42,13 +69,41 @@ where
         }
         worker();
     });
-    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    done.sort_by_key(|(index, _)| *index);
-    let mut results = Vec::with_capacity(items.len());
-    for (_, result) in done {
-        results.extend(result?);
+    let order = order.into_inner().unwrap_or_else(PoisonError::into_inner);
+    order.failed.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// Results that come as chunks are done, and go in the order of the chunks.
+struct InOrder<'t, R, E> {
+    waiting: BTreeMap<usize, Vec<R>>,
+    /// The chunk whose results go next.
+    next: usize,
+    /// The earliest chunk that failed.
+    failed: Option<(usize, E)>,
+    take: &'t mut (dyn FnMut(R) -> Result<(), E> + Send),
+}
+
+impl<R, E> InOrder<'_, R, E> {
+    fn add(&mut self, index: usize, result: Result<Vec<R>, E>) {
+        match result {
+            Ok(results) => {
+                self.waiting.insert(index, results);
+            }
+            Err(error) => self.fail(index, error),
+        }
+        while let Some(results) = self.waiting.remove(&self.next) {
+            if let Err(error) = results.into_iter().try_for_each(&mut *self.take) {
+                self.fail(self.next, error);
+            }
+            self.next += 1;
+        }
     }
-    Ok(results)
+
+    fn fail(&mut self, index: usize, error: E) {
+        if self.failed.as_ref().is_none_or(|(earlier, _)| index < *earlier) {
+            self.failed = Some((index, error));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +120,22 @@ mod tests {
             });
             assert_eq!(result, Ok(items.iter().map(|item| item * 2).collect()));
         }
+    }
+
+    #[test]
+    fn what_is_done_is_handed_on_before_an_error() {
+        let items: Vec<usize> = (0..100).collect();
+        let mut taken = Vec::new();
+        let work = |first, chunk: &[usize]| if first == 50 { Err(first) } else { Ok(chunk.to_vec()) };
+        let result = each_by_chunks(&items, 10, 3, work, &mut |item| {
+            taken.push(item);
+            Ok(())
+        });
+        assert_eq!((result, taken), (Err(50), (0..50).collect()));
+        let refused = each_by_chunks(&items, 10, 3, |_, chunk| Ok(chunk.to_vec()), &mut |item| {
+            if item < 33 { Ok(()) } else { Err(item) }
+        });
+        assert_eq!(refused, Err(33));
     }
 
     #[test]

@@ -169,6 +169,11 @@ impl ChatTokenizer {
         Ok((response_start < ids.len()).then_some(TokenizedRow { ids, response_start }))
     }
 
+    /// Whether a row was cut: it does not end with a token that closes its response.
+    pub fn is_cut(&self, row: &TokenizedRow) -> bool {
+        !row.ids.last().is_some_and(|id| self.stop_ids.contains(id))
+    }
+
     /// Tokens that end a response.
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids

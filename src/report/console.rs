@@ -67,6 +67,11 @@ impl Console {
         }
     }
 
+    /// Does what writes to a terminal by other ways, with the bar out of its way.
+    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
+    }
+
     /// Takes the bar away.
     pub fn finish(&self) {
         self.bar.finish_and_clear();

@@ -2,7 +2,7 @@
 
 use fedward_actors::{
     ports::{Evaluation, RealignmentCost},
-    records::{GuardCounts, RoundRecord},
+    records::{GuardCounts, RoundOutcome, RoundRecord},
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,9 @@ pub enum RunStatus {
 pub struct Totals {
     /// Rounds stored.
     pub rounds: u32,
+    /// Of them, those that changed the global adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed: Option<u32>,
     /// Tokens trained on by clients.
     pub train_tokens: u64,
     /// Seconds of all rounds.
@@ -49,7 +52,13 @@ pub struct Totals {
 impl Totals {
     /// Sums over rounds.
     pub fn of(rounds: &[RoundRecord], peak_memory_bytes: u64) -> Self {
-        let mut totals = Self { rounds: rounds.len() as u32, peak_memory_bytes, ..Self::default() };
+        let committed = rounds.iter().filter(|round| matches!(round.outcome, RoundOutcome::Committed)).count();
+        let mut totals = Self {
+            rounds: rounds.len() as u32,
+            committed: Some(committed as u32),
+            peak_memory_bytes,
+            ..Self::default()
+        };
         for round in rounds {
             totals.train_tokens += round.train_tokens;
             totals.seconds += round.seconds.total();

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 use fedward_actors::ports::{BenchmarkScore, Cost, Evaluation};
 
-use super::Summary;
+use super::{Summary, Totals};
 use crate::eval::{BenchName, mt_bench::REFERENCE_LIKELIHOOD};
 
 /// A comparison as text: what the columns are, and one line a run.
@@ -79,8 +79,8 @@ const COLUMNS: [&str; 6] = [
 
 const READING: [&str; 3] = [
     "harmful prompts refused: share of held-out AdvBench prompts whose answer holds a refusal string (higher is safer).",
-    "harmful rows trained on: rows known to be harmful that reached local training, of all rows trained on, over all \
-     rounds; a reweighted row counts as its weight.",
+    "harmful rows trained on: rows known to be harmful that clients had to train on, of all rows that they had, over all \
+     rounds (few steps draw only some of them); a reweighted row counts as its weight.",
     "benign rows lost: rows known to be harmless that the guard filtered, replaced or reweighted.",
 ];
 
@@ -164,7 +164,21 @@ pub fn comparison(summaries: &[Summary]) -> String {
     for line in lines {
         table.add_row(line);
     }
-    format!("{table}\n{}", reading.join("\n"))
+    let notes = summaries.iter().filter_map(without_change);
+    let below: Vec<_> = reading.into_iter().map(str::to_owned).chain(notes).collect();
+    format!("{table}\n{}", below.join("\n"))
+}
+
+/// A run like one without any effect may have had none.
+fn without_change(run: &Summary) -> Option<String> {
+    let Totals { rounds, committed, .. } = run.totals;
+    let unchanged = rounds - committed.unwrap_or(rounds).min(rounds);
+    (unchanged > 0).then(|| {
+        format!(
+            "warning: {unchanged} of {rounds} rounds of {} left the adapter as it was; its rounds.jsonl and clients.jsonl say why",
+            run.label()
+        )
+    })
 }
 
 /// Seconds and 10¹² floating-point operations; empty for no work.

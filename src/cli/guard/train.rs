@@ -12,15 +12,19 @@ use super::{
     table::tables,
 };
 use crate::{
-    cli::{Ending, model_args::ModelArgs, print_json},
+    cli::{
+        Ending,
+        model_args::{ModelArgs, check_lora},
+        outputs, print_json,
+    },
     data::{LabelledRow, catalogue},
     lora::{LoraConfig, Target},
     model::ChatModel,
     progress::Progress,
     report::Console,
     safety::guard::{
-        FeatureReading, Fitted, GuardFile, GuardHeads, GuardReport, GuardTuning, Measurement, Phrasing, Split, assess,
-        names_of, steps_an_epoch, tune, viewing,
+        FeatureReading, Fitted, GUARD_FILE, GuardFile, GuardHeads, GuardReport, GuardTuning, Measurement, Phrasing,
+        Split, assess, names_of, steps_an_epoch, tune, viewing,
     },
     train::{LONE_SHARDS, LrSchedule, SftSettings, StepReport},
 };
@@ -133,16 +137,17 @@ pub(super) fn train(args: &TrainArgs) -> miette::Result<Ending> {
 
 impl TrainArgs {
     fn check(&self) -> miette::Result<()> {
-        if self.rank == 0 || self.steps == 0 || self.batch_size == 0 {
-            miette::bail!("--rank, --steps and --batch-size: found 0; allowed: 1 or more");
+        if self.steps == 0 || self.batch_size == 0 {
+            miette::bail!("--steps and --batch-size: found 0; allowed: 1 or more");
         }
+        check_lora(self.rank, self.alpha)?;
         if !(0.0..=1.0).contains(&self.threshold) {
             miette::bail!("--threshold: found {}; allowed: from 0 to 1", self.threshold);
         }
         if let Some(max_length) = self.max_length.filter(|max_length| *max_length < 16) {
             miette::bail!("--max-length: found {max_length}; allowed: 16 tokens or more");
         }
-        Ok(())
+        outputs::check_folder(&self.out, GUARD_FILE)
     }
 
     /// A name of the catalogue as it is, a path from the root: the guard is read from other folders.

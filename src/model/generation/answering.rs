@@ -70,10 +70,10 @@ pub(crate) fn answer(
     questions: &Questions,
     cancel: &fedward_actors::CancelFlag,
 ) -> Result<Vec<Answered>> {
-    let (ids, probabilities) = model.compute(|| decode(model, tokenizer, adapter, questions, cancel))?;
     let answered =
         |(ids, probabilities): (Vec<u32>, [f64; 2])| Ok(Answered { text: tokenizer.decode(&ids)?, probabilities });
-    ids.into_iter().zip(probabilities).map(answered).collect()
+    let decoded = model.compute(|| decode(model, tokenizer, adapter, questions, cancel))?;
+    decoded.into_iter().map(answered).collect()
 }
 
 /// The tokens of each answer, and how likely each word begins it.
@@ -83,7 +83,7 @@ fn decode(
     adapter: Option<LoraRef>,
     questions: &Questions,
     cancel: &fedward_actors::CancelFlag,
-) -> Result<(Vec<Vec<u32>>, Vec<[f64; 2]>)> {
+) -> Result<Vec<(Vec<u32>, [f64; 2])>> {
     let prompts = questions.prompts;
     let side_by_side = Portions::on(model.device()).questions;
     let settings = GenerationSettings {
@@ -116,7 +116,7 @@ fn decode(
             batch.run(&mut watch, &mut |row| answers[row.prompt] = row.ids)?;
         }
     }
-    Ok((answers, probabilities))
+    Ok(answers.into_iter().zip(probabilities).collect())
 }
 
 /// The questions by what they begin with, short ones first.

@@ -61,6 +61,7 @@ struct LayerBackward<'l> {
 }
 
 /// What the branch of attention or MLP begins with.
+#[derive(Clone, Copy)]
 struct Entrance<'l> {
     norm: &'l Tensor,
     norm_tape: &'l NormTape,

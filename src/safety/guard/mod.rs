@@ -30,7 +30,7 @@ pub use remembering::RememberingGuard;
 pub use report::GuardReport;
 pub use respondent::ChatRespondent;
 pub use split::Split;
-pub use stored::{Fitted, GuardFile, names_of};
+pub use stored::{Fitted, GUARD_FILE, GuardFile, names_of};
 pub use tuned::{GuardTuning, steps_an_epoch, tune};
 pub use viewing::{part_read, viewing};
 

@@ -23,7 +23,8 @@ use crate::{
     store::{read_json, write_json},
 };
 
-const FILE: &str = "guard.json";
+/// Tells a folder that holds a guard.
+pub const GUARD_FILE: &str = "guard.json";
 
 /// What is in `guard.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,7 +76,8 @@ impl GuardFile {
     pub fn read(directory: &Path) -> Result<Self, ModelError> {
         let path = path_in(directory);
         if !path.is_file() {
-            let problem = format!("there is no {FILE}: it is no guard's directory; fedward guard train makes one");
+            let problem =
+                format!("there is no {GUARD_FILE}: it is no guard's directory; fedward guard train makes one");
             return Err(ModelError::invalid(directory, problem));
         }
         let file: Self = read_json(&path).map_err(|error| ModelError::Unusable(error.to_string()))?;
@@ -174,5 +176,5 @@ fn name_of(RowDigest(digest): RowDigest) -> String {
 }
 
 fn path_in(directory: &Path) -> PathBuf {
-    directory.join(FILE)
+    directory.join(GUARD_FILE)
 }
