@@ -79,7 +79,7 @@ bench-scale: fetch ## Measure what many clients cost, beside Flower's simulation
 bench-settings: fetch ## Measure what settings that save memory cost (BENCH_ARGS="--rows FILE" for rows of your own)
 	python3 tests/bench/settings.py $(FEDWARD) runs/bench $(BENCH_ARGS)
 
-peft-check: setup ## Run the tests that speak to an installed peft, transformers and trl (5 GB into .venv-reference)
+peft-check: setup ## Run the tests that speak to an installed peft, transformers, trl and axolotl (5 GB into .venv-reference)
 	@tools/peft_check.sh $(PROFILE)
 
 judge-check: fetch ## Have a real server judge MT-Bench and teach Constitutional AI (110 MB into .venv-judge)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# peft_check.sh [CARGO-FLAG…]: runs the tests that speak to an installed peft, transformers and trl, which others skip.
+# peft_check.sh [CARGO-FLAG…]: runs the tests that speak to an installed peft, transformers, trl and axolotl, which others skip.
 set -eu
 
 cd "$(dirname "$0")/.."

@@ -36,6 +36,7 @@ to greedy.json greedy.py "$gguf"
 to hhh_likelihoods.json hhh_likelihoods.py "$gguf" $reference/fixtures/hhh
 to chat_templates.json chat_templates.py
 to tokenizer.json tokenizer_and_templates.py "$models"
+to sentencepiece.json sentencepiece.py
 echo "reference: $reference/weighted_loss.py"
 $python $reference/weighted_loss.py
 echo "reference: $reference/peft_interchange.py"

@@ -4,8 +4,8 @@ set -eu
 
 cd "$(dirname "$0")/.."
 requirements="torch==2.11.0 transformers==5.23.0 peft==0.21.2 gguf==0.19.0 numpy"
-# For its chat templates alone, so without what it trains with.
-alone="trl==1.16.0"
+# For their chat templates alone, so without what they train with.
+alone="trl==1.16.0 axolotl==0.19.0"
 [ "$(cat .venv-reference/stamp 2>/dev/null)" != "$requirements $alone" ] || exit 0
 tools/require.sh python3 pip venv
 echo "fedward: installing $requirements $alone into .venv-reference (5 GB)"

@@ -13,13 +13,12 @@ use fedward_actors::{
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
 
-use super::{Ending, outputs, print_json, print_line};
+use super::{Ending, outputs::OutFile, print_json, print_line};
 use crate::{
     progress::Progress,
     report::Console,
     safety::cai::{Constitution, Harvest, Screened},
     scenario::{self, Scenario},
-    store::write_atomically,
     wiring::{Workshop, cai_generator},
 };
 
@@ -70,7 +69,7 @@ fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     if scenario.cai.as_ref().is_some_and(|cai| cai.data.is_some()) {
         return Err(miette!("cai.data is set: its pairs are made already"));
     }
-    outputs::check_file(&args.out)?;
+    let mut out = OutFile::new(&args.out)?;
     let console = Arc::new(Console::new());
     let progress: Arc<dyn Progress> = Arc::clone(&console) as _;
     let cancel = CancelFlag::new();
@@ -84,7 +83,7 @@ fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let alone = harvest.screened.take_same();
     let lines = lines(&harvest.screened, &alone);
     if !lines.is_empty() {
-        write_atomically(&args.out, lines.as_bytes()).into_diagnostic()?;
+        out.add(&lines)?;
     }
     tell(&args.out, &harvest, alone.len())
 }

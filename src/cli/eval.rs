@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::{NonZeroU32, NonZeroUsize},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +17,8 @@ use super::{
     Ending,
     guard::OpenGuardArgs,
     model_args::{AdapterArgs, ModelArgs, temperature},
-    outputs, print_json,
+    outputs::OutFile,
+    print_json,
 };
 use crate::{
     data::{MeasuredGoals, RowFormat, held_out_benign_rows, load_rows},
@@ -26,7 +27,6 @@ use crate::{
     model::Decoding,
     progress::Progress,
     report::Console,
-    store::write_atomically,
 };
 
 #[derive(Debug, Args)]
@@ -135,6 +135,7 @@ fn parse_data(text: &str) -> Result<(BenchName, PathBuf), String> {
 pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     let console = Console::new();
     let cancel = CancelFlag::new();
+    let mut details = args.details.as_deref().map(OutFile::new).transpose()?;
     let guard = args.guard.open(&args.model.section(), &console)?;
     if guard.as_ref().is_some_and(|opened| opened.reads() == Assessed::Query) {
         return Err(miette!(
@@ -146,10 +147,6 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     let benches: BTreeSet<_> = args.bench.iter().copied().collect();
     let benchmarks = benches.into_iter().map(|bench| Ok((bench, recipe.benchmark(bench, &cancel)?)));
     let benchmarks = benchmarks.collect::<Result<Vec<_>, RecipeError>>().into_diagnostic()?;
-    let mut details = args.details.as_deref().map(|path| Details { path, lines: String::new() });
-    if let Some(details) = &details {
-        outputs::check_file(details.path)?;
-    }
     let model = args.model.load(&console)?;
     let adapter = args.adapter.load(&model)?;
     let subject = Subject {
@@ -181,7 +178,7 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
         line["seconds"] = json!(begun.elapsed().as_secs_f64());
         print_json(&line)?;
         if let Some(details) = &mut details {
-            details.add(&found, args.with_text)?;
+            details.add(&details_of(&found, args.with_text))?;
         }
     }
     console.finish();
@@ -217,18 +214,8 @@ impl EvalArgs {
     }
 }
 
-/// The file of `--details`: what was there stays until the first benchmark is measured, and what is measured is in it.
-struct Details<'a> {
-    path: &'a Path,
-    lines: String,
-}
-
-impl Details<'_> {
-    fn add(&mut self, found: &Measurement, with_text: bool) -> miette::Result<()> {
-        for finding in &found.findings {
-            self.lines += &finding.to_json(found.name, with_text).to_string();
-            self.lines.push('\n');
-        }
-        write_atomically(self.path, self.lines.as_bytes()).into_diagnostic()
-    }
+/// What `--details` gets of a benchmark.
+fn details_of(found: &Measurement, with_text: bool) -> String {
+    let lines = found.findings.iter().map(|finding| finding.to_json(found.name, with_text).to_string() + "\n");
+    lines.collect()
 }

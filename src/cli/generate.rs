@@ -51,6 +51,9 @@ pub(super) struct GenerateArgs {
 
 /// Prints each record with `response`, `finish_reason` and `response_tokens`.
 pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
+    if args.temperature == 0.0 && (args.top_p < 1.0 || args.top_k.is_some()) {
+        miette::bail!("--top-p and --top-k: greedy decoding does not read them; set a --temperature above 0");
+    }
     let console = Console::new();
     let (records, prompts): (Vec<_>, Vec<_>) = load_prompts(&args.prompts).into_diagnostic()?.into_iter().unzip();
     let model = args.model.load(&console)?;

@@ -5,7 +5,7 @@ mod helpers;
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -97,6 +97,7 @@ fn job(args: &GridArgs) -> miette::Result<Job> {
         telemetry,
         metrics,
         cancel: CancelFlag::new(),
+        stale: Mutex::default(),
     })
 }
 

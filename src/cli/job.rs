@@ -3,18 +3,19 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use fedward_actors::cancel::CancelFlag;
-use miette::{IntoDiagnostic, miette};
+use miette::{IntoDiagnostic, WrapErr, miette};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Ending;
 use crate::{
     report::Console,
     scenario::{self, GuardSection, Scenario, ScenarioFile},
-    store::{RunDirectory, Unfinished},
+    store::{FolderLock, RunDirectory, Unfinished},
     telemetry::{Exposure, Telemetry},
 };
 
@@ -34,9 +35,42 @@ pub(super) struct Job {
     pub(super) telemetry: Telemetry,
     pub(super) metrics: Option<SocketAddr>,
     pub(super) cancel: CancelFlag,
+    /// Taken away as soon as the first run begins.
+    pub(super) stale: Mutex<Stale>,
+}
+
+/// What an earlier command has completed where this one begins afresh: beside new runs it would pass for one of them.
+#[derive(Default)]
+pub(super) struct Stale {
+    pub(super) runs: Vec<PathBuf>,
+    /// Made of those runs.
+    pub(super) files: Vec<PathBuf>,
+}
+
+impl Stale {
+    /// Takes it away, but for `own`, which whoever is going to run there sees to.
+    fn clear(&self, own: &Path, unfinished: Unfinished) -> miette::Result<()> {
+        let runs: Vec<_> = self.runs.iter().filter(|run| *run != own && RunDirectory::is_at(run)).collect();
+        // All or none.
+        let _locks: Vec<_> =
+            runs.iter().map(|run| FolderLock::take(run)).collect::<Result<_, _>>().into_diagnostic()?;
+        for run in runs {
+            RunDirectory::create(run, unfinished).into_diagnostic()?;
+        }
+        for file in self.files.iter().filter(|file| file.exists()) {
+            std::fs::remove_file(file).into_diagnostic().wrap_err_with(|| file.display().to_string())?;
+        }
+        Ok(())
+    }
 }
 
 impl Job {
+    /// Takes away what is stale as the run at `own` begins, once.
+    pub(super) fn clear_stale(&self, own: &Path) -> miette::Result<()> {
+        let stale = std::mem::take(&mut *self.stale.lock().unwrap_or_else(PoisonError::into_inner));
+        stale.clear(own, self.unfinished())
+    }
+
     /// The guard that judges responses in all runs: that of the first variant that has one.
     pub(super) fn judge(&self) -> Option<&GuardSection> {
         self.file.scenarios.iter().find_map(|scenario| scenario.guard.as_ref())
@@ -78,7 +112,7 @@ impl Job {
     }
 }
 
-/// Works until it is done or Ctrl-C ends it.
+/// Works until it is done or Ctrl-C or SIGTERM ends it.
 pub(super) fn until_interrupted(
     console: &Console,
     telemetry: &Telemetry,
@@ -124,15 +158,24 @@ async fn until_scraped(telemetry: &Telemetry) {
     );
     tokio::select! {
         () = scrape => {}
-        _ = tokio::signal::ctrl_c() => {}
+        _ = signalled() => {}
     }
 }
 
-/// Waits for Ctrl-C, or until somebody else raises the flag.
+/// Waits for a signal to end, or until somebody else raises the flag.
 async fn asked_to_end(cancel: &CancelFlag) -> miette::Result<()> {
     tokio::select! {
-        signal = tokio::signal::ctrl_c() => signal.into_diagnostic(),
+        signal = signalled() => signal.into_diagnostic(),
         () = cancel.cancelled() => Ok(()),
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM, which schedulers of clusters and containers send.
+async fn signalled() -> std::io::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        signal = tokio::signal::ctrl_c() => signal,
+        _ = terminated.recv() => Ok(()),
     }
 }
 
@@ -162,5 +205,30 @@ pub(super) fn install_telemetry(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn runs_of_an_earlier_command_do_not_stand_beside_new_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let runs = vec![at("own"), at("other"), at("new")];
+        for run in &runs[..2] {
+            let directory = RunDirectory::create(run, Unfinished::Keep).unwrap();
+            directory.write_manifest(&json!({"scenario": {}, "versions": {"fedward": "1"}})).unwrap();
+        }
+        std::fs::write(at("comparison.json"), "[]").unwrap();
+        std::fs::write(at("other/notes.txt"), "mine").unwrap();
+        let stale = Stale { runs, files: vec![at("comparison.json"), at("report.html")] };
+        stale.clear(&at("own"), Unfinished::Keep).unwrap();
+        assert!(RunDirectory::is_at(&at("own")) && !RunDirectory::is_at(&at("other")));
+        assert!(!at("comparison.json").exists() && !at("new").exists());
+        assert_eq!(std::fs::read_to_string(at("other/notes.txt")).unwrap(), "mine");
     }
 }

@@ -107,9 +107,14 @@ pub fn main() -> ExitCode {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
-            eprintln!("fedward: {error}");
-            for cause in error.chain().skip(1) {
-                eprintln!("  because {cause}");
+            let mut told = error.to_string();
+            eprintln!("fedward: {told}");
+            // Many errors say themselves what caused them.
+            for cause in error.chain().skip(1).map(ToString::to_string) {
+                if !told.contains(&cause) {
+                    eprintln!("  because {cause}");
+                    told.push_str(&cause);
+                }
             }
             ExitCode::FAILURE
         }

@@ -2,18 +2,49 @@
 
 use std::{
     fs::{self, File},
-    path::Path,
+    io::Write,
+    path::{Path, PathBuf},
 };
 
 use miette::{IntoDiagnostic, WrapErr};
 
-/// Whether a file can be written at `path`. What is there stays.
-pub(super) fn check_file(path: &Path) -> miette::Result<()> {
-    if path.is_dir() {
-        miette::bail!("{}: found a folder; name a file", path.display());
+use crate::store::write_atomically;
+
+/// A file that is as it was until the first lines are there, and whole after each.
+pub(super) enum OutFile {
+    /// A regular one, or none yet, with what it is to hold.
+    Replaced(PathBuf, String),
+    /// A device or a pipe.
+    Stream(PathBuf, File),
+}
+
+impl OutFile {
+    /// The file at `path`, or at the end of a link there.
+    pub(super) fn new(path: &Path) -> miette::Result<Self> {
+        if path.is_dir() {
+            miette::bail!("{}: found a folder; name a file", path.display());
+        }
+        let at_path = || path.display().to_string();
+        if path.exists() && !path.is_file() {
+            let stream = File::options().append(true).open(path).into_diagnostic().wrap_err_with(at_path)?;
+            return Ok(Self::Stream(path.to_owned(), stream));
+        }
+        let path = if path.exists() { path.canonicalize().into_diagnostic()? } else { path.to_owned() };
+        check_writable(path.parent().unwrap_or(Path::new("")))?;
+        Ok(Self::Replaced(path, String::new()))
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    check_writable(folder.unwrap_or(Path::new(".")))
+
+    pub(super) fn add(&mut self, lines: &str) -> miette::Result<()> {
+        match self {
+            Self::Replaced(path, text) => {
+                text.push_str(lines);
+                write_atomically(path, text.as_bytes()).into_diagnostic()
+            }
+            Self::Stream(path, stream) => {
+                stream.write_all(lines.as_bytes()).into_diagnostic().wrap_err_with(|| path.display().to_string())
+            }
+        }
+    }
 }
 
 /// Whether an adapter or a guard, told by the file `mark`, can be written as the folder `path`: in place of another one, but
@@ -29,10 +60,11 @@ pub(super) fn check_folder(path: &Path, mark: &str) -> miette::Result<()> {
     check_writable(path)
 }
 
-/// Makes the folder, and a file in it for a moment.
+/// Makes a file for a moment in the folder, or in the nearest above it that is there.
 fn check_writable(folder: &Path) -> miette::Result<()> {
-    let probe = folder.join(format!(".fedward.{}.tmp", std::process::id()));
-    let written = fs::create_dir_all(folder).and_then(|()| File::create(&probe)).and_then(|_| fs::remove_file(&probe));
+    let nearest = folder.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
+    let probe = nearest.join(format!(".fedward.{}.tmp", std::process::id()));
+    let written = File::create(&probe).and_then(|_| fs::remove_file(&probe));
     written.into_diagnostic().wrap_err_with(|| format!("{}: nothing can be written there", folder.display()))
 }
 
@@ -54,10 +86,12 @@ mod tests {
         fs::create_dir(at("adapter")).unwrap();
         fs::write(at("adapter/adapter_config.json"), "{}").unwrap();
 
-        assert!(told(check_file(&at("others"))).contains("name a file"));
-        assert!(told(check_file(&at("notes.txt/below.jsonl"))).contains("nothing can be written there"));
-        assert_eq!(told(check_file(&at("notes.txt"))), "fine");
-        assert_eq!(told(check_file(&at("new/pairs.jsonl"))), "fine");
+        let check_file = |name: &str| OutFile::new(&at(name)).map(|_| ());
+        assert!(told(check_file("others")).contains("name a file"));
+        assert!(told(check_file("notes.txt/below.jsonl")).contains("nothing can be written there"));
+        assert_eq!(told(check_file("notes.txt")), "fine");
+        assert_eq!(told(check_file("new/pairs.jsonl")), "fine");
+        assert!(!at("new").exists(), "nothing is made before there is something to write");
 
         let mark = "adapter_config.json";
         assert!(told(check_folder(&at("notes.txt"), mark)).contains("name a folder"));
@@ -65,5 +99,22 @@ mod tests {
         assert_eq!(told(check_folder(&at("adapter"), mark)), "fine");
         assert_eq!(told(check_folder(&at("new/adapter"), mark)), "fine");
         assert_eq!(fs::read_to_string(at("notes.txt")).unwrap(), "mine");
+    }
+
+    #[test]
+    fn a_file_is_whole_or_as_it_was_and_a_device_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("old.jsonl"), dir.path().join("link.jsonl"));
+        fs::write(&file, "old\n").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let mut out = OutFile::new(&link).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "old\n");
+        out.add("one\n").unwrap();
+        out.add("two\n").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "one\ntwo\n");
+        assert!(link.is_symlink());
+        let mut nowhere = OutFile::new(Path::new("/dev/null")).unwrap();
+        nowhere.add("lost\n").unwrap();
+        assert!(!Path::new("/dev/null").is_file());
     }
 }

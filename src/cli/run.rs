@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use clap::Args;
@@ -11,13 +11,13 @@ use miette::{IntoDiagnostic, miette};
 
 use super::{
     Ending,
-    job::{Job, install_telemetry, until_interrupted},
+    job::{Job, Stale, install_telemetry, until_interrupted},
     report::PAGE,
     single_run::{SingleRun, StartEvaluations, write_page},
 };
 use crate::{
     report::{Console, comparison},
-    scenario,
+    scenario::{self, ScenarioFile},
     store::{FolderLock, RunDirectory, write_json},
     wiring::Workshop,
 };
@@ -35,7 +35,8 @@ pub(super) struct RunArgs {
     /// Go on with what an interrupted run has stored in the same place
     #[arg(long)]
     resume: bool,
-    /// Begin afresh where a run that has not completed is; one that has completed gives way without it
+    /// Begin afresh where a run that has not completed is; completed ones of all variants give way without it, as soon as the
+    /// first variant is prepared
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
     /// Override a key, for example --set federation.rounds=3
@@ -56,6 +57,7 @@ pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
         .clone()
         .unwrap_or_else(|| Path::new("runs").join(args.scenario.file_stem().unwrap_or_else(|| "scenario".as_ref())));
     let cancel = CancelFlag::new();
+    let stale = if args.resume { Stale::default() } else { stale(&file, &out) };
     let job = Job {
         file,
         out,
@@ -65,8 +67,16 @@ pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
         telemetry: telemetry.clone(),
         metrics,
         cancel: cancel.clone(),
+        stale: Mutex::new(stale),
     };
     until_interrupted(&console, &telemetry, &cancel, "--resume", run_variants(job))
+}
+
+/// What stands where a scenario's runs begin afresh.
+fn stale(file: &ScenarioFile, out: &Path) -> Stale {
+    let runs = file.scenarios.iter().map(|scenario| out.join(&scenario.variant)).collect();
+    let files = [COMPARISON, PAGE].map(|name| out.join(name));
+    Stale { runs, files: if file.has_variants() { files.into() } else { Vec::new() } }
 }
 
 async fn run_variants(job: Job) -> miette::Result<Ending> {

@@ -62,15 +62,18 @@ pub(super) fn score(args: &ScoreArgs) -> miette::Result<Ending> {
     Ok(Ending::Done)
 }
 
+/// A record with its row, as text and as tokens, if it has a response, and one that fits.
+type Read = ((Fields, Option<ChatRow>), Option<TokenizedRow>);
+
 /// Records that are still to be printed, in their order.
-struct Lines<'m, R: Iterator<Item = ((Fields, Option<ChatRow>), Option<TokenizedRow>)>> {
+struct Lines<'m, R: Iterator<Item = Read>> {
     rest: R,
     model: &'m ChatModel,
     console: &'m Console,
     summary: Summary,
 }
 
-impl<R: Iterator<Item = ((Fields, Option<ChatRow>), Option<TokenizedRow>)>> Lines<'_, R> {
+impl<R: Iterator<Item = Read>> Lines<'_, R> {
     /// Prints the next record that has a response, with its score, and those before it. A row without a response that fits has
     /// no likelihood; it keeps its line, so that lines stay aligned.
     fn print_with(&mut self, score: RowScore) -> Result<(), ModelError> {

@@ -68,6 +68,12 @@ impl SingleRun<'_> {
         for assumption in prepared.data.assumptions() {
             self.job.console.line(&format!("assumed: {assumption}"));
         }
+        let (max_length, context) = (self.scenario.training.max_length, prepared.model.context());
+        if max_length > context {
+            self.job.console.line(&format!(
+                "training.max_length: found {max_length}, but the model reads {context} tokens; rows are cut there"
+            ));
+        }
         let (directory, start) = self.open(&prepared)?;
         let resumed: Option<Summary> = directory.summary().into_diagnostic()?;
         if let Some(resumed) = &resumed {
@@ -194,6 +200,7 @@ impl SingleRun<'_> {
             };
             return Ok((directory, state));
         }
+        self.job.clear_stale(self.out)?;
         let directory = RunDirectory::create(self.out, self.job.unfinished()).into_diagnostic()?;
         directory.write_manifest(&manifest).into_diagnostic()?;
         let state = StartState { round: RoundId::START, global: prepared.start.clone(), strategy_state: Vec::new() };

@@ -147,13 +147,8 @@ fn on_rows(
         shards: LONE_SHARDS,
         ..SftSettings::new(args.steps, args.batch_size, args.lr.unwrap_or(SFT_LEARNING_RATE))
     };
-    let max_length = args.max_length.min(model.context());
     let cut = tokenized.iter().filter(|row| model.tokenizer.is_cut(row)).count();
-    for (count, note) in [(rows.len() - tokenized.len(), "left out: no response within"), (cut, "cut after")] {
-        if count > 0 {
-            console.line(&format!("rows {note} {max_length} tokens: {count}"));
-        }
-    }
+    args.tell_of_cuts("rows", rows.len() - tokenized.len(), cut, model, console);
     console.stage(&format!("fine-tuning on {} rows", tokenized.len()));
     let streams = TrainStreams::of(args.seed, RoundId::START, None);
     let mut on_step = |report: &StepReport| console.step(report.step as u64, args.steps as u64);
@@ -186,6 +181,8 @@ fn on_pairs(
         .into_diagnostic()?;
     let tokenized: Vec<_> = tokenized.into_iter().flatten().collect();
     let left_out = pairs.len() - tokenized.len();
+    let is_cut = |pair: &&TokenizedPair| [&pair.chosen, &pair.rejected].iter().any(|row| model.tokenizer.is_cut(row));
+    args.tell_of_cuts("pairs", 0, tokenized.iter().filter(is_cut).count(), model, console);
     if tokenized.is_empty() {
         let data = args.data.display();
         miette::bail!("{data}: none of its {} pairs has two responses that fit and differ", pairs.len());
@@ -240,6 +237,15 @@ impl TuneArgs {
             }
         }
         outputs::check_folder(&self.out, peft::CONFIG_FILE)
+    }
+
+    fn tell_of_cuts(&self, what: &str, left_out: usize, cut: usize, model: &ChatModel, console: &Console) {
+        let max_length = self.max_length.min(model.context());
+        for (count, note) in [(left_out, "left out: no response within"), (cut, "cut after")] {
+            if count > 0 {
+                console.line(&format!("{what} {note} {max_length} tokens: {count}"));
+            }
+        }
     }
 
     fn new_adapter(&self) -> LoraConfig {

@@ -239,7 +239,9 @@ pub(crate) fn attend_backward(
         (Attention::Groups(groups), Softmax::Probabilities(kept)) => (groups, kept),
         _ => unreachable!("the backward pass is of the same rows as the forward pass"),
     };
-    let output = Tensor::f_empty(qkv.size(), (qkv.kind(), qkv.device()))?;
+    // Many parts of a row add to the gradients of its first keys: too many roundings for bf16.
+    let kind = if groups.iter().any(|group| group.is_part) { Kind::Float } else { qkv.kind() };
+    let output = Tensor::f_empty(qkv.size(), (kind, qkv.device()))?;
     for (group, probabilities) in groups.iter().zip(kept) {
         let operands = Operands::gather(heads, qkv, group)?;
         let probabilities = match probabilities {
@@ -264,7 +266,7 @@ pub(crate) fn attend_backward(
             column += heads.key_columns();
         }
     }
-    Ok(output)
+    Ok(output.f_to_kind(qkv.kind())?)
 }
 
 /// Takes the gradient of a group's keys or values to the tokens that they are of: the group's own have it from here first,

@@ -53,7 +53,7 @@ where
 {
     let chunks: Vec<_> = items.chunks(chunk_size.max(1)).collect();
     let next = AtomicUsize::new(0);
-    let order = Mutex::new(InOrder { waiting: BTreeMap::new(), next: 0, failed: None, take });
+    let order = Mutex::new(InOrder { waiting: BTreeMap::new(), next: 0, failed: None, is_refused: false, take });
     let has_failed = || order.lock().unwrap_or_else(PoisonError::into_inner).failed.is_some();
     let worker = || {
         while !has_failed() {
@@ -80,6 +80,8 @@ struct InOrder<'t, R, E> {
     next: usize,
     /// The earliest chunk that failed.
     failed: Option<(usize, E)>,
+    /// Whether `take` has failed.
+    is_refused: bool,
     take: &'t mut (dyn FnMut(R) -> Result<(), E> + Send),
 }
 
@@ -91,8 +93,12 @@ impl<R, E> InOrder<'_, R, E> {
             }
             Err(error) => self.fail(index, error),
         }
-        while let Some(results) = self.waiting.remove(&self.next) {
+        while !self.is_refused
+            && let Some(results) = self.waiting.remove(&self.next)
+        {
             if let Err(error) = results.into_iter().try_for_each(&mut *self.take) {
+                // Whoever takes what comes later would take it for this.
+                self.is_refused = true;
                 self.fail(self.next, error);
             }
             self.next += 1;
@@ -132,10 +138,12 @@ mod tests {
             Ok(())
         });
         assert_eq!((result, taken), (Err(50), (0..50).collect()));
+        let mut taken = Vec::new();
         let refused = each_by_chunks(&items, 10, 3, |_, chunk| Ok(chunk.to_vec()), &mut |item| {
-            if item < 33 { Ok(()) } else { Err(item) }
+            taken.push(item);
+            if item == 33 { Err(item) } else { Ok(()) }
         });
-        assert_eq!(refused, Err(33));
+        assert_eq!((refused, taken), (Err(33), (0..=33).collect()));
     }
 
     #[test]

@@ -126,6 +126,27 @@ mod tests {
         assert_close(&frequencies(Sampler { top_p: 0.0, ..plain }, &logits()), &[0.0, 1.0, 0.0, 0.0]);
     }
 
+    /// Logits of tokens that cannot be drawn differ by what is computed beside them.
+    #[test]
+    fn a_draw_does_not_depend_on_tokens_below_top_k() {
+        let likely = [(17, 9.0_f32), (400, 9.5), (41, 8.0), (900, 9.2), (3, 8.5)];
+        let logits = |noise: usize| -> Vec<f32> {
+            let mut logits: Vec<f32> = (0..1_000).map(|id| (id * noise % 997) as f32 / 997.0).collect();
+            for (id, logit) in likely {
+                logits[id] = logit;
+            }
+            logits
+        };
+        let sampler = Sampler { temperature: 1.0, top_p: 1.0, top_k: Some(5) };
+        let drawn = |noise: usize| -> Vec<u32> {
+            let mut rng = ChaCha8Rng::seed_from_u64(5);
+            (0..50).map(|_| sampler.draw(&logits(noise), &mut rng)).collect()
+        };
+        for noise in [3, 31, 313] {
+            assert_eq!(drawn(noise), drawn(7), "{noise}");
+        }
+    }
+
     #[test]
     fn a_wide_nucleus_is_found_in_several_passes() {
         let mut candidates: Vec<(u32, f64)> = (0..10_000).map(|id| (id, 1.0)).collect();

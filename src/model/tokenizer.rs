@@ -1,6 +1,7 @@
 //! Text to token ids and back, and conversations to token ids.
 
 use std::{
+    collections::HashSet,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -78,9 +79,9 @@ impl ChatTokenizer {
             added.token.special || named || stop_ids.contains(&added.id)
         });
         // No text yields a special token. Some tokenizers have one more than the model, for images that it cannot read.
-        let from_text =
-            tokenizer.get_vocab(true).into_values().filter(|id| special.iter().all(|added| added.id != *id));
-        let largest = from_text.max().unwrap_or(0);
+        let never_read: HashSet<u32> =
+            special.iter().map(|added| added.id).filter(|id| !stop_ids.contains(id)).collect();
+        let largest = tokenizer.get_vocab(true).into_values().filter(|id| !never_read.contains(id)).max().unwrap_or(0);
         if i64::from(largest) >= vocab_size {
             return Err(invalid(format!(
                 "the tokenizer has token {largest}, but the model's vocab_size is {vocab_size}"

@@ -190,4 +190,6 @@ fn counted(count: usize, what: &str) -> String {
 }
 
 #[cfg(test)]
+mod readme_tests;
+#[cfg(test)]
 mod tests;

@@ -248,7 +248,8 @@ impl RunDirectory {
         };
         let begun = settings(&self.manifest()?["scenario"]);
         let Some(difference) = first_difference(&begun, &settings(scenario), "") else { return Ok(()) };
-        let problem = format!("was begun with another scenario ({difference}); remove it, or choose another --out");
+        let problem =
+            format!("was begun with another scenario ({difference}); remove its folder, or choose another --out");
         Err(StoreError::Invalid { path: self.manifest_path(), problem })
     }
 

@@ -369,8 +369,10 @@ def measure(name, entry):
 
 
 def check_same_work(name, ours, theirs):
-    """Both sides must have seen the same tokens, and find the same likelihoods up to bf16's rounding."""
-    if name != "generate" and "tokens" in ours and ours["tokens"] != theirs["tokens"]:
+    """Both sides must have seen the same tokens, and find the same likelihoods up to bf16's rounding; greedy answers may end
+    elsewhere after one has taken another token."""
+    room = 0.1 if name == "generate" else 0
+    if "tokens" in ours and abs(ours["tokens"] - theirs["tokens"]) > room * theirs["tokens"]:
         sys.exit(f"{name}: ours saw {ours['tokens']} tokens, theirs {theirs['tokens']}: not the same work")
     if "log_likelihood" in ours and abs(ours["log_likelihood"] / theirs["log_likelihood"] - 1) > 0.01:
         sys.exit(f"{name}: log-likelihoods differ: {ours['log_likelihood']} and {theirs['log_likelihood']}")

@@ -209,22 +209,22 @@ pub(crate) fn samples_of(tensors: &Value) -> Vec<f64> {
 /// How much further than theirs ours may be from the exact numbers in bf16: the processor decides in which order products
 /// are summed, and so how both are rounded.
 const ROOM: f64 = 3.0;
-/// What one rounding makes of a number in bf16 at most; to be nearer than that is luck.
-const BF16_ROUNDING: f64 = 1.0 / 512.0;
+/// How far neighbours in bf16 are apart, at most; to be nearer than that is luck.
+const BF16_STEP: f64 = 1.0 / 256.0;
 /// AdamW's first step takes each number as far as the learning rate says, by the sign of its gradient. Where that is almost
-/// zero rounding decides: one number in two hundred that goes the other way makes an error like this.
-const FEW_FLIPPED: f64 = 0.15;
+/// zero rounding decides: one number in forty-four that goes the other way makes an error like this.
+const FEW_FLIPPED: f64 = 0.3;
 
 /// Ours are about as near to the exact numbers as theirs, both computed in bf16.
 pub(crate) fn assert_as_near(what: &str, ours: &[f64], theirs: &[f64], exact: &[f64]) {
-    assert_nearly_as_near(what, ours, theirs, exact, BF16_ROUNDING);
+    assert_nearly_as_near(what, ours, theirs, exact, BF16_STEP);
 }
 
-/// As [`assert_as_near`]; where theirs are nearer than `by_luck`, ours need not be.
+/// As [`assert_as_near`]; ours need not be nearer than `by_luck`.
 fn assert_nearly_as_near(what: &str, ours: &[f64], theirs: &[f64], exact: &[f64], by_luck: f64) {
     let (our_error, their_error) = (relative_error(ours, exact), relative_error(theirs, exact));
     eprintln!("{what}: ours {our_error:.2e} from exact, theirs {their_error:.2e}");
-    assert!(our_error < ROOM * their_error.max(by_luck), "{what}: {our_error:e} from exact, theirs {their_error:e}");
+    assert!(our_error < by_luck.max(ROOM * their_error), "{what}: {our_error:e} from exact, theirs {their_error:e}");
 }
 
 /// Ten steps and one in bf16 are about as near to the exact ones as peft's.

@@ -2,6 +2,7 @@
 
 mod architectures;
 mod benchmarks;
+mod commands;
 mod dpo;
 mod engine_behaviour;
 mod engine_bf16;

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{fedward, home};
+use crate::support::fedward;
 
 /// Two clients, two rounds, guard and Constitutional AI, a handful of tokens.
 pub(crate) const TINY: &str = r#"
@@ -382,65 +382,4 @@ fn a_second_run_is_kept_out_of_the_folder_of_the_first() {
     drop(lock);
     let quick = ["--set", "federation.rounds=1", "--set", "cai.schedule=never", "--set", "evaluation.schedule=never"];
     assert_success(&run(&scenario, &out, &quick));
-}
-
-#[test]
-fn tune_score_and_generate_work_from_the_command_line() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("rows.jsonl");
-    let row =
-        r#"{"messages": [{"role": "user", "content": "Name a fruit."}, {"role": "assistant", "content": "Apple."}]}"#;
-    fs::write(&data, format!("{row}\n{row}\n")).unwrap();
-    let adapter = folder.path().join("adapter");
-    let run = |args: &[&str]| {
-        let output = fedward().args(args).output().unwrap();
-        assert_success(&output);
-        if ["score", "generate"].contains(&args[0]) {
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            assert!(stderr.contains(": 2 of 2\n"), "no word of progress: {stderr}");
-        }
-        let stdout = String::from_utf8(output.stdout).unwrap();
-        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
-    };
-    let (data, adapter) = (data.to_str().unwrap(), adapter.to_str().unwrap());
-
-    let before = run(&["score", "--data", data]);
-    let tuned = run(&["tune", "--data", data, "--out", adapter, "--steps", "4", "--batch-size", "2", "--lr", "1e-3"]);
-    let after = run(&["score", "--data", data, "--adapter", adapter]);
-
-    let last = tuned.last().unwrap();
-    for key in ["steps", "train_tokens", "train_tokens_per_second", "peak_memory_bytes", "final_loss"] {
-        assert!(last[key].is_number(), "{key} is missing in {last}");
-    }
-    assert_eq!(before.len(), 2);
-    assert!(before[0]["response_tokens"].as_u64().unwrap() >= 2);
-    let likelihood = |rows: &[Value]| rows[0]["log_likelihood"].as_f64().unwrap();
-    assert!(likelihood(&after) > likelihood(&before) + 0.5, "{} {}", likelihood(&before), likelihood(&after));
-
-    let generated = run(&["generate", "--prompts", data, "--adapter", adapter, "--max-new-tokens", "5"]);
-    assert_eq!(generated.len(), 2);
-    assert!(generated[0]["response_tokens"].as_u64().unwrap() <= 5);
-    assert!(["stop", "length"].contains(&generated[0]["finish_reason"].as_str().unwrap()));
-}
-
-#[test]
-fn bad_input_is_one_clear_line_and_no_panic() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("bad.toml");
-    fs::write(&path, TINY.replace("cohort = 2", "cohort = 20")).unwrap();
-    let rows = folder.path().join("rows.jsonl");
-    fs::write(&rows, "{\"prompt\": \"a\", \"response\": \"b\"}\n").unwrap();
-    for (args, expected) in [
-        (vec!["run", path.to_str().unwrap()], "federation.cohort: found 20; allowed: 1 to 3 (federation.clients)"),
-        (vec!["check", "no-such-file.toml"], "no-such-file.toml"),
-        (vec!["score", "--data", "no-such-rows.jsonl"], "no-such-rows.jsonl"),
-        (vec!["score", "--model", "no-such-model", "--data", rows.to_str().unwrap()], "no-such-model"),
-    ] {
-        let output = fedward().args(&args).output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
-        assert!(stderr.contains(expected), "{args:?}: {stderr}");
-        assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
-    }
-    assert!(home().exists());
 }

@@ -1,8 +1,12 @@
-//! The default model's tokenizer and chat template against `transformers` (`tests/reference/tokenizer_and_templates.py`).
+//! The default model's tokenizer and chat template against `transformers` (`tests/reference/tokenizer_and_templates.py`), and
+//! tokenizers of other makes (`tests/reference/sentencepiece.py`).
+
+use std::fs;
 
 use fedward::model::{ChatTokenizer, Checkpoint};
 use fedward_actors::protocol::{ChatMessage, ChatRow, Role};
-use serde_json::Value;
+use safetensors::{Dtype, tensor::TensorView};
+use serde_json::{Value, json};
 
 use crate::{fixture, support::default_model_path};
 
@@ -106,4 +110,72 @@ fn the_tokenizer_is_shared_between_threads() {
             scope.spawn(|| assert_eq!(tokenizer.encode_text("the same on every thread, 1 2 3").unwrap(), expected));
         }
     });
+}
+
+/// A Hugging Face directory with a tokenizer of `tests/reference/sentencepiece.py`, and weights that nobody reads.
+fn sentencepiece(expected: &Value) -> ChatTokenizer {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, value: &Value| fs::write(dir.path().join(name), value.to_string()).unwrap();
+    let eos = expected["config"]["eos_token"].as_str().unwrap();
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": expected["vocab_size"],
+        "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1,
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 64, "rope_theta": 10000.0, "tie_word_embeddings": true,
+        "eos_token_id": expected["tokenizer"]["model"]["vocab"][eos],
+    });
+    write("config.json", &config);
+    write("tokenizer.json", &expected["tokenizer"]);
+    write("tokenizer_config.json", &expected["config"]);
+    let vocab_size = expected["vocab_size"].as_u64().unwrap() as usize;
+    let layer = |name: &str| format!("model.layers.0.{name}.weight");
+    let matrices = ["q_proj", "k_proj", "v_proj", "o_proj"].map(|name| format!("self_attn.{name}"));
+    let matrices = matrices.into_iter().chain(["gate_proj", "up_proj", "down_proj"].map(|name| format!("mlp.{name}")));
+    let tensors: Vec<(String, Vec<usize>)> = [
+        ("model.embed_tokens.weight".to_owned(), vec![vocab_size, 8]),
+        ("model.norm.weight".to_owned(), vec![8]),
+        (layer("input_layernorm"), vec![8]),
+        (layer("post_attention_layernorm"), vec![8]),
+    ]
+    .into_iter()
+    .chain(matrices.map(|name| (layer(&name), vec![8, 8])))
+    .collect();
+    let zeros = vec![0_u8; 4 * 8 * vocab_size];
+    let view = |shape: &[usize]| {
+        TensorView::new(Dtype::F32, shape.to_vec(), &zeros[..4 * shape.iter().product::<usize>()]).unwrap()
+    };
+    let views = tensors.iter().map(|(name, shape)| (name, view(shape)));
+    let weights = safetensors::serialize(views, None).unwrap();
+    fs::write(dir.path().join("model.safetensors"), weights).unwrap();
+    Checkpoint::open(dir.path()).unwrap().tokenizer
+}
+
+#[test]
+fn tokenizers_from_sentencepiece_read_as_transformers_does() {
+    let fixture = fixture("sentencepiece.json");
+    let mut responses = 0;
+    for (name, expected) in fixture.as_object().unwrap() {
+        let tokenizer = sentencepiece(expected);
+        for case in expected["texts"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let found = tokenizer.encode_text(text).unwrap();
+            assert_eq!(found, ids(&case["ids"]), "{name}: {text:?}");
+            assert_eq!(tokenizer.decode(&found).unwrap(), case["decoded"], "{name}: {text:?}");
+        }
+        for case in expected["conversations"].as_array().unwrap() {
+            let row = row(messages(&case["messages"]));
+            assert_eq!(tokenizer.prompt_ids(row.prompt()).unwrap(), ids(&case["prompt_ids"]), "{name}: {row:?}");
+            let Some(found) = tokenizer.row_ids(&row, usize::MAX).unwrap() else {
+                assert_eq!(case["response_start"], Value::Null);
+                continue;
+            };
+            // What a template writes behind the closing token is in no response.
+            let mut theirs = ids(&case["ids"]);
+            let closing = theirs.iter().rposition(|id| tokenizer.stop_ids().contains(id)).unwrap();
+            theirs.truncate(closing + 1);
+            assert_eq!(found.ids, theirs, "{name}: {row:?}");
+            assert_eq!(json!(found.response_start), case["response_start"], "{name}: {row:?}");
+            responses += 1;
+        }
+    }
+    assert_eq!(responses, 9);
 }

@@ -38,9 +38,9 @@ def logits_where_exact(model, exact, rows):
         with torch.no_grad():
             logits = model(torch.tensor([rows[entry["row"]]["ids"]])).logits[0].float()
         positions = []
-        for exact in entry["positions"]:
-            line = logits[exact["position"]]
-            positions.append({"top": numbers(line[exact["top_ids"]]), "strided": numbers(line[:: exact["stride"]])})
+        for position in entry["positions"]:
+            line = logits[position["position"]]
+            positions.append({"top": numbers(line[position["top_ids"]]), "strided": numbers(line[:: position["stride"]])})
         entries.append(positions)
     return entries
 

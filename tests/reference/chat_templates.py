@@ -2,10 +2,11 @@
 
     python tests/reference/chat_templates.py > tests/reference/fixtures/chat_templates.json
         the templates below, which use what those of SmolLM2, Llama 3, Mistral, Qwen and Llama Guard use, in words of our own
-    python tests/reference/chat_templates.py trl
-        the templates that an installed trl carries (Llama 3, 3.1 and 3.2, Qwen 2.5 and 3, Gemma, Phi, SmolVLM), to stdout
+    python tests/reference/chat_templates.py installed
+        the templates that an installed trl carries (Llama 3, 3.1 and 3.2, Qwen 2.5 and 3, Gemma, Phi, SmolVLM), and of an
+        installed axolotl those of Mistral (v1, v2 and v3, v3 and v7 with tekken) and Qwen 2.5, to stdout; no package has Llama Guard's
 
-Made with transformers 5.23.0 and trl 1.16.0.
+Made with transformers 5.23.0, trl 1.16.0 and axolotl 0.19.0.
 """
 
 import datetime
@@ -174,6 +175,7 @@ Answer for the last {{ role }} message:
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|open|>assistant\\n' }}{% endif %}""",
 }
+OF_AXOLOTL = ["mistral_v1", "mistral_v2v3", "mistral_v3_tekken", "mistral_v7_tekken", "qwen_25"]
 OF_TRL = [
     "llama3", "llama3_1", "llama3_2", "llama3_training", "qwen2_5", "qwen2_5_training", "qwen3", "qwen3_training",
     "qwen3_instruct_2507", "gemma", "gemma_training", "gemma3", "phi3", "phi3_5", "smolvlm", "lfm2", "glm4moe",
@@ -191,7 +193,7 @@ CONVERSATIONS = [
 
 
 # Templates that loop over the parts of what a message says, and show nothing of a plain text.
-FOR_PARTS = {"smolvlm"}
+FOR_PARTS = {"trl/smolvlm"}
 
 
 def rendered(name, template, specials, messages, add_generation_prompt):
@@ -211,14 +213,17 @@ def rendered(name, template, specials, messages, add_generation_prompt):
 
 
 def main():
-    if sys.argv[1:] == ["trl"]:
-        folder = pathlib.Path(importlib.util.find_spec("trl").origin).parent / "chat_templates"
-        templates = {name: (folder / f"{name}.jinja").read_text() for name in OF_TRL}
+    if sys.argv[1:] == ["installed"]:
+        places = [("trl", "chat_templates", OF_TRL), ("axolotl", "utils/chat_templates/templates", OF_AXOLOTL)]
+        templates = {}
+        for package, folder, names in places:
+            folder = pathlib.Path(importlib.util.find_spec(package).origin).parent / folder
+            templates |= {f"{package}/{name}": (folder / f"{name}.jinja").read_text() for name in names}
     else:
         templates = OWN
     result = {}
     for name, template in templates.items():
-        found = sorted(set(re.findall(r"<\|[a-z_]+\|>|<(?:start|end)_of_turn>", template)))
+        found = sorted(set(re.findall(r"<\|[a-z_]+\|>|<(?:start|end)_of_turn>|\[/?[A-Z_]+\]", template)))
         specials = ["<|begin|>", "<|end|>"]
         cases = [
             {

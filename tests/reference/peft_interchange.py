@@ -70,7 +70,9 @@ def every_subset():
     for number in range(1, 2 ** len(TARGETS)):
         targets = [target for bit, target in enumerate(TARGETS) if number >> bit & 1]
         rank, alpha = (1, 2, 3, 4, 8, 16, 64)[number % 7], (1, 16, 7.5, 0.5, 32)[number % 5]
-        yield f"subset-{number}", dict(r=rank, lora_alpha=alpha, target_modules=targets, use_rslora=number % 2 == 0)
+        # Each target in both ways.
+        use_rslora = len(targets) % 2 == 0
+        yield f"subset-{number}", dict(r=rank, lora_alpha=alpha, target_modules=targets, use_rslora=use_rslora)
 
 
 def make(directory, settings=KEPT):

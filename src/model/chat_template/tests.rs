@@ -136,17 +136,17 @@ fn what_families_use_renders_as_in_transformers() {
     assert_eq!(assert_renders_as_transformers(&reference), 84);
 }
 
-/// Llama 3, 3.1 and 3.2, Qwen 2.5 and 3, Gemma and others, whose templates are not ours to keep here.
+/// Llama 3, 3.1 and 3.2, Mistral, Qwen 2.5 and 3, Gemma and others, whose templates are not ours to keep here.
 #[test]
-fn templates_of_an_installed_trl_render_as_in_transformers() {
+fn templates_of_installed_packages_render_as_in_transformers() {
     let Some(python) = std::env::var_os("FEDWARD_PYTHON") else {
-        eprintln!("skipped: FEDWARD_PYTHON names no Python with transformers and trl");
+        eprintln!("skipped: FEDWARD_PYTHON names no Python with transformers, trl and axolotl");
         return;
     };
     let script = reference_file("chat_templates.py");
-    let output = std::process::Command::new(python).arg(script).arg("trl").output().unwrap();
+    let output = std::process::Command::new(python).arg(script).arg("installed").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let agreeing = assert_renders_as_transformers(&String::from_utf8(output.stdout).unwrap());
-    assert_eq!(agreeing, 17 * 14);
+    assert_eq!(agreeing, (17 + 5) * 14);
     eprintln!("{agreeing} conversations render alike");
 }

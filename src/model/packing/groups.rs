@@ -262,16 +262,16 @@ mod tests {
     }
 
     /// Rows that share nine tokens, in groups of at most `most` queries.
-    fn packed(config: &ModelConfig, most: usize) -> PackedRows {
+    fn packed(config: &ModelConfig, most: usize, kind: Kind) -> PackedRows {
         let row = |length: usize| -> Vec<u32> {
             (0..length as u32).map(|id| if id < 9 { 1 } else { id + length as u32 }).collect()
         };
         let rows = [row(31), row(64), row(30), row(12)];
         let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-        let mut packed = PackedRows::new(&rows, true, config, Device::Cpu, Kind::Float).unwrap();
+        let mut packed = PackedRows::new(&rows, true, config, Device::Cpu, kind).unwrap();
         assert_eq!(packed.prefix(), 9);
         let plans = plan_groups(9, &[55, 22, 21, 3], 9, true, &|_| most);
-        let groups = plans.iter().map(|plan| AttentionGroup::new(plan, config, Device::Cpu, Kind::Float).unwrap());
+        let groups = plans.iter().map(|plan| AttentionGroup::new(plan, config, Device::Cpu, kind).unwrap());
         packed.attention = Attention::Groups(groups.collect());
         packed
     }
@@ -287,17 +287,25 @@ mod tests {
         };
         let qkv = wave(heads.query_columns() + 2 * heads.key_columns(), 0.37);
         let grad = wave(heads.query_columns(), 0.73);
+        let of = |most: usize, kind: Kind, span: Span| {
+            let packed = packed(&config, most, kind);
+            let (qkv, grad) = (qkv.to_kind(kind), grad.to_kind(kind));
+            let (attended, kept) = attend(heads, &qkv, &packed, span).unwrap();
+            let Softmax::Probabilities(probabilities) = &kept else { panic!("libtorch should compute this") };
+            assert_eq!(probabilities.iter().all(Option::is_some), most == 1000);
+            [attended, attend_backward(heads, &grad, &qkv, &kept, &packed, span).unwrap()]
+        };
         for span in [Span::Full, Span::Sliding] {
-            let both = [1000, 7].map(|most| {
-                let packed = packed(&config, most);
-                let (attended, kept) = attend(heads, &qkv, &packed, span).unwrap();
-                let Softmax::Probabilities(probabilities) = &kept else { panic!("libtorch should compute this") };
-                assert_eq!(probabilities.iter().all(Option::is_some), most == 1000);
-                [attended, attend_backward(heads, &grad, &qkv, &kept, &packed, span).unwrap()]
-            });
-            for (whole, parts) in both[0].iter().zip(&both[1]) {
-                let error = (whole - parts).norm().double_value(&[]) / whole.norm().double_value(&[]);
-                assert!(error < 1e-6, "{span:?}: {error:e}");
+            let exact = of(1000, Kind::Float, span);
+            // Rounding makes 0.003 in bf16, cut or not.
+            for (most, kind, room) in [(7, Kind::Float, 1e-6), (7, Kind::BFloat16, 1e-2), (1000, Kind::BFloat16, 1e-2)]
+            {
+                for (exact, found) in exact.iter().zip(of(most, kind, span)) {
+                    assert_eq!(found.kind(), kind);
+                    let error = (exact - found).norm().double_value(&[]) / exact.norm().double_value(&[]);
+                    eprintln!("{span:?}, {most} queries, {kind:?}: {error:e}");
+                    assert!(error < room, "{span:?}, {most} queries, {kind:?}: {error:e}");
+                }
             }
         }
     }

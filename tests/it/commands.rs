@@ -1,0 +1,103 @@
+//! Commands that fine-tune, score and generate without a federation.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{
+    run::assert_success,
+    support::{fedward, home},
+};
+
+#[test]
+fn tune_score_and_generate_work_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("rows.jsonl");
+    let row =
+        r#"{"messages": [{"role": "user", "content": "Name a fruit."}, {"role": "assistant", "content": "Apple."}]}"#;
+    fs::write(&data, format!("{row}\n{row}\n")).unwrap();
+    let adapter = folder.path().join("adapter");
+    let run = |args: &[&str]| {
+        let output = fedward().args(args).output().unwrap();
+        assert_success(&output);
+        if ["score", "generate"].contains(&args[0]) {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(stderr.contains(": 2 of 2\n"), "no word of progress: {stderr}");
+        }
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let (data, adapter) = (data.to_str().unwrap(), adapter.to_str().unwrap());
+
+    let before = run(&["score", "--data", data]);
+    let tuned = run(&["tune", "--data", data, "--out", adapter, "--steps", "4", "--batch-size", "2", "--lr", "1e-3"]);
+    let after = run(&["score", "--data", data, "--adapter", adapter]);
+
+    let last = tuned.last().unwrap();
+    for key in ["steps", "train_tokens", "train_tokens_per_second", "peak_memory_bytes", "final_loss"] {
+        assert!(last[key].is_number(), "{key} is missing in {last}");
+    }
+    assert_eq!(before.len(), 2);
+    assert!(before[0]["response_tokens"].as_u64().unwrap() >= 2);
+    let likelihood = |rows: &[Value]| rows[0]["log_likelihood"].as_f64().unwrap();
+    assert!(likelihood(&after) > likelihood(&before) + 0.5, "{} {}", likelihood(&before), likelihood(&after));
+
+    let generated = run(&["generate", "--prompts", data, "--adapter", adapter, "--max-new-tokens", "5"]);
+    assert_eq!(generated.len(), 2);
+    assert!(generated[0]["response_tokens"].as_u64().unwrap() <= 5);
+    assert!(["stop", "length"].contains(&generated[0]["finish_reason"].as_str().unwrap()));
+}
+
+/// Rows without a response, or with one that does not fit, keep their lines; what was cut is marked.
+#[test]
+fn every_record_is_scored_in_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("rows.jsonl");
+    let row = |answer: &str| format!("{{\"chosen\": \"\\n\\nHuman: Name a fruit.\\n\\nAssistant:{answer}\"}}\n");
+    let rows = ["", " Apple.", "", &" and pears".repeat(200), " Pear.", ""].map(row).concat();
+    fs::write(&data, rows).unwrap();
+    let output = fedward().args(["score", "--data", data.to_str().unwrap(), "--max-length", "100"]).output().unwrap();
+    assert_success(&output);
+    let lines: Vec<Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found: Vec<_> = lines.iter().map(|line| (line["log_likelihood"].is_number(), line["cut"] == true)).collect();
+    let (none, whole, cut) = ((false, false), (true, false), (true, true));
+    assert_eq!(found, [none, whole, none, cut, whole, none]);
+    assert!(
+        lines[1]["chosen"].as_str().unwrap().ends_with("Apple.")
+            && lines[4]["response_tokens"] == lines[1]["response_tokens"]
+    );
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("rows cut after 100 tokens") && stderr.contains("rows without a response within 100 tokens"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn bad_input_is_one_clear_line_and_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.toml");
+    fs::write(&path, "name = \"t\"\nquestion = \"q\"\n[federation]\nclients = 3\ncohort = 20\n").unwrap();
+    let rows = folder.path().join("rows.jsonl");
+    fs::write(&rows, "{\"prompt\": \"a\", \"response\": \"b\"}\n").unwrap();
+    let long = folder.path().join("long.jsonl");
+    fs::write(&long, format!("{{\"prompt\": \"a\"}}\n{{\"prompt\": \"{}\"}}\n", "word ".repeat(9_000))).unwrap();
+    let (rows, long) = (rows.to_str().unwrap(), long.to_str().unwrap());
+    for (args, expected) in [
+        (vec!["run", path.to_str().unwrap()], "federation.cohort: found 20; allowed: 1 to 3 (federation.clients)"),
+        (vec!["check", "no-such-file.toml"], "no-such-file.toml"),
+        (vec!["score", "--data", "no-such-rows.jsonl"], "no-such-rows.jsonl"),
+        (vec!["score", "--model", "no-such-model", "--data", rows], "no-such-model"),
+        (vec!["generate", "--prompts", long], "prompt 2 of 2: found 90"),
+        (vec!["tune", "--data", rows, "--out", rows], "found a file; name a folder"),
+        (vec!["tune", "--data", rows, "--out", "x", "--alpha", "-1"], "--alpha: found -1; allowed: a number above 0"),
+    ] {
+        let output = fedward().args(&args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+        assert!(stderr.contains(expected), "{args:?}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+    }
+    assert!(home().exists());
+}
