@@ -3,10 +3,7 @@
 use fedward_native::cuda::{self, FlashOperands, FlashRows, FlashScores, FlashTape};
 use tch::{Device, Tensor};
 
-use super::{
-    ModelConfig, Result, Span,
-    attention::{Heads, Softmax},
-};
+use super::{ModelConfig, Result, Span, heads::Heads};
 
 /// Rows, none of which shares a prefix with others.
 #[derive(Debug)]
@@ -45,10 +42,10 @@ impl FlashAttention {
         Ok(FlashOperands { query, key, value })
     }
 
-    pub(super) fn attend(&self, heads: Heads, qkv: &Tensor, span: Span) -> Result<(Tensor, Softmax)> {
+    pub(super) fn attend(&self, heads: Heads, qkv: &Tensor, span: Span) -> Result<(Tensor, FlashTape)> {
         let operands = Self::operands(heads, qkv)?;
         let (output, tape) = cuda::flash_attention(operands, &self.rows, self.scores(heads, span))?;
-        Ok((output.f_view([-1, heads.query_columns()])?, Softmax::Flash(tape)))
+        Ok((output.f_view([-1, heads.query_columns()])?, tape))
     }
 
     pub(super) fn attend_backward(&self, heads: Heads, grad: &Tensor, tape: &FlashTape, span: Span) -> Result<Tensor> {

@@ -6,10 +6,12 @@ use fedward_actors::CancelFlag;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
-use self::answering::Opening;
 use super::{
-    BaseModel, ModelError, Portions, Result, kv_cache::KvCache, rope::Rotations, sampling::Sampler,
-    transformer::Transformer,
+    BaseModel, ModelError, Portions, Result,
+    kv_cache::KvCache,
+    rope::Rotations,
+    sampling::Sampler,
+    transformer::{Opening, Transformer},
 };
 use crate::lora::LoraRef;
 

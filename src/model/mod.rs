@@ -16,6 +16,7 @@ mod gate;
 mod generation;
 mod gguf;
 mod head;
+mod heads;
 mod huggingface;
 mod kv_cache;
 mod linear;

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 pub(crate) use self::groups::AttentionGroup;
 use self::groups::{most_queries, plan_groups};
-use super::{ModelConfig, ModelError, Result, attention::Heads, flash::FlashAttention, rope::Rotations};
+use super::{ModelConfig, ModelError, Result, flash::FlashAttention, heads::Heads, rope::Rotations};
 
 /// A prefix shorter than this is not worth an attention group of its own.
 const SHORTEST_SHARED_PREFIX: usize = 4;

@@ -4,17 +4,19 @@
 //! differentiation would keep and compute is not needed. No operation here records gradients.
 
 mod backward;
+mod opening;
 
 use fedward_actors::CancelFlag;
 use tch::{Device, Kind, Tensor};
 
+pub(crate) use self::opening::Opening;
 use super::{
     BaseModel, EmbeddingScale, ModelConfig, ModelError, Result,
-    attention::{Heads, Softmax, attend},
+    attention::{Softmax, attend},
     base_model::{LayerWeights, Weights},
     frozen::FrozenLinear,
     gate::gated,
-    generation::answering::Opening,
+    heads::Heads,
     linear::{linear, linear_onto, product},
     norm::{NormTape, rms_norm},
     packing::{PackedRows, check_rows, surely_shared_prefix},

@@ -100,7 +100,7 @@ impl Document {
         serde_path_to_error::deserialize(Value::Table(merged)).map_err(|error| {
             let path = error.path().to_string();
             let key = if path == "." { String::new() } else { path };
-            let message = error.into_inner().message().to_owned();
+            let message = in_plain_words(error.into_inner().message());
             ScenarioError { problems: vec![self.problem(variant, &key, message)] }
         })
     }
@@ -187,6 +187,28 @@ fn read_variants(written: Value, rules: &mut Rules) -> Vec<Table> {
 /// Whether an override of `set` decides `key`.
 fn covers(set: &str, key: &str) -> bool {
     key == set || key.strip_prefix(set).is_some_and(|rest| rest.starts_with(['.', '[']))
+}
+
+/// A complaint of the parser without the names of types.
+fn in_plain_words(complaint: &str) -> String {
+    let mut complaint = complaint.to_owned();
+    for (types, words) in [
+        (["u16", "u32", "u64", "usize"].as_slice(), "a whole number from 0"),
+        (&["f32", "f64"], "a number"),
+        (&["a boolean"], "true or false"),
+    ] {
+        for name in types {
+            let expected = format!("expected {name}");
+            if complaint.ends_with(&expected) {
+                complaint.truncate(complaint.len() - name.len());
+                complaint.push_str(words);
+            }
+        }
+    }
+    if let Some((start, _)) = complaint.split_once("expected struct ") {
+        complaint = format!("{start}expected a table");
+    }
+    complaint
 }
 
 /// `key=value`, the value in TOML's notation; a bare word is taken for a string.

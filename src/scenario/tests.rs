@@ -84,6 +84,16 @@ fn wrong_types_and_values_name_the_key() {
     let found = complaints(&format!("{HEAD}[lora]\ntargets = [\"q_proj\", \"x_proj\"]\n"), &[]);
     assert!(found[0].starts_with("test.toml:4: lora.targets"), "{found:?}");
     assert!(found[0].contains("x_proj"), "{found:?}");
+    for (set, expected) in [
+        ("federation.rounds=-2", "expected a whole number from 0"),
+        ("federation.rounds=\"two\"", "expected a whole number from 0"),
+        ("lora.alpha=\"big\"", "expected a number"),
+        ("guard.enabled=1", "expected true or false"),
+        ("federation=3", "expected a table"),
+    ] {
+        let found = complaints(HEAD, &[set]);
+        assert!(found[0].starts_with(&format!("--set {set}: ")) && found[0].ends_with(expected), "{found:?}");
+    }
     let found = complaints(&format!("{HEAD}[data]\nharmful_clients = \"some\"\n"), &[]);
     assert!(found[0].contains("allowed: \"all\" or a number of clients"), "{found:?}");
 }

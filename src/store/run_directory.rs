@@ -115,20 +115,43 @@ impl RunDirectory {
             return Ok(None);
         }
         directory.check_begun_with(manifest)?;
-        let rounds = directory.rounds()?;
-        let Some(last) = rounds.last() else { return Ok(None) };
-        let checkpoint = Checkpoint::read(&directory.checkpoints(), last.round)?;
-        if checkpoint.global.sha256() != last.adapter_sha256 {
-            let path = Checkpoint::path(&directory.checkpoints(), last.round);
-            let problem = format!("is not the adapter that rounds.jsonl records for {}", last.round);
-            return Err(StoreError::Invalid { path, problem });
-        }
+        let mut rounds = directory.rounds()?;
+        let Some(checkpoint) = directory.newest_checkpoint(&rounds)? else { return Ok(None) };
+        rounds.retain(|round| round.round <= checkpoint.round);
         // A crash between the two files, or inside a line, leaves rows of a round that is not stored.
-        let clients: Vec<_> = directory.clients()?.into_iter().filter(|client| client.round <= last.round).collect();
+        let mut clients = directory.clients()?;
+        clients.retain(|client| client.round <= checkpoint.round);
         rows::rewrite(&path.join(ROUNDS), &rounds)?;
         rows::rewrite(&path.join(CLIENTS), &clients)?;
-        directory.memories().forget_after(last.round)?;
+        directory.memories().forget_after(checkpoint.round)?;
         Ok(Some((directory, checkpoint)))
+    }
+
+    /// The last round's checkpoint, or an earlier one that is kept where it cannot be read; none of no round.
+    fn newest_checkpoint(&self, rounds: &[RoundRecord]) -> Result<Option<Checkpoint>, StoreError> {
+        let mut damage = None;
+        for round in rounds.iter().rev().take(KEPT_CHECKPOINTS as usize) {
+            match self.checkpoint_of(round) {
+                Ok(checkpoint) => {
+                    if let Some(damage) = damage {
+                        tracing::warn!(%damage, "a checkpoint cannot be read: going on from the one before it");
+                    }
+                    return Ok(Some(checkpoint));
+                }
+                Err(error) => damage = damage.or(Some(error)),
+            }
+        }
+        damage.map_or(Ok(None), Err)
+    }
+
+    fn checkpoint_of(&self, round: &RoundRecord) -> Result<Checkpoint, StoreError> {
+        let checkpoint = Checkpoint::read(&self.checkpoints(), round.round)?;
+        if checkpoint.global.sha256() != round.adapter_sha256 {
+            let path = Checkpoint::path(&self.checkpoints(), round.round);
+            let problem = format!("is not the adapter that rounds.jsonl records for {}", round.round);
+            return Err(StoreError::Invalid { path, problem });
+        }
+        Ok(checkpoint)
     }
 
     /// Opens the directory of a run that was begun, to read it.

@@ -43,10 +43,20 @@ impl DataPlan {
         let advbench = AdvBench::load(&data::catalogue::fetched("advbench")?)?;
         let needed = scenario.federation.clients as usize * scenario.data.rows_per_client;
         let utility = scenario.evaluation.utility_rows;
+        let mut left_out = String::new();
         let (benign, server_benign, utility_rows) = match &scenario.data.benign {
             RowSource::File { path, format } => {
                 let rows = labelled(data::load_rows(path, *format)?, RowLabel::Safe);
+                let read = rows.len();
                 let (rows, utility_rows) = held_out(shuffled(rows, scenario.seed), utility);
+                if rows.len() < read {
+                    left_out = format!(
+                        "; of the {read} rows of {} {} are held out to be measured, with their copies \
+                         (evaluation.utility_rows)",
+                        path.display(),
+                        read - rows.len()
+                    );
+                }
                 (rows, data::benign_rows(scenario.seed, SERVER_BENIGN_ROWS), utility_rows)
             }
             RowSource::Everyday => {
@@ -86,7 +96,10 @@ impl DataPlan {
             seed: scenario.seed,
         };
         Ok(Self {
-            clients: Arc::new(FederatedRows::new(benign, harmful, &plan)?),
+            clients: Arc::new(
+                FederatedRows::new(benign, harmful, &plan)
+                    .map_err(|error| SetupError::Other(format!("{error}{left_out}")))?,
+            ),
             server_goals: advbench.goals(AdvBenchPart::Server),
             server_benign,
             evaluation_prompts: evaluation_prompts(&advbench, scenario),

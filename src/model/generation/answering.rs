@@ -14,29 +14,6 @@ use crate::{
     model::{BaseModel, ChatTokenizer, Portions, Result, transformer::Transformer},
 };
 
-/// Tokens that many questions begin with, computed: queries, keys and values of each layer, rotated.
-///
-/// # Shapes
-///
-/// `[tokens, columns]` each
-pub(crate) struct Opening {
-    pub(crate) ids: Vec<u32>,
-    pub(crate) qkv: Vec<Tensor>,
-}
-
-impl Opening {
-    pub(super) fn compute(model: &Transformer, ids: &[u32]) -> Result<Self> {
-        let mut qkv = Vec::new();
-        let packed = model.pack(&[ids], false)?;
-        let mut keep = |_: usize, layer: &Tensor| {
-            qkv.push(layer.shallow_clone());
-            Ok(())
-        };
-        let _ = model.forward(&packed, Some(&mut keep))?;
-        Ok(Self { ids: ids.to_vec(), qkv })
-    }
-}
-
 /// What is asked.
 pub(crate) struct Questions<'q> {
     /// Questions, as prompts.
@@ -100,7 +77,7 @@ fn decode(
     let mut answers = vec![Vec::new(); prompts.len()];
     let mut probabilities = vec![[0.0; 2]; prompts.len()];
     for (opening, members) in by_opening(questions) {
-        let opening = opening.map(|opening| Opening::compute(&model, opening)).transpose()?;
+        let opening = opening.map(|opening| model.open(opening)).transpose()?;
         for members in members.chunks(side_by_side) {
             // Greedy decoding draws nothing.
             let rng = || ChaCha8Rng::seed_from_u64(0);

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::model::{ModelConfig, Result, Span, attention::Heads};
+use crate::model::{ModelConfig, Result, Span, heads::Heads};
 
 /// Most attention scores of one group (heads × queries × keys), which bounds its memory to 64 MiB in `f32`. A row that has
 /// more is cut into groups.

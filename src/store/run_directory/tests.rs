@@ -64,15 +64,24 @@ fn c1_resume_takes_up_the_last_stored_round_and_drops_what_a_crash_cut_off() {
 }
 
 #[test]
-fn c1_a_changed_checkpoint_is_refused() {
+fn c1_a_changed_checkpoint_is_refused_and_the_one_before_it_counts() {
     let folder = tempfile::tempdir().unwrap();
-    begun(folder.path());
-    let path = Checkpoint::path(&folder.path().join("checkpoints"), RoundId(3));
-    let mut bytes = fs::read(&path).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&path, bytes).unwrap();
+    let directory = begun(folder.path());
+    let damage = |round: u32| {
+        let path = Checkpoint::path(&folder.path().join("checkpoints"), RoundId(round));
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+    };
+    damage(3);
+    let (_, checkpoint) = RunDirectory::resume(folder.path(), &manifest(1)).unwrap().unwrap();
+    assert_eq!(checkpoint, Checkpoint { round: RoundId(2), global: adapter(2.0), strategy_state: vec![2] });
+    assert_eq!(directory.rounds().unwrap().len(), 2);
+    assert_eq!(directory.memories().read(ClientId(0), RoundId(9)).unwrap().as_deref(), Some(&[2][..]));
+
+    damage(2);
     let error = RunDirectory::resume(folder.path(), &manifest(1)).unwrap_err().to_string();
-    assert!(error.contains("checksum"), "{error}");
+    assert!(error.contains("round-00002") && error.contains("checksum"), "{error}");
 }
 
 #[test]
