@@ -108,8 +108,8 @@ pub(super) struct LoadedAdapter(Option<(LoraConfig, Adapter)>);
 
 impl AdapterArgs {
     pub(super) fn load(&self, model: &ChatModel) -> miette::Result<LoadedAdapter> {
-        let loaded = self.adapter.as_ref().map(|path| peft::load(path, model.base.config())).transpose();
-        Ok(LoadedAdapter(loaded.into_diagnostic()?))
+        let load = |path: &PathBuf| peft::load_for(path, model.base.config(), &model.name);
+        Ok(LoadedAdapter(self.adapter.as_ref().map(load).transpose().into_diagnostic()?))
     }
 }
 

@@ -78,6 +78,30 @@ pub fn load(dir: &Path, model: &ModelConfig) -> Result<(LoraConfig, Adapter), Mo
     Ok((config, adapter))
 }
 
+/// As [`load`], with a warning if the adapter names another base model than `name`.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_for(dir: &Path, model: &ModelConfig, name: &str) -> Result<(LoraConfig, Adapter), ModelError> {
+    let loaded = load(dir, model)?;
+    if let Some(made_for) = other_base_model(dir, name) {
+        tracing::warn!(adapter = %dir.display(), made_for, used_on = name, "the adapter was made for another base model");
+    }
+    Ok(loaded)
+}
+
+/// The base model that the adapter in `dir` names, if it is plainly another one than `name`: by the last parts of their paths,
+/// of which one may be longer, whatever the case.
+fn other_base_model(dir: &Path, name: &str) -> Option<String> {
+    let json: Value = serde_json::from_slice(&fs::read(dir.join(CONFIG_FILE)).ok()?).ok()?;
+    let named = json.get("base_model_name_or_path")?.as_str()?;
+    let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
+    let (theirs, ours) = (last(named), last(name));
+    let may_be_the_same = theirs.starts_with(&ours) || ours.starts_with(&theirs);
+    (!may_be_the_same).then(|| named.to_owned())
+}
+
 /// The adapter as a safetensors file with PEFT's names, in `f32`.
 fn to_safetensors(adapter: &Adapter) -> Result<Vec<u8>, safetensors::SafeTensorError> {
     let tensors: Vec<_> = adapter
@@ -253,5 +277,29 @@ fn is_off(value: &Value) -> bool {
         Value::Array(values) => values.is_empty(),
         Value::Object(values) => values.is_empty(),
         Value::Bool(true) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_base_model_is_told_from_the_same_by_another_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = |named: Value, name: &str| {
+            let config = json!({"base_model_name_or_path": named}).to_string();
+            fs::write(dir.path().join(CONFIG_FILE), config).unwrap();
+            other_base_model(dir.path(), name)
+        };
+        let small = "HuggingFaceTB/SmolLM2-135M-Instruct";
+        assert_eq!(other(json!(small), "smollm2-135m-instruct"), None);
+        assert_eq!(other(json!(small), "/models/SmolLM2-135M-Instruct.Q4_1.gguf"), None);
+        assert_eq!(other(json!(""), "smollm2-135m-instruct"), None);
+        assert_eq!(other(Value::Null, "smollm2-135m-instruct"), None);
+        assert_eq!(
+            other(json!("meta-llama/Llama-3-8B"), "smollm2-135m-instruct").as_deref(),
+            Some("meta-llama/Llama-3-8B")
+        );
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn adapter(
     match &scenario.start {
         StartSection::Fresh => Ok(initial_adapter(&scenario.lora, model.base.config(), scenario.seed)),
         StartSection::Adapter { path } => {
-            let (config, adapter) = peft::load(path, model.base.config())?;
+            let (config, adapter) = peft::load_for(path, model.base.config(), &model.name)?;
             let (found, wanted) = (&config, &scenario.lora);
             let same = found.rank == wanted.rank
                 && found.targets == wanted.targets
