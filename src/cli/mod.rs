@@ -17,7 +17,7 @@ mod score;
 mod single_run;
 mod tune;
 
-use std::{num::NonZeroUsize, process::ExitCode};
+use std::{io::IsTerminal, num::NonZeroUsize, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use miette::IntoDiagnostic;
@@ -84,7 +84,8 @@ pub fn main() -> ExitCode {
     restart_with_settings();
     let filter = tracing_subscriber::EnvFilter::try_from_env("FEDWARD_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time();
+    log.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
     device::init_backend();
     if let Some(most) = cli.threads {
         device::limit_threads(most);
