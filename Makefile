@@ -5,7 +5,8 @@ CARGO ?= cargo
 SCENARIO ?= scenarios/quickstart.toml
 # More arguments for `fedward run`, for example: make demo RUN_ARGS="--metrics 127.0.0.1:9464"
 RUN_ARGS ?=
-# More arguments for the bench: --quick, --rows FILE, --only sft,grouped,sft-f32,round,generate,score,start.
+# More arguments for the bench: --quick, --rows FILE, --only sft,grouped,sft-f32,round,generate,score,
+# score-grouped,start.
 BENCH_ARGS ?=
 # A demo that was interrupted begins afresh, unless somebody says --resume.
 AGAIN = $(if $(findstring --resume,$(RUN_ARGS)),,--overwrite)

@@ -49,12 +49,13 @@ pub(super) struct Stale {
 
 impl Stale {
     /// Takes it away, but for `own`, which whoever is going to run there sees to.
-    fn clear(&self, own: &Path, unfinished: Unfinished) -> miette::Result<()> {
+    fn clear(&self, own: &Path, unfinished: Unfinished, console: &Console) -> miette::Result<()> {
         let runs: Vec<_> = self.runs.iter().filter(|run| *run != own && RunDirectory::is_at(run)).collect();
         // All or none.
         let _locks: Vec<_> =
             runs.iter().map(|run| FolderLock::take(run)).collect::<Result<_, _>>().into_diagnostic()?;
         for run in runs {
+            console.line(&format!("{}: an earlier run gives way, to be run again", run.display()));
             RunDirectory::create(run, unfinished).into_diagnostic()?;
         }
         for file in self.files.iter().filter(|file| file.exists()) {
@@ -68,7 +69,7 @@ impl Job {
     /// Takes away what is stale as the run at `own` begins, once.
     pub(super) fn clear_stale(&self, own: &Path) -> miette::Result<()> {
         let stale = std::mem::take(&mut *self.stale.lock().unwrap_or_else(PoisonError::into_inner));
-        stale.clear(own, self.unfinished())
+        stale.clear(own, self.unfinished(), &self.console)
     }
 
     /// The guard that judges responses in all runs: that of the first variant that has one.
@@ -226,7 +227,7 @@ mod tests {
         std::fs::write(at("comparison.json"), "[]").unwrap();
         std::fs::write(at("other/notes.txt"), "mine").unwrap();
         let stale = Stale { runs, files: vec![at("comparison.json"), at("report.html")] };
-        stale.clear(&at("own"), Unfinished::Keep).unwrap();
+        stale.clear(&at("own"), Unfinished::Keep, &Console::new()).unwrap();
         assert!(RunDirectory::is_at(&at("own")) && !RunDirectory::is_at(&at("other")));
         assert!(!at("comparison.json").exists() && !at("new").exists());
         assert_eq!(std::fs::read_to_string(at("other/notes.txt")).unwrap(), "mine");

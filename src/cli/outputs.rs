@@ -2,13 +2,13 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use miette::{IntoDiagnostic, WrapErr};
 
-use crate::store::write_atomically;
+use crate::store::{is_temporary, write_atomically};
 
 /// A file that is as it was until the first lines are there, and whole after each.
 pub(super) enum OutFile {
@@ -25,7 +25,9 @@ impl OutFile {
             miette::bail!("{}: found a folder; name a file", path.display());
         }
         let at_path = || path.display().to_string();
-        if path.exists() && !path.is_file() {
+        // Through these a file can be one that somebody has opened, standard output for example.
+        let leads_elsewhere = ["/dev", "/proc"].iter().any(|place| path.starts_with(place));
+        if path.exists() && (!path.is_file() || leads_elsewhere) {
             let stream = File::options().append(true).open(path).into_diagnostic().wrap_err_with(at_path)?;
             return Ok(Self::Stream(path.to_owned(), stream));
         }
@@ -47,14 +49,21 @@ impl OutFile {
     }
 }
 
+/// Written before the file that tells what a folder is.
+const LEFT_BY_US: [&str; 2] = ["adapter_model.safetensors", "adapter_config.json"];
+
 /// Whether an adapter or a guard, told by the file `mark`, can be written as the folder `path`: in place of another one, but
 /// not among other things.
 pub(super) fn check_folder(path: &Path, mark: &str) -> miette::Result<()> {
     if path.exists() && !path.is_dir() {
         miette::bail!("{}: found a file; name a folder", path.display());
     }
-    let is_empty = fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
-    if !is_empty && !path.join(mark).exists() {
+    // What a command that failed in writing has left is not somebody's.
+    let is_left = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| is_temporary(&entry.path()) || LEFT_BY_US.iter().any(|name| entry.file_name() == *name))
+    };
+    let is_free = fs::read_dir(path).map_or(true, |mut entries| entries.all(is_left));
+    if !is_free && !path.join(mark).exists() {
         miette::bail!("{}: is not empty and has no {mark}; choose another --out", path.display());
     }
     check_writable(path)
@@ -85,6 +94,8 @@ mod tests {
         fs::write(at("others/thesis.tex"), "mine").unwrap();
         fs::create_dir(at("adapter")).unwrap();
         fs::write(at("adapter/adapter_config.json"), "{}").unwrap();
+        fs::create_dir(at("failed")).unwrap();
+        fs::write(at("failed/adapter_model.safetensors.77.tmp"), "half").unwrap();
 
         let check_file = |name: &str| OutFile::new(&at(name)).map(|_| ());
         assert!(told(check_file("others")).contains("name a file"));
@@ -97,6 +108,7 @@ mod tests {
         assert!(told(check_folder(&at("notes.txt"), mark)).contains("name a folder"));
         assert!(told(check_folder(&at("others"), mark)).contains("is not empty and has no adapter_config.json"));
         assert_eq!(told(check_folder(&at("adapter"), mark)), "fine");
+        assert_eq!(told(check_folder(&at("failed"), mark)), "fine");
         assert_eq!(told(check_folder(&at("new/adapter"), mark)), "fine");
         assert_eq!(fs::read_to_string(at("notes.txt")).unwrap(), "mine");
     }

@@ -92,14 +92,24 @@ pub fn load_for(dir: &Path, model: &ModelConfig, name: &str) -> Result<(LoraConf
 }
 
 /// The base model that the adapter in `dir` names, if it is plainly another one than `name`: by the last parts of their paths,
-/// of which one may be longer, whatever the case.
+/// whatever the case and the ending.
 fn other_base_model(dir: &Path, name: &str) -> Option<String> {
     let json: Value = serde_json::from_slice(&fs::read(dir.join(CONFIG_FILE)).ok()?).ok()?;
     let named = json.get("base_model_name_or_path")?.as_str()?;
-    let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
-    let (theirs, ours) = (last(named), last(name));
-    let may_be_the_same = theirs.starts_with(&ours) || ours.starts_with(&theirs);
-    (!may_be_the_same).then(|| named.to_owned())
+    let (theirs, ours) = (repository(named), repository(name));
+    let (shorter, longer) = if theirs.len() < ours.len() { (&theirs, &ours) } else { (&ours, &theirs) };
+    // Files have endings, and folders of files that were converted.
+    let ends_alike = |rest: &str| rest.is_empty() || rest.starts_with('.') || rest.starts_with("-gguf");
+    let is_the_same = longer.strip_prefix(shorter.as_str()).is_some_and(ends_alike);
+    let says_nothing = shorter.is_empty() || shorter.starts_with('.');
+    (!is_the_same && !says_nothing).then(|| named.to_owned())
+}
+
+/// What a checkpoint is called at the end of a path, in a cache of Hugging Face's in the middle.
+fn repository(path: &str) -> String {
+    let cached = path.split('/').find_map(|part| part.strip_prefix("models--")?.rsplit("--").next());
+    let last = path.trim_end_matches('/').rsplit('/').next();
+    cached.or(last).unwrap_or_default().to_lowercase()
 }
 
 /// The adapter as a safetensors file with PEFT's names, in `f32`.
@@ -296,6 +306,9 @@ mod tests {
         assert_eq!(other(json!(small), "smollm2-135m-instruct"), None);
         assert_eq!(other(json!(small), "/models/SmolLM2-135M-Instruct.Q4_1.gguf"), None);
         assert_eq!(other(json!(""), "smollm2-135m-instruct"), None);
+        assert_eq!(other(json!(small), "/cache/models--HuggingFaceTB--SmolLM2-135M-Instruct/snapshots/0af3"), None);
+        assert_eq!(other(json!(small), "."), None);
+        assert!(other(json!("meta-llama/Llama-3-8B"), "/models/Llama-3-8B-Instruct").is_some());
         assert_eq!(other(Value::Null, "smollm2-135m-instruct"), None);
         assert_eq!(
             other(json!("meta-llama/Llama-3-8B"), "smollm2-135m-instruct").as_deref(),

@@ -78,7 +78,8 @@ impl ChatTokenizer {
             let named = variables.iter().any(|(_, content)| *content == added.token.content);
             added.token.special || named || stop_ids.contains(&added.id)
         });
-        // No text yields a special token. Some tokenizers have one more than the model, for images that it cannot read.
+        // No text yields a special token, and where a template writes one that the model has not, the row is refused. Some
+        // tokenizers have one more than the model, for images that it cannot read.
         let never_read: HashSet<u32> =
             special.iter().map(|added| added.id).filter(|id| !stop_ids.contains(id)).collect();
         let largest = tokenizer.get_vocab(true).into_values().filter(|id| !never_read.contains(id)).max().unwrap_or(0);

@@ -191,24 +191,27 @@ fn covers(set: &str, key: &str) -> bool {
 
 /// A complaint of the parser without the names of types.
 fn in_plain_words(complaint: &str) -> String {
-    let mut complaint = complaint.to_owned();
-    for (types, words) in [
-        (["u16", "u32", "u64", "usize"].as_slice(), "a whole number from 0"),
-        (&["f32", "f64"], "a number"),
-        (&["a boolean"], "true or false"),
-    ] {
-        for name in types {
-            let expected = format!("expected {name}");
-            if complaint.ends_with(&expected) {
-                complaint.truncate(complaint.len() - name.len());
-                complaint.push_str(words);
-            }
-        }
+    const WORDS: [(&str, &str); 12] = [
+        ("u16", "a whole number from 0 to 65535"),
+        ("u32", "a whole number from 0 to 4294967295"),
+        ("u64", "a whole number from 0"),
+        ("usize", "a whole number from 0"),
+        ("a nonzero u32", "a whole number from 1 to 4294967295"),
+        ("a nonzero usize", "a whole number from 1"),
+        ("f32", "a number"),
+        ("f64", "a number"),
+        ("a boolean", "true or false"),
+        ("a map", "a table"),
+        ("struct ", "a table"),
+        ("internally tagged enum ", "a table with its `kind`, for example { kind = \"constant\" }"),
+    ];
+    let Some((found, expected)) = complaint.rsplit_once("expected ") else { return complaint.to_owned() };
+    // A name follows some of them.
+    let matches = |name: &str| if name.ends_with(' ') { expected.starts_with(name) } else { expected == name };
+    match WORDS.iter().find(|(name, _)| matches(name)) {
+        Some((_, words)) => format!("{found}expected {words}"),
+        None => complaint.to_owned(),
     }
-    if let Some((start, _)) = complaint.split_once("expected struct ") {
-        complaint = format!("{start}expected a table");
-    }
-    complaint
 }
 
 /// `key=value`, the value in TOML's notation; a bare word is taken for a string.

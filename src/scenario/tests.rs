@@ -85,8 +85,11 @@ fn wrong_types_and_values_name_the_key() {
     assert!(found[0].starts_with("test.toml:4: lora.targets"), "{found:?}");
     assert!(found[0].contains("x_proj"), "{found:?}");
     for (set, expected) in [
-        ("federation.rounds=-2", "expected a whole number from 0"),
-        ("federation.rounds=\"two\"", "expected a whole number from 0"),
+        ("federation.rounds=-2", "expected a whole number from 0 to 4294967295"),
+        ("federation.rounds=5000000000", "expected a whole number from 0 to 4294967295"),
+        ("data.rows_per_client=\"two\"", "expected a whole number from 0"),
+        ("cai.lr_schedule=\"cosine\"", "expected a table with its `kind`, for example { kind = \"constant\" }"),
+        ("evaluation.judge={ base_url = \"u\", model = \"m\", parallel = 0 }", "expected a whole number from 1"),
         ("lora.alpha=\"big\"", "expected a number"),
         ("guard.enabled=1", "expected true or false"),
         ("federation=3", "expected a table"),

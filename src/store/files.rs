@@ -26,15 +26,21 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    });
+    if written.is_err() {
+        // A disk that is full wants its room back.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
     sync_folder(folder)
 }
 
 /// Whether it is what a write that never ended has left.
-pub(super) fn is_temporary(path: &Path) -> bool {
+pub(crate) fn is_temporary(path: &Path) -> bool {
     let writer = |name: &str| name.strip_suffix(".tmp")?.rsplit_once('.')?.1.parse::<u32>().ok();
     path.file_name().and_then(|name| name.to_str()).and_then(writer).is_some()
 }

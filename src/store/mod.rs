@@ -11,7 +11,7 @@ mod rows;
 mod run_directory;
 
 pub use checkpoint::Checkpoint;
-pub(crate) use files::replace;
+pub(crate) use files::{is_temporary, replace};
 pub use files::{read_json, write_atomically, write_json};
 pub use lock::FolderLock;
 pub use memories::MemoryFolder;

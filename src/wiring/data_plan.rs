@@ -49,7 +49,7 @@ impl DataPlan {
                 let rows = labelled(data::load_rows(path, *format)?, RowLabel::Safe);
                 let read = rows.len();
                 let (rows, utility_rows) = held_out(shuffled(rows, scenario.seed), utility);
-                if rows.len() < read {
+                if rows.len() < scenario.data.rows_per_client.min(read) {
                     left_out = format!(
                         "; of the {read} rows of {} {} are held out to be measured, with their copies \
                          (evaluation.utility_rows)",

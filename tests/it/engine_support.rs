@@ -185,7 +185,9 @@ fn position_logits(position: &Value) -> Vec<f64> {
 /// Largest difference of logits from those of a reference.
 pub(crate) fn worst_logit_error(model: &BaseModel, rows: &[TokenizedRow], expected: &Value) -> f64 {
     let [ours, theirs] = logits_at(model, rows, expected);
-    ours.iter().zip(theirs).map(|(ours, theirs)| (ours - theirs).abs()).fold(0.0, f64::max)
+    assert!(!ours.is_empty() && ours.len() == theirs.len());
+    let errors = ours.iter().zip(theirs).map(|(ours, theirs)| (ours - theirs).abs());
+    errors.max_by(f64::total_cmp).unwrap_or(f64::NAN)
 }
 
 /// Log-likelihoods.

@@ -58,7 +58,7 @@ fn the_engine_passes_the_same_tests_on_a_cuda_device() {
     rerun(&ENGINE, 4, (TEST_DEVICE, "cuda"));
 }
 
-/// As processors have it for which there are none.
+/// As on processors for which there are no kernels.
 #[test]
 fn the_engine_passes_the_same_tests_without_its_kernels() {
     if !kernels::available() {
