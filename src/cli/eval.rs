@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use fedward_actors::{cancel::CancelFlag, policy::Assessed, ports::GuardModel, protocol::RoundId};
 use miette::{IntoDiagnostic, miette};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Ending,
@@ -164,17 +164,21 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
         );
     }
     console.stage(&format!("evaluating {}", model.name));
+    let mut failed = None;
     for (_, benchmark) in benchmarks {
         let begun = Instant::now();
-        let found = benchmark.measure(&subject).into_diagnostic()?;
+        let found = match benchmark.measure(&subject) {
+            Ok(found) => found,
+            Err(error) => {
+                console.line(&format!("{error}; going on with the other benchmarks"));
+                failed.get_or_insert(error);
+                continue;
+            }
+        };
         for warning in &found.warnings {
             console.line(warning);
         }
-        let mut line = json!({ "bench": found.name, "model": model.name, "adapter": args.adapter.adapter });
-        line["n"] = json!(found.score.n);
-        for (name, value) in &found.score.values {
-            line[name] = json!(value);
-        }
+        let mut line = line_of(&found, &model.name, args.adapter.adapter.as_deref());
         line["seconds"] = json!(begun.elapsed().as_secs_f64());
         print_json(&line)?;
         if let Some(details) = &mut details {
@@ -182,7 +186,7 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
         }
     }
     console.finish();
-    Ok(Ending::Done)
+    failed.map_or(Ok(Ending::Done), |error| Err(error).into_diagnostic())
 }
 
 impl EvalArgs {
@@ -212,6 +216,15 @@ impl EvalArgs {
             harmful_prompts: None,
         })
     }
+}
+
+/// What is printed of a benchmark.
+fn line_of(found: &Measurement, model: &str, adapter: Option<&Path>) -> Value {
+    let mut line = json!({ "bench": found.name, "model": model, "adapter": adapter, "n": found.score.n });
+    for (name, value) in &found.score.values {
+        line[name] = json!(value);
+    }
+    line
 }
 
 /// What `--details` gets of a benchmark.
