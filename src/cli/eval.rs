@@ -164,14 +164,13 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
         );
     }
     console.stage(&format!("evaluating {}", model.name));
-    let mut failed = None;
+    let mut failures = Vec::new();
     for (_, benchmark) in benchmarks {
         let begun = Instant::now();
         let found = match benchmark.measure(&subject) {
             Ok(found) => found,
             Err(error) => {
-                console.line(&format!("{error}; going on with the other benchmarks"));
-                failed.get_or_insert(error);
+                failures.push(error.to_string());
                 continue;
             }
         };
@@ -186,7 +185,7 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
         }
     }
     console.finish();
-    failed.map_or(Ok(Ending::Done), |error| Err(error).into_diagnostic())
+    if failures.is_empty() { Ok(Ending::Done) } else { Err(miette!("{}", failures.join("\n"))) }
 }
 
 impl EvalArgs {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     data::{Fields, load_prompts},
-    model::{Decoding, FinishReason, Reply},
+    model::{Asked, Decoding, FinishReason, Reply},
     progress::Progress,
     report::Console,
 };
@@ -72,10 +72,8 @@ pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
         tokens += reply.tokens;
         records.next().map_or(Ok(()), |record| print_result(&line(record, &reply), &console))
     };
-    let cancel = CancelFlag::new();
-    model
-        .reply_each(adapter.as_ref(), &prompts, decoding, &rng_of, &cancel, &console, &mut on_reply)
-        .into_diagnostic()?;
+    let asked = Asked { adapter: adapter.as_ref(), conversations: &prompts, decoding, rng_of: &rng_of };
+    model.reply_each(asked, &CancelFlag::new(), &console, &mut on_reply).into_diagnostic()?;
     let seconds = started.elapsed().as_secs_f64();
     console.line(&format!("{} responses: {tokens} tokens in {seconds:.3} s", prompts.len()));
     Ok(Ending::Done)

@@ -17,7 +17,11 @@ mod score;
 mod single_run;
 mod tune;
 
-use std::{io::IsTerminal, num::NonZeroUsize, process::ExitCode};
+use std::{
+    io::{IsTerminal, Write},
+    num::NonZeroUsize,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use miette::IntoDiagnostic;
@@ -152,14 +156,14 @@ fn print_json(value: &serde_json::Value) -> miette::Result<()> {
 
 /// As [`print_json`], where results are handed on as they come.
 fn print_result(value: &serde_json::Value, console: &Console) -> Result<(), ModelError> {
-    use std::io::Write;
-    let write = || writeln!(std::io::stdout().lock(), "{value}");
-    console.aside(write).map_err(ModelError::io("standard output".as_ref()))
+    console.aside(|| write_line(value)).map_err(ModelError::io("standard output".as_ref()))
 }
 
 /// One line on stdout; a reader that has gone away is an error, not a panic.
 fn print_line(line: impl std::fmt::Display) -> miette::Result<()> {
-    use std::io::Write;
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").into_diagnostic()
+    write_line(line).into_diagnostic()
+}
+
+fn write_line(line: impl std::fmt::Display) -> std::io::Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}")
 }

@@ -123,7 +123,7 @@ impl LoadedAdapter {
     }
 }
 
-/// Largest rank of an adapter; full matrices of models that fit one machine have no more.
+/// Largest rank of an adapter; one that is mistyped is not to fill the memory.
 const MOST_RANK: usize = 4096;
 
 /// Whether an adapter can be made of the settings.

@@ -8,7 +8,10 @@ use std::{
 
 use miette::{IntoDiagnostic, WrapErr};
 
-use crate::store::{is_temporary, write_atomically};
+use crate::{
+    lora::peft,
+    store::{is_temporary, write_atomically},
+};
 
 /// A file that is as it was until the first lines are there, and whole after each.
 pub(super) enum OutFile {
@@ -49,18 +52,15 @@ impl OutFile {
     }
 }
 
-/// Written before the file that tells what a folder is.
-const LEFT_BY_US: [&str; 2] = ["adapter_model.safetensors", "adapter_config.json"];
-
 /// Whether an adapter or a guard, told by the file `mark`, can be written as the folder `path`: in place of another one, but
 /// not among other things.
 pub(super) fn check_folder(path: &Path, mark: &str) -> miette::Result<()> {
     if path.exists() && !path.is_dir() {
         miette::bail!("{}: found a file; name a folder", path.display());
     }
-    // What a command that failed in writing has left is not somebody's.
+    // What a command that failed in writing has left is not somebody's: weights come before the file that tells of what.
     let is_left = |entry: io::Result<fs::DirEntry>| {
-        entry.is_ok_and(|entry| is_temporary(&entry.path()) || LEFT_BY_US.iter().any(|name| entry.file_name() == *name))
+        entry.is_ok_and(|entry| is_temporary(&entry.path()) || entry.file_name() == peft::WEIGHTS)
     };
     let is_free = fs::read_dir(path).map_or(true, |mut entries| entries.all(is_left));
     if !is_free && !path.join(mark).exists() {
@@ -108,6 +108,7 @@ mod tests {
         assert!(told(check_folder(&at("notes.txt"), mark)).contains("name a folder"));
         assert!(told(check_folder(&at("others"), mark)).contains("is not empty and has no adapter_config.json"));
         assert_eq!(told(check_folder(&at("adapter"), mark)), "fine");
+        assert!(told(check_folder(&at("adapter"), "guard.json")).contains("has no guard.json"));
         assert_eq!(told(check_folder(&at("failed"), mark)), "fine");
         assert_eq!(told(check_folder(&at("new/adapter"), mark)), "fine");
         assert_eq!(fs::read_to_string(at("notes.txt")).unwrap(), "mine");

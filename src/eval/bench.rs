@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::bootstrap::{MeanInterval, RateInterval};
 use crate::{
     lora::LoraRef,
-    model::{ChatModel, Decoding, Reply, RowScore, TokenizedRow},
+    model::{Asked, ChatModel, Decoding, Reply, RowScore, TokenizedRow},
     progress::Progress,
 };
 
@@ -145,7 +145,8 @@ impl Subject<'_> {
             stream(self.seed, Purpose::Evaluation, self.round, Some(ClientId(stream_id)))
         };
         self.progress.part(bench.name());
-        Ok(self.model.reply(self.adapter, &talks, decoding, &rng_of, self.cancel, self.progress)?)
+        let asked = Asked { adapter: self.adapter, conversations: &talks, decoding, rng_of: &rng_of };
+        Ok(self.model.reply(asked, self.cancel, self.progress)?)
     }
 
     /// Log-likelihoods of the rows' responses.

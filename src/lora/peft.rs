@@ -19,7 +19,7 @@ use crate::{
 
 /// What tells a directory for a PEFT adapter.
 pub const CONFIG_FILE: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
+pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Keys of `adapter_config.json` that are read, or that change nothing about what the adapter computes. Every other key
 /// must be off, so that a variant of LoRA that is not known here is refused rather than misread.

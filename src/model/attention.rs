@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     Result, Span,
-    heads::Heads,
+    attention_heads::Heads,
     packing::{Attention, AttentionGroup, PackedRows},
 };
 

@@ -76,6 +76,19 @@ impl Decoding {
     }
 }
 
+/// All that replies depend on, beside the model.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// What is on top of the base model.
+    pub adapter: Option<LoraRef<'a>>,
+    /// What is replied to.
+    pub conversations: &'a [Vec<ChatMessage>],
+    /// How.
+    pub decoding: Decoding,
+    /// The random stream of each conversation's reply.
+    pub rng_of: &'a (dyn Fn(usize) -> ChaCha8Rng + Sync),
+}
+
 impl ChatModel {
     /// Loads a `.gguf` file or a Hugging Face directory.
     ///
@@ -101,22 +114,19 @@ impl ChatModel {
         format!("{}/{:?}/{:?}{quantization}", self.sha256, self.base.precision(), self.base.device())
     }
 
-    /// Replies to conversations, in their order. `rng_of` gives the random stream of each; `progress` hears how many are done.
+    /// Replies to conversations, in their order. `progress` hears how many are done.
     ///
     /// # Errors
     ///
     /// [`ModelError::Cancelled`], or what the tokenizer or libtorch complain of.
     pub fn reply(
         &self,
-        adapter: Option<LoraRef<'_>>,
-        conversations: &[Vec<ChatMessage>],
-        decoding: Decoding,
-        rng_of: &(dyn Fn(usize) -> ChaCha8Rng + Sync),
+        asked: Asked<'_>,
         cancel: &CancelFlag,
         progress: &dyn Progress,
     ) -> Result<Vec<Reply>, ModelError> {
-        let mut replies = Vec::with_capacity(conversations.len());
-        self.reply_each(adapter, conversations, decoding, rng_of, cancel, progress, &mut |reply| {
+        let mut replies = Vec::with_capacity(asked.conversations.len());
+        self.reply_each(asked, cancel, progress, &mut |reply| {
             replies.push(reply);
             Ok(())
         })?;
@@ -128,13 +138,9 @@ impl ChatModel {
     /// # Errors
     ///
     /// As [`ChatModel::reply`], or that of `take`.
-    #[expect(clippy::too_many_arguments, reason = "all that replies depend on, and who hears of them")]
     pub fn reply_each(
         &self,
-        adapter: Option<LoraRef<'_>>,
-        conversations: &[Vec<ChatMessage>],
-        decoding: Decoding,
-        rng_of: &(dyn Fn(usize) -> ChaCha8Rng + Sync),
+        Asked { adapter, conversations, decoding, rng_of }: Asked<'_>,
         cancel: &CancelFlag,
         progress: &dyn Progress,
         take: &mut (dyn FnMut(Reply) -> Result<(), ModelError> + Send),

@@ -3,7 +3,7 @@
 use fedward_native::cuda::{self, FlashOperands, FlashRows, FlashScores, FlashTape};
 use tch::{Device, Tensor};
 
-use super::{ModelConfig, Result, Span, heads::Heads};
+use super::{ModelConfig, Result, Span, attention_heads::Heads};
 
 /// Rows, none of which shares a prefix with others.
 #[derive(Debug)]

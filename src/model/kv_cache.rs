@@ -3,7 +3,7 @@
 use fedward_native::kernels;
 use tch::{Device, Kind, Tensor};
 
-use super::{ModelConfig, PackedRows, Result, Span, heads::Heads};
+use super::{ModelConfig, PackedRows, Result, Span, attention_heads::Heads};
 
 /// Slots by which the cache grows at least.
 const GROWTH: i64 = 128;

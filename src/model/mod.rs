@@ -1,6 +1,7 @@
 //! Checkpoints, tokenizer, chat templates, the transformer, generation and scoring.
 
 mod attention;
+mod attention_heads;
 mod base_model;
 mod chat_model;
 mod chat_template;
@@ -16,7 +17,6 @@ mod gate;
 mod generation;
 mod gguf;
 mod head;
-mod heads;
 mod huggingface;
 mod kv_cache;
 mod linear;
@@ -31,7 +31,7 @@ mod tokenizer;
 pub(crate) mod transformer;
 
 pub use base_model::BaseModel;
-pub use chat_model::{ChatModel, Decoding, Reply};
+pub use chat_model::{Asked, ChatModel, Decoding, Reply};
 pub use checkpoint::{Checkpoint, FileDigest};
 pub use config::{Llama3RopeScaling, ModelConfig, RopeScaling, YarnRopeScaling};
 pub use design::{Activation, Design, EmbeddingScale, Family, SlidingAttention, Span};

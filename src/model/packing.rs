@@ -6,8 +6,8 @@ use fedward_native::kernels::Segment;
 use tch::{Device, Kind, Tensor};
 
 pub(crate) use self::groups::AttentionGroup;
-use self::groups::{most_queries, plan_groups};
-use super::{ModelConfig, ModelError, Result, flash::FlashAttention, heads::Heads, rope::Rotations};
+use self::groups::{most_scores, plan_groups};
+use super::{ModelConfig, ModelError, Result, attention_heads::Heads, flash::FlashAttention, rope::Rotations};
 
 /// A prefix shorter than this is not worth an attention group of its own.
 const SHORTEST_SHARED_PREFIX: usize = 4;
@@ -117,8 +117,7 @@ impl PackedRows {
         } else {
             let own: Vec<usize> = order.iter().map(|&row| rows[row].len() - prefix).collect();
             let first = order.first().map_or(0, |&row| starts[row]);
-            let most_queries = |keys: usize| most_queries(heads, keys);
-            let plans = plan_groups(first, &own, prefix, computes_prefix, &most_queries);
+            let plans = plan_groups(first, &own, prefix, computes_prefix, most_scores(heads));
             let groups = plans.iter().map(|plan| AttentionGroup::new(plan, config, device, kind));
             Attention::Groups(groups.collect::<Result<_>>()?)
         };

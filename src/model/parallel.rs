@@ -138,12 +138,21 @@ mod tests {
             Ok(())
         });
         assert_eq!((result, taken), (Err(50), (0..50).collect()));
+    }
+
+    #[test]
+    fn nothing_is_handed_on_behind_what_was_refused() {
         let mut taken = Vec::new();
-        let refused = each_by_chunks(&items, 10, 3, |_, chunk| Ok(chunk.to_vec()), &mut |item| {
+        let take: &mut (dyn FnMut(usize) -> Result<(), usize> + Send) = &mut |item| {
             taken.push(item);
-            if item == 33 { Err(item) } else { Ok(()) }
-        });
-        assert_eq!((refused, taken), (Err(33), (0..=33).collect()));
+            if item == 1 { Err(item) } else { Ok(()) }
+        };
+        let mut order = InOrder { waiting: BTreeMap::new(), next: 0, failed: None, is_refused: false, take };
+        for (chunk, results) in [(1, vec![2, 3]), (0, vec![0, 1]), (2, vec![4])] {
+            order.add(chunk, Ok(results));
+        }
+        assert_eq!(order.failed, Some((0, 1)));
+        assert_eq!(taken, [0, 1]);
     }
 
     #[test]

@@ -13,10 +13,10 @@ pub(crate) use self::opening::Opening;
 use super::{
     BaseModel, EmbeddingScale, ModelConfig, ModelError, Result,
     attention::{Softmax, attend},
+    attention_heads::Heads,
     base_model::{LayerWeights, Weights},
     frozen::FrozenLinear,
     gate::gated,
-    heads::Heads,
     linear::{linear, linear_onto, product},
     norm::{NormTape, rms_norm},
     packing::{PackedRows, check_rows, surely_shared_prefix},

@@ -10,17 +10,17 @@ use fedward::{
     model::{
         BaseModel, FinishReason, Generated, GenerationSettings, Precision, TokenizedRow, generate, mean_hidden, score,
     },
-    train::{AdapterTrainer, SftSettings, TrainerSettings, train_sft},
+    train::{AdapterTrainer, TrainerSettings},
 };
 use fedward_actors::{CancelFlag, protocol::Adapter};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde_json::Value;
 
 use crate::{
-    engine_small::{assert_samples, streams},
+    engine_small::assert_samples,
     engine_support::{
         default_model, formula_adapter, ids_of, lora_of, reals_of, reference, relative_error, rows_of,
-        worst_logit_error,
+        ten_steps_and_one, worst_logit_error,
     },
 };
 
@@ -103,20 +103,11 @@ fn ten_steps_follow_torch() {
     let (lora, adapter) = adapter_of("query_value", &model);
     let rows = rows_of(&expected()["rows"])[..6].to_vec();
     let training = &expected()["query_value"]["training"];
-    let real = |key: &str| training[key].as_f64().unwrap();
-    let settings = SftSettings {
-        weight_decay: real("weight_decay"),
-        max_grad_norm: Some(real("max_grad_norm")),
-        ..SftSettings::new(10, rows.len(), real("learning_rate"))
-    };
-    let cancel = CancelFlag::new();
-    let outcome = train_sft(&model, &lora, &adapter, &rows, &settings, streams(3), &cancel, &mut |_| {}).unwrap();
-    let error = relative_error(&outcome.losses, &reals_of(&training["losses"]));
-    eprintln!("loss curve error {error:e}: {:?}", outcome.losses);
+    let trained = ten_steps_and_one(&model, &lora, adapter, &rows, training);
+    let error = relative_error(&trained.losses, &reals_of(&training["losses"]));
+    eprintln!("loss curve error {error:e}: {:?}", trained.losses);
     assert!(error < 1e-4, "{error:e}");
-    let one = SftSettings { steps: 1, ..settings };
-    let outcome = train_sft(&model, &lora, &adapter, &rows, &one, streams(3), &cancel, &mut |_| {}).unwrap();
-    assert_samples(&outcome.adapter, &training["after_first_step"], 1e-4);
+    assert_samples(&trained.after_first_step, &training["after_first_step"], 1e-4);
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use fedward::{
     lora::{LoraConfig, LoraRef},
     model::{BaseModel, Precision, TokenizedRow, mean_hidden, score},
-    train::{AdapterTrainer, SftSettings, TrainStreams, TrainerSettings, train_sft},
+    train::{AdapterTrainer, TrainStreams, TrainerSettings},
 };
 use fedward_actors::{CancelFlag, protocol::Adapter};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     engine_support::{
         FormulaWeights, by_name, config_of, formula_adapter, lora_of, reals_of, reference, relative_error, rows_of,
-        samples,
+        samples, ten_steps_and_one,
     },
     support::test_device,
 };
@@ -162,35 +162,13 @@ fn a_shared_prefix_changes_no_gradient() {
 #[test]
 fn ten_steps_follow_torch() {
     for name in NAMES {
-        let small = Small::new(name, Precision::F32);
-        let expected = &small.expected["training"];
-        let real = |key: &str| expected[key].as_f64().unwrap();
-        let settings = SftSettings {
-            weight_decay: real("weight_decay"),
-            max_grad_norm: Some(real("max_grad_norm")),
-            ..SftSettings::new(10, small.rows.len(), real("learning_rate"))
-        };
-        let cancel = CancelFlag::new();
-        let mut norms = Vec::new();
-        let outcome = train_sft(
-            &small.model,
-            &small.lora,
-            &small.adapter,
-            &small.rows,
-            &settings,
-            streams(1),
-            &cancel,
-            &mut |report| norms.push(report.grad_norm),
-        )
-        .unwrap();
-        let error = relative_error(&outcome.losses, &reals_of(&expected["losses"]));
+        let Small { model, lora, adapter, rows, expected } = Small::new(name, Precision::F32);
+        let expected = &expected["training"];
+        let trained = ten_steps_and_one(&model, &lora, adapter, &rows, expected);
+        let error = relative_error(&trained.losses, &reals_of(&expected["losses"]));
         assert!(error < 1e-4, "{name}: losses {error:e}");
-        let error = relative_error(&norms, &reals_of(&expected["grad_norms"]));
+        let error = relative_error(&trained.grad_norms, &reals_of(&expected["grad_norms"]));
         assert!(error < 1e-3, "{name}: norms {error:e}");
-        let one = SftSettings { steps: 1, ..settings };
-        let after =
-            train_sft(&small.model, &small.lora, &small.adapter, &small.rows, &one, streams(1), &cancel, &mut |_| {})
-                .unwrap();
-        assert_samples(&after.adapter, &expected["after_first_step"], 1e-4);
+        assert_samples(&trained.after_first_step, &expected["after_first_step"], 1e-4);
     }
 }

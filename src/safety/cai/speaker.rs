@@ -9,7 +9,7 @@ use fedward_actors::{
 
 use crate::{
     lora::LoraRef,
-    model::{ChatModel, Decoding, Reply},
+    model::{Asked, ChatModel, Decoding, Reply},
     progress::Progress,
     train::Flops,
 };
@@ -64,7 +64,8 @@ impl Speaker for SelfSpeaker<'_> {
             let id = ClientId(TURNS * index as u32 + turn);
             stream(self.seed, Purpose::Sampling, round, Some(id))
         };
-        let replies = self.model.reply(Some(self.adapter), conversations, self.decoding, &rng_of, cancel, progress)?;
+        let asked = Asked { adapter: Some(self.adapter), conversations, decoding: self.decoding, rng_of: &rng_of };
+        let replies = self.model.reply(asked, cancel, progress)?;
         Ok(replies.into_iter().map(Some).collect())
     }
 
