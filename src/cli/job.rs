@@ -85,8 +85,8 @@ impl Job {
     /// Refuses a place that holds something that is to stay, before anything is computed.
     pub(super) fn refuse_what_is_taken(&self, scenario: &Scenario, out: &Path) -> miette::Result<()> {
         if self.resume && RunDirectory::is_at(out) {
-            let scenario = serde_json::to_value(scenario).into_diagnostic()?;
-            RunDirectory::open(out).and_then(|run| run.check_scenario(&scenario)).into_diagnostic()
+            let recorded = scenario.recorded().into_diagnostic()?;
+            RunDirectory::open(out).and_then(|run| run.check_scenario(&recorded)).into_diagnostic()
         } else {
             RunDirectory::check_place(out, self.unfinished()).into_diagnostic()
         }

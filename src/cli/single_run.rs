@@ -135,8 +135,7 @@ impl SingleRun<'_> {
         if last < self.scenario.federation.rounds {
             return Ok(None);
         }
-        let scenario = serde_json::to_value(self.scenario).into_diagnostic()?;
-        directory.check_scenario(&scenario).into_diagnostic()?;
+        directory.check_scenario(&self.scenario.recorded().into_diagnostic()?).into_diagnostic()?;
         Ok(Some(Finished { directory, summary }))
     }
 
@@ -209,8 +208,10 @@ impl SingleRun<'_> {
 
     fn manifest(&self, prepared: &Prepared) -> miette::Result<Value> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        let mut recorded = self.scenario.recorded().into_diagnostic()?;
         Ok(json!({
-            "scenario": serde_json::to_value(self.scenario).into_diagnostic()?,
+            "scenario": recorded["scenario"].take(),
+            "written": recorded["written"].take(),
             "seed": self.scenario.seed,
             "scenario_file": self.job.file.path,
             "started_unix_seconds": started,

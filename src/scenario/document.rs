@@ -87,7 +87,7 @@ impl Document {
     }
 
     /// The file with one variant and the overrides merged into it.
-    pub(super) fn deserialize(&self, variant: &Variant) -> Result<RawScenario, ScenarioError> {
+    pub(super) fn merged(&self, variant: &Variant) -> Table {
         let mut merged = self.base.clone();
         if let Some(index) = variant.index {
             let mut overrides = self.variants[index].clone();
@@ -97,7 +97,12 @@ impl Document {
         for (key, value) in self.sets.iter().filter(|(key, _)| !covers("grid", key)) {
             merge(&mut merged, nest(key, value.clone()));
         }
-        serde_path_to_error::deserialize(Value::Table(merged)).map_err(|error| {
+        merged
+    }
+
+    /// What it says of one run.
+    pub(super) fn deserialize(&self, variant: &Variant) -> Result<RawScenario, ScenarioError> {
+        serde_path_to_error::deserialize(Value::Table(self.merged(variant))).map_err(|error| {
             let path = error.path().to_string();
             let key = if path == "." { String::new() } else { path };
             let message = in_plain_words(error.into_inner().message());

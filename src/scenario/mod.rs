@@ -83,6 +83,9 @@ pub struct Scenario {
     pub evaluation: EvaluationSection,
     /// What had to be assumed, in words: printed when a run starts.
     pub assumptions: Vec<String>,
+    /// What the file, its variant and `--set` say, under their own keys.
+    #[serde(skip)]
+    pub written: serde_json::Value,
 }
 
 /// A scenario file: its runs, in the order of its variants.
@@ -98,6 +101,15 @@ impl Scenario {
     /// What tells this run from others: the variant's name, or the scenario's where it has no variants.
     pub fn label(&self) -> &str {
         if self.variant.is_empty() { &self.name } else { &self.variant }
+    }
+
+    /// What a run's manifest says of it: what it is, and what was written.
+    ///
+    /// # Errors
+    ///
+    /// What `serde_json` complains of.
+    pub fn recorded(&self) -> serde_json::Result<serde_json::Value> {
+        Ok(serde_json::json!({ "scenario": serde_json::to_value(self)?, "written": self.written }))
     }
 }
 

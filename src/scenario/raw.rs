@@ -69,6 +69,7 @@ impl RawScenario {
             cai,
             evaluation: self.evaluation.resolve(document.folder(), self.seed),
             assumptions: Vec::new(),
+            written: serde_json::to_value(document.merged(variant)).unwrap_or_default(),
         };
         scenario.assumptions = assumptions(&scenario);
         Ok(scenario)

@@ -254,25 +254,31 @@ impl RunDirectory {
         MemoryFolder::of(&self.path)
     }
 
-    /// Refuses a run that was begun with another scenario.
+    /// Refuses a run that was begun with another scenario than `recorded`, which is as in a manifest.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] names the first key that differs.
-    pub fn check_scenario(&self, scenario: &Value) -> Result<(), StoreError> {
-        let settings = |scenario: &Value| {
-            let mut settings = scenario.clone();
+    /// [`StoreError`] names keys that differ.
+    pub fn check_scenario(&self, recorded: &Value) -> Result<(), StoreError> {
+        let begun = self.manifest()?;
+        let resolved = [&begun, recorded].map(|manifest| {
+            let mut settings = manifest["scenario"].clone();
             // Assumptions are the settings in words, which another version may choose otherwise.
             settings.as_object_mut().map(|settings| settings.remove("assumptions"));
-            // The base model has nothing to do with the run and can be measured later.
-            let evaluation = settings.pointer_mut("/evaluation").and_then(Value::as_object_mut);
-            evaluation.map(|evaluation| evaluation.remove("base"));
-            settings
-        };
-        let begun = settings(&self.manifest()?["scenario"]);
-        let Some(difference) = first_difference(&begun, &settings(scenario), "") else { return Ok(()) };
-        let problem =
-            format!("was begun with another scenario ({difference}); remove its folder, or choose another --out");
+            without_base(settings)
+        });
+        let resolved = differences(&resolved[0], &resolved[1], "");
+        if resolved.is_empty() {
+            return Ok(());
+        }
+        // What people have written, they find again; what a key means may stand elsewhere.
+        let written = [&begun, recorded].map(|manifest| without_base(manifest["written"].clone()));
+        let written = if written[0].is_object() { differences(&written[0], &written[1], "") } else { Vec::new() };
+        let told = if written.is_empty() { resolved } else { written };
+        let problem = format!(
+            "was begun with another scenario ({}); remove its folder, or choose another --out",
+            told.join(", ")
+        );
         Err(StoreError::Invalid { path: self.manifest_path(), problem })
     }
 
@@ -282,12 +288,12 @@ impl RunDirectory {
     ///
     /// [`StoreError`] says what differs.
     pub fn check_begun_with(&self, manifest: &Value) -> Result<(), StoreError> {
-        self.check_scenario(&manifest["scenario"])?;
+        self.check_scenario(manifest)?;
         let begun = self.manifest()?;
         for pointer in RESULTS_DEPEND_ON {
             let value = |manifest: &Value| manifest.pointer(pointer).cloned().unwrap_or_default();
             let key = pointer.trim_start_matches('/').replace('/', ".");
-            if let Some(difference) = first_difference(&value(&begun), &value(manifest), &key) {
+            if let Some(difference) = differences(&value(&begun), &value(manifest), &key).first() {
                 let problem = format!(
                     "its results would not be those of an uninterrupted run ({difference}); remove it, or \
                      choose another --out"
@@ -352,18 +358,31 @@ pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// The first key whose values differ, in words.
-fn first_difference(found: &Value, expected: &Value, key: &str) -> Option<String> {
+/// A scenario but for whether the base model is measured, which has nothing to do with the run and can be done later.
+fn without_base(mut scenario: Value) -> Value {
+    let evaluation = scenario.pointer_mut("/evaluation").and_then(Value::as_object_mut);
+    evaluation.map(|evaluation| evaluation.remove("base"));
+    scenario
+}
+
+/// The keys whose values differ, in words.
+fn differences(found: &Value, expected: &Value, key: &str) -> Vec<String> {
     match (found, expected) {
         (Value::Object(ours), Value::Object(theirs)) => {
             let keys: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
-            keys.into_iter().find_map(|name| {
+            let inside = |name: &String| {
                 let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                first_difference(&found[name], &expected[name], &key)
-            })
+                differences(&found[name], &expected[name], &key)
+            };
+            keys.into_iter().flat_map(inside).collect()
         }
-        _ => (found != expected).then(|| format!("{key} was {found}, is {expected}")),
+        _ if found == expected => Vec::new(),
+        _ => vec![format!("{key} was {}, is {}", in_words(found), in_words(expected))],
     }
+}
+
+fn in_words(value: &Value) -> String {
+    if value.is_null() { "not set".to_owned() } else { value.to_string() }
 }
 
 #[cfg(test)]

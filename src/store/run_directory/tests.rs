@@ -87,9 +87,20 @@ fn c1_a_changed_checkpoint_is_refused_and_the_one_before_it_counts() {
 #[test]
 fn another_scenario_is_refused_and_the_key_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    begun(folder.path());
+    let directory = begun(folder.path());
     let error = RunDirectory::resume(folder.path(), &manifest(2)).unwrap_err().to_string();
-    assert!(error.contains("seed was 1, is 2"), "{error}");
+    assert!(error.contains("(seed was 1, is 2)"), "{error}");
+    // Where it is known what was written, that is what is named.
+    let written = |steps: Option<u32>, base: bool| {
+        let mut manifest = manifest(steps.map_or(1, u64::from));
+        manifest["written"] = json!({"evaluation": {"base": base}, "training": {"local_steps": steps}});
+        manifest
+    };
+    directory.write_manifest(&written(None, false)).unwrap();
+    let error = RunDirectory::resume(folder.path(), &written(Some(5), true)).unwrap_err().to_string();
+    assert!(error.contains("(training.local_steps was not set, is 5)"), "{error}");
+    assert!(RunDirectory::resume(folder.path(), &written(None, true)).is_ok());
+    directory.write_manifest(&manifest(1)).unwrap();
     // The same settings in other words are the same settings.
     let mut reworded = manifest(1);
     reworded["scenario"]["assumptions"] = json!(["said otherwise"]);
@@ -108,7 +119,7 @@ fn c1_another_model_guard_or_program_is_refused_and_named() {
     newer["versions"]["fedward"] = json!("1");
     for (manifest, expected) in [
         (other, r#"(checksums.model_sha256 was "m", is "n")"#),
-        (guarded, r#"(guard.version was null, is "g")"#),
+        (guarded, r#"(guard.version was not set, is "g")"#),
         (newer, r#"(versions.fedward was "0", is "1")"#),
     ] {
         let error = RunDirectory::resume(folder.path(), &manifest).unwrap_err().to_string();
