@@ -47,19 +47,24 @@ extern "C" {
 void *fedward_enter_no_autograd() { return new NoAutograd; }
 void fedward_leave_no_autograd(void *guard) { delete static_cast<NoAutograd *>(guard); }
 
+/// `key_lengths`, which can be null: tokens of each row of keys, where it ends before the next one starts.
 /// `results`: the output, logarithms of the softmax's sums, and two states of the random generator.
 char *fedward_flash_attention(
     at::Tensor **results, const at::Tensor *query, const at::Tensor *key, const at::Tensor *value,
-    const at::Tensor *starts, int64_t longest, double scale, int64_t window) {
+    const at::Tensor *query_starts, int64_t longest_query, const at::Tensor *key_starts, int64_t longest_key,
+    const at::Tensor *key_lengths, double scale, int64_t window) {
   return caught([&] {
     std::optional<int64_t> left, right;
     if (window >= 0) {
       left = window;
       right = 0;
     }
+    std::optional<at::Tensor> used;
+    if (key_lengths)
+      used = *key_lengths;
     auto [output, log_sums, state, unused, mask] = at::_flash_attention_forward(
-        *query, *key, *value, *starts, *starts, longest, longest, /*dropout_p=*/0.0, /*is_causal=*/true,
-        /*return_debug_mask=*/false, scale, left, right);
+        *query, *key, *value, *query_starts, *key_starts, longest_query, longest_key, /*dropout_p=*/0.0,
+        /*is_causal=*/true, /*return_debug_mask=*/false, scale, left, right, used);
     results[0] = new at::Tensor(output);
     results[1] = new at::Tensor(log_sums);
     results[2] = new at::Tensor(state);

@@ -39,8 +39,11 @@ pub struct Portions {
     pub logit_tokens: usize,
     /// Rows that are scored by one thread.
     pub scored_rows: usize,
-    /// Prompts that are continued together, at least and at most: the weights are read once for all of them.
+    /// Prompts that are continued together, at least (where there are as many) and at most: the weights are read once for all of them.
     pub prompts: (usize, usize),
+    /// Most bytes of keys and values that one thread keeps of prompts that are continued together: they are fewer where more
+    /// would not fit, one at least.
+    pub cache_bytes: usize,
     /// Questions that are answered together. On a CPU each is computed alone, so that its answer depends on it alone.
     pub questions: usize,
 }
@@ -55,6 +58,7 @@ impl Portions {
                 logit_tokens: 256,
                 scored_rows: 8,
                 prompts: (16, 32),
+                cache_bytes: 4 << 30,
                 questions: 1,
             },
             _ => Self {
@@ -62,7 +66,8 @@ impl Portions {
                 pass_tokens: 16384,
                 logit_tokens: 2048,
                 scored_rows: 128,
-                prompts: (32, 64),
+                prompts: (256, 512),
+                cache_bytes: 2 << 30,
                 questions: 16,
             },
         }

@@ -71,8 +71,8 @@ impl From<tch::TchError> for ModelError {
     fn from(error: tch::TchError) -> Self {
         match wanted_memory(&error.to_string()) {
             Some(wanted) => {
-                let remedy = "let less be computed at once: shorter rows, smaller batches, fewer federation.slots, or \
-                              model.precision = \"bf16\" (--dtype bf16)";
+                let remedy = "let less be computed at once: shorter rows, fewer new tokens, smaller batches, fewer \
+                              federation.slots, or model.precision = \"bf16\" (--dtype bf16)";
                 Self::OutOfMemory { wanted, remedy: remedy.to_owned() }
             }
             None => Self::Torch(error),

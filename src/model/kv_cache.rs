@@ -1,107 +1,115 @@
 //! Keys and values of the tokens so far, for generation.
 
-use fedward_native::kernels;
+mod by_head;
+mod by_slot;
+
 use tch::{Device, Kind, Tensor};
 
+use self::{by_head::ByHead, by_slot::BySlot};
 use super::{ModelConfig, PackedRows, Result, Span, attention_heads::Heads};
 
 /// Slots by which the cache grows at least.
 const GROWTH: i64 = 128;
 
+/// Bytes of the keys and values of one token in all layers.
+pub(crate) fn bytes_a_token(config: &ModelConfig, kind: Kind) -> usize {
+    let columns = 2 * Heads::new(config).key_columns() as usize;
+    config.num_hidden_layers * columns * kind.elt_size_in_bytes()
+}
+
 /// Keys and values of a batch of rows. Prompts end at the same slot, so each row is padded on the left.
 pub(crate) struct KvCache {
-    heads: Heads,
-    /// Keys and values of each layer.
-    ///
-    /// # Shapes
-    ///
-    /// `[rows, key_values, capacity, head_dim]` each
-    layers: Vec<[Tensor; 2]>,
-    /// Zero at tokens, minus infinity at padding.
-    ///
-    /// # Shapes
-    ///
-    /// `[rows, 1, capacity]`
-    mask: Tensor,
+    layout: Layout,
     /// The first slot of each row that is no padding.
     begins: Vec<usize>,
-    rows: i64,
     capacity: i64,
+    /// What the capacity never exceeds.
+    most_slots: i64,
     /// Slots in use.
     length: i64,
-    /// Slots that a layer of [`Span::Sliding`] looks at.
-    window: i64,
+    device: Device,
+}
+
+/// How keys and values lie in memory: it depends on what attends to them.
+enum Layout {
+    ByHead(ByHead),
+    BySlot(BySlot),
+}
+
+/// Where tokens of prompts go.
+///
+/// # Shapes
+///
+/// `[tokens]` each
+pub(crate) struct Places {
+    /// Where each lies on the packed axis.
+    tokens: Tensor,
+    rows: Tensor,
+    slots: Tensor,
 }
 
 impl KvCache {
-    /// A cache whose rows have prompts of `lengths` tokens.
-    pub(crate) fn new(config: &ModelConfig, lengths: &[usize], device: Device, kind: Kind) -> Result<Self> {
-        let heads = Heads::new(config);
-        let rows = lengths.len() as i64;
+    /// A cache whose rows have prompts of `lengths` tokens and will have `most_slots` slots at most.
+    pub(crate) fn new(
+        config: &ModelConfig,
+        lengths: &[usize],
+        most_slots: usize,
+        (kind, device): (Kind, Device),
+    ) -> Result<Self> {
         let longest = lengths.iter().copied().max().unwrap_or(0);
-        let capacity = longest as i64 + GROWTH;
-        let layers = (0..config.num_hidden_layers)
-            .map(|_| heads.empty_cache(rows, capacity, (kind, device)))
-            .collect::<Result<_>>()?;
-        let mut mask = vec![0.0_f32; lengths.len() * capacity as usize];
-        for (line, length) in mask.chunks_mut(capacity as usize).zip(lengths) {
-            line[..longest - length].fill(f32::NEG_INFINITY);
-        }
-        let mask = Tensor::f_from_slice(&mask)?.f_view([rows, 1, capacity])?.f_to_device(device)?.f_to_kind(kind)?;
-        let window = config.design.sliding.as_ref().map_or(i64::MAX, |sliding| sliding.window as i64);
-        let begins = lengths.iter().map(|length| longest - length).collect();
-        Ok(Self { heads, layers, mask, begins, rows, capacity, length: longest as i64, window })
+        let most_slots = most_slots.max(longest) as i64;
+        let capacity = most_slots.min(longest as i64 + GROWTH);
+        let begins: Vec<usize> = lengths.iter().map(|length| longest - length).collect();
+        let layout = if Heads::new(config).fit_flash(device, kind) {
+            Layout::BySlot(BySlot::new(config, &begins, longest, capacity, device)?)
+        } else {
+            Layout::ByHead(ByHead::new(config, &begins, capacity, (kind, device))?)
+        };
+        Ok(Self { layout, begins, capacity, most_slots, length: longest as i64, device })
     }
 
-    /// Stores the prompt tokens of rows `first..first + count`, which are the rows of `packed`.
+    /// Where the prompt tokens of rows `first..first + count` go, which are the rows of `packed`.
+    pub(crate) fn places(&self, packed: &PackedRows, first: usize, count: usize) -> Result<Places> {
+        let (mut tokens, mut rows, mut slots) = (Vec::new(), Vec::new(), Vec::new());
+        for row in 0..count {
+            let begin = self.begins[first + row] as i64;
+            for position in 0..packed.prefix() + packed.own(row).len() {
+                tokens.push(packed.index(row, position));
+                rows.push((first + row) as i64);
+                slots.push(begin + position as i64);
+            }
+        }
+        let place = |values: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(values)?.f_to_device(self.device)?) };
+        Ok(Places { tokens: place(&tokens)?, rows: place(&rows)?, slots: place(&slots)? })
+    }
+
+    /// Stores tokens of prompts.
     ///
     /// # Shapes
     ///
-    /// `qkv`: `[tokens, columns]`, rotated.
-    pub(crate) fn store_prompts(
-        &mut self,
-        layer: usize,
-        qkv: &Tensor,
-        packed: &PackedRows,
-        first: usize,
-        count: usize,
-    ) -> Result<()> {
-        for (half, cache) in self.layers[layer].iter().enumerate() {
-            let columns = self.heads.cached(qkv, half)?;
-            for row in 0..count {
-                let own = packed.own(row);
-                let slots = cache.f_select(0, (first + row) as i64)?;
-                let own_begin = self.length - own.len() as i64;
-                let pieces =
-                    [(0, packed.prefix(), own_begin - packed.prefix() as i64), (own.start, own.len(), own_begin)];
-                for (start, tokens, slot) in pieces.into_iter().filter(|piece| piece.1 > 0) {
-                    let states = columns.f_narrow(0, start as i64, tokens as i64)?.f_transpose(0, 1)?;
-                    slots.f_narrow(1, slot, tokens as i64)?.f_copy_(&states)?;
-                }
-                // Padding is masked, but what is masked must be a number: zero times NaN is NaN.
-                let _ = slots.f_narrow(1, 0, own_begin - packed.prefix() as i64)?.f_zero_()?;
-            }
+    /// `qkv`: `[packed tokens, columns]`, rotated.
+    pub(crate) fn store_prompts(&mut self, layer: usize, qkv: &Tensor, places: &Places) -> Result<()> {
+        match &mut self.layout {
+            Layout::ByHead(layout) => layout.store(layer, qkv, places),
+            Layout::BySlot(layout) => layout.store(layer, qkv, places),
         }
-        Ok(())
     }
 
     /// Makes room for one more token a row.
     pub(crate) fn advance(&mut self) -> Result<()> {
         if self.length == self.capacity {
-            let grown = self.capacity + GROWTH.max(self.capacity / 2);
-            for layer in &mut self.layers {
-                let larger = self.heads.empty_cache(self.rows, grown, (layer[0].kind(), layer[0].device()))?;
-                for (large, small) in larger.iter().zip(layer.iter()) {
-                    large.f_narrow(2, 0, self.capacity)?.f_copy_(small)?;
-                }
-                *layer = larger;
+            let grown = self.most_slots.min(self.capacity + GROWTH.max(self.capacity / 2));
+            match &mut self.layout {
+                Layout::ByHead(layout) => layout.grow(self.capacity, grown)?,
+                Layout::BySlot(layout) => layout.grow(self.capacity, grown, &self.begins)?,
             }
-            let more = Tensor::f_zeros([self.rows, 1, grown - self.capacity], (self.mask.kind(), self.mask.device()))?;
-            self.mask = Tensor::f_cat(&[&self.mask, &more], 2)?;
             self.capacity = grown;
         }
         self.length += 1;
-        Ok(())
+        match &mut self.layout {
+            Layout::ByHead(_) => Ok(()),
+            Layout::BySlot(layout) => layout.advance(),
+        }
     }
 
     /// Stores the newest token of each row and lets it look at all tokens of its row.
@@ -110,33 +118,19 @@ impl KvCache {
     ///
     /// `qkv`: `[rows, columns]`, rotated → `[rows, query_columns]`.
     pub(crate) fn attend(&mut self, layer: usize, span: Span, qkv: &Tensor) -> Result<Tensor> {
-        let slot = self.length - 1;
-        for (half, cache) in self.layers[layer].iter().enumerate() {
-            let states = self.heads.cached(qkv, half)?.f_unsqueeze(2)?;
-            cache.f_narrow(2, slot, 1)?.f_copy_(&states)?;
+        match &mut self.layout {
+            Layout::ByHead(layout) => layout.attend(layer, span, qkv, &self.begins, self.length),
+            Layout::BySlot(layout) => layout.attend(layer, span, qkv, self.length),
         }
-        let [keys, values] = &self.layers[layer];
-        let first = match span {
-            Span::Full => 0,
-            Span::Sliding => (self.length - self.window).max(0),
-        };
-        if self.heads.fits_kernels(qkv.device(), qkv.kind()) {
-            let begins: Vec<usize> = self.begins.iter().map(|&begin| begin.max(first as usize)).collect();
-            let end = self.length as usize;
-            return Ok(kernels::attend_cached(qkv, keys, values, self.heads.shape(), &begins, end));
-        }
-        self.heads.attend_cached(qkv, keys, values, &self.mask, first..self.length)
     }
 
     /// Keeps only the given rows, in this order.
     pub(crate) fn keep_rows(&mut self, rows: &[i64]) -> Result<()> {
-        let index = Tensor::f_from_slice(rows)?.f_to_device(self.mask.device())?;
-        for cache in self.layers.iter_mut().flatten() {
-            *cache = cache.f_index_select(0, &index)?;
-        }
-        self.mask = self.mask.f_index_select(0, &index)?;
+        let index = Tensor::f_from_slice(rows)?.f_to_device(self.device)?;
         self.begins = rows.iter().map(|&row| self.begins[row as usize]).collect();
-        self.rows = rows.len() as i64;
-        Ok(())
+        match &mut self.layout {
+            Layout::ByHead(layout) => layout.keep_rows(&index),
+            Layout::BySlot(layout) => layout.keep_rows(&index, &self.begins, self.capacity),
+        }
     }
 }

@@ -59,6 +59,24 @@ pub(super) fn linear_onto(
     Ok((output, tape))
 }
 
+/// Adds `x Wᵀ` and the adapter's share to the states themselves.
+pub(super) fn add_linear(
+    states: &mut Tensor,
+    input: &Tensor,
+    weight: &FrozenLinear,
+    lora: Option<&LoraLinear>,
+) -> Result<()> {
+    let _ = if few_tokens(input) {
+        states.f_add_(&product(input, &weight.dense()?)?)?
+    } else {
+        states.f_addmm_(input, &weight.transposed()?)?
+    };
+    if let Some(lora) = lora {
+        let _ = lora.add_to(input, states, None)?;
+    }
+    Ok(())
+}
+
 /// Gradient of the input of a linear layer; that of its adapter goes to `grads`.
 pub(super) fn linear_backward(
     grad: &Tensor,

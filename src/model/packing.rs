@@ -109,7 +109,7 @@ impl PackedRows {
         let heads = Heads::new(config);
         let attention = if prefix == 0 && heads.fit_flash(device, kind) {
             let lengths: Vec<usize> = order.iter().map(|&row| rows[row].len()).collect();
-            Attention::Flash(FlashAttention::new(&lengths, config, device)?)
+            Attention::Flash(FlashAttention::new(&lengths, heads, config, device)?)
         } else if heads.have_kernels(longest, config, device, kind) {
             let shared = computes_prefix.then_some(Segment { start: 0, tokens: prefix, prefix: 0 });
             let own = |&row: &usize| Segment { start: starts[row], tokens: rows[row].len() - prefix, prefix };

@@ -1,6 +1,6 @@
 //! Rotary position embeddings (Su et al., 2021) in rotate-half order, and how they are stretched for long contexts.
 
-use std::f64::consts::TAU;
+use std::{f64::consts::TAU, ops::Range};
 
 use fedward_native::kernels;
 use tch::{Device, Kind, Tensor};
@@ -25,12 +25,61 @@ impl Rotations {
         Ok(Self { full, sliding })
     }
 
+    /// Those of some of the tokens.
+    ///
+    /// # Shapes
+    ///
+    /// `index`: `[selected]`
+    fn select(&self, index: &Tensor) -> Result<Self> {
+        let sliding = self.sliding.as_ref().map(|rotation| rotation.select(index)).transpose()?;
+        Ok(Self { full: self.full.select(index)?, sliding })
+    }
+
     /// Those of a layer.
     pub(crate) fn of(&self, span: Span) -> &Rotation {
         match (&self.sliding, span) {
             (Some(sliding), Span::Sliding) => sliding,
             _ => &self.full,
         }
+    }
+}
+
+/// Rotations of the positions that rows come to next: computed for many steps at once, since each costs some cosines.
+pub(crate) struct RotationsAhead<'c> {
+    config: &'c ModelConfig,
+    options: (Kind, Device),
+    positions: Range<usize>,
+    rotations: Rotations,
+}
+
+impl<'c> RotationsAhead<'c> {
+    /// Steps that are computed at once.
+    const STEPS: usize = 64;
+
+    /// Of rows whose next tokens are at `positions`.
+    pub(crate) fn new(config: &'c ModelConfig, positions: &[usize], options: (Kind, Device)) -> Result<Self> {
+        let first = positions.iter().copied().min().unwrap_or(0);
+        let end = positions.iter().max().map_or(first, |last| last + Self::STEPS);
+        let all: Vec<usize> = (first..end).collect();
+        let rotations = Rotations::new(config, &all, options.1, options.0)?;
+        Ok(Self { config, options, positions: first..end, rotations })
+    }
+
+    /// Goes on to `positions` if they are new, and says where their rotations are, for [`RotationsAhead::at`].
+    pub(crate) fn reach(&mut self, positions: &[usize]) -> Result<Vec<i64>> {
+        if !positions.iter().all(|position| self.positions.contains(position)) {
+            *self = Self::new(self.config, positions, self.options)?;
+        }
+        Ok(positions.iter().map(|position| (position - self.positions.start) as i64).collect())
+    }
+
+    /// The rotations of some tokens.
+    ///
+    /// # Shapes
+    ///
+    /// `places`: `[tokens]`, as [`RotationsAhead::reach`] says.
+    pub(crate) fn at(&self, places: &Tensor) -> Result<Rotations> {
+        self.rotations.select(places)
     }
 }
 
@@ -45,18 +94,28 @@ pub(crate) struct Rotation {
 }
 
 /// The sines of one direction.
-struct Sines {
+enum Sines {
+    /// For the kernel.
+    ///
     /// # Shapes
     ///
     /// `[tokens, 1, 1, head_dim / 2]`
-    plain: Tensor,
-    /// What the other half of a head is multiplied by: `-sin` where the first half is computed, `sin` where the second is;
-    /// where no kernel does that.
+    Plain(Tensor),
+    /// What the other half of a head is multiplied by: `-sin` where the first half is computed, `sin` where the second is.
     ///
     /// # Shapes
     ///
     /// `[tokens, 1, 2, head_dim / 2]`
-    of_halves: Option<Tensor>,
+    OfHalves(Tensor),
+}
+
+impl Sines {
+    fn select(&self, index: &Tensor) -> Result<Self> {
+        Ok(match self {
+            Self::Plain(sines) => Self::Plain(sines.f_index_select(0, index)?),
+            Self::OfHalves(sines) => Self::OfHalves(sines.f_index_select(0, index)?),
+        })
+    }
 }
 
 impl Rotation {
@@ -77,12 +136,19 @@ impl Rotation {
             (cos, sin) = (cos.f_index_select(0, &index)?, sin.f_index_select(0, &index)?);
         }
         let neg_sin = sin.f_neg()?;
-        let of_halves = |first: &Tensor, second: &Tensor| -> Result<Option<Tensor>> {
-            (!kernels::fits(&cos)).then(|| Ok(Tensor::f_cat(&[first, second], 2)?)).transpose()
+        let [there, back] = if kernels::fits(&cos) {
+            [Sines::Plain(sin), Sines::Plain(neg_sin)]
+        } else {
+            let of_halves =
+                |first, second| -> Result<Sines> { Ok(Sines::OfHalves(Tensor::f_cat(&[first, second], 2)?)) };
+            [of_halves(&neg_sin, &sin)?, of_halves(&sin, &neg_sin)?]
         };
-        let there = of_halves(&neg_sin, &sin)?;
-        let back = of_halves(&sin, &neg_sin)?;
-        Ok(Self { cos, there: Sines { plain: sin, of_halves: there }, back: Sines { plain: neg_sin, of_halves: back } })
+        Ok(Self { cos, there, back })
+    }
+
+    fn select(&self, index: &Tensor) -> Result<Self> {
+        let cos = self.cos.f_index_select(0, index)?;
+        Ok(Self { cos, there: self.there.select(index)?, back: self.back.select(index)? })
     }
 
     /// Rotates the first `heads` heads of each token in place.
@@ -105,9 +171,12 @@ impl Rotation {
 
     fn rotate(&self, states: &Tensor, heads: i64, sines: &Sines) -> Result<()> {
         let (tokens, half) = (self.cos.size()[0], self.cos.size()[3]);
-        let Some(of_halves) = &sines.of_halves else {
-            kernels::rotate(states, heads as usize, &self.cos, &sines.plain);
-            return Ok(());
+        let of_halves = match sines {
+            Sines::Plain(sines) => {
+                kernels::rotate(states, heads as usize, &self.cos, sines);
+                return Ok(());
+            }
+            Sines::OfHalves(sines) => sines,
         };
         assert_eq!((states.size()[0], states.stride()[1]), (tokens, 1), "a rotation for each line, heads side by side");
         let strides = [states.stride()[0], 2 * half, half, 1];

@@ -1,5 +1,7 @@
 //! Drawing a token from logits.
 
+mod on_device;
+
 use rand_chacha::ChaCha8Rng;
 
 use crate::lora::unit;
@@ -13,6 +15,9 @@ pub(crate) struct Sampler {
     pub(crate) top_k: Option<usize>,
 }
 
+/// A token and its weight, which is its probability but for a factor that all share.
+type Candidate = (u32, f64);
+
 impl Sampler {
     /// Draws one token.
     ///
@@ -20,12 +25,7 @@ impl Sampler {
     ///
     /// `logits`: `[vocab_size]`
     pub(crate) fn draw(&self, logits: &[f32], rng: &mut ChaCha8Rng) -> u32 {
-        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut candidates: Vec<(u32, f64)> = logits
-            .iter()
-            .enumerate()
-            .map(|(id, &logit)| (id as u32, (f64::from(logit - highest) / self.temperature).exp()))
-            .collect();
+        let mut candidates = self.candidates(logits);
         if let Some(top_k) = self.top_k
             && top_k < candidates.len()
         {
@@ -34,8 +34,21 @@ impl Sampler {
             // What is left lies in an order that the others had a part in.
             candidates.sort_unstable_by(by_weight);
         }
+        let total = candidates.iter().map(|candidate| candidate.1).sum();
+        self.draw_from(candidates, total, rng)
+    }
+
+    /// All tokens, in their order.
+    fn candidates(&self, logits: &[f32]) -> Vec<Candidate> {
+        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight = |&logit: &f32| (f64::from(logit - highest) / self.temperature).exp();
+        (0..).zip(logits).map(|(id, logit)| (id, weight(logit))).collect()
+    }
+
+    /// Draws one of the candidates; `total` is the weight of all tokens that the nucleus is a part of.
+    fn draw_from(&self, mut candidates: Vec<Candidate>, total: f64, rng: &mut ChaCha8Rng) -> u32 {
         if self.top_p < 1.0 {
-            keep_nucleus(&mut candidates, self.top_p);
+            keep_nucleus(&mut candidates, self.top_p * total);
         }
         let total: f64 = candidates.iter().map(|candidate| candidate.1).sum();
         let mut rest = unit(rng) * total;
@@ -51,13 +64,12 @@ impl Sampler {
 }
 
 /// From likely to unlikely, ties by id, so that the order is one whatever came before.
-fn by_weight(left: &(u32, f64), right: &(u32, f64)) -> std::cmp::Ordering {
+fn by_weight(left: &Candidate, right: &Candidate) -> std::cmp::Ordering {
     right.1.total_cmp(&left.1).then(left.0.cmp(&right.0))
 }
 
-/// Keeps the fewest most likely candidates whose weights add up to at least `top_p` of all.
-fn keep_nucleus(candidates: &mut Vec<(u32, f64)>, top_p: f64) {
-    let enough = top_p * candidates.iter().map(|candidate| candidate.1).sum::<f64>();
+/// Keeps the fewest most likely candidates whose weights add up to at least `enough`.
+fn keep_nucleus(candidates: &mut Vec<Candidate>, enough: f64) {
     // Sorting a whole vocabulary costs more than a layer, and the nucleus is nearly always small.
     let mut sorted = 256.min(candidates.len());
     loop {
@@ -149,8 +161,8 @@ mod tests {
 
     #[test]
     fn a_wide_nucleus_is_found_in_several_passes() {
-        let mut candidates: Vec<(u32, f64)> = (0..10_000).map(|id| (id, 1.0)).collect();
-        keep_nucleus(&mut candidates, 0.5);
+        let mut candidates: Vec<Candidate> = (0..10_000).map(|id| (id, 1.0)).collect();
+        keep_nucleus(&mut candidates, 5_000.0);
         assert_eq!(candidates.len(), 5_000);
     }
 }

@@ -4,6 +4,7 @@
 //! differentiation would keep and compute is not needed. No operation here records gradients.
 
 mod backward;
+mod decoding;
 mod opening;
 
 use fedward_actors::CancelFlag;
@@ -367,32 +368,6 @@ impl<'a> Transformer<'a> {
         let Some(cap) = self.config.design.final_logit_softcapping else { return Ok(None) };
         let slope = logits.f_mul_scalar(1.0 / cap)?.f_square_()?.f_neg_()?.f_add_scalar_(1.0)?;
         Ok(Some(slope))
-    }
-
-    /// One layer over single new tokens: everything but attention is as in [`Transformer::forward`].
-    ///
-    /// # Shapes
-    ///
-    /// `hidden`: `[rows, hidden]` → the same; `attend` maps `[rows, columns]`, not yet rotated, to `[rows,
-    /// query_columns]`.
-    pub(crate) fn decode_layer(
-        &self,
-        index: usize,
-        hidden: &Tensor,
-        attend: &mut dyn FnMut(&Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let layer: &LayerWeights = &self.weights.layers[index];
-        let lora = |group| self.lora_linear(index, group);
-        let (normed, _) = self.norm(hidden, &layer.attention_norm)?;
-        let (qkv, _, _) = self.qkv(index, &normed, None)?;
-        let branch = Branch { weight: &layer.output, post_norm: layer.attention_post_norm.as_ref() };
-        let (hidden, _, _) = self.add_branch(hidden, &attend(&qkv)?, branch, lora(LinearGroup::Output), None)?;
-        let (normed, _) = self.norm(&hidden, &layer.mlp_norm)?;
-        let (gate_up, _) = linear(&normed, &layer.gate_up, lora(LinearGroup::GateUp), None)?;
-        let gated = gated(&gate_up, self.config.design.activation)?;
-        let branch = Branch { weight: &layer.down, post_norm: layer.mlp_post_norm.as_ref() };
-        let (hidden, _, _) = self.add_branch(&hidden, &gated, branch, lora(LinearGroup::Down), None)?;
-        Ok(hidden)
     }
 }
 

@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use crate::{
     engine_small::assert_samples,
     engine_support::{
-        FormulaWeights, assert_as_near, assert_steps_as_near, bf16_logits_of, by_name, formula_adapter, ids_of,
-        likelihoods, logits_at, lora_of, reals_of, relative_error, rows_of, sampled, samples_of, ten_steps_and_one,
-        worst_logit_error,
+        BF16_STEP, FIRST_SLOTS, FormulaWeights, assert_as_near, assert_steps_as_near, bf16_logits_of, by_name,
+        formula_adapter, ids_of, likelihoods, logits_at, logits_behind, lora_of, reals_of, relative_error, rows_of,
+        sampled, samples_of, ten_steps_and_one, worst_logit_error,
     },
     fixture,
     support::test_device,
@@ -235,4 +235,19 @@ fn bf16_is_as_near_as_that_of_transformers_and_peft() {
         let trained = ten_steps_and_one(model, &lora, adapter, rows, &entry["training"]);
         assert_steps_as_near(name, &trained, &theirs["training"], &entry["training"]);
     }
+}
+
+/// In bf16 the newest tokens of rows are attended to by other means than whole rows, on some devices through another cache.
+#[test]
+fn bf16_tokens_are_those_of_whole_passes() {
+    let prompts: Vec<Vec<u32>> = rows_of(&REFERENCE["rows"]).into_iter().map(|row| row.ids).collect();
+    let mut outgrown = 0;
+    for name in NAMES {
+        let model = open(&REFERENCE[name]["greedy"], Precision::Bf16);
+        let (behind, lengths) = logits_behind(&model, &prompts, 150, &[1]);
+        eprintln!("{name}: {behind:e}, {lengths:?}");
+        assert!(behind < 8.0 * BF16_STEP, "{name}: {behind:e}");
+        outgrown += usize::from(lengths.iter().any(|&length| length > FIRST_SLOTS));
+    }
+    assert!(outgrown > 3, "caches of {outgrown} models grew");
 }

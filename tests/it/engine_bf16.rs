@@ -19,8 +19,9 @@ use serde_json::Value;
 use crate::{
     engine_default::expected as exact,
     engine_support::{
-        self, assert_as_near, assert_steps_as_near, bf16_logits_of, by_name, default_model, formula_adapter,
-        likelihoods, logits_at, lora_of, reals_of, rows_of, sampled, samples_of,
+        self, BF16_STEP, FIRST_SLOTS, assert_as_near, assert_steps_as_near, bf16_logits_of, by_name, default_model,
+        formula_adapter, ids_of, likelihoods, logits_at, logits_behind, lora_of, reals_of, rows_of, sampled,
+        samples_of,
     },
     fixture,
 };
@@ -113,4 +114,18 @@ fn ten_steps_and_one() {
     let training = &exact()["query_value"]["training"];
     let trained = engine_support::ten_steps_and_one(&model, &lora, adapter, rows, training);
     assert_steps_as_near("SmolLM2", &trained, &THEIRS["query_value"], training);
+}
+
+/// Of prompts of different lengths, for longer than their cache is at first. `greedy` compares tokens with transformers', in f32.
+#[test]
+fn tokens_are_those_of_whole_passes() {
+    let model = default_model(Precision::Bf16);
+    let cases = fixture("greedy.json");
+    let prompts: Vec<Vec<u32>> =
+        cases.as_array().unwrap().iter().step_by(25).map(|case| ids_of(&case["prompt"])).collect();
+    let (behind, lengths) = logits_behind(&model, &prompts, 160, &[2]);
+    eprintln!("{behind:e}, {lengths:?}");
+    assert!(behind < 8.0 * BF16_STEP, "{behind:e}");
+    let outgrown = lengths.iter().filter(|&&length| length > FIRST_SLOTS).count();
+    assert!((1..prompts.len()).contains(&outgrown), "some go on and some end before: {lengths:?}");
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf, sync::LazyLock};
 use fedward::{
     lora::{LoraConfig, LoraRef, Target},
     model::{
-        BaseModel, Checkpoint, Design, Llama3RopeScaling, ModelConfig, ModelError, Precision, RopeScaling,
-        TokenizedRow, WeightSource, score,
+        BaseModel, Checkpoint, Design, GenerationSettings, Llama3RopeScaling, ModelConfig, ModelError, Precision,
+        RopeScaling, TokenizedRow, WeightSource, generate, score,
     },
     train::{SftSettings, StepReport, TrainStreams, train_sft},
 };
@@ -212,7 +212,7 @@ pub(crate) fn samples_of(tensors: &Value) -> Vec<f64> {
 /// are summed, and so how both are rounded.
 const ROOM: f64 = 3.0;
 /// How far neighbours in bf16 are apart, at most; to be nearer than that is luck.
-const BF16_STEP: f64 = 1.0 / 256.0;
+pub(crate) const BF16_STEP: f64 = 1.0 / 256.0;
 /// AdamW's first step takes each number as far as the learning rate says, by the sign of its gradient. Where that is almost
 /// zero rounding decides: one number in forty-four that goes the other way makes an error like this.
 const FEW_FLIPPED: f64 = 0.3;
@@ -293,4 +293,37 @@ pub(crate) fn default_model(precision: Precision) -> BaseModel {
 pub(crate) fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     stat.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+}
+
+/// New tokens for which a cache has room at first.
+pub(crate) const FIRST_SLOTS: usize = 129;
+
+/// Continues prompts greedily, and says how far logits of chosen tokens are below the highest ones that whole passes over the
+/// same tokens give, at most, in units of the largest logit (nothing but rounding), and how long continuations are.
+pub(crate) fn logits_behind(
+    model: &BaseModel,
+    prompts: &[Vec<u32>],
+    max_new_tokens: usize,
+    stop_ids: &[u32],
+) -> (f64, Vec<usize>) {
+    let settings = GenerationSettings {
+        max_new_tokens,
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: None,
+        batch_size: prompts.len(),
+        stop_ids: stop_ids.to_vec(),
+    };
+    let (rng_of, cancel) = (|_| ChaCha8Rng::seed_from_u64(0), CancelFlag::new());
+    let done = generate(model, None, prompts, &settings, &rng_of, &cancel, &mut |_| {}).unwrap();
+    let mut most = 0.0_f64;
+    for (prompt, done) in prompts.iter().zip(&done) {
+        for (place, &id) in done.ids.iter().enumerate().step_by(10) {
+            let logits = model.next_token_logits(None, &[prompt, &done.ids[..place]].concat(), &cancel).unwrap();
+            let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let largest = logits.iter().map(|logit| logit.abs()).fold(0.0, f32::max);
+            most = most.max(f64::from((highest - logits[id as usize]) / largest));
+        }
+    }
+    (most, done.iter().map(|done| done.ids.len()).collect())
 }

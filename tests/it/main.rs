@@ -21,6 +21,7 @@ mod peft;
 mod progress;
 mod quantization;
 mod realignment;
+mod replicas;
 mod reruns;
 mod run;
 mod scaffold;

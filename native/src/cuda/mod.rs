@@ -9,8 +9,8 @@ use tch::{Device, TchError, Tensor};
 use torch_sys::C_tensor;
 
 pub use attention::{
-    FlashOperands, FlashRows, FlashScores, FlashTape, flash_attention, flash_attention_backward,
-    flash_attention_refusal, has_flash_attention,
+    CachedRows, FlashOperands, FlashRows, FlashScores, FlashTape, flash_attention, flash_attention_backward,
+    flash_attention_cached, flash_attention_refusal, has_flash_attention,
 };
 pub use stream::OwnStream;
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use tch::{Kind, Tensor};
 
-use super::{Batch, GenerationSettings, Picker, Row};
+use super::{Batch, GenerationSettings, Picker, Room, Row};
 use crate::{
     lora::LoraRef,
     model::{BaseModel, ChatTokenizer, Portions, Result, transformer::Transformer},
@@ -62,23 +62,23 @@ fn decode(
     cancel: &fedward_actors::CancelFlag,
 ) -> Result<Vec<(Vec<u32>, [f64; 2])>> {
     let prompts = questions.prompts;
-    let side_by_side = Portions::on(model.device()).questions;
     let settings = GenerationSettings {
         max_new_tokens: questions.longest_answer,
         temperature: 0.0,
         top_p: 1.0,
         top_k: None,
-        batch_size: side_by_side,
+        batch_size: Portions::on(model.device()).questions,
         stop_ids: tokenizer.stop_ids().to_vec(),
     };
     let picker = Picker::new(&settings)?;
     let model = Transformer::new(model, adapter, cancel)?;
     model.check_rows(prompts.iter().map(Vec::as_slice))?;
+    let room = Room::new(&model, &settings);
     let mut answers = vec![Vec::new(); prompts.len()];
     let mut probabilities = vec![[0.0; 2]; prompts.len()];
     for (opening, members) in by_opening(questions) {
         let opening = opening.map(|opening| model.open(opening)).transpose()?;
-        for members in members.chunks(side_by_side) {
+        for members in room.cut(&members, |prompt| prompts[prompt].len()) {
             // Greedy decoding draws nothing.
             let rng = || ChaCha8Rng::seed_from_u64(0);
             let rows = members.iter().map(|&prompt| Row::new(prompt, &prompts[prompt], rng())).collect();
@@ -89,8 +89,8 @@ fn decode(
                 }
                 Ok(())
             };
-            let batch = Batch { model: &model, picker: &picker, settings: &settings, rows, prompts, opening };
-            batch.run(&mut watch, &mut |row| answers[row.prompt] = row.ids)?;
+            let batch = Batch { model: &model, picker: &picker, settings: &settings, room, rows, prompts, opening };
+            batch.run(Some(&mut watch), &mut |row| answers[row.prompt] = row.ids)?;
         }
     }
     Ok(answers.into_iter().zip(probabilities).collect())

@@ -1,0 +1,68 @@
+//! Clients that train side by side on copies of the base model, as on several devices: what they learn does not depend on which
+//! one they get. Both copies are on the CPU here, where the same training gives the same bytes.
+
+use std::sync::{Arc, Barrier};
+
+use fedward::{
+    lora::{LoraConfig, Target},
+    model::{ChatModel, Precision, Replicas},
+    train::{SftSettings, SftTrainer},
+};
+use fedward_actors::{
+    CancelFlag,
+    ports::{LocalCorrection, LocalTrainer, TrainTask},
+    protocol::{Adapter, ChatRow, ClientId, RoundId, TrainRows},
+};
+use tch::Device;
+
+use crate::support::default_model_path;
+
+const CLIENTS: [ClientId; 2] = [ClientId(0), ClientId(1)];
+
+fn copy() -> Arc<ChatModel> {
+    Arc::new(ChatModel::open("default", &default_model_path(), Device::Cpu, Precision::F32, 1).unwrap())
+}
+
+fn trainer(models: Replicas) -> SftTrainer {
+    let targets = [Target::QProj, Target::VProj].into();
+    let lora = LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, targets, use_rslora: false };
+    SftTrainer { models: Arc::new(models), lora, settings: SftSettings::new(3, 2, 1e-3), max_length: 64, seed: 1 }
+}
+
+fn train(trainer: &SftTrainer, client: ClientId) -> Adapter {
+    let global = fedward::lora::initial_adapter(&trainer.lora, trainer.models.first().base.config(), 1);
+    let task = TrainTask { client, round: RoundId(1), global, correction: LocalCorrection::default() };
+    let rows: Arc<[ChatRow]> = ["Name a fruit.", "Name a tree.", "Name a bird."]
+        .map(|query| ChatRow::single_turn(query, ["Fig.", "Oak."][client.0 as usize]))
+        .into();
+    trainer.train(&task, &TrainRows::new(rows), &CancelFlag::new()).unwrap().adapter
+}
+
+#[test]
+fn clients_learn_the_same_on_every_copy() {
+    fedward::model::init_backend();
+    let first = copy();
+    let alone = trainer(Arc::clone(&first).into());
+    let expected = CLIENTS.map(|client| train(&alone, client));
+    assert_ne!(expected[0], expected[1]);
+
+    let both = trainer(Replicas::new(first, [copy()]));
+    // Whoever comes second takes the second copy.
+    let lent = both.models.borrow();
+    assert!(std::ptr::eq(&raw const *lent, Arc::as_ptr(both.models.first())));
+    let on_second = train(&both, CLIENTS[0]);
+    drop(lent);
+    let together = Barrier::new(CLIENTS.len());
+    let side_by_side = std::thread::scope(|scope| {
+        let started = CLIENTS.map(|client| {
+            let (both, together) = (&both, &together);
+            scope.spawn(move || {
+                together.wait();
+                train(both, client)
+            })
+        });
+        started.map(|client| client.join().unwrap())
+    });
+    assert_eq!(on_second, expected[0]);
+    assert_eq!(side_by_side, expected);
+}
