@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, error::Error, thread, time::Duration};
 
 use fedward::telemetry::{Exposure, RunInfo, Telemetry};
 use fedward_actors::{
+    faults::ClientFault,
     ports::{BenchmarkScore, Cost, Evaluation, Observer, PreferenceReport, RealignmentCost, RealignmentReport},
     protocol::{ClientId, RoundId},
     records::{
@@ -93,6 +94,7 @@ fn client_record(round: RoundId, client: u32) -> ClientRecord {
         reused: false,
         update_norm: Some(0.05 * f64::from(client + 1)),
         clipped_to: (client == 5).then_some(0.25),
+        fault: ((round.0, client) == (3, 5)).then_some(ClientFault::NotFinite),
     }
 }
 
@@ -128,6 +130,7 @@ fn round_record(round: RoundId) -> RoundRecord {
         align: Some(realignment()),
         eval: evaluation(round.0),
         warnings: if skipped { vec!["too few updates".to_owned()] } else { Vec::new() },
+        faults: if round.0 == 3 { BTreeMap::from([("not_finite".to_owned(), 1)]) } else { BTreeMap::new() },
         adapter_sha256: String::new(),
     }
 }

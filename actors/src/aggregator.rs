@@ -6,10 +6,11 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
     compute::{Compute, Panicked},
+    faults::{Faults, ON_PURPOSE, ServerFault},
     federation::StrategyFactory,
     ports::{Instructions, Strategy, UpdateScreen},
     protocol::{
-        RoundId,
+        Attempt, RoundId,
         messages::{
             AggregateRequest, Aggregation, AggregatorMessage, InstructRequest, ScreenRequest, ScreenedUpdate,
             StrategyState,
@@ -28,6 +29,8 @@ pub(crate) struct AggregatorArgs {
     pub(crate) strategy: StrategyFactory,
     /// The update-level defence, if the run has one.
     pub(crate) screen: Option<Arc<dyn UpdateScreen>>,
+    /// What goes wrong on purpose.
+    pub(crate) faults: Faults,
     pub(crate) compute: Compute,
     /// How long screening or combining may take.
     pub(crate) limit: Duration,
@@ -121,6 +124,10 @@ impl AggregatorState {
     /// Combines updates with the strategy as of the request's state. A strategy that fails is discarded, half-changed as
     /// it may be; the next round builds it anew from the last good state.
     async fn aggregate(&mut self, request: AggregateRequest) -> Result<Aggregation, Panicked> {
+        let (round, attempt) = (request.ticket.round, request.ticket.attempt);
+        if attempt == Attempt::FIRST && self.args.faults.befalls(round, ServerFault::AggregatorCrash) {
+            return Err(Panicked(ON_PURPOSE.to_owned()));
+        }
         let accepted = request.updates.len() as u32;
         if accepted < request.quorum.max(1) {
             return Ok(Aggregation::BelowQuorum { accepted, quorum: request.quorum });
@@ -165,6 +172,7 @@ mod tests {
     use super::*;
     use crate::{
         cancel::CancelFlag,
+        faults::FaultPlan,
         ports::{ClientUpdate, Extras, PortError, PortResult},
         protocol::{Adapter, Attempt, ClientId, Ticket},
         testing::{Rehearsal, WeightedMean, layout_of_rank, tiny_layout},
@@ -187,7 +195,8 @@ mod tests {
 
     fn state(strategy: StrategyFactory) -> AggregatorState {
         let compute = Compute::new(1, CancelFlag::new(), Duration::from_secs(1));
-        let args = AggregatorArgs { strategy, screen: None, compute, limit: Duration::from_mins(1) };
+        let faults = Faults::new(1, FaultPlan::default());
+        let args = AggregatorArgs { strategy, screen: None, faults, compute, limit: Duration::from_mins(1) };
         AggregatorState { args, held: None }
     }
 

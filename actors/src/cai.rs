@@ -6,6 +6,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
     compute::{Compute, Panicked},
+    faults::{Faults, ON_PURPOSE, ServerFault},
     ports::{PortError, PortResult, Realigner, Realignment},
     protocol::{Adapter, RoundId, messages::RealignRequest},
 };
@@ -18,6 +19,8 @@ pub(crate) struct CaiGenerator;
 #[derive(Clone)]
 pub(crate) struct CaiState {
     pub(crate) realigner: Arc<dyn Realigner>,
+    /// What goes wrong on purpose.
+    pub(crate) faults: Faults,
     pub(crate) compute: Compute,
     /// How long a realignment may take.
     pub(crate) limit: Duration,
@@ -46,6 +49,9 @@ impl Actor for CaiGenerator {
 impl CaiState {
     /// Realigns, and lets no adapter through that the aggregator would not (invariants ).
     async fn realign(&self, round: RoundId, global: Adapter) -> Result<PortResult<Realignment>, Panicked> {
+        if self.faults.befalls(round, ServerFault::RealignmentFailure) {
+            return Ok(Err(PortError::Failed(ON_PURPOSE.to_owned())));
+        }
         let realigner = Arc::clone(&self.realigner);
         let work = move |cancel: &_| {
             let realignment = realigner.realign(round, &global, cancel)?;

@@ -8,13 +8,14 @@ use crate::{
     cancel::CancelFlag,
     compute::{AbortOnDrop, Compute, Panicked},
     fanout::{Address, Answer},
+    faults::{ClientFault, Faults, ON_PURPOSE},
     policy::{Assessed, GuardPolicy, count_unguarded},
     ports::{
         ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, LocalTraining, PortResult, TrainTask, TurnEnd,
         TurnStart,
     },
     protocol::{
-        ChatRow, ClientId, RoundId, Ticket, TrainRows,
+        Attempt, ChatRow, ClientId, RoundId, Ticket, TrainRows,
         messages::{AssessRequest, ClientMessage, ClientReport, GuardMessage, LocalWork, Parcel, TurnRequest},
     },
     records::{DropReason, GuardCounts},
@@ -37,6 +38,8 @@ pub(crate) struct Site {
     pub(crate) screener: Option<Screener>,
     /// Seed of every random stream.
     pub(crate) seed: u64,
+    /// What goes wrong on purpose.
+    pub(crate) faults: Faults,
     pub(crate) compute: Compute,
 }
 
@@ -142,20 +145,32 @@ impl Site {
     ) -> Result<ClientReport, Panicked> {
         let report = |guard, work| ClientReport { ticket, client, guard, work };
         let dropped = |guard, reason| Ok(report(guard, LocalWork::Dropped(reason)));
+        let fault = self.faults.of_client(ticket.round, client);
 
+        if fault == Some(ClientFault::Offline) {
+            return dropped(GuardCounts::default(), DropReason::Offline);
+        }
         let rows = match self.fetch_rows(client).await? {
             Ok(rows) => rows,
             Err(error) => return dropped(GuardCounts::default(), DropReason::TrainingFailed(error.to_string())),
         };
-        let (rows, counts) = match self.screen(ticket, client, rows).await {
+        let (rows, counts) = match self.screen(ticket, client, rows, fault).await {
             Ok(screened) => screened,
             Err(reason) => return dropped(GuardCounts::default(), DropReason::GuardUnavailable(reason)),
         };
         if rows.weight_sum() <= 0.0 {
             return dropped(counts, DropReason::NoRows);
         }
+        if fault == Some(ClientFault::Crash) && ticket.attempt == Attempt::FIRST {
+            return Err(Panicked(ON_PURPOSE.to_owned()));
+        }
         match self.train(ticket, client, parcel, rows).await? {
-            Ok((training, end)) => Ok(report(counts, LocalWork::Trained { training, end })),
+            Ok((mut training, end)) => {
+                if let Some(fault) = fault {
+                    training.adapter = fault.spoil(training.adapter);
+                }
+                Ok(report(counts, LocalWork::Trained { training, end }))
+            }
             Err(error) => dropped(counts, DropReason::TrainingFailed(error.to_string())),
         }
     }
@@ -193,11 +208,15 @@ impl Site {
         ticket: Ticket,
         client: ClientId,
         rows: Arc<[ChatRow]>,
+        fault: Option<ClientFault>,
     ) -> Result<(TrainRows, GuardCounts), String> {
         let Some(Screener { guard, assessed, policy }) = &self.screener else {
             let counts = count_unguarded(&rows);
             return Ok((TrainRows::new(rows), counts));
         };
+        if fault == Some(ClientFault::GuardOutage) {
+            return Err(ON_PURPOSE.to_owned());
+        }
         let request = AssessRequest { ticket, client, rows: assessed.shown(&rows) };
         let verdicts = match guard.ask(None, |reply| GuardMessage::Assess(request, reply)).await {
             Answer::Reply(verdicts) => verdicts?,

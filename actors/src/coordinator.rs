@@ -6,6 +6,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
     cancel::CancelFlag,
+    faults::Faults,
     federation::{FederationConfig, FederationError, FederationResult},
     ports::Observer,
     protocol::{
@@ -30,6 +31,8 @@ pub(crate) struct Server {
     /// Musters cohorts.
     pub(crate) supervisor: ActorRef<SupervisorMessage>,
     pub(crate) observer: Arc<dyn Observer>,
+    /// What goes wrong on purpose.
+    pub(crate) faults: Faults,
     /// Raised when the run is to end.
     pub(crate) run: CancelFlag,
 }

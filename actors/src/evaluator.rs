@@ -6,7 +6,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
     compute::{Compute, Panicked},
-    ports::{Benchmarks, Evaluation, EvaluationScope, PortResult},
+    faults::{Faults, ON_PURPOSE, ServerFault},
+    ports::{Benchmarks, Evaluation, EvaluationScope, PortError, PortResult},
     protocol::{Adapter, RoundId, messages::EvaluateRequest},
 };
 
@@ -18,6 +19,8 @@ pub(crate) struct Evaluator;
 #[derive(Clone)]
 pub(crate) struct EvaluatorState {
     pub(crate) benchmarks: Arc<dyn Benchmarks>,
+    /// What goes wrong on purpose.
+    pub(crate) faults: Faults,
     pub(crate) compute: Compute,
     /// How long an evaluation may take.
     pub(crate) limit: Duration,
@@ -54,6 +57,9 @@ impl EvaluatorState {
         global: Adapter,
         scope: EvaluationScope,
     ) -> Result<PortResult<Evaluation>, Panicked> {
+        if self.faults.befalls(round, ServerFault::EvaluationFailure) {
+            return Ok(Err(PortError::Failed(ON_PURPOSE.to_owned())));
+        }
         let benchmarks = Arc::clone(&self.benchmarks);
         let work = move |cancel: &_| benchmarks.evaluate(round, &global, scope, cancel);
         Ok(self.compute.run_within(self.limit, work).await?.unwrap_or_else(|overdue| Err(overdue.into())))

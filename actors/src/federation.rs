@@ -12,6 +12,7 @@ use crate::{
     compute::Compute,
     coordinator::{Coordinator, Server},
     fanout::ask,
+    faults::{FaultPlan, Faults},
     guard::{GuardArgs, VerdictCache},
     policy::RowGuard,
     ports::{
@@ -60,6 +61,8 @@ pub struct FederationConfig {
     pub evaluate: Schedule,
     /// How cohorts are drawn.
     pub sampler: CohortSampler,
+    /// What goes wrong on purpose.
+    pub faults: FaultPlan,
 }
 
 /// In which rounds something is done.
@@ -233,6 +236,7 @@ pub(crate) async fn start_supervisor(
 ) -> Result<(ActorRef<SupervisorMessage>, Arc<dyn Observer>), SpawnErr> {
     let grace = LONGEST_GRACE.min(config.client_timeout / 4);
     let compute = Compute::new(config.slots, run.clone(), grace);
+    let faults = Faults::new(config.seed, config.faults.clone());
     let guard = ports.guard.map(|RowGuard { model, assessed, policy }| {
         let (compute, cache) = (compute.clone(), VerdictCache::default());
         let limit = config.client_timeout / 2;
@@ -240,6 +244,7 @@ pub(crate) async fn start_supervisor(
     });
     let args = SupervisorArgs {
         seed: config.seed,
+        faults: faults.clone(),
         rows: ports.rows,
         trainer: ports.trainer,
         algorithm: ports.algorithm,
@@ -248,6 +253,7 @@ pub(crate) async fn start_supervisor(
         aggregator: AggregatorArgs {
             strategy: ports.strategy,
             screen: ports.screen,
+            faults,
             compute: compute.clone(),
             limit: config.server_timeout,
         },
@@ -272,7 +278,8 @@ pub(crate) async fn gather_server(
 ) -> Result<Server, FederationError> {
     let crew = ask(&supervisor, SupervisorMessage::Crew).await.ok_or(FederationError::ActorLost("supervisor"))?;
     let strategy = StrategyState { after: start.round, bytes: start.strategy_state.into() };
-    Ok(Server { config, global: start.global, strategy, crew, supervisor, observer, run })
+    let faults = Faults::new(config.seed, config.faults.clone());
+    Ok(Server { config, global: start.global, strategy, crew, supervisor, observer, faults, run })
 }
 
 /// Kills a run's actors when the run's future ends or is dropped.

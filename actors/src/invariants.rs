@@ -1,5 +1,6 @@
 //! The numbered invariants of the crate, each with a test named after it, against a federation of fakes.
 
+mod faults;
 mod guard;
 mod memory;
 mod rounds;

@@ -57,6 +57,7 @@ impl Reported {
             reused: false,
             update_norm: None,
             clipped_to: None,
+            fault: None,
         };
         let report = match answer {
             Ok(report) if report.ticket == ticket && report.client == client => report,
@@ -144,6 +145,7 @@ pub(crate) fn summary(
         align: None,
         eval: Evaluation::new(),
         warnings: Vec::new(),
+        faults: BTreeMap::new(),
         adapter_sha256: String::new(),
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    faults::ClientFault,
     ports::{Evaluation, RealignmentReport},
     protocol::{ClientId, RoundId},
 };
@@ -34,6 +35,9 @@ pub enum RejectReason {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
+    /// It could not be reached.
+    #[error("could not be reached")]
+    Offline,
     /// Its actor died and its attempts are used up.
     #[error("its actor died")]
     Crashed,
@@ -188,6 +192,9 @@ pub struct ClientRecord {
     pub update_norm: Option<f64>,
     /// The norm that the update screen scaled its delta down to, if it did.
     pub clipped_to: Option<f64>,
+    /// What was put in to go wrong with its turn, if anything was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<ClientFault>,
 }
 
 /// Seconds that each step of a round took.
@@ -277,6 +284,9 @@ pub struct RoundRecord {
     pub eval: Evaluation,
     /// What went wrong without ending the round, in words.
     pub warnings: Vec<String>,
+    /// How many faults were put in, by name; nothing of those that were not.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, u32>,
     /// SHA-256 of the global adapter after the round.
     pub adapter_sha256: String,
 }

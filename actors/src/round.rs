@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::{
     coordinator::Server,
     fanout::{Address, Answer, ask, fan_out},
+    faults::{ClientFault, ServerFault},
     federation::{FederationError, Schedule},
     ledger::{self, Delivered, Reported, Traffic},
     ports::{ClientUpdate, Evaluation, EvaluationScope, Instructions, PortError, PortResult, RealignmentReport},
@@ -134,6 +135,7 @@ impl Server {
         };
         let mut screened = Screened { clients: Vec::new(), updates: Vec::new(), memories: Vec::new(), traffic };
         for (mut record, delivered) in entries {
+            record.fault = self.faults.of_client(round, record.client);
             if let Some(Delivered { update, memory }) = delivered {
                 // An update without a verdict has no way in (invariant A-3).
                 let unscreened = || RejectReason::ScreenUnavailable(self.died("screening"));
@@ -253,6 +255,7 @@ impl Server {
             align: aligned.report,
             eval: evaluated.scores,
             warnings: aligned.warnings.into_iter().chain(evaluated.warning).collect(),
+            faults: self.faults_put_in(round, &screened.clients),
             ..ledger::summary(round, aggregated.outcome, took, &screened.clients, screened.traffic)
         };
         let (global, strategy) = (aligned.global, aggregated.strategy);
@@ -291,6 +294,23 @@ impl Server {
 
     const fn is_due(&self, schedule: Schedule, round: RoundId) -> bool {
         schedule.is_due(round, self.config.rounds)
+    }
+
+    /// How many faults the plan has put into a round, by name.
+    fn faults_put_in(&self, round: RoundId, clients: &[ClientRecord]) -> BTreeMap<String, u32> {
+        let of_clients = clients.iter().filter_map(|record| record.fault).map(ClientFault::name);
+        let is_due = |fault| match fault {
+            ServerFault::AggregatorCrash => true,
+            ServerFault::RealignmentFailure => self.crew.cai.is_some() && self.is_due(self.config.align, round),
+            ServerFault::EvaluationFailure => self.crew.evaluator.is_some() && self.is_due(self.config.evaluate, round),
+        };
+        let of_server =
+            ServerFault::ALL.into_iter().filter(|&fault| is_due(fault) && self.faults.befalls(round, fault));
+        let mut counts = BTreeMap::new();
+        for name in of_clients.chain(of_server.map(ServerFault::name)) {
+            *counts.entry(name.to_owned()).or_default() += 1;
+        }
+        counts
     }
 
     /// What the strategy has to say to the clients of a round, or in words why there is nothing.

@@ -1,6 +1,9 @@
 //! Random streams: each a pure function of (seed, purpose, round, client), never of draw order (invariant D-1).
 
-use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{Rng, SeedableRng},
+};
 use sha2::{Digest, Sha256};
 
 use crate::protocol::{ClientId, RoundId};
@@ -34,6 +37,8 @@ pub enum Purpose {
     Refusals,
     /// How long a client of a remote endpoint waits before it asks again.
     Retries,
+    /// Which faults are put in.
+    Faults,
 }
 
 impl Purpose {
@@ -53,6 +58,7 @@ impl Purpose {
             Self::Guard => "guard",
             Self::Refusals => "refusals",
             Self::Retries => "retries",
+            Self::Faults => "faults",
         }
     }
 }
@@ -78,10 +84,13 @@ pub fn stream(seed: u64, purpose: Purpose, round: RoundId, client: Option<Client
     ChaCha8Rng::from_seed(hash.finalize().into())
 }
 
+/// A number in 0..1 with 53 random bits.
+pub fn unit(rng: &mut ChaCha8Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+}
+
 #[cfg(test)]
 mod tests {
-    use rand_chacha::rand_core::Rng;
-
     use super::*;
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
     compute::Compute,
     evaluator::{Evaluator, EvaluatorState},
     fanout::Address,
+    faults::Faults,
     guard::{Guard, GuardArgs},
     policy::{Assessed, GuardPolicy},
     ports::{Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, Observer, Realigner, RunStore},
@@ -30,6 +31,8 @@ pub(crate) struct Supervisor;
 pub(crate) struct SupervisorArgs {
     /// Seed of every random stream.
     pub(crate) seed: u64,
+    /// What goes wrong on purpose.
+    pub(crate) faults: Faults,
     pub(crate) compute: Compute,
     pub(crate) rows: Arc<dyn ClientRows>,
     pub(crate) trainer: Arc<dyn LocalTrainer>,
@@ -130,11 +133,13 @@ impl SupervisorState {
         let guard = Post::fill_if("guard", Guard, guard, supervisor).await?;
         let cai = args.realigner.map(|realigner| CaiState {
             realigner,
+            faults: args.faults.clone(),
             compute: compute.clone(),
             limit: args.server_timeout,
         });
         let evaluator = args.benchmarks.map(|benchmarks| EvaluatorState {
             benchmarks,
+            faults: args.faults.clone(),
             compute: compute.clone(),
             limit: args.server_timeout,
         });
@@ -159,6 +164,7 @@ impl SupervisorState {
                 memories: args.memories,
                 screener,
                 seed: args.seed,
+                faults: args.faults,
                 compute,
             }),
             clients: BTreeMap::new(),

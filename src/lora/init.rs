@@ -1,8 +1,7 @@
 //! Where an adapter starts.
 
 use fedward_actors::protocol::{Adapter, RoundId};
-use fedward_actors::streams::{Purpose, stream};
-use rand_chacha::{ChaCha8Rng, rand_core::Rng};
+use fedward_actors::streams::{Purpose, stream, unit};
 
 use super::LoraConfig;
 use crate::model::ModelConfig;
@@ -26,9 +25,4 @@ pub fn initial_adapter(config: &LoraConfig, model: &ModelConfig, seed: u64) -> A
         }
     }
     Adapter::new(layout, values).expect("one value was made for each number of the layout")
-}
-
-/// A number in 0..1 with 53 random bits.
-pub(crate) fn unit(rng: &mut ChaCha8Rng) -> f64 {
-    (rng.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
 }

@@ -7,6 +7,5 @@ pub mod peft;
 
 pub use config::{LoraConfig, Target};
 pub use init::initial_adapter;
-pub(crate) use init::unit;
 pub use parameters::LoraRef;
 pub(crate) use parameters::{Dropout, LinearGroup, LoraLinear, LoraTape, LoraTensors, check_layout};

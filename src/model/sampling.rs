@@ -2,9 +2,8 @@
 
 mod on_device;
 
+use fedward_actors::streams::unit;
 use rand_chacha::ChaCha8Rng;
-
-use crate::lora::unit;
 
 /// How tokens are drawn: temperature, then the `top_k` most likely, then the nucleus of `top_p`.
 #[derive(Clone, Copy, Debug)]

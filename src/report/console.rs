@@ -222,6 +222,10 @@ fn round_line(record: &RoundRecord) -> String {
         let _ = write!(line, ", refusal rate {rate:.2} (n={})", score.n);
     }
     let _ = write!(line, ", {:.1} s", record.seconds.total());
+    if !record.faults.is_empty() {
+        let faults: Vec<_> = record.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
+        let _ = write!(line, "\n  put in on purpose: {}", faults.join(", "));
+    }
     for warning in &record.warnings {
         let _ = write!(line, "\n  warning: {warning}");
     }

@@ -1,5 +1,7 @@
 //! `summary.json`: what a run comes to.
 
+use std::collections::BTreeMap;
+
 use fedward_actors::{
     ports::{Evaluation, RealignmentCost},
     records::{GuardCounts, RoundOutcome, RoundRecord},
@@ -41,6 +43,9 @@ pub struct Totals {
     pub rejected: u64,
     /// Clients that sent none.
     pub dropped: u64,
+    /// Faults that were put in on purpose, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, u64>,
     /// What became of clients' rows, counted each time a client was selected.
     #[serde(flatten)]
     pub rows: GuardCounts,
@@ -67,6 +72,9 @@ impl Totals {
             totals.rejected += u64::from(round.rejected);
             totals.dropped += u64::from(round.dropped);
             totals.rows += round.rows;
+            for (fault, count) in &round.faults {
+                *totals.faults.entry(fault.clone()).or_default() += u64::from(*count);
+            }
             if let Some(align) = &round.align {
                 totals.realignments += align.cost;
             }

@@ -109,6 +109,13 @@ impl Comparison {
             let cells = std::iter::repeat_n(String::new(), before).chain(costs.into_iter().map(cost_cell));
             compared.lines.iter_mut().zip(cells).for_each(|(line, cell)| line.push(cell));
         }
+        let faults: Vec<_> = runs.iter().map(|(_, run)| faults_cell(&run.totals)).collect();
+        if faults.iter().any(|cell| !cell.is_empty()) {
+            compared.columns.push("faults,\nupdates\nlost");
+            compared.reading.push("faults, updates lost: what was put in to go wrong, and selected clients whose update did not count, of all.");
+            let cells = std::iter::repeat_n(String::new(), before).chain(faults);
+            compared.lines.iter_mut().zip(cells).for_each(|(line, cell)| line.push(cell));
+        }
         compared
     }
 }
@@ -179,6 +186,12 @@ fn without_change(run: &Summary) -> Option<String> {
             run.label()
         )
     })
+}
+
+/// Faults, and updates that did not count; empty where nothing was put in and nothing lost.
+fn faults_cell(totals: &Totals) -> String {
+    let (faults, lost) = (totals.faults.values().sum::<u64>(), totals.rejected + totals.dropped);
+    if faults == 0 { String::new() } else { format!("{faults}, {lost} of {}", lost + totals.accepted) }
 }
 
 /// Seconds and 10¹² floating-point operations; empty for no work.
@@ -294,5 +307,12 @@ mod tests {
         assert_eq!(columns.last(), Some(&"CAI:\nseconds,\nTFLOP"));
         assert!(lines.iter().all(|line| line.len() == columns.len()), "{lines:?}");
         assert_eq!(lines.iter().map(|line| line.last().unwrap().as_str()).collect::<Vec<_>>(), ["", "", "7, 2.0"]);
+        // And so are faults, where any were put in.
+        runs[0].totals.faults = [("crash".to_owned(), 2), ("offline".to_owned(), 1)].into();
+        runs[0].totals.dropped = 3;
+        let Comparison { columns, lines, reading } = Comparison::of(runs.iter().map(|run| (run.label(), run)));
+        assert_eq!(columns.last(), Some(&"faults,\nupdates\nlost"));
+        assert_eq!(lines.iter().map(|line| line.last().unwrap().as_str()).collect::<Vec<_>>(), ["", "3, 3 of 4", ""]);
+        assert!(reading.last().unwrap().starts_with("faults, updates lost: "));
     }
 }

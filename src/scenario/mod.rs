@@ -11,6 +11,7 @@ mod data;
 mod document;
 mod endpoint;
 mod evaluation;
+mod faults;
 mod federation;
 mod grid;
 mod guard;
@@ -42,6 +43,8 @@ pub use model::{DeviceName, ModelSection, PrecisionName};
 pub use screen::ScreenSection;
 pub use start::StartSection;
 pub use training::TrainingSection;
+
+use fedward_actors::faults::FaultPlan;
 
 use crate::lora::LoraConfig;
 
@@ -77,6 +80,9 @@ pub struct Scenario {
     pub guard: Option<GuardSection>,
     /// The update-level defence, if there is one.
     pub screen: Option<ScreenSection>,
+    /// What goes wrong on purpose.
+    #[serde(skip_serializing_if = "is_default")]
+    pub faults: FaultPlan,
     /// Constitutional AI, if there is any.
     pub cai: Option<CaiSection>,
     /// What is measured, and when.

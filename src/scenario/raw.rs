@@ -1,11 +1,24 @@
 //! A scenario file as it is written: every key optional, unknown keys refused.
 
+use fedward_actors::Schedule;
 use serde::Deserialize;
 
 use super::{
-    CaiSection, GuardSection, Scenario, ScenarioError, cai::RawCai, data::RawData, document::Document,
-    document::Variant, evaluation::RawEvaluation, federation::RawFederation, guard::RawGuard, lora::RawLora,
-    model::RawModel, rules::Rules, screen::RawScreen, start::RawStart, training::RawTraining,
+    CaiSection, GuardSection, Scenario, ScenarioError,
+    cai::RawCai,
+    data::RawData,
+    document::Document,
+    document::Variant,
+    evaluation::RawEvaluation,
+    faults::{Present, RawFaults},
+    federation::RawFederation,
+    guard::RawGuard,
+    lora::RawLora,
+    model::RawModel,
+    rules::Rules,
+    screen::RawScreen,
+    start::RawStart,
+    training::RawTraining,
 };
 
 /// The whole file, one variant merged into it.
@@ -33,6 +46,8 @@ pub(super) struct RawScenario {
     #[serde(default)]
     pub screen: RawScreen,
     #[serde(default)]
+    pub faults: RawFaults,
+    #[serde(default)]
     pub cai: RawCai,
     #[serde(default)]
     pub evaluation: RawEvaluation,
@@ -53,6 +68,12 @@ impl RawScenario {
         let (Some(start), Some(federation), Some(data), []) = (start, federation, data, problems.as_slice()) else {
             return Err(ScenarioError { problems });
         };
+        let evaluation = self.evaluation.resolve(document.folder(), self.seed);
+        let present = Present {
+            guard: guard.is_some(),
+            realignment: cai.is_some(),
+            evaluation: evaluation.schedule != Schedule::Never,
+        };
         let mut scenario = Scenario {
             name: self.name.clone(),
             question: self.question.clone(),
@@ -66,12 +87,14 @@ impl RawScenario {
             training: self.training.resolve(),
             guard,
             screen: self.screen.resolve(),
+            faults: self.faults.resolve(present),
             cai,
-            evaluation: self.evaluation.resolve(document.folder(), self.seed),
+            evaluation,
             assumptions: Vec::new(),
             written: serde_json::to_value(document.merged(variant)).unwrap_or_default(),
         };
         scenario.assumptions = assumptions(&scenario);
+        scenario.assumptions.extend(self.faults.without_effect(present));
         Ok(scenario)
     }
 
@@ -85,6 +108,7 @@ impl RawScenario {
         self.training.check(rules);
         self.guard.check(rules);
         self.screen.check(self.federation.cohort, rules);
+        self.faults.check(rounds, rules);
         self.cai.check(rounds, self.guard.enabled, rules);
         self.evaluation.check(rounds, rules);
     }

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fedward_actors::{
+    faults::{ClientFault, ServerFault},
     ports::{Evaluation, Observer, RealignmentCost, RealignmentReport},
     protocol::{ClientId, RoundId},
     records::{
@@ -106,6 +107,10 @@ impl RunObserver {
             table::GUARD_ROWS.add(recorder, [variant, verdict], none);
         }
         self.guard_mistaken(GuardCounts::default());
+        let faults = ClientFault::ALL.map(ClientFault::name).into_iter().chain(ServerFault::ALL.map(ServerFault::name));
+        for fault in faults {
+            table::FAULTS.add(recorder, [variant, fault], 0);
+        }
         for direction in ["up", "down"] {
             table::ADAPTER_BYTES.add(recorder, [variant, direction], 0);
         }
@@ -208,6 +213,9 @@ impl RunObserver {
         }
         table::ROUNDS.add(recorder, [variant, round_outcome_label(&record.outcome)], 1);
         table::ROUND_WARNINGS.add(recorder, [variant], record.warnings.len() as u64);
+        for (fault, count) in &record.faults {
+            table::FAULTS.add(recorder, [variant, fault], u64::from(*count));
+        }
         table::ADAPTER_BYTES.add(recorder, [variant, "up"], record.adapter_bytes_up);
         table::ADAPTER_BYTES.add(recorder, [variant, "down"], record.adapter_bytes_down);
         if let Some(speed) = record.train_tokens_per_second {
@@ -308,13 +316,14 @@ const ROUND_OUTCOMES: [&str; 3] = ["committed", "skipped", "failed"];
 
 const ACTOR_KINDS: [&str; 5] = ["client", "guard", "aggregator", "cai", "evaluator"];
 
-const CLIENT_OUTCOMES: [(&str, &str); 12] = [
+const CLIENT_OUTCOMES: [(&str, &str); 13] = [
     ("accepted", "none"),
     ("rejected", "layout_mismatch"),
     ("rejected", "not_finite"),
     ("rejected", "stale"),
     ("rejected", "screened"),
     ("rejected", "screen_unavailable"),
+    ("dropped", "offline"),
     ("dropped", "crashed"),
     ("dropped", "timed_out"),
     ("dropped", "guard_unavailable"),
@@ -364,6 +373,7 @@ const fn outcome_labels(outcome: &ClientOutcome) -> (&'static str, &'static str)
         ClientOutcome::Dropped(reason) => (
             "dropped",
             match reason {
+                DropReason::Offline => "offline",
                 DropReason::Crashed => "crashed",
                 DropReason::TimedOut => "timed_out",
                 DropReason::GuardUnavailable(_) => "guard_unavailable",

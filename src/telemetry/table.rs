@@ -42,6 +42,8 @@ declare! {
         "Seconds of each phase of the round that ended last";
     ROUND_WARNINGS: Counter(), "fedward_round_warnings_total", Count, ["variant"],
         "Things that went wrong without ending their round";
+    FAULTS: Counter(), "fedward_faults_total", Count, ["variant", "fault"],
+        "Faults that were put in on purpose";
 
     CLIENT_OUTCOMES: Counter(), "fedward_client_outcomes_total", Count, ["variant", "outcome", "reason"],
         "Selected clients by what became of them";

@@ -47,6 +47,7 @@ fn client(id: u32, outcome: ClientOutcome) -> ClientRecord {
         reused: false,
         update_norm: Some(0.2),
         clipped_to: Some(0.1),
+        fault: None,
     }
 }
 
@@ -77,6 +78,7 @@ fn round(id: u32, outcome: RoundOutcome) -> RoundRecord {
         train_tokens_per_second: Some(50.0),
         update_norm: Some(0.5),
         strategy: BTreeMap::from([("control_norm".to_owned(), 0.75)]),
+        faults: BTreeMap::from([("crash".to_owned(), 2)]),
         adapter_bytes_up: 11,
         adapter_bytes_down: 13,
         seconds: PhaseSeconds { train: 2.0, align: 0.5, ..PhaseSeconds::default() },
@@ -176,6 +178,8 @@ fn events_become_the_values_that_they_carry() {
     let page = telemetry.render();
     for (series, expected) in [
         (r#"fedward_client_outcomes_total{variant="v",outcome="accepted",reason="none"}"#, 1.0),
+        (r#"fedward_faults_total{variant="v",fault="crash"}"#, 2.0),
+        (r#"fedward_faults_total{variant="v",fault="offline"}"#, 0.0),
         (r#"fedward_guard_rows_total{variant="v",verdict="kept"}"#, 7.0),
         (r#"fedward_guard_rows_total{variant="v",verdict="filtered"}"#, 3.0),
         (r#"fedward_guard_rows_total{variant="v",verdict="replaced"}"#, 4.0),
@@ -269,6 +273,7 @@ fn every_outcome_is_visible_before_it_happens() {
         ClientOutcome::Rejected(RejectReason::Stale),
         ClientOutcome::Rejected(RejectReason::Screened(text())),
         ClientOutcome::Rejected(RejectReason::ScreenUnavailable(text())),
+        ClientOutcome::Dropped(DropReason::Offline),
         ClientOutcome::Dropped(DropReason::Crashed),
         ClientOutcome::Dropped(DropReason::TimedOut),
         ClientOutcome::Dropped(DropReason::GuardUnavailable(text())),
@@ -279,7 +284,7 @@ fn every_outcome_is_visible_before_it_happens() {
         observer.observe(&RoundEvent::ClientFinished(client(0, outcome)));
     }
     let page = telemetry.render();
-    assert_eq!((before, series(&page)), (12, 12));
+    assert_eq!((before, series(&page)), (13, 13));
     assert!(
         page.lines().filter(|line| line.starts_with("fedward_client_outcomes_total{")).all(|line| line.ends_with(" 1"))
     );

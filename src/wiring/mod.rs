@@ -88,6 +88,7 @@ pub fn federation_config(scenario: &Scenario, slots: usize) -> FederationConfig 
         align: scenario.cai.as_ref().map_or(Schedule::Never, |cai| cai.schedule),
         evaluate: scenario.evaluation.schedule,
         sampler: federation.sampler,
+        faults: scenario.faults.clone(),
     }
 }
 

@@ -10,6 +10,7 @@ mod engine_default;
 mod engine_small;
 mod engine_speed;
 mod engine_support;
+mod faults;
 mod greedy;
 mod grid;
 mod hhh;

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     cancel::CancelFlag,
+    faults::FaultPlan,
     federation::{
         FederationConfig, FederationError, FederationResult, Ports, Schedule, StartState, StrategyFactory,
         run_federation,
@@ -80,6 +81,7 @@ impl Rehearsal {
                 align: Schedule::Never,
                 evaluate: Schedule::Never,
                 sampler: CohortSampler::Seeded,
+                faults: FaultPlan::default(),
             },
             rows: Arc::new(FakeRows::new(8, false)),
             trainer: Arc::new(FakeTrainer::new(|_, _, _| Conduct::Honest)),

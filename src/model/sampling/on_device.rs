@@ -1,10 +1,11 @@
 //! Drawing from logits that lie on a device: what comes to the host are likely tokens, not vocabularies.
 
+use fedward_actors::streams::unit;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
 use super::{Candidate, Sampler, by_weight};
-use crate::{lora::unit, model::Result};
+use crate::model::Result;
 
 /// Most likely tokens among which a nucleus is looked for.
 const LIKELY: usize = 1024;

@@ -1,0 +1,149 @@
+//! Faults that are put in (F).
+
+use std::{sync::Arc, time::Duration};
+
+use super::{dropped, outcomes};
+use crate::{
+    faults::{ClientFault, FaultPlan, ON_PURPOSE, ServerFault},
+    federation::Schedule,
+    protocol::RoundId,
+    records::{ClientOutcome, DropReason, RejectReason, RoundEvent, RoundOutcome},
+    testing::{Conduct, FakeBenchmarks, FakeRealigner, Rehearsal},
+};
+
+fn of_clients(fault: ClientFault, share: f64) -> FaultPlan {
+    FaultPlan { clients: [(fault, share)].into(), ..FaultPlan::default() }
+}
+
+fn of_server(fault: ServerFault, rounds: &[u32]) -> FaultPlan {
+    let rounds = Some(rounds.iter().copied().map(RoundId).collect());
+    FaultPlan { rounds, server: [(fault, 1.0)].into(), ..FaultPlan::default() }
+}
+
+fn with(faults: FaultPlan) -> Rehearsal {
+    let mut rehearsal = Rehearsal::new(12, 8, 4).with_guard(|_| Conduct::Honest);
+    rehearsal.config.faults = faults;
+    rehearsal
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_1_a_fault_has_the_outcome_that_it_has_otherwise_and_is_recorded() {
+    let name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+    for (fault, expected) in [
+        (ClientFault::Offline, dropped(DropReason::Offline)),
+        (ClientFault::GuardOutage, dropped(DropReason::GuardUnavailable(ON_PURPOSE.to_owned()))),
+        (ClientFault::NotFinite, ClientOutcome::Rejected(RejectReason::NotFinite(name.to_owned()))),
+    ] {
+        let rehearsal = with(of_clients(fault, 0.4));
+        rehearsal.run().await.unwrap();
+        let stored = rehearsal.store.stored();
+        let hit: Vec<_> = stored.clients.iter().filter(|record| record.fault == Some(fault)).collect();
+        assert!((4..28).contains(&hit.len()), "{fault:?}: {} of {}", hit.len(), stored.clients.len());
+        for record in &stored.clients {
+            let outcome = if record.fault.is_some() { &expected } else { &ClientOutcome::Accepted };
+            assert_eq!(&record.outcome, outcome, "{fault:?}");
+            // Nothing unscreened is trained on, and nobody trains who cannot be reached (invariant S-1).
+            assert_eq!(record.steps > 0, record.fault.is_none() || fault == ClientFault::NotFinite);
+        }
+        let counted: u32 = stored.rounds.iter().filter_map(|round| round.faults.get(fault.name())).sum();
+        assert_eq!(counted as usize, hit.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_1_another_layout_is_refused_with_its_first_difference() {
+    let rehearsal = with(of_clients(ClientFault::OtherLayout, 1.0));
+    let result = rehearsal.run().await.unwrap();
+    let stored = rehearsal.store.stored();
+    for record in &stored.clients {
+        let ClientOutcome::Rejected(RejectReason::LayoutMismatch(difference)) = &record.outcome else {
+            panic!("{:?}", record.outcome);
+        };
+        assert!(difference.contains("other.base_model"), "{difference}");
+    }
+    assert!(stored.rounds.iter().all(|round| matches!(round.outcome, RoundOutcome::Skipped(_))));
+    assert_eq!(result.global, rehearsal.start().global);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_1_whoever_dies_and_is_asked_again_changes_no_byte() {
+    let honest = with(FaultPlan::default());
+    let expected = honest.run().await.unwrap();
+    for (faults, kind) in [
+        (of_clients(ClientFault::Crash, 0.5), "client"),
+        (of_server(ServerFault::AggregatorCrash, &[1, 3]), "aggregator"),
+    ] {
+        let faulty = with(faults);
+        assert_eq!(faulty.run().await.unwrap(), expected);
+        let (stored, untouched) = (faulty.store.stored(), honest.store.stored());
+        assert_eq!(outcomes(&stored.clients), outcomes(&untouched.clients));
+        assert_eq!(stored.checkpoints, untouched.checkpoints);
+        let restarts = faulty.events.events().iter().filter(|event| is_restart(event, kind)).count() as u32;
+        let put_in: u32 = stored.rounds.iter().flat_map(|round| round.faults.values()).sum();
+        assert!(restarts > 1 && restarts == put_in, "{kind}: {restarts} of {put_in}");
+    }
+}
+
+fn is_restart(event: &RoundEvent, of: &str) -> bool {
+    matches!(event, RoundEvent::ActorRestarted { kind } if *kind == of)
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_1_without_a_second_attempt_the_dead_are_lost() {
+    let mut clients = with(of_clients(ClientFault::Crash, 1.0));
+    clients.config.max_attempts = 1;
+    clients.run().await.unwrap();
+    let stored = clients.store.stored();
+    assert!(stored.clients.iter().all(|record| record.outcome == dropped(DropReason::Crashed)));
+
+    let mut aggregator = with(of_server(ServerFault::AggregatorCrash, &[2]));
+    aggregator.config.max_attempts = 1;
+    aggregator.run().await.unwrap();
+    let rounds = aggregator.store.stored().rounds;
+    let failed: Vec<_> = rounds.iter().map(|round| matches!(round.outcome, RoundOutcome::Failed(_))).collect();
+    assert_eq!(failed, [false, true, false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_1_failures_of_realignment_and_evaluation_are_warnings() {
+    for (fault, warning) in [
+        (ServerFault::RealignmentFailure, "not realigned: put in on purpose"),
+        (ServerFault::EvaluationFailure, "not evaluated: put in on purpose"),
+    ] {
+        let mut rehearsal = with(of_server(fault, &[2]));
+        let every = Schedule::Every(std::num::NonZeroU32::MIN);
+        (rehearsal.config.align, rehearsal.config.evaluate) = (every, every);
+        rehearsal.realigner = Some(Arc::new(FakeRealigner(Conduct::Honest)));
+        rehearsal.benchmarks = Some(Arc::new(FakeBenchmarks(Conduct::Honest)));
+        rehearsal.run().await.unwrap();
+        for round in rehearsal.store.stored().rounds {
+            assert_eq!(round.outcome, RoundOutcome::Committed);
+            let expected: &[&str] = if round.round == RoundId(2) { &[warning] } else { &[] };
+            assert_eq!(round.warnings, expected, "{}", round.round);
+            assert_eq!(round.faults.len(), expected.len());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn d_1_a_run_with_faults_is_repeated_and_resumed_to_the_byte() {
+    let faults = FaultPlan {
+        clients: ClientFault::ALL.map(|fault| (fault, 0.15)).into(),
+        server: [(ServerFault::AggregatorCrash, 0.5)].into(),
+        rounds: None,
+    };
+    let whole = with(faults.clone());
+    let result = whole.run().await.unwrap();
+    let stored = whole.store.stored();
+    for slots in [1, 5] {
+        let mut again = with(faults.clone())
+            .with_trainer(move |client, _, _| Conduct::Slow(Duration::from_millis(u64::from(client.0) * 7 % 11)));
+        again.config.slots = slots;
+        assert_eq!(again.run().await.unwrap(), result);
+        assert_eq!(outcomes(&again.store.stored().clients), outcomes(&stored.clients));
+    }
+    let resumed = with(faults);
+    let done = resumed.run_from(stored.checkpoints[1].clone()).await.unwrap();
+    assert_eq!(done.global, result.global);
+    assert_eq!(outcomes(&resumed.store.stored().clients), outcomes(&stored.clients)[16..]);
+}
