@@ -125,7 +125,8 @@ impl AggregatorState {
     /// it may be; the next round builds it anew from the last good state.
     async fn aggregate(&mut self, request: AggregateRequest) -> Result<Aggregation, Panicked> {
         let (round, attempt) = (request.ticket.round, request.ticket.attempt);
-        if attempt == Attempt::FIRST && self.args.faults.befalls(round, ServerFault::AggregatorCrash) {
+        let fault = self.args.faults.of_server(round, ServerFault::AggregatorCrash);
+        if attempt == Attempt::FIRST && fault.is_some() {
             return Err(Panicked(ON_PURPOSE.to_owned()));
         }
         let accepted = request.updates.len() as u32;

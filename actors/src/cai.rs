@@ -49,7 +49,7 @@ impl Actor for CaiGenerator {
 impl CaiState {
     /// Realigns, and lets no adapter through that the aggregator would not (invariants ).
     async fn realign(&self, round: RoundId, global: Adapter) -> Result<PortResult<Realignment>, Panicked> {
-        if self.faults.befalls(round, ServerFault::RealignmentFailure) {
+        if self.faults.of_server(round, ServerFault::RealignmentFailure).is_some() {
             return Ok(Err(PortError::Failed(ON_PURPOSE.to_owned())));
         }
         let realigner = Arc::clone(&self.realigner);

@@ -8,7 +8,7 @@ use crate::{
     cancel::CancelFlag,
     compute::{AbortOnDrop, Compute, Panicked},
     fanout::{Address, Answer},
-    faults::{ClientFault, Faults, ON_PURPOSE},
+    faults::{ClientFault, Faults, ON_PURPOSE, not_finite, of_another_layout},
     policy::{Assessed, GuardPolicy, count_unguarded},
     ports::{
         ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, LocalTraining, PortResult, TrainTask, TurnEnd,
@@ -143,33 +143,29 @@ impl Site {
         client: ClientId,
         parcel: Parcel,
     ) -> Result<ClientReport, Panicked> {
-        let report = |guard, work| ClientReport { ticket, client, guard, work };
-        let dropped = |guard, reason| Ok(report(guard, LocalWork::Dropped(reason)));
         let fault = self.faults.of_client(ticket.round, client);
+        let report = |guard, work, fault| ClientReport { ticket, client, guard, work, fault };
+        let dropped = |guard, reason| Ok(report(guard, LocalWork::Dropped(reason), None));
 
-        if fault == Some(ClientFault::Offline) {
-            return dropped(GuardCounts::default(), DropReason::Offline);
-        }
         let rows = match self.fetch_rows(client).await? {
             Ok(rows) => rows,
             Err(error) => return dropped(GuardCounts::default(), DropReason::TrainingFailed(error.to_string())),
         };
-        let (rows, counts) = match self.screen(ticket, client, rows, fault).await {
+        if fault == Some(ClientFault::GuardOutage) && self.screener.is_some() {
+            let reason = DropReason::GuardUnavailable(ON_PURPOSE.to_owned());
+            return Ok(report(GuardCounts::default(), LocalWork::Dropped(reason), fault));
+        }
+        let (rows, counts) = match self.screen(ticket, client, rows).await {
             Ok(screened) => screened,
             Err(reason) => return dropped(GuardCounts::default(), DropReason::GuardUnavailable(reason)),
         };
         if rows.weight_sum() <= 0.0 {
             return dropped(counts, DropReason::NoRows);
         }
-        if fault == Some(ClientFault::Crash) && ticket.attempt == Attempt::FIRST {
-            return Err(Panicked(ON_PURPOSE.to_owned()));
-        }
         match self.train(ticket, client, parcel, rows).await? {
-            Ok((mut training, end)) => {
-                if let Some(fault) = fault {
-                    training.adapter = fault.spoil(training.adapter);
-                }
-                Ok(report(counts, LocalWork::Trained { training, end }))
+            Ok((training, end)) => {
+                let (training, fault) = strike(fault, ticket.attempt, training)?;
+                Ok(report(counts, LocalWork::Trained { training, end }, fault))
             }
             Err(error) => dropped(counts, DropReason::TrainingFailed(error.to_string())),
         }
@@ -208,15 +204,11 @@ impl Site {
         ticket: Ticket,
         client: ClientId,
         rows: Arc<[ChatRow]>,
-        fault: Option<ClientFault>,
     ) -> Result<(TrainRows, GuardCounts), String> {
         let Some(Screener { guard, assessed, policy }) = &self.screener else {
             let counts = count_unguarded(&rows);
             return Ok((TrainRows::new(rows), counts));
         };
-        if fault == Some(ClientFault::GuardOutage) {
-            return Err(ON_PURPOSE.to_owned());
-        }
         let request = AssessRequest { ticket, client, rows: assessed.shown(&rows) };
         let verdicts = match guard.ask(None, |reply| GuardMessage::Assess(request, reply)).await {
             Answer::Reply(verdicts) => verdicts?,
@@ -226,6 +218,23 @@ impl Site {
         let mut refusals = stream(self.seed, Purpose::Refusals, RoundId::START, Some(client));
         policy.apply(&rows, &verdicts, &mut refusals)
     }
+}
+
+/// What a fault leaves of a training, and the fault if it is one that a report shows.
+fn strike(
+    fault: Option<ClientFault>,
+    attempt: Attempt,
+    mut training: LocalTraining,
+) -> Result<(LocalTraining, Option<ClientFault>), Panicked> {
+    match fault {
+        Some(ClientFault::Crash) if attempt == Attempt::FIRST => return Err(Panicked(ON_PURPOSE.to_owned())),
+        Some(ClientFault::NotFinite) => training.adapter = not_finite(&training.adapter),
+        Some(ClientFault::OtherLayout) => training.adapter = of_another_layout(&training.adapter),
+        Some(ClientFault::Crash | ClientFault::Offline | ClientFault::GuardOutage) | None => {
+            return Ok((training, None));
+        }
+    }
+    Ok((training, fault))
 }
 
 #[cfg(test)]
@@ -243,6 +252,7 @@ mod tests {
             client: ClientId(4),
             guard: GuardCounts::default(),
             work: LocalWork::Dropped(DropReason::NoRows),
+            fault: None,
         };
         let (reply, mut answer) = oneshot::channel();
         let turn = Turn { ticket: ticket(2), reply: reply.into(), _work: AbortOnDrop::spawn(async {}) };

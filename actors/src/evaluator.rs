@@ -57,7 +57,7 @@ impl EvaluatorState {
         global: Adapter,
         scope: EvaluationScope,
     ) -> Result<PortResult<Evaluation>, Panicked> {
-        if self.faults.befalls(round, ServerFault::EvaluationFailure) {
+        if self.faults.of_server(round, ServerFault::EvaluationFailure).is_some() {
             return Ok(Err(PortError::Failed(ON_PURPOSE.to_owned())));
         }
         let benchmarks = Arc::clone(&self.benchmarks);

@@ -1,7 +1,7 @@
 //! Faults that are put in on purpose, to see what a federation survives.
 //!
 //! Which of them happen where is a function of seed, round and client (invariant D-1): a run with faults can be repeated and
-//! resumed like any other. What becomes of them is what becomes of the same faults when nobody has put them in.
+//! resumed like any other. Whoever is struck fails by the same values, deaths and restarts as otherwise.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,7 @@ pub enum ClientFault {
     Offline,
     /// Its guard gives no verdicts.
     GuardOutage,
-    /// Its actor dies over its training, the first time that it is asked.
+    /// Its actor dies at the end of its training, the first time that it is asked.
     Crash,
     /// It sends an update with a value that is not finite.
     NotFinite,
@@ -32,7 +32,8 @@ pub enum ClientFault {
 }
 
 impl ClientFault {
-    /// All of them; where several happen to one turn, the first is the one that counts.
+    /// All of them; where several happen to one turn, the first is the one that counts. They are drawn in this order, too: one
+    /// that is added anywhere but at the end changes who is struck by those behind it.
     pub const ALL: [Self; 5] = [Self::Offline, Self::GuardOutage, Self::Crash, Self::NotFinite, Self::OtherLayout];
 
     /// Its name in scenarios, records and metrics.
@@ -45,29 +46,10 @@ impl ClientFault {
             Self::OtherLayout => "other_layout",
         }
     }
-
-    /// What a client sends in place of an adapter, under this fault.
-    pub(crate) fn spoil(self, adapter: Adapter) -> Adapter {
-        let layout = adapter.layout();
-        let spoilt = match self {
-            Self::NotFinite => {
-                let mut values = adapter.values().to_vec();
-                values.iter_mut().take(1).for_each(|value| *value = f32::NAN);
-                Adapter::new(Arc::clone(layout), values)
-            }
-            Self::OtherLayout => {
-                let renamed = layout.tensors().iter().map(|tensor| (format!("other.{}", tensor.name), tensor.shape));
-                Adapter::new(Arc::new(AdapterLayout::new(renamed)), adapter.values().to_vec())
-            }
-            Self::Offline | Self::GuardOutage | Self::Crash => return adapter,
-        };
-        // As many values as before, so there is nothing to complain of.
-        spoilt.unwrap_or(adapter)
-    }
 }
 
 /// What goes wrong with a round's work on the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ServerFault {
     /// The aggregator dies over the updates, the first time that it is asked.
@@ -79,7 +61,7 @@ pub enum ServerFault {
 }
 
 impl ServerFault {
-    /// All of them. Several can happen in one round.
+    /// All of them, in the order in which they are drawn. Several can happen in one round.
     pub const ALL: [Self; 3] = [Self::AggregatorCrash, Self::RealignmentFailure, Self::EvaluationFailure];
 
     /// Its name in scenarios, records and metrics.
@@ -93,17 +75,25 @@ impl ServerFault {
 }
 
 /// Which faults are put in, and how often.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct FaultPlan {
     /// The rounds that have faults; all where nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rounds: Option<BTreeSet<RoundId>>,
     /// Shares of the selected clients.
-    #[serde(default)]
     pub clients: BTreeMap<ClientFault, f64>,
     /// Shares of the rounds.
-    #[serde(default)]
     pub server: BTreeMap<ServerFault, f64>,
+}
+
+impl FaultPlan {
+    /// What is wrong with the plan, if anything is.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let clients = self.clients.iter().map(|(fault, share)| (fault.name(), *share));
+        let mut all = clients.chain(self.server.iter().map(|(fault, share)| (fault.name(), *share)));
+        let (name, share) = all.find(|(_, share)| !(0.0..=1.0).contains(share))?;
+        Some(format!("faults: the share of {name} must be from 0 to 1, found {share}"))
+    }
 }
 
 /// A plan of one run.
@@ -126,9 +116,9 @@ impl Faults {
         self.drawn(ClientFault::ALL, &self.plan.clients, round, Some(client)).next()
     }
 
-    /// Whether something goes wrong with a round's work on the server.
-    pub(crate) fn befalls(&self, round: RoundId, fault: ServerFault) -> bool {
-        self.drawn(ServerFault::ALL, &self.plan.server, round, None).any(|drawn| drawn == fault)
+    /// The fault if it strikes a round's work on the server.
+    pub(crate) fn of_server(&self, round: RoundId, fault: ServerFault) -> Option<ServerFault> {
+        self.drawn(ServerFault::ALL, &self.plan.server, round, None).find(|&drawn| drawn == fault)
     }
 
     /// The faults that happen, in their order. Each has a draw of its own, so that the share of one changes no other.
@@ -144,6 +134,20 @@ impl Faults {
         let drawn = all.map(|fault| (fault, unit(&mut rng) < shares.get(&fault).copied().unwrap_or(0.0)));
         drawn.into_iter().filter(move |&(_, happens)| happens && is_concerned).map(|(fault, _)| fault)
     }
+}
+
+/// The adapter with a value that is not finite.
+pub(crate) fn not_finite(adapter: &Adapter) -> Adapter {
+    let mut values = adapter.values().to_vec();
+    values.iter_mut().take(1).for_each(|value| *value = f32::NAN);
+    Adapter::new(Arc::clone(adapter.layout()), values).expect("there are as many values as before")
+}
+
+/// The adapter under other names.
+pub(crate) fn of_another_layout(adapter: &Adapter) -> Adapter {
+    let tensors = adapter.layout().tensors().iter();
+    let renamed = AdapterLayout::new(tensors.map(|tensor| (format!("other.{}", tensor.name), tensor.shape)));
+    Adapter::new(Arc::new(renamed), adapter.values().to_vec()).expect("the shapes are as before")
 }
 
 #[cfg(test)]
@@ -189,8 +193,31 @@ mod tests {
         };
         let always = Faults::new(0, always);
         for round in (1..50).map(RoundId) {
-            let happens = ServerFault::ALL.map(|fault| always.befalls(round, fault));
+            let happens = ServerFault::ALL.map(|fault| always.of_server(round, fault).is_some());
             assert_eq!(happens, [true, false, false]);
+        }
+    }
+
+    /// Whoever goes on with a run that was begun by an earlier version finds the same faults.
+    #[test]
+    fn draws_are_those_of_earlier_versions() {
+        let clients = ClientFault::ALL.map(|fault| (fault, 0.25)).into();
+        let server = ServerFault::ALL.map(|fault| (fault, 0.5)).into();
+        let faults = Faults::new(7, FaultPlan { rounds: None, clients, server });
+        let struck = (0..12).map(|client| faults.of_client(RoundId(2), ClientId(client)).map_or("", ClientFault::name));
+        let expected = ",offline,not_finite,guard_outage,,,,other_layout,offline,,not_finite,guard_outage";
+        assert_eq!(struck.collect::<Vec<_>>().join(","), expected);
+        let drawn =
+            |round: u32| ServerFault::ALL.map(|fault| u8::from(faults.of_server(RoundId(round), fault).is_some()));
+        assert_eq!([1, 2, 3, 4, 5].map(drawn), [[0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 1], [1, 0, 0]]);
+    }
+
+    #[test]
+    fn a_share_that_is_none_is_complained_of() {
+        assert_eq!(FaultPlan::default().complaint(), None);
+        for share in [-0.1, 1.5, f64::NAN] {
+            let plan = FaultPlan { clients: [(ClientFault::Crash, share)].into(), ..FaultPlan::default() };
+            assert!(plan.complaint().unwrap().contains("crash must be from 0 to 1, found"), "{share}");
         }
     }
 }

@@ -160,6 +160,10 @@ pub enum FederationError {
 }
 
 impl FederationConfig {
+    fn faults_of_run(&self) -> Faults {
+        Faults::new(self.seed, self.faults.clone())
+    }
+
     /// Checks that the settings fit together.
     ///
     /// # Errors
@@ -181,6 +185,8 @@ impl FederationConfig {
             "client_timeout must be more than 0 seconds, found 0".to_owned()
         } else if server_timeout.is_zero() {
             "server_timeout must be more than 0 seconds, found 0".to_owned()
+        } else if let Some(complaint) = self.faults.complaint() {
+            complaint
         } else {
             return Ok(());
         };
@@ -236,7 +242,7 @@ pub(crate) async fn start_supervisor(
 ) -> Result<(ActorRef<SupervisorMessage>, Arc<dyn Observer>), SpawnErr> {
     let grace = LONGEST_GRACE.min(config.client_timeout / 4);
     let compute = Compute::new(config.slots, run.clone(), grace);
-    let faults = Faults::new(config.seed, config.faults.clone());
+    let faults = config.faults_of_run();
     let guard = ports.guard.map(|RowGuard { model, assessed, policy }| {
         let (compute, cache) = (compute.clone(), VerdictCache::default());
         let limit = config.client_timeout / 2;
@@ -278,7 +284,7 @@ pub(crate) async fn gather_server(
 ) -> Result<Server, FederationError> {
     let crew = ask(&supervisor, SupervisorMessage::Crew).await.ok_or(FederationError::ActorLost("supervisor"))?;
     let strategy = StrategyState { after: start.round, bytes: start.strategy_state.into() };
-    let faults = Faults::new(config.seed, config.faults.clone());
+    let faults = config.faults_of_run();
     Ok(Server { config, global: start.global, strategy, crew, supervisor, observer, faults, run })
 }
 

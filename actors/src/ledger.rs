@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
+    faults::{ClientFault, ServerFault},
     ports::{ClientUpdate, Evaluation, LocalTraining, TurnEnd},
     protocol::{
         ClientId, RoundId, Ticket,
@@ -21,6 +22,8 @@ pub(crate) struct Reported {
     /// What the server sent it, in all attempts.
     pub(crate) bytes_down: u64,
     pub(crate) answer: Result<ClientReport, DropReason>,
+    /// What was put in to go wrong with its turn, and did.
+    pub(crate) fault: Option<ClientFault>,
 }
 
 /// An update, and what its client remembers if the update counts.
@@ -43,7 +46,7 @@ impl Reported {
     /// The client's row, and its update if it sent one for this very ticket (invariant R-2). The outcome of a client with
     /// an update is provisional: screening may still refuse it.
     pub(crate) fn settle(self) -> (ClientRecord, Option<Delivered>) {
-        let Self { client, ticket, answer, .. } = self;
+        let Self { client, ticket, answer, fault, .. } = self;
         let mut record = ClientRecord {
             round: ticket.round,
             client,
@@ -57,7 +60,7 @@ impl Reported {
             reused: false,
             update_norm: None,
             clipped_to: None,
-            fault: None,
+            fault,
         };
         let report = match answer {
             Ok(report) if report.ticket == ticket && report.client == client => report,
@@ -150,6 +153,16 @@ pub(crate) fn summary(
     }
 }
 
+/// How many faults were put in and struck, by name.
+pub(crate) fn faults(clients: &[ClientRecord], server: [Option<ServerFault>; 3]) -> BTreeMap<String, u32> {
+    let of_clients = clients.iter().filter_map(|record| record.fault).map(ClientFault::name);
+    let mut counts = BTreeMap::new();
+    for name in of_clients.chain(server.into_iter().flatten().map(ServerFault::name)) {
+        *counts.entry(name.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
 /// Tokens a second of the trainings that were computed: what was reused took neither part of the phase.
 fn training_speed(clients: &[ClientRecord], train_seconds: f64) -> Option<f64> {
     let computed: u64 = clients.iter().filter(|record| !record.reused).map(|record| record.train_tokens).sum();
@@ -204,8 +217,8 @@ mod tests {
         };
         let extras = Extras { control_delta: (client == 2).then(|| Adapter::zeros(tiny_layout())) };
         let work = LocalWork::Trained { training, end: TurnEnd { extras, memory: None } };
-        let report = ClientReport { ticket: answered, client: ClientId(client), guard, work };
-        Reported { client: ClientId(client), ticket: asked, bytes_down: 32, answer: Ok(report) }
+        let report = ClientReport { ticket: answered, client: ClientId(client), guard, work, fault: None };
+        Reported { client: ClientId(client), ticket: asked, bytes_down: 32, answer: Ok(report), fault: None }
     }
 
     #[test]
@@ -238,8 +251,13 @@ mod tests {
     #[test]
     fn a_summary_counts_outcomes_rows_bytes_and_weighs_losses_by_tokens() {
         let asked = ticket(1, 1);
-        let silent =
-            Reported { client: ClientId(3), ticket: ticket(1, 3), bytes_down: 96, answer: Err(DropReason::Crashed) };
+        let silent = Reported {
+            client: ClientId(3),
+            ticket: ticket(1, 3),
+            bytes_down: 96,
+            answer: Err(DropReason::Crashed),
+            fault: None,
+        };
         let reports = [reported(1, asked, asked, 300, 1.0), reported(2, asked, asked, 100, 2.0), silent];
         let traffic = Traffic::of(&reports);
         // Client 2 sends a vector beside its adapter.

@@ -19,8 +19,9 @@
 //!
 //! `protocol` holds the vocabulary: ids, the [adapter](protocol::Adapter), chat rows and (in `messages.rs`) all that
 //! actors say to each other. `fanout.rs` asks: an `Address` is where a role can be reached, whoever fills it now. `compute.rs`
-//! runs blocking work on a bounded number of slots. [`faults`] are put in on purpose. [`policy`] says what verdicts do to rows. [`records`] are what a round says of itself, [`streams`] and
-//! [`sampler`] where its randomness comes from, `testing` a federation of fakes.
+//! runs blocking work on a bounded number of slots. What is in [`faults`] is put in on purpose. [`policy`] says what verdicts
+//! do to rows. [`records`] are what a round says of itself, [`streams`] and [`sampler`] where its randomness comes from,
+//! `testing` a federation of fakes.
 //!
 //! # Who fails, and what then
 //!
@@ -48,8 +49,8 @@
 //! - **D-1** Same seed, same bytes, whatever the order of replies and the number of slots.
 //! - **C-1** A round is stored whole or not at all, what cancelled work left undone is not stored, and a resumed run
 //!   equals an uninterrupted one. (That a checkpoint is whole on disk is its store's part.)
-//! - **F-1** A fault that is put in is a function of seed, round and client, has the outcome that it has otherwise, and is in
-//!   the records. Whoever dies and is asked again changes no byte.
+//! - **F-1** A fault that is put in is a function of seed, round and client, has an outcome like any other, and is in the
+//!   records if it struck. Whoever dies and is asked again changes no byte.
 //! - **M-1** Memory is bounded by slots and cohort: clients outside the cohort have no actor, and rows are in memory for
 //!   clients in their turn alone, of which there are as many as slots. (The verdict cache, some 100 bytes a row seen, is
 //!   the price of S-2.)

@@ -48,6 +48,8 @@ struct Invited {
     client: ClientId,
     address: Address<ClientMessage>,
     parcel: Result<Parcel, String>,
+    /// What is put in to go wrong.
+    fault: Option<ClientFault>,
 }
 
 /// Every selected client's outcome, and the updates of those accepted, both in order of client.
@@ -66,6 +68,7 @@ struct Aggregated {
     strategy: StrategyState,
     update_norm: Option<f64>,
     report: BTreeMap<String, f64>,
+    fault: Option<ServerFault>,
 }
 
 /// The adapter after realignment: as aggregated where there was none.
@@ -73,12 +76,14 @@ struct Aligned {
     global: Adapter,
     report: Option<RealignmentReport>,
     warnings: Vec<String>,
+    fault: Option<ServerFault>,
 }
 
 /// Benchmarks of the adapter that the round leaves: none where none were due.
 struct Evaluated {
     scores: Evaluation,
     warning: Option<String>,
+    fault: Option<ServerFault>,
 }
 
 /// The steps, in the order of the round.
@@ -99,7 +104,8 @@ impl Server {
         let mustered = ask(&self.supervisor, muster).await.ok_or(FederationError::ActorLost("supervisor"))?;
         let instructions = self.instructions(round).await;
         let parcel = instructions.map(|instructions| Parcel { global: self.global.clone(), instructions });
-        let invite = |(client, address)| Invited { client, address, parcel: parcel.clone() };
+        let fault = |client| self.faults.of_client(round, client);
+        let invite = |(client, address)| Invited { client, address, parcel: parcel.clone(), fault: fault(client) };
         self.unless_cancelled(mustered.into_iter().map(invite).collect())
     }
 
@@ -135,7 +141,6 @@ impl Server {
         };
         let mut screened = Screened { clients: Vec::new(), updates: Vec::new(), memories: Vec::new(), traffic };
         for (mut record, delivered) in entries {
-            record.fault = self.faults.of_client(round, record.client);
             if let Some(Delivered { update, memory }) = delivered {
                 // An update without a verdict has no way in (invariant A-3).
                 let unscreened = || RejectReason::ScreenUnavailable(self.died("screening"));
@@ -173,11 +178,12 @@ impl Server {
             updates: screened.updates.clone(),
         };
         let question = |attempt, reply| AggregatorMessage::Aggregate(request(attempt), reply);
+        let fault = self.faults.of_server(round, ServerFault::AggregatorCrash);
         let outcome = match self.ask_crew(&self.crew.aggregator, question).await {
             Answer::Reply(Aggregation::Done { global, strategy, update_norm, report }) => {
                 let update_norm = Some(update_norm);
                 let outcome = RoundOutcome::Committed;
-                return self.unless_cancelled(Aggregated { outcome, global, strategy, update_norm, report });
+                return self.unless_cancelled(Aggregated { outcome, global, strategy, update_norm, report, fault });
             }
             Answer::Reply(Aggregation::BelowQuorum { accepted, quorum }) => {
                 RoundOutcome::Skipped(format!("{accepted} updates accepted, {quorum} needed"))
@@ -187,12 +193,13 @@ impl Server {
         };
         let (global, strategy) = (self.global.clone(), self.strategy.clone());
         let (update_norm, report) = (None, BTreeMap::new());
-        self.unless_cancelled(Aggregated { outcome, global, strategy, update_norm, report })
+        self.unless_cancelled(Aggregated { outcome, global, strategy, update_norm, report, fault })
     }
 
     /// Realigns an adapter that has moved on. If that fails, the round keeps the aggregated one and says so.
     async fn align(&self, round: RoundId, aggregated: &Aggregated) -> Result<Aligned, FederationError> {
-        let as_aggregated = |warnings| Aligned { global: aggregated.global.clone(), report: None, warnings };
+        let as_aggregated =
+            |warnings| Aligned { global: aggregated.global.clone(), report: None, warnings, fault: None };
         let Some(cai) = self.crew.cai.as_ref().filter(|_| self.is_due(self.config.align, round)) else {
             return Ok(as_aggregated(Vec::new()));
         };
@@ -208,9 +215,12 @@ impl Server {
         self.unless_cancelled(match self.result(self.ask_crew(cai, question).await, "realignment") {
             Ok(done) => {
                 self.observer.observe(&RoundEvent::Realigned(Box::new(done.report.clone())));
-                Aligned { global: done.adapter, report: Some(done.report), warnings: done.warnings }
+                Aligned { global: done.adapter, report: Some(done.report), warnings: done.warnings, fault: None }
             }
-            Err(error) => as_aggregated(vec![format!("not realigned: {error}")]),
+            Err(error) => Aligned {
+                fault: self.faults.of_server(round, ServerFault::RealignmentFailure),
+                ..as_aggregated(vec![format!("not realigned: {error}")])
+            },
         })
     }
 
@@ -218,7 +228,7 @@ impl Server {
     async fn evaluate(&self, round: RoundId, aligned: &Aligned) -> Result<Evaluated, FederationError> {
         let due = self.is_due(self.config.evaluate, round);
         let Some(evaluator) = self.crew.evaluator.as_ref().filter(|_| due) else {
-            return Ok(Evaluated { scores: Evaluation::new(), warning: None });
+            return Ok(Evaluated { scores: Evaluation::new(), warning: None, fault: None });
         };
         self.begin(round, Phase::Evaluate);
         let is_last = round.0 == self.config.rounds;
@@ -230,8 +240,12 @@ impl Server {
             reply,
         };
         self.unless_cancelled(match self.result(self.ask_crew(evaluator, question).await, "evaluation") {
-            Ok(scores) => Evaluated { scores, warning: None },
-            Err(error) => Evaluated { scores: Evaluation::new(), warning: Some(format!("not evaluated: {error}")) },
+            Ok(scores) => Evaluated { scores, warning: None, fault: None },
+            Err(error) => Evaluated {
+                scores: Evaluation::new(),
+                warning: Some(format!("not evaluated: {error}")),
+                fault: self.faults.of_server(round, ServerFault::EvaluationFailure),
+            },
         })
     }
 
@@ -255,7 +269,7 @@ impl Server {
             align: aligned.report,
             eval: evaluated.scores,
             warnings: aligned.warnings.into_iter().chain(evaluated.warning).collect(),
-            faults: self.faults_put_in(round, &screened.clients),
+            faults: ledger::faults(&screened.clients, [aggregated.fault, aligned.fault, evaluated.fault]),
             ..ledger::summary(round, aggregated.outcome, took, &screened.clients, screened.traffic)
         };
         let (global, strategy) = (aligned.global, aggregated.strategy);
@@ -294,23 +308,6 @@ impl Server {
 
     const fn is_due(&self, schedule: Schedule, round: RoundId) -> bool {
         schedule.is_due(round, self.config.rounds)
-    }
-
-    /// How many faults the plan has put into a round, by name.
-    fn faults_put_in(&self, round: RoundId, clients: &[ClientRecord]) -> BTreeMap<String, u32> {
-        let of_clients = clients.iter().filter_map(|record| record.fault).map(ClientFault::name);
-        let is_due = |fault| match fault {
-            ServerFault::AggregatorCrash => true,
-            ServerFault::RealignmentFailure => self.crew.cai.is_some() && self.is_due(self.config.align, round),
-            ServerFault::EvaluationFailure => self.crew.evaluator.is_some() && self.is_due(self.config.evaluate, round),
-        };
-        let of_server =
-            ServerFault::ALL.into_iter().filter(|&fault| is_due(fault) && self.faults.befalls(round, fault));
-        let mut counts = BTreeMap::new();
-        for name in of_clients.chain(of_server.map(ServerFault::name)) {
-            *counts.entry(name.to_owned()).or_default() += 1;
-        }
-        counts
     }
 
     /// What the strategy has to say to the clients of a round, or in words why there is nothing.
@@ -356,20 +353,27 @@ impl Server {
 impl Invited {
     /// Asks until the client answers, its time is up, or its attempts are used up.
     async fn take_turn(self, round: RoundId, max_attempts: u32, limit: Duration) -> Reported {
-        let Self { client, address, parcel } = self;
+        let Self { client, address, parcel, fault } = self;
+        let unasked = |reason, fault| {
+            let ticket = Ticket { round, attempt: Attempt::FIRST };
+            Reported { client, ticket, bytes_down: 0, answer: Err(reason), fault }
+        };
         let parcel = match parcel {
             Ok(parcel) => parcel,
-            Err(reason) => {
-                let ticket = Ticket { round, attempt: Attempt::FIRST };
-                return Reported { client, ticket, bytes_down: 0, answer: Err(DropReason::NoInstructions(reason)) };
-            }
+            Err(reason) => return unasked(DropReason::NoInstructions(reason), None),
         };
+        if fault == Some(ClientFault::Offline) {
+            return unasked(DropReason::Offline, fault);
+        }
         let question = |attempt, reply| {
             let ticket = Ticket { round, attempt };
             ClientMessage::TakeTurn(TurnRequest { ticket, parcel: parcel.clone() }, reply)
         };
         let (attempt, answer) = address.ask_persistently(max_attempts, Some(limit), question).await;
         let ticket = Ticket { round, attempt };
+        // Of a death only those who wait for the dead can tell.
+        let has_died = attempt > Attempt::FIRST || matches!(answer, Answer::Died(_));
+        let death = fault.filter(|&fault| fault == ClientFault::Crash && has_died);
         let answer = match answer {
             Answer::Reply(report) => Ok(report),
             Answer::TimedOut => {
@@ -379,7 +383,8 @@ impl Invited {
             Answer::Died(_) => Err(DropReason::Crashed),
         };
         let bytes_down = u64::from(attempt.0) * (parcel.global.size_bytes() + parcel.instructions.size_bytes());
-        Reported { client, ticket, bytes_down, answer }
+        let fault = death.or(answer.as_ref().ok().and_then(|report| report.fault));
+        Reported { client, ticket, bytes_down, answer, fault }
     }
 }
 

@@ -37,6 +37,9 @@ pub struct Totals {
     pub peak_device_memory_bytes: Option<u64>,
     /// Updates that entered an aggregation.
     pub accepted: u64,
+    /// Of them, those of rounds that changed the global adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<u64>,
     /// Of them, those that the update screen had scaled down.
     pub clipped: u64,
     /// Updates refused.
@@ -57,10 +60,12 @@ pub struct Totals {
 impl Totals {
     /// Sums over rounds.
     pub fn of(rounds: &[RoundRecord], peak_memory_bytes: u64) -> Self {
-        let committed = rounds.iter().filter(|round| matches!(round.outcome, RoundOutcome::Committed)).count();
+        let committed: Vec<_> = rounds.iter().filter(|round| round.outcome == RoundOutcome::Committed).collect();
+        let counted = committed.iter().map(|round| u64::from(round.accepted));
         let mut totals = Self {
             rounds: rounds.len() as u32,
-            committed: Some(committed as u32),
+            committed: Some(committed.len() as u32),
+            counted: Some(counted.sum()),
             peak_memory_bytes,
             ..Self::default()
         };

@@ -109,12 +109,14 @@ impl Comparison {
             let cells = std::iter::repeat_n(String::new(), before).chain(costs.into_iter().map(cost_cell));
             compared.lines.iter_mut().zip(cells).for_each(|(line, cell)| line.push(cell));
         }
-        let faults: Vec<_> = runs.iter().map(|(_, run)| faults_cell(&run.totals)).collect();
-        if faults.iter().any(|cell| !cell.is_empty()) {
-            compared.columns.push("faults,\nupdates\nlost");
-            compared.reading.push("faults, updates lost: what was put in to go wrong, and selected clients whose update did not count, of all.");
-            let cells = std::iter::repeat_n(String::new(), before).chain(faults);
-            compared.lines.iter_mut().zip(cells).for_each(|(line, cell)| line.push(cell));
+        if runs.iter().any(|(_, run)| !run.totals.faults.is_empty()) {
+            compared.columns.extend(["faults\nput in", "updates\nthat\ncounted"]);
+            compared.reading.push(
+                "updates that counted: those that the global adapter took in, of all that selected clients were asked for.",
+            );
+            let cells = runs.iter().map(|(_, run)| fault_cells(&run.totals));
+            let cells = std::iter::repeat_n([const { String::new() }; 2], before).chain(cells);
+            compared.lines.iter_mut().zip(cells).for_each(|(line, cells)| line.extend(cells));
         }
         compared
     }
@@ -188,10 +190,11 @@ fn without_change(run: &Summary) -> Option<String> {
     })
 }
 
-/// Faults, and updates that did not count; empty where nothing was put in and nothing lost.
-fn faults_cell(totals: &Totals) -> String {
-    let (faults, lost) = (totals.faults.values().sum::<u64>(), totals.rejected + totals.dropped);
-    if faults == 0 { String::new() } else { format!("{faults}, {lost} of {}", lost + totals.accepted) }
+/// Faults, and updates that counted.
+fn fault_cells(totals: &Totals) -> [String; 2] {
+    let faults: u64 = totals.faults.values().sum();
+    let asked = totals.accepted + totals.rejected + totals.dropped;
+    [faults.to_string(), format!("{} of {asked}", totals.counted.unwrap_or(totals.accepted))]
 }
 
 /// Seconds and 10¹² floating-point operations; empty for no work.
@@ -309,10 +312,11 @@ mod tests {
         assert_eq!(lines.iter().map(|line| line.last().unwrap().as_str()).collect::<Vec<_>>(), ["", "", "7, 2.0"]);
         // And so are faults, where any were put in.
         runs[0].totals.faults = [("crash".to_owned(), 2), ("offline".to_owned(), 1)].into();
-        runs[0].totals.dropped = 3;
+        (runs[0].totals.dropped, runs[0].totals.counted) = (3, Some(0));
         let Comparison { columns, lines, reading } = Comparison::of(runs.iter().map(|run| (run.label(), run)));
-        assert_eq!(columns.last(), Some(&"faults,\nupdates\nlost"));
-        assert_eq!(lines.iter().map(|line| line.last().unwrap().as_str()).collect::<Vec<_>>(), ["", "3, 3 of 4", ""]);
-        assert!(reading.last().unwrap().starts_with("faults, updates lost: "));
+        assert_eq!(columns[columns.len() - 2..], ["faults\nput in", "updates\nthat\ncounted"]);
+        let cells: Vec<_> = lines.iter().map(|line| line[line.len() - 2..].to_vec()).collect();
+        assert_eq!(cells, [["", ""], ["3", "0 of 4"], ["0", "1 of 1"]]);
+        assert!(reading.last().unwrap().starts_with("updates that counted: "));
     }
 }

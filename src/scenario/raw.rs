@@ -71,8 +71,9 @@ impl RawScenario {
         let evaluation = self.evaluation.resolve(document.folder(), self.seed);
         let present = Present {
             guard: guard.is_some(),
-            realignment: cai.is_some(),
-            evaluation: evaluation.schedule != Schedule::Never,
+            align: cai.as_ref().map_or(Schedule::Never, |cai| cai.schedule),
+            evaluate: evaluation.schedule,
+            rounds: self.federation.rounds,
         };
         let mut scenario = Scenario {
             name: self.name.clone(),
@@ -94,7 +95,7 @@ impl RawScenario {
             written: serde_json::to_value(document.merged(variant)).unwrap_or_default(),
         };
         scenario.assumptions = assumptions(&scenario);
-        scenario.assumptions.extend(self.faults.without_effect(present));
+        scenario.assumptions.extend(self.faults.without_effect(present, &variant.name));
         Ok(scenario)
     }
 

@@ -1,9 +1,6 @@
 use std::path::PathBuf;
 
-use fedward_actors::{
-    faults::{ClientFault, ServerFault},
-    policy::Assessed,
-};
+use fedward_actors::policy::Assessed;
 
 use super::*;
 use crate::federated::{AdaptiveSettings, FederatedAlgorithm};
@@ -15,7 +12,7 @@ use crate::{
 };
 
 /// A scenario file in a folder of its own.
-fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+pub(super) fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.toml");
     std::fs::write(&path, text).unwrap();
@@ -23,14 +20,14 @@ fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 /// What is complained of, the folder left out.
-fn complaints(text: &str, sets: &[&str]) -> Vec<String> {
+pub(super) fn complaints(text: &str, sets: &[&str]) -> Vec<String> {
     let (folder, path) = file(text);
     let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
     let folder = format!("{}/", folder.path().display());
     load(&path, &sets).unwrap_err().problems.iter().map(|problem| problem.to_string().replace(&folder, "")).collect()
 }
 
-const HEAD: &str = "name = \"t\"\nquestion = \"q\"\n";
+pub(super) const HEAD: &str = "name = \"t\"\nquestion = \"q\"\n";
 
 #[test]
 fn an_unknown_key_is_refused_with_its_line_and_the_allowed_ones() {
@@ -363,45 +360,4 @@ fn settings_of_benchmarks_and_trainings_arrive() {
     let (_folder, path) = file(&format!("{HEAD}[cai]\nschedule = \"every\"\n"));
     let plain = serde_json::to_value(&load(&path, &[]).unwrap().scenarios[0]).unwrap();
     assert!(plain["evaluation"].get("advbench_goals").is_none() && plain["cai"].get("examples").is_none(), "{plain}");
-}
-
-#[test]
-fn faults_are_shares_of_what_can_fail_in_rounds_that_there_are() {
-    let text = format!("{HEAD}[federation]\nrounds = 3\n[faults]\ncrash = 1.5\nrounds = [2, 4]\n");
-    let found = complaints(&text, &["faults.aggregator_crash=-1"]);
-    assert_eq!(
-        found,
-        [
-            "test.toml:6: faults.crash: found 1.5; allowed: from 0 to 1",
-            "--set faults.aggregator_crash=-1: faults.aggregator_crash: found -1; allowed: from 0 to 1",
-            "test.toml:7: faults.rounds: found 4; allowed: from 1 to federation.rounds = 3",
-        ]
-    );
-    let found = complaints(&format!("{HEAD}[faults]\ncrashes = 0.5\n"), &[]);
-    assert!(found[0].contains("faults.crashes: unknown field `crashes`"), "{found:?}");
-
-    let (_folder, path) = file(&format!(
-        "{HEAD}[federation]\nrounds = 3\n[faults]\ncrash = 0.5\nguard_outage = 0.25\nevaluation_failure = 1\nrounds = [2]\n"
-    ));
-    let resolved = |sets: &[&str]| {
-        let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
-        load(&path, &sets).unwrap().scenarios.remove(0)
-    };
-    let without = resolved(&["evaluation.schedule=never"]);
-    assert_eq!(without.faults.clients, [(ClientFault::Crash, 0.5)].into());
-    assert!(without.faults.server.is_empty());
-    let said = without.assumptions.join("\n");
-    assert!(said.contains("faults.guard_outage = 0.25 changes nothing: there is no guard"), "{said}");
-    assert!(
-        said.contains("faults.evaluation_failure = 1 changes nothing: there is no evaluation in a round"),
-        "{said}"
-    );
-    let with = resolved(&["guard.enabled=true"]);
-    assert_eq!(with.faults.clients, [(ClientFault::GuardOutage, 0.25), (ClientFault::Crash, 0.5)].into());
-    assert_eq!(with.faults.server, [(ServerFault::EvaluationFailure, 1.0)].into());
-    assert!(!with.assumptions.join("\n").contains("changes nothing"));
-    // A run without faults is the same as before there were any.
-    let (_folder, path) = file(&format!("{HEAD}[faults]\nrounds = [1]\n"));
-    let plain = serde_json::to_value(&load(&path, &[]).unwrap().scenarios[0]).unwrap();
-    assert!(plain.get("faults").is_none(), "{plain}");
 }

@@ -367,18 +367,22 @@ fn without_base(mut scenario: Value) -> Value {
 
 /// The keys whose values differ, in words.
 fn differences(found: &Value, expected: &Value, key: &str) -> Vec<String> {
-    match (found, expected) {
-        (Value::Object(ours), Value::Object(theirs)) => {
-            let keys: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
-            let inside = |name: &String| {
-                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                differences(&found[name], &expected[name], &key)
-            };
-            keys.into_iter().flat_map(inside).collect()
-        }
-        _ if found == expected => Vec::new(),
-        _ => vec![format!("{key} was {}, is {}", in_words(found), in_words(expected))],
+    // A table that is not there has no keys.
+    let is_table = |value: &Value| value.is_object() || value.is_null();
+    let are_equal_numbers = found.is_number() && expected.is_number() && found.as_f64() == expected.as_f64();
+    if found == expected || are_equal_numbers {
+        return Vec::new();
     }
+    if !(is_table(found) && is_table(expected)) {
+        return vec![format!("{key} was {}, is {}", in_words(found), in_words(expected))];
+    }
+    let names = |value| Value::as_object(value).into_iter().flat_map(|table| table.keys());
+    let all: std::collections::BTreeSet<_> = names(found).chain(names(expected)).collect();
+    let inside = |name: &String| {
+        let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+        differences(&found[name], &expected[name], &key)
+    };
+    all.into_iter().flat_map(inside).collect()
 }
 
 fn in_words(value: &Value) -> String {

@@ -48,7 +48,10 @@ fn f_1_the_dead_who_are_asked_again_change_no_byte_and_the_silent_train_on_nothi
     assert_eq!(read(&dying.join("summary.json"))["totals"]["faults"], json!({"aggregator_crash": 1, "crash": 2}));
     let metrics = fs::read_to_string(dying.join("metrics.prom")).unwrap();
     assert!(metrics.contains("fedward_faults_total{variant=\"tiny\",fault=\"crash\"} 2"), "{metrics}");
-    assert!(metrics.contains("fedward_actor_restarts_total{variant=\"tiny\",kind=\"aggregator\"} 1"), "{metrics}");
+    for (kind, deaths) in [("client", 2), ("aggregator", 1)] {
+        let series = format!("fedward_actor_restarts_total{{variant=\"tiny\",kind=\"{kind}\"}} {deaths}");
+        assert!(metrics.contains(&series), "{metrics}");
+    }
 
     run(&silent, &["faults.guard_outage=1"]);
     assert_ne!(adapter(&silent), adapter(&plain));

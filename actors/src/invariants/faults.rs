@@ -1,14 +1,18 @@
 //! Faults that are put in (F).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{dropped, outcomes};
 use crate::{
     faults::{ClientFault, FaultPlan, ON_PURPOSE, ServerFault},
     federation::Schedule,
     protocol::RoundId,
-    records::{ClientOutcome, DropReason, RejectReason, RoundEvent, RoundOutcome},
-    testing::{Conduct, FakeBenchmarks, FakeRealigner, Rehearsal},
+    records::{ClientOutcome, ClientRecord, DropReason, RejectReason, RoundEvent, RoundOutcome},
+    testing::{Conduct, FakeBenchmarks, FakeRealigner, FakeRows, Rehearsal, Stored},
 };
 
 fn of_clients(fault: ClientFault, share: f64) -> FaultPlan {
@@ -125,6 +129,90 @@ async fn f_1_failures_of_realignment_and_evaluation_are_warnings() {
     }
 }
 
+/// What is recorded is what struck, not what was drawn.
+#[tokio::test(start_paused = true)]
+async fn f_1_a_fault_that_finds_nothing_to_strike_is_in_no_record() {
+    let put_in = |rehearsal: &Rehearsal| -> u32 {
+        let stored = rehearsal.store.stored();
+        assert!(stored.clients.iter().all(|record| record.fault.is_none()));
+        stored.rounds.iter().flat_map(|round| round.faults.values()).sum()
+    };
+    for fault in [ClientFault::Crash, ClientFault::NotFinite, ClientFault::OtherLayout] {
+        // The guard leaves nothing to train on.
+        let mut rehearsal = with(of_clients(fault, 1.0));
+        rehearsal.rows = Arc::new(FakeRows::new(3, true));
+        rehearsal.run().await.unwrap();
+        assert_eq!(put_in(&rehearsal), 0, "{fault:?}");
+    }
+    for fault in ClientFault::ALL {
+        // Nobody is asked.
+        let mut rehearsal = Rehearsal::new(3, 3, 2).with_memory(|_| Conduct::WrongShape);
+        rehearsal.config.faults = of_clients(fault, 1.0);
+        rehearsal.run().await.unwrap();
+        assert_eq!(put_in(&rehearsal), 0, "{fault:?}");
+    }
+    // There is no guard that could be out.
+    let mut unguarded = Rehearsal::new(3, 3, 2);
+    unguarded.config.faults = of_clients(ClientFault::GuardOutage, 1.0);
+    unguarded.run().await.unwrap();
+    assert_eq!(put_in(&unguarded), 0);
+    // An adapter that is as it was is not realigned.
+    let faults = FaultPlan {
+        clients: [(ClientFault::Offline, 1.0)].into(),
+        server: [(ServerFault::RealignmentFailure, 1.0)].into(),
+        rounds: None,
+    };
+    let mut skipped = with(faults);
+    skipped.config.align = Schedule::Every(std::num::NonZeroU32::MIN);
+    skipped.realigner = Some(Arc::new(FakeRealigner(Conduct::Honest)));
+    skipped.run().await.unwrap();
+    for round in skipped.store.stored().rounds {
+        assert_eq!(round.faults, [("offline".to_owned(), 8)].into());
+        assert_eq!(round.adapter_bytes_down, 0, "who cannot be reached is sent nothing");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_1_of_several_faults_the_first_counts() {
+    let rehearsal =
+        with(FaultPlan { clients: ClientFault::ALL.map(|fault| (fault, 1.0)).into(), ..FaultPlan::default() });
+    rehearsal.run().await.unwrap();
+    assert!(rehearsal.store.stored().clients.iter().all(|record| record.fault == Some(ClientFault::Offline)));
+    let behind = ClientFault::ALL[1..].iter().map(|&fault| (fault, 1.0)).collect();
+    let rehearsal = with(FaultPlan { clients: behind, ..FaultPlan::default() });
+    rehearsal.run().await.unwrap();
+    assert!(rehearsal.store.stored().clients.iter().all(|record| record.fault == Some(ClientFault::GuardOutage)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_1_what_the_struck_remember_is_what_counted() {
+    let run = async |faults| {
+        let mut rehearsal = Rehearsal::new(6, 5, 4).with_memory(|_| Conduct::Honest);
+        rehearsal.config.faults = faults;
+        rehearsal.run().await.unwrap();
+        rehearsal.store.stored()
+    };
+    let honest = run(FaultPlan::default()).await;
+    let crashed = run(of_clients(ClientFault::Crash, 0.5)).await;
+    assert!(crashed.clients.iter().any(|record| record.fault == Some(ClientFault::Crash)));
+    assert_eq!((crashed.checkpoints, crashed.memories), (honest.checkpoints, honest.memories));
+    let refused = run(of_clients(ClientFault::NotFinite, 0.5)).await;
+    for record in &refused.clients {
+        let is_remembered = refused.memories.contains_key(&(record.client, record.round));
+        assert_eq!(is_remembered, record.outcome == ClientOutcome::Accepted, "{record:?}");
+    }
+}
+
+/// Each round's outcome and faults.
+type Rounds = Vec<(RoundOutcome, BTreeMap<String, u32>)>;
+
+/// Records without what a clock measured.
+fn timeless(stored: &Stored) -> (Vec<ClientRecord>, Rounds) {
+    let clients = stored.clients.iter().map(|record| ClientRecord { train_seconds: 0.0, ..record.clone() });
+    let rounds = stored.rounds.iter().map(|round| (round.outcome.clone(), round.faults.clone()));
+    (clients.collect(), rounds.collect())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn d_1_a_run_with_faults_is_repeated_and_resumed_to_the_byte() {
     let faults = FaultPlan {
@@ -134,16 +222,20 @@ async fn d_1_a_run_with_faults_is_repeated_and_resumed_to_the_byte() {
     };
     let whole = with(faults.clone());
     let result = whole.run().await.unwrap();
-    let stored = whole.store.stored();
+    let (clients, rounds) = timeless(&whole.store.stored());
+    assert!(
+        clients.iter().filter_map(|record| record.fault).collect::<BTreeSet<_>>().len() > 3,
+        "too few faults to see"
+    );
     for slots in [1, 5] {
         let mut again = with(faults.clone())
             .with_trainer(move |client, _, _| Conduct::Slow(Duration::from_millis(u64::from(client.0) * 7 % 11)));
         again.config.slots = slots;
         assert_eq!(again.run().await.unwrap(), result);
-        assert_eq!(outcomes(&again.store.stored().clients), outcomes(&stored.clients));
+        assert_eq!(timeless(&again.store.stored()), (clients.clone(), rounds.clone()));
     }
     let resumed = with(faults);
-    let done = resumed.run_from(stored.checkpoints[1].clone()).await.unwrap();
+    let done = resumed.run_from(whole.store.stored().checkpoints[1].clone()).await.unwrap();
     assert_eq!(done.global, result.global);
-    assert_eq!(outcomes(&resumed.store.stored().clients), outcomes(&stored.clients)[16..]);
+    assert_eq!(timeless(&resumed.store.stored()), (clients[16..].to_vec(), rounds[2..].to_vec()));
 }

@@ -11,6 +11,7 @@ use super::{Adapter, ChatRow, ClientId, RoundId, RowDigest, Ticket, Verdict};
 use crate::{
     compute::Panicked,
     fanout::Address,
+    faults::ClientFault,
     federation::{FederationError, FederationResult},
     ports::{
         ClientUpdate, Evaluation, EvaluationScope, Extras, Instructions, LocalTraining, PortResult, Realignment,
@@ -51,6 +52,8 @@ pub(crate) struct ClientReport {
     pub(crate) client: ClientId,
     pub(crate) guard: GuardCounts,
     pub(crate) work: LocalWork,
+    /// What was put in to go wrong, and did.
+    pub(crate) fault: Option<ClientFault>,
 }
 
 /// What came of a client's turn.

@@ -59,7 +59,8 @@ impl Batch<'_> {
     pub(super) fn run(mut self, mut watch: Option<Watch>, finish: &mut dyn FnMut(Row)) -> Result<()> {
         if self.settings.max_new_tokens > 0 {
             let (cache, mut logits) = self.prefill()?;
-            let begins: Vec<usize> = self.rows.iter().map(|row| row.position).collect();
+            // One that its first token ends stays where it is.
+            let begins: Vec<usize> = self.rows.iter().map(|row| row.position - 1).collect();
             let options = (self.model.kind, self.model.device);
             let rotations = RotationsAhead::new(self.model.config, &begins, options)?;
             let mut decoded = Decoded { cache, rotations };

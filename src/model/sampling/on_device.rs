@@ -73,8 +73,8 @@ impl Sampler {
     }
 }
 
-/// Weights that tell equal ones apart: the lower id is the likelier, as on the host. What separates weights of different logits
-/// in `f32` is a thousand times as much.
+/// Weights that tell equal ones apart: the lower id is the likelier, as on the host. That is far less than what separates
+/// logits that are not equal, which come from products in bf16 or f32.
 ///
 /// # Shapes
 ///

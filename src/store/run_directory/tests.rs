@@ -91,15 +91,17 @@ fn another_scenario_is_refused_and_the_key_is_named() {
     let error = RunDirectory::resume(folder.path(), &manifest(2)).unwrap_err().to_string();
     assert!(error.contains("(seed was 1, is 2)"), "{error}");
     // Where it is known what was written, that is what is named.
-    let written = |steps: Option<u32>, base: bool| {
-        let mut manifest = manifest(steps.map_or(1, u64::from));
-        manifest["written"] = json!({"evaluation": {"base": base}, "training": {"local_steps": steps}});
+    let with = |seed: u64, written: Value| {
+        let mut manifest = manifest(seed);
+        manifest["written"] = written;
         manifest
     };
-    directory.write_manifest(&written(None, false)).unwrap();
-    let error = RunDirectory::resume(folder.path(), &written(Some(5), true)).unwrap_err().to_string();
+    directory.write_manifest(&with(1, json!({"lora": {"alpha": 8}}))).unwrap();
+    let other = json!({"evaluation": {"base": true}, "lora": {"alpha": 8.0}, "training": {"local_steps": 5}});
+    let error = RunDirectory::resume(folder.path(), &with(5, other)).unwrap_err().to_string();
     assert!(error.contains("(training.local_steps was not set, is 5)"), "{error}");
-    assert!(RunDirectory::resume(folder.path(), &written(None, true)).is_ok());
+    let base_too = json!({"evaluation": {"base": true}, "lora": {"alpha": 8}});
+    assert!(RunDirectory::resume(folder.path(), &with(1, base_too)).is_ok());
     directory.write_manifest(&manifest(1)).unwrap();
     // The same settings in other words are the same settings.
     let mut reworded = manifest(1);
