@@ -111,9 +111,10 @@ impl Comparison {
         }
         if runs.iter().any(|(_, run)| !run.totals.faults.is_empty()) {
             compared.columns.extend(["faults\nput in", "updates\nthat\ncounted"]);
-            compared.reading.push(
+            compared.reading.extend([
+                "faults put in: what was made to go wrong on purpose, where there was something that it struck.",
                 "updates that counted: those that the global adapter took in, of all that selected clients were asked for.",
-            );
+            ]);
             let cells = runs.iter().map(|(_, run)| fault_cells(&run.totals));
             let cells = std::iter::repeat_n([const { String::new() }; 2], before).chain(cells);
             compared.lines.iter_mut().zip(cells).for_each(|(line, cells)| line.extend(cells));
