@@ -27,8 +27,8 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// Whether a device has what [`flash_attention`] and [`flash_attention_cached`] need: CUDA, the architecture Ampere or a newer one, and a libtorch that was
-/// built with it.
+/// Whether a device has what [`flash_attention`] and [`flash_attention_cached`] need: CUDA, the architecture Ampere or a newer
+/// one, and a libtorch that was built with it.
 pub fn has_flash_attention(device: Device) -> bool {
     device.is_cuda() && flash_attention_refusal(device).is_none()
 }
