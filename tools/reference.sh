@@ -37,8 +37,11 @@ to hhh_likelihoods.json hhh_likelihoods.py "$gguf" $reference/fixtures/hhh
 to chat_templates.json chat_templates.py
 to tokenizer.json tokenizer_and_templates.py "$models"
 to sentencepiece.json sentencepiece.py
-echo "reference: $reference/weighted_loss.py"
-$python $reference/weighted_loss.py
+to llama_guard.json llama_guard.py
+for script in weighted_loss dpo_numbers strategies; do
+    echo "reference: $reference/$script.py"
+    $python $reference/$script.py
+done
 echo "reference: $reference/peft_interchange.py"
 $python $reference/peft_interchange.py make $reference/fixtures/peft
 

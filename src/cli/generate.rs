@@ -17,10 +17,11 @@ use super::{
     print_result,
 };
 use crate::{
-    data::{Fields, load_prompts},
-    model::{Asked, Decoding, FinishReason, Reply},
+    data::{DataError, Fields, ReadRecord, load_prompts},
+    model::{Asked, Decoding, FinishReason, ModelError, Reply},
     progress::Progress,
     report::Console,
+    wiring::SetupError,
 };
 
 #[derive(Debug, Args)]
@@ -55,7 +56,8 @@ pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
         miette::bail!("--top-p and --top-k: greedy decoding does not read them; set a --temperature above 0");
     }
     let console = Console::new();
-    let (records, prompts): (Vec<_>, Vec<_>) = load_prompts(&args.prompts).into_diagnostic()?.into_iter().unzip();
+    let mut records = load_prompts(&args.prompts).into_diagnostic()?;
+    let prompts: Vec<_> = records.iter_mut().map(|record| std::mem::take(&mut record.meaning)).collect();
     let model = args.model.load(&console)?;
     let adapter = args.adapter.load(&model)?;
     let decoding = Decoding {
@@ -67,13 +69,20 @@ pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let rng_of = |index: usize| stream(args.seed, Purpose::Sampling, RoundId::START, Some(ClientId(index as u32)));
     console.stage(&format!("responding to {} prompts", prompts.len()));
     let started = Instant::now();
+    let places: Vec<_> = records.iter().map(|record| record.place).collect();
     let (mut records, mut tokens) = (records.into_iter(), 0);
     let mut on_reply = |reply: Reply| {
         tokens += reply.tokens;
-        records.next().map_or(Ok(()), |record| print_result(&line(record, &reply), &console))
+        records.next().map_or(Ok(()), |ReadRecord { fields, .. }| print_result(&line(fields, &reply), &console))
+    };
+    let named = |error| match error {
+        ModelError::Prompt { index, problem, .. } => {
+            DataError::bad_record(&args.prompts, places[index], problem).into()
+        }
+        other => SetupError::from(other),
     };
     let asked = Asked { adapter: adapter.as_ref(), conversations: &prompts, decoding, rng_of: &rng_of };
-    model.reply_each(asked, &CancelFlag::new(), &console, &mut on_reply).into_diagnostic()?;
+    model.reply_each(asked, &CancelFlag::new(), &console, &mut on_reply).map_err(named).into_diagnostic()?;
     let seconds = started.elapsed().as_secs_f64();
     console.line(&format!("{} responses: {tokens} tokens in {seconds:.3} s", prompts.len()));
     Ok(Ending::Done)

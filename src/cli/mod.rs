@@ -36,8 +36,8 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "fedward", version, propagate_version = true)]
 struct Cli {
-    /// Threads that compute on the CPU, unless a scenario says federation.slots; results do not depend on it [default:
-    /// one a core]
+    /// Threads that compute, unless a scenario says federation.slots; results on the CPU do not depend on it [default: one a core,
+    /// two a CUDA device]
     #[arg(long, global = true, value_name = "N", env = "FEDWARD_THREADS")]
     threads: Option<NonZeroUsize>,
     #[command(subcommand)]

@@ -7,7 +7,7 @@ use fedward_actors::protocol::Adapter;
 use miette::IntoDiagnostic;
 
 use crate::{
-    lora::{LoraConfig, LoraRef, peft},
+    lora::{LoraConfig, LoraRef, MOST_RANK, peft},
     model::{ChatModel, Quantization},
     report::Console,
     scenario::{DeviceName, ModelSection, PrecisionName},
@@ -123,8 +123,31 @@ impl LoadedAdapter {
     }
 }
 
-/// Largest rank of an adapter; one that is mistyped is not to fill the memory.
-const MOST_RANK: usize = 4096;
+/// How much memory a training takes.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct PassArgs {
+    /// Most tokens computed in one pass; a larger batch is split, with the same gradient, and takes less memory [default:
+    /// 1536, on CUDA 8192]
+    #[arg(long)]
+    pub pass_tokens: Option<usize>,
+    /// Compute each layer twice instead of keeping what it computed: the same gradient in less memory
+    #[arg(long)]
+    pub checkpoint_activations: bool,
+}
+
+impl PassArgs {
+    pub(super) fn check(&self) -> miette::Result<()> {
+        check_tokens("--pass-tokens", self.pass_tokens)
+    }
+}
+
+/// Whether so many tokens are worth computing.
+pub(super) fn check_tokens(option: &str, found: Option<usize>) -> miette::Result<()> {
+    match found {
+        Some(found @ ..16) => miette::bail!("{option}: found {found}; allowed: 16 tokens or more"),
+        _ => Ok(()),
+    }
+}
 
 /// Whether an adapter can be made of the settings.
 pub(super) fn check_lora(rank: usize, alpha: f64) -> miette::Result<()> {

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::{
     Ending,
-    model_args::{AdapterArgs, ModelArgs},
+    model_args::{AdapterArgs, ModelArgs, check_tokens},
     print_result,
 };
 use crate::{
-    data::{Fields, RowFormat, load_rows_with_records},
+    data::{DataError, Fields, ReadRecord, RowFormat, load_rows_with_records},
     model::{ChatModel, ModelError, RowScore, TokenizedRow},
     progress::Progress,
     report::Console,
@@ -28,24 +28,30 @@ pub(super) struct ScoreArgs {
     /// Chat rows in any form that scenarios take
     #[arg(long)]
     data: PathBuf,
-    /// Tokens after which a row is cut
-    #[arg(long, default_value_t = 2048)]
-    max_length: usize,
+    /// Tokens after which a row is cut [default: where the model's context ends]
+    #[arg(long)]
+    max_length: Option<usize>,
 }
 
 /// Prints each record with `response_tokens` and `log_likelihood` (the sum over the response, its closing token included), and
 /// with `cut` where the response goes on.
 pub(super) fn score(args: &ScoreArgs) -> miette::Result<Ending> {
+    check_tokens("--max-length", args.max_length)?;
     let console = Console::new();
     let rows = load_rows_with_records(&args.data, RowFormat::Auto).into_diagnostic()?;
     let model = args.model.load(&console)?;
     let adapter = args.adapter.load(&model)?;
-    let row_ids = |row: &ChatRow| model.row_ids(row, args.max_length).transpose();
+    let max_length = args.max_length.unwrap_or(usize::MAX).min(model.context());
     let tokenized: Vec<_> = rows
         .iter()
-        .map(|(_, row)| row.as_ref().and_then(row_ids).transpose())
+        .map(|record| {
+            let ids = |row| model.row_ids(row, max_length);
+            let row = record.meaning.as_ref().map(ids).transpose();
+            row.map_err(|error| DataError::bad_record(&args.data, record.place, error.to_string()))
+        })
         .collect::<Result<_, _>>()
         .into_diagnostic()?;
+    let tokenized: Vec<_> = tokenized.into_iter().map(Option::flatten).collect();
     let scorable: Vec<_> = tokenized.iter().flatten().cloned().collect();
     console.stage(&format!("scoring {} rows", scorable.len()));
     let started = Instant::now();
@@ -58,12 +64,12 @@ pub(super) fn score(args: &ScoreArgs) -> miette::Result<Ending> {
     let summary = lines.summary;
     let tokens: usize = scorable.iter().map(|row| row.ids.len()).sum();
     console.line(&format!("scored {} rows: {tokens} tokens in {seconds:.3} s", scorable.len()));
-    summary.tell(&console, args.max_length.min(model.context()));
+    summary.tell(&console, max_length);
     Ok(Ending::Done)
 }
 
-/// A record with its row, as text and as tokens, if it has a response, and one that fits.
-type Read = ((Fields, Option<ChatRow>), Option<TokenizedRow>);
+/// A record with its row as text, if it has a response, and as tokens, if that fits.
+type Read = (ReadRecord<Option<ChatRow>>, Option<TokenizedRow>);
 
 /// Records that are still to be printed, in their order.
 struct Lines<'m, R: Iterator<Item = Read>> {
@@ -77,19 +83,19 @@ impl<R: Iterator<Item = Read>> Lines<'_, R> {
     /// Prints the next record that has a response, with its score, and those before it. A row without a response that fits has
     /// no likelihood; it keeps its line, so that lines stay aligned.
     fn print_with(&mut self, score: RowScore) -> Result<(), ModelError> {
-        while let Some(((record, _), tokenized)) = self.rest.next() {
+        while let Some((record, tokenized)) = self.rest.next() {
             let Some(row) = tokenized else {
-                self.print(record, None, false)?;
+                self.print(record.fields, None, false)?;
                 continue;
             };
-            return self.print(record, Some(score), self.model.tokenizer.is_cut(&row));
+            return self.print(record.fields, Some(score), self.model.tokenizer.is_cut(&row));
         }
         Ok(())
     }
 
     fn print_without_score(&mut self) -> Result<(), ModelError> {
-        while let Some(((record, _), _)) = self.rest.next() {
-            self.print(record, None, false)?;
+        while let Some((record, _)) = self.rest.next() {
+            self.print(record.fields, None, false)?;
         }
         Ok(())
     }

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 use super::{
     Ending,
-    model_args::{AdapterArgs, ModelArgs, check_lora},
+    model_args::{AdapterArgs, ModelArgs, PassArgs, check_lora, check_tokens},
     outputs, print_json,
 };
 use crate::{
-    data::{PreferencePair, RowFormat, load_pairs, load_rows},
+    data::{DataError, Place, PreferencePair, RowFormat, load_pairs, load_placed_rows},
     lora::{LoraConfig, Target, initial_adapter, peft},
     model::{ChatModel, device},
     progress::Progress,
@@ -57,22 +57,17 @@ pub(super) struct TuneArgs {
     /// Tokens after which a row is cut
     #[arg(long, default_value_t = 512)]
     max_length: usize,
-    /// Most tokens computed in one pass; a larger batch is split, with the same gradient, and takes less memory [default:
-    /// 1536, on CUDA 8192]
+    #[command(flatten)]
+    passes: PassArgs,
+    /// Rank of a new adapter [default: 16]
     #[arg(long)]
-    pass_tokens: Option<usize>,
-    /// Compute each layer twice instead of keeping what it computed: the same gradient in less memory
-    #[arg(long)]
-    checkpoint_activations: bool,
-    /// Rank of a new adapter
-    #[arg(long, default_value_t = 16)]
-    rank: usize,
-    /// Alpha of a new adapter
-    #[arg(long, default_value_t = 32.0, allow_negative_numbers = true)]
-    alpha: f64,
-    /// Layers of a new adapter
-    #[arg(long, value_delimiter = ',', default_value = "q_proj,v_proj")]
-    targets: Vec<Target>,
+    rank: Option<usize>,
+    /// Alpha of a new adapter [default: 32]
+    #[arg(long, allow_negative_numbers = true)]
+    alpha: Option<f64>,
+    /// Layers of a new adapter [default: `q_proj,v_proj`]
+    #[arg(long, value_delimiter = ',')]
+    targets: Option<Vec<Target>>,
     /// Learning rate [default: 5e-4, with --dpo 1e-4]
     #[arg(long, allow_negative_numbers = true)]
     lr: Option<f64>,
@@ -88,6 +83,7 @@ pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
     let task = Task::read(args)?;
     let model = args.model.load(&console)?;
     let (lora, start) = if let Some(loaded) = args.adapter.load(&model)?.into_parts() {
+        args.check_shape(&loaded.0)?;
         loaded
     } else {
         let lora = args.new_adapter();
@@ -114,7 +110,7 @@ pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
 
 /// What there is to learn.
 enum Task {
-    Rows(Vec<ChatRow>),
+    Rows(Vec<(Place, ChatRow)>),
     Pairs(Vec<PreferencePair>),
 }
 
@@ -123,30 +119,28 @@ impl Task {
         if args.dpo {
             return load_pairs(&args.data).map(Self::Pairs).into_diagnostic();
         }
-        load_rows(&args.data, RowFormat::Auto).map(Self::Rows).into_diagnostic()
+        load_placed_rows(&args.data, RowFormat::Auto).map(Self::Rows).into_diagnostic()
     }
 }
 
 /// Supervised fine-tuning: the adapter, seconds from the first step on, and what is to be said of it.
 fn on_rows(
     args: &TuneArgs,
-    rows: &[ChatRow],
+    rows: &[(Place, ChatRow)],
     model: &ChatModel,
     lora: &LoraConfig,
     start: &Adapter,
     console: &Console,
 ) -> miette::Result<(Adapter, f64, Value)> {
-    let tokenized = model.tokenize(rows, args.max_length).into_diagnostic()?;
+    let ids = |(place, row): &(Place, ChatRow)| {
+        let ids = model.row_ids(row, args.max_length);
+        ids.map_err(|error| DataError::bad_record(&args.data, *place, error.to_string())).transpose()
+    };
+    let tokenized: Vec<_> = rows.iter().filter_map(ids).collect::<Result<_, _>>().into_diagnostic()?;
     if tokenized.is_empty() {
         miette::bail!("{}: none of its {} rows has a response that fits", args.data.display(), rows.len());
     }
-    let settings = SftSettings {
-        max_grad_norm: Some(1.0),
-        pass_tokens: args.pass_tokens,
-        checkpoint_activations: args.checkpoint_activations,
-        shards: LONE_SHARDS,
-        ..SftSettings::new(args.steps, args.batch_size, args.lr.unwrap_or(SFT_LEARNING_RATE))
-    };
+    let settings = args.sft();
     let cut = tokenized.iter().filter(|row| model.tokenizer.is_cut(row)).count();
     args.tell_of_cuts("rows", rows.len() - tokenized.len(), cut, model, console);
     console.stage(&format!("fine-tuning on {} rows", tokenized.len()));
@@ -174,12 +168,11 @@ fn on_pairs(
     start: &Adapter,
     console: &Console,
 ) -> miette::Result<(Adapter, f64, Value)> {
-    let tokenized: Vec<_> = pairs
-        .iter()
-        .map(|pair| TokenizedPair::of(model, pair, args.max_length))
-        .collect::<Result<_, _>>()
-        .into_diagnostic()?;
-    let tokenized: Vec<_> = tokenized.into_iter().flatten().collect();
+    let ids = |(place, pair): (usize, &PreferencePair)| {
+        let ids = TokenizedPair::of(model, pair, args.max_length);
+        ids.map_err(|error| miette::miette!("{}, pair {place}: {error}", args.data.display())).transpose()
+    };
+    let tokenized: Vec<_> = (1..).zip(pairs).filter_map(ids).collect::<Result<_, _>>()?;
     let left_out = pairs.len() - tokenized.len();
     let is_cut = |pair: &&TokenizedPair| [&pair.chosen, &pair.rejected].iter().any(|row| model.tokenizer.is_cut(row));
     args.tell_of_cuts("pairs", 0, tokenized.iter().filter(is_cut).count(), model, console);
@@ -187,14 +180,7 @@ fn on_pairs(
         let data = args.data.display();
         miette::bail!("{data}: none of its {} pairs has two responses that fit and differ", pairs.len());
     }
-    let settings = DpoSettings {
-        beta: args.beta,
-        max_grad_norm: Some(1.0),
-        pass_tokens: args.pass_tokens,
-        checkpoint_activations: args.checkpoint_activations,
-        shards: LONE_SHARDS,
-        ..DpoSettings::new(args.steps, args.batch_size, args.lr.unwrap_or(DPO_LEARNING_RATE))
-    };
+    let settings = args.dpo();
     console.stage(&format!("training on {} preference pairs", tokenized.len()));
     let streams = TrainStreams::of_preferences(args.seed, RoundId::START);
     let mut on_step = |step: &DpoStep| console.step(step.step as u64, args.steps as u64);
@@ -225,17 +211,15 @@ impl TuneArgs {
         if self.steps == 0 || self.batch_size == 0 {
             miette::bail!("--steps and --batch-size: found 0; allowed: 1 or more");
         }
-        check_lora(self.rank, self.alpha)?;
+        let LoraConfig { rank, alpha, .. } = self.new_adapter();
+        check_lora(rank, alpha)?;
         for (option, value) in [("--lr", self.lr), ("--beta", Some(self.beta))] {
             if let Some(value) = value.filter(|value| !(*value > 0.0 && value.is_finite())) {
                 miette::bail!("{option}: found {value}; allowed: a number above 0");
             }
         }
-        for (option, value) in [("--max-length", Some(self.max_length)), ("--pass-tokens", self.pass_tokens)] {
-            if let Some(value) = value.filter(|value| *value < 16) {
-                miette::bail!("{option}: found {value}; allowed: 16 tokens or more");
-            }
-        }
+        check_tokens("--max-length", Some(self.max_length))?;
+        self.passes.check()?;
         outputs::check_folder(&self.out, peft::CONFIG_FILE)
     }
 
@@ -249,7 +233,111 @@ impl TuneArgs {
     }
 
     fn new_adapter(&self) -> LoraConfig {
-        let targets: BTreeSet<_> = self.targets.iter().copied().collect();
-        LoraConfig { rank: self.rank, alpha: self.alpha, dropout: 0.0, targets, use_rslora: false }
+        LoraConfig {
+            rank: self.rank.unwrap_or(16),
+            alpha: self.alpha.unwrap_or(32.0),
+            dropout: 0.0,
+            targets: self.targets().unwrap_or([Target::QProj, Target::VProj].into()),
+            use_rslora: false,
+        }
+    }
+
+    fn targets(&self) -> Option<BTreeSet<Target>> {
+        self.targets.as_ref().map(|targets| targets.iter().copied().collect())
+    }
+
+    /// Whether an adapter that there is already has the shape that was asked for, if one was.
+    fn check_shape(&self, adapter: &LoraConfig) -> miette::Result<()> {
+        let names =
+            |targets: &BTreeSet<Target>| targets.iter().map(|target| target.name()).collect::<Vec<_>>().join(",");
+        let shape = [
+            ("--rank", self.rank.map(|rank| rank.to_string()), adapter.rank.to_string()),
+            ("--alpha", self.alpha.map(|alpha| alpha.to_string()), adapter.alpha.to_string()),
+            ("--targets", self.targets().as_ref().map(names), names(&adapter.targets)),
+        ];
+        for (option, asked, has) in shape {
+            if let Some(asked) = asked.filter(|asked| *asked != has) {
+                miette::bail!("{option}: found {asked}, but the adapter has {has}, which stays; leave it out");
+            }
+        }
+        Ok(())
+    }
+
+    fn sft(&self) -> SftSettings {
+        SftSettings {
+            max_grad_norm: Some(1.0),
+            pass_tokens: self.passes.pass_tokens,
+            checkpoint_activations: self.passes.checkpoint_activations,
+            shards: LONE_SHARDS,
+            ..SftSettings::new(self.steps, self.batch_size, self.lr.unwrap_or(SFT_LEARNING_RATE))
+        }
+    }
+
+    fn dpo(&self) -> DpoSettings {
+        DpoSettings {
+            beta: self.beta,
+            max_grad_norm: Some(1.0),
+            pass_tokens: self.passes.pass_tokens,
+            checkpoint_activations: self.passes.checkpoint_activations,
+            shards: LONE_SHARDS,
+            ..DpoSettings::new(self.steps, self.batch_size, self.lr.unwrap_or(DPO_LEARNING_RATE))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        tune: TuneArgs,
+    }
+
+    fn parse(options: &str) -> Result<TuneArgs, String> {
+        let line = format!("tune --data rows.jsonl --out here {options}");
+        Line::try_parse_from(line.split_whitespace()).map(|line| line.tune).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_a_training_takes_is_what_the_options_say() {
+        let args = parse("--pass-tokens 64 --checkpoint-activations --steps 3 --batch-size 5 --lr 0.25").unwrap();
+        let expected = SftSettings {
+            max_grad_norm: Some(1.0),
+            pass_tokens: Some(64),
+            checkpoint_activations: true,
+            shards: LONE_SHARDS,
+            ..SftSettings::new(3, 5, 0.25)
+        };
+        assert_eq!(args.sft(), expected);
+        let expected = DpoSettings {
+            max_grad_norm: Some(1.0),
+            pass_tokens: Some(64),
+            checkpoint_activations: true,
+            shards: LONE_SHARDS,
+            ..DpoSettings::new(3, 5, 0.25)
+        };
+        assert_eq!(args.dpo(), expected);
+        assert!(parse("--pass-tokens 8").unwrap().check().unwrap_err().to_string().contains("--pass-tokens: found 8"));
+    }
+
+    #[test]
+    fn an_adapter_that_there_is_keeps_its_shape() {
+        let has = LoraConfig { rank: 8, ..parse("").unwrap().new_adapter() };
+        assert_eq!((has.alpha, has.targets.len()), (32.0, 2));
+        let complaint = |options| parse(options).unwrap().check_shape(&has).err().map(|error| error.to_string());
+        for (options, expected) in [
+            ("--rank 4", "--rank: found 4, but the adapter has 8"),
+            ("--rank 8 --alpha 8", "--alpha: found 8, but the adapter has 32"),
+            ("--targets v_proj", "--targets: found v_proj, but the adapter has q_proj,v_proj"),
+        ] {
+            let complaint = complaint(options).unwrap();
+            assert!(complaint.starts_with(expected), "{complaint}");
+        }
+        assert_eq!(complaint("--rank 8 --alpha 32 --targets v_proj,q_proj"), None);
+        assert_eq!(complaint(""), None);
     }
 }

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::ModelConfig;
 
+/// Largest rank of a new adapter; one that is mistyped is not to fill the memory.
+pub const MOST_RANK: usize = 4096;
+
 /// A linear layer that can be adapted, in the order of the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,7 +5,7 @@ mod init;
 mod parameters;
 pub mod peft;
 
-pub use config::{LoraConfig, Target};
+pub use config::{LoraConfig, MOST_RANK, Target};
 pub use init::initial_adapter;
 pub use parameters::LoraRef;
 pub(crate) use parameters::{Dropout, LinearGroup, LoraLinear, LoraTape, LoraTensors, check_layout};

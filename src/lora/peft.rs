@@ -137,7 +137,8 @@ fn to_safetensors(adapter: &Adapter) -> Result<Vec<u8>, safetensors::SafeTensorE
 fn from_safetensors(bytes: &[u8], config: &LoraConfig, model: &ModelConfig) -> Result<Adapter, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a whole safetensors file: {error}"))?;
     let layout = config.layout(model);
-    let mut values = Vec::with_capacity(layout.len());
+    // Grows with what the file has, not with the rank that the configuration claims.
+    let mut values = Vec::new();
     for tensor in layout.tensors() {
         let view = file
             .tensor(&tensor.name)

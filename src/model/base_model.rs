@@ -6,7 +6,7 @@ use fedward_native::cuda::{self, OwnStream};
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    ModelConfig, ModelError, NumberFormat, Precision, Quantization, Result, WeightSource, frozen::FrozenLinear,
+    ModelConfig, ModelError, NumberFormat, Precision, Quantization, Result, WeightSource, Work, frozen::FrozenLinear,
     within_memory,
 };
 
@@ -98,7 +98,8 @@ impl BaseModel {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Unusable`] if the architecture is inconsistent; what `weights` returns if a tensor is missing.
+    /// [`ModelError::Unusable`] if the architecture is inconsistent; what `weights` returns if a tensor is missing;
+    /// [`ModelError::OutOfMemory`] if the device has no room for it.
     pub fn load(
         config: ModelConfig,
         weights: &dyn WeightSource,
@@ -106,7 +107,11 @@ impl BaseModel {
         format: impl Into<NumberFormat>,
     ) -> Result<Self> {
         check(&config)?;
-        let format: NumberFormat = format.into();
+        within_memory(|| Self::read(config, weights, device, format.into()))
+            .map_err(|error| error.during(Work::Loading))
+    }
+
+    fn read(config: ModelConfig, weights: &dyn WeightSource, device: Device, format: NumberFormat) -> Result<Self> {
         let kind = format.precision.kind();
         let _no_autograd = fedward_native::no_autograd();
         let place = |tensor: &Tensor| -> Result<Tensor> { Ok(tensor.f_to_kind(kind)?.f_to_device(device)?) };
@@ -162,14 +167,15 @@ impl BaseModel {
         self.kind
     }
 
-    /// Does `work`, whose operations record nothing, have a stream of the device for themselves and say so if memory runs out.
-    /// What it returns lies on the CPU.
-    pub(crate) fn compute<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        within_memory(|| {
+    /// Does what a piece of work `computes`: its operations record nothing, have a stream of the device for themselves, and say
+    /// so if memory runs out. What it returns lies on the CPU.
+    pub(crate) fn compute<T>(&self, work: Work, computes: impl FnOnce() -> Result<T>) -> Result<T> {
+        let computed = within_memory(|| {
             let _recording = fedward_native::no_autograd();
             let _stream = OwnStream::take(self.device)?;
-            work()
-        })
+            computes()
+        });
+        computed.map_err(|error| error.during(work))
     }
 
     /// Handles to the weights for one thread. They alias the model's: read only.

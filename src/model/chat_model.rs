@@ -145,9 +145,7 @@ impl ChatModel {
         progress: &dyn Progress,
         take: &mut (dyn FnMut(Reply) -> Result<(), ModelError> + Send),
     ) -> Result<(), ModelError> {
-        let prompts: Vec<_> =
-            conversations.iter().map(|messages| self.tokenizer.prompt_ids(messages)).collect::<Result<_, _>>()?;
-        self.check_fit(&prompts)?;
+        let prompts = self.prompts(conversations)?;
         let batch_size = prompts_a_batch(prompts.len(), self.base.device());
         let settings = GenerationSettings {
             max_new_tokens: decoding.max_new_tokens,
@@ -174,16 +172,21 @@ impl ChatModel {
         parallel::each_by_chunks(&prompts, batch_size, self.threads, work, take)
     }
 
-    /// A prompt cannot be cut: what it asks may be at its end.
-    fn check_fit(&self, prompts: &[Vec<u32>]) -> Result<(), ModelError> {
+    /// The tokens of prompts. One cannot be cut: what it asks may be at its end.
+    fn prompts(&self, conversations: &[Vec<ChatMessage>]) -> Result<Vec<Vec<u32>>, ModelError> {
         let context = self.context();
-        let Some(place) = prompts.iter().position(|prompt| prompt.len() >= context) else { return Ok(()) };
-        Err(ModelError::Unusable(format!(
-            "prompt {} of {}: found {} tokens, and the model reads {context}, its answer included; shorten it or leave it out",
-            place + 1,
-            prompts.len(),
-            prompts[place].len()
-        )))
+        let prompt = |(index, messages): (usize, &Vec<ChatMessage>)| {
+            let refused = |problem: String| ModelError::Prompt { index, of: conversations.len(), problem };
+            let ids = self.tokenizer.prompt_ids(messages).map_err(|error| refused(error.to_string()))?;
+            if ids.len() >= context {
+                let found = ids.len();
+                return Err(refused(format!(
+                    "found {found} tokens, and the model reads {context}, its answer included; shorten it or leave it out"
+                )));
+            }
+            Ok(ids)
+        };
+        conversations.iter().enumerate().map(prompt).collect()
     }
 
     /// Answers of a few tokens to prompts, in their order, and how likely each begins with given tokens. On the CPU an answer

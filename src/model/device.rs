@@ -11,18 +11,17 @@ use tch::{Device, Kind};
 /// The libtorch that this program is built for.
 pub const LIBTORCH_VERSION: &str = "2.11.0";
 
-/// Most threads that compute on the CPU; [`usize::MAX`] unless somebody has set a limit.
+/// Most threads that compute; [`usize::MAX`] unless somebody has set a limit.
 static MOST_THREADS: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// Threads that compute side by side on a device: the cores of a CPU, as far as [`limit_threads`] lets them, or two queues
-/// of a GPU.
+/// Threads that compute side by side on a device, as far as [`limit_threads`] lets them: one for each core of a CPU, or two
+/// queues of a GPU.
 pub fn compute_threads(device: Device) -> usize {
-    match device {
-        Device::Cpu => {
-            std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS.load(Ordering::Relaxed))
-        }
+    let threads = match device {
+        Device::Cpu => std::thread::available_parallelism().map_or(1, usize::from),
         _ => 2,
-    }
+    };
+    threads.min(MOST_THREADS.load(Ordering::Relaxed))
 }
 
 /// How much is computed at once where nobody says it.

@@ -3,7 +3,7 @@
 use fedward_actors::CancelFlag;
 use tch::Kind;
 
-use super::{BaseModel, Result, transformer::Transformer};
+use super::{BaseModel, Result, Work, transformer::Transformer};
 use crate::lora::LoraRef;
 
 /// What a classifier sees of a row.
@@ -33,7 +33,7 @@ pub fn mean_hidden(
     layers: usize,
     cancel: &CancelFlag,
 ) -> Result<Vec<Vec<f32>>> {
-    model.compute(|| {
+    model.compute(Work::Reading, || {
         let model = Transformer::new(model, adapter, cancel)?;
         model.check_rows(rows.iter().map(Vec::as_slice))?;
         let mean = |row: &Vec<u32>| -> Result<Vec<f32>> {

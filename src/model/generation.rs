@@ -13,7 +13,7 @@ use self::{
     picking::Picker,
     room::Room,
 };
-use super::{BaseModel, Result, transformer::Transformer};
+use super::{BaseModel, Result, Work, transformer::Transformer};
 use crate::lora::LoraRef;
 
 /// How prompts are continued.
@@ -54,7 +54,7 @@ pub struct Generated {
 /// Continues each prompt, in the order of the prompts.
 ///
 /// `rng_of` gives each prompt a random stream of its own, so what is drawn does not depend on which prompts share a
-/// batch. `on_done` hears how many prompts are finished.
+/// batch, but for rounding: in bf16 a prompt is rounded otherwise alone than in company. `on_done` hears how many prompts are finished.
 ///
 /// # Errors
 ///
@@ -73,7 +73,7 @@ pub fn generate(
     on_done: &mut dyn FnMut(usize),
 ) -> Result<Vec<Generated>> {
     let picker = Picker::new(settings)?;
-    model.compute(|| {
+    model.compute(Work::Generation, || {
         let model = Transformer::new(model, adapter, cancel)?;
         model.check_rows(prompts.iter().map(Vec::as_slice))?;
         let mut results: Vec<Option<Generated>> = prompts.iter().map(|_| None).collect();
@@ -106,7 +106,7 @@ impl BaseModel {
     ///
     /// As [`generate`].
     pub fn next_token_logits(&self, adapter: Option<LoraRef>, ids: &[u32], cancel: &CancelFlag) -> Result<Vec<f32>> {
-        self.compute(|| {
+        self.compute(Work::Reading, || {
             let model = Transformer::new(self, adapter, cancel)?;
             model.check_rows([ids])?;
             let packed = model.pack(&[ids], false)?;

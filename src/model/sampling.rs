@@ -30,7 +30,7 @@ impl Sampler {
         {
             candidates.select_nth_unstable_by(top_k.max(1) - 1, by_weight);
             candidates.truncate(top_k.max(1));
-            // What is left lies in an order that the others had a part in.
+            // What is left lies in an order that the others had a part in, and sums are rounded by their order.
             candidates.sort_unstable_by(by_weight);
         }
         let total = candidates.iter().map(|candidate| candidate.1).sum();
@@ -49,6 +49,8 @@ impl Sampler {
         if self.top_p < 1.0 {
             keep_nucleus(&mut candidates, self.top_p * total);
         }
+        // By likelihood, rounding would swap neighbours that are almost equally likely, and what lies between would be another.
+        candidates.sort_unstable_by_key(|candidate| candidate.0);
         let total: f64 = candidates.iter().map(|candidate| candidate.1).sum();
         let mut rest = unit(rng) * total;
         for &(id, weight) in &candidates {

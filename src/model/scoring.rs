@@ -2,7 +2,9 @@
 
 use fedward_actors::CancelFlag;
 
-use super::{BaseModel, Portions, Predictions, ResponseLoss, Result, TokenizedRow, parallel, transformer::Transformer};
+use super::{
+    BaseModel, Portions, Predictions, ResponseLoss, Result, TokenizedRow, Work, parallel, transformer::Transformer,
+};
 use crate::lora::LoraRef;
 
 /// How likely a response is.
@@ -26,7 +28,7 @@ pub fn score(
     rows: &[TokenizedRow],
     cancel: &CancelFlag,
 ) -> Result<Vec<RowScore>> {
-    model.compute(|| {
+    model.compute(Work::Reading, || {
         let model = Transformer::new(model, adapter, cancel)?;
         model.check_rows(rows.iter().map(|row| row.ids.as_slice()))?;
         let mut scores = vec![RowScore { log_likelihood: 0.0, response_tokens: 0 }; rows.len()];

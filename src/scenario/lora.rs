@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::rules::Rules;
-use crate::lora::{LoraConfig, Target};
+use crate::lora::{LoraConfig, MOST_RANK, Target};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,7 +23,9 @@ impl Default for RawLora {
 
 impl RawLora {
     pub(super) fn check(&self, rules: &mut Rules) {
-        rules.at_least_one("lora.rank", self.rank);
+        rules.check((1..=MOST_RANK).contains(&self.rank), "lora.rank", || {
+            format!("found {}; allowed: 1 to {MOST_RANK}", self.rank)
+        });
         rules.positive("lora.alpha", self.alpha);
         rules.below_one("lora.dropout", self.dropout);
         rules.check(!self.targets.is_empty(), "lora.targets", || "found none; allowed: one or more layers".into());

@@ -7,6 +7,7 @@ use crate::federated::{AdaptiveSettings, FederatedAlgorithm};
 use crate::{
     data::MeasuredGoals,
     endpoint::ExtraBody,
+    model::Quantization,
     safety::cai::{Examples, Revise},
     train::LrSchedule,
 };
@@ -360,4 +361,25 @@ fn settings_of_benchmarks_and_trainings_arrive() {
     let (_folder, path) = file(&format!("{HEAD}[cai]\nschedule = \"every\"\n"));
     let plain = serde_json::to_value(&load(&path, &[]).unwrap().scenarios[0]).unwrap();
     assert!(plain["evaluation"].get("advbench_goals").is_none() && plain["cai"].get("examples").is_none(), "{plain}");
+}
+
+#[test]
+fn what_saves_memory_arrives_wherever_an_adapter_is_trained() {
+    let text =
+        format!("{HEAD}[training]\npass_tokens = 64\ncheckpoint_activations = true\n[cai]\nschedule = \"every\"\n");
+    let (_folder, path) = file(&text);
+    let quantize = ["model.quantize=nf4".to_owned()];
+    let scenario = load(&path, &quantize).unwrap().scenarios.remove(0);
+    let cai = scenario.cai.unwrap();
+    for sft in [&scenario.training.sft, &cai.training] {
+        assert_eq!((sft.pass_tokens, sft.checkpoint_activations), (Some(64), true));
+    }
+    assert_eq!((cai.dpo.pass_tokens, cai.dpo.checkpoint_activations), (Some(64), true));
+    assert_eq!(scenario.model.quantize, Some(Quantization::Nf4));
+}
+
+#[test]
+fn a_rank_that_is_mistyped_does_not_fill_the_memory() {
+    let found = complaints(HEAD, &["lora.rank=10000000"]);
+    assert_eq!(found, ["--set lora.rank=10000000: lora.rank: found 10000000; allowed: 1 to 4096"]);
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     data::PreferencePair,
     lora::{LoraConfig, LoraRef},
-    model::{BaseModel, ChatModel, ModelError, Portions, Result, TokenizedRow, score_side_by_side},
+    model::{BaseModel, ChatModel, ModelError, Portions, Result, TokenizedRow, Work, score_side_by_side},
 };
 
 /// Two responses to one prompt as token ids.
@@ -188,7 +188,7 @@ pub fn train_dpo(
         }
         Ok(DpoOutcome { adapter: shards.first.adapter()?, steps, tokens, reference_tokens })
     };
-    model.compute(training).map_err(|error| error.in_training(pass_tokens))
+    model.compute(Work::Training { pass_tokens }, training)
 }
 
 fn trainer_settings(settings: &DpoSettings) -> TrainerSettings {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     lora::LoraConfig,
-    model::{BaseModel, ModelError, Portions, Result, TokenizedRow},
+    model::{BaseModel, ModelError, Portions, Result, TokenizedRow, Work},
 };
 
 /// How an adapter is fine-tuned.
@@ -236,7 +236,7 @@ pub fn train_sft<'r>(
         }
         Ok(SftOutcome { adapter: shards.first.adapter()?, steps: settings.steps, tokens, losses })
     };
-    model.compute(training).map_err(|error| error.in_training(pass_tokens))
+    model.compute(Work::Training { pass_tokens }, training)
 }
 
 fn trainer_settings(settings: &SftSettings) -> TrainerSettings {

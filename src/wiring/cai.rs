@@ -98,7 +98,7 @@ fn check_prepared(path: &Path, sft_share: f64) -> Result<(), SetupError> {
 /// What red prompts are drawn from.
 fn prompts(cai: &CaiSection, data: &DataPlan) -> Result<Vec<Vec<ChatMessage>>, SetupError> {
     if let Some(path) = &cai.prompts {
-        return Ok(data::load_prompts(path)?.into_iter().map(|(_, prompt)| prompt).collect());
+        return Ok(data::load_prompts(path)?.into_iter().map(|record| record.meaning).collect());
     }
     Ok(data.server_goals.iter().map(|goal| vec![ChatMessage::new(Role::User, &goal.text)]).collect())
 }

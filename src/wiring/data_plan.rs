@@ -1,6 +1,6 @@
 //! Which rows are whose: clients', the server's, and those that are kept for measuring.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 use fedward_actors::{
     protocol::{ChatRow, RoundId, RowLabel},
@@ -8,10 +8,11 @@ use fedward_actors::{
 };
 use rand::seq::SliceRandom;
 
-use super::SetupError;
+use super::{SetupError, check_turns};
 use crate::{
-    data::{self, AdvBench, AdvBenchPart, ClientPlan, FederatedRows, Goal, HarmfulShare},
+    data::{self, AdvBench, AdvBenchPart, ClientPlan, DataError, FederatedRows, Goal, HarmfulShare},
     eval::{RefusalPrompt, advbench_prompts},
+    model::ChatTokenizer,
     scenario::{HarmfulClients, RowSource, Scenario},
 };
 
@@ -34,21 +35,26 @@ pub struct DataPlan {
 }
 
 impl DataPlan {
-    /// Lays out the rows of a scenario.
+    /// Lays out the rows of a scenario for a model with this tokenizer.
     ///
     /// # Errors
     ///
-    /// [`SetupError`] if a file cannot be read or there are too few rows.
-    pub fn of(scenario: &Scenario) -> Result<Self, SetupError> {
+    /// [`SetupError`] if a file cannot be read, the model's chat template refuses a row of it, or there are too few rows.
+    pub fn of(scenario: &Scenario, tokenizer: &ChatTokenizer) -> Result<Self, SetupError> {
+        let load = |path: &Path, format, label| -> Result<Vec<ChatRow>, DataError> {
+            let rows = data::load_placed_rows(path, format)?;
+            check_turns(&rows, path, tokenizer)?;
+            Ok(shuffled(labelled(rows.into_iter().map(|(_, row)| row).collect(), label), scenario.seed))
+        };
         let advbench = AdvBench::load(&data::catalogue::fetched("advbench")?)?;
         let needed = scenario.federation.clients as usize * scenario.data.rows_per_client;
         let utility = scenario.evaluation.utility_rows;
         let mut left_out = String::new();
         let (benign, server_benign, utility_rows) = match &scenario.data.benign {
             RowSource::File { path, format } => {
-                let rows = labelled(data::load_rows(path, *format)?, RowLabel::Safe);
+                let rows = load(path, *format, RowLabel::Safe)?;
                 let read = rows.len();
-                let (rows, utility_rows) = held_out(shuffled(rows, scenario.seed), utility);
+                let (rows, utility_rows) = held_out(rows, utility);
                 if rows.len() < scenario.data.rows_per_client.min(read) {
                     left_out = format!(
                         "; of the {read} rows of {} {} are held out to be measured, with their copies \
@@ -77,9 +83,7 @@ impl DataPlan {
         };
         let harmful = match &scenario.data.harmful {
             RowSource::AdvBench => data::unsafe_rows(&advbench.goals(AdvBenchPart::Clients)),
-            RowSource::File { path, format } => {
-                shuffled(labelled(data::load_rows(path, *format)?, RowLabel::Unsafe), scenario.seed)
-            }
+            RowSource::File { path, format } => load(path, *format, RowLabel::Unsafe)?,
             RowSource::Everyday => {
                 return Err(SetupError::Other("data.harmful.source cannot be \"everyday\": it is benign".into()));
             }

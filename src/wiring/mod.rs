@@ -6,6 +6,7 @@ mod cai;
 mod data_plan;
 mod guard;
 mod start;
+mod turns;
 mod workshop;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use fedward_actors::{
 pub use cai::cai_generator;
 pub use data_plan::DataPlan;
 pub use guard::FittedGuard;
+pub(crate) use turns::check_turns;
 pub use workshop::Workshop;
 
 use crate::{

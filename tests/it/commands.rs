@@ -89,7 +89,7 @@ fn bad_input_is_one_clear_line_and_no_panic() {
         (vec!["check", "no-such-file.toml"], "no-such-file.toml"),
         (vec!["score", "--data", "no-such-rows.jsonl"], "no-such-rows.jsonl"),
         (vec!["score", "--model", "no-such-model", "--data", rows], "no-such-model"),
-        (vec!["generate", "--prompts", long], "prompt 2 of 2: found 90"),
+        (vec!["generate", "--prompts", long], "line 2: found 90"),
         (vec!["tune", "--data", rows, "--out", rows], "found a file; name a folder"),
         (vec!["tune", "--data", rows, "--out", "x", "--alpha", "-1"], "--alpha: found -1; allowed: a number above 0"),
     ] {

@@ -12,7 +12,9 @@ use half::{bf16, f16};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tch::Kind;
+use tch::{Kind, Tensor};
+
+use crate::support::fedward;
 
 const TEMPLATE: &str =
     "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content | trim }}{{ eos_token }}{% endfor %}";
@@ -61,17 +63,21 @@ fn shapes() -> BTreeMap<String, Vec<usize>> {
     shapes
 }
 
+/// Numbers that every float type holds exactly, others for each tensor.
+fn values(name: &str, shape: &[usize]) -> impl Iterator<Item = f32> {
+    let first = name.bytes().map(usize::from).sum::<usize>() % 97;
+    (0..shape.iter().product::<usize>()).map(move |index| (first + index) as f32 / 4.0)
+}
+
 fn write_weights(path: &Path, shapes: &BTreeMap<String, Vec<usize>>, dtype: Dtype) {
-    let encode = |index: usize| match dtype {
-        Dtype::F16 => f16::from_f32(index as f32 / 4.0).to_le_bytes().to_vec(),
-        Dtype::BF16 => bf16::from_f32(index as f32 / 4.0).to_le_bytes().to_vec(),
-        Dtype::F64 => (index as f64 / 4.0).to_le_bytes().to_vec(),
-        _ => (index as f32 / 4.0).to_le_bytes().to_vec(),
+    let encode = |value: f32| match dtype {
+        Dtype::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
+        Dtype::BF16 => bf16::from_f32(value).to_le_bytes().to_vec(),
+        Dtype::F64 => f64::from(value).to_le_bytes().to_vec(),
+        _ => value.to_le_bytes().to_vec(),
     };
-    let data: Vec<(&String, &Vec<usize>, Vec<u8>)> = shapes
-        .iter()
-        .map(|(name, shape)| (name, shape, (0..shape.iter().product()).flat_map(encode).collect()))
-        .collect();
+    let data: Vec<(&String, &Vec<usize>, Vec<u8>)> =
+        shapes.iter().map(|(name, shape)| (name, shape, values(name, shape).flat_map(encode).collect())).collect();
     let views: HashMap<_, _> = data
         .iter()
         .map(|(name, shape, bytes)| (*name, TensorView::new(dtype, (*shape).clone(), bytes).unwrap()))
@@ -95,6 +101,10 @@ fn directory() -> tempfile::TempDir {
     dir
 }
 
+fn flat(tensor: &Tensor) -> Vec<f32> {
+    Vec::try_from(tensor.to_kind(Kind::Float).reshape([-1])).unwrap()
+}
+
 fn error(dir: &Path) -> String {
     Checkpoint::open(dir).err().expect("should not open").to_string()
 }
@@ -105,13 +115,10 @@ fn each_float_type_opens() {
     for (dtype, kind) in [(Dtype::F32, Kind::Float), (Dtype::F16, Kind::Float), (Dtype::BF16, Kind::BFloat16)] {
         write_weights(&dir.path().join("model.safetensors"), &shapes(), dtype);
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
-        let tensor = checkpoint.weights.tensor("model.layers.0.mlp.down_proj.weight", &[4, 6]).unwrap();
+        let name = "model.layers.0.mlp.down_proj.weight";
+        let tensor = checkpoint.weights.tensor(name, &[4, 6]).unwrap();
         assert_eq!(tensor.kind(), kind);
-        let values = Vec::<f32>::try_from(tensor.to_kind(Kind::Float).reshape([-1])).unwrap();
-        assert!(
-            values.iter().enumerate().all(|(index, value)| value.to_bits() == (index as f32 / 4.0).to_bits()),
-            "{dtype:?}"
-        );
+        assert_eq!(flat(&tensor), values(name, &[4, 6]).collect::<Vec<_>>(), "{dtype:?}");
     }
     write_weights(&dir.path().join("model.safetensors"), &shapes(), Dtype::F64);
     assert!(error(dir.path()).contains("model.embed_tokens.weight: found type F64, allowed: F32, F16, BF16"));
@@ -139,7 +146,9 @@ fn shards_are_found_by_their_index() {
     index("two.safetensors");
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     for (name, shape) in checkpoint.config.tensors() {
-        assert_eq!(checkpoint.weights.tensor(&name, &shape).unwrap().size(), shape);
+        let tensor = checkpoint.weights.tensor(&name, &shape).unwrap();
+        assert_eq!(tensor.size(), shape);
+        assert_eq!(flat(&tensor), values(&name, &shapes()[&name]).collect::<Vec<_>>(), "{name}");
     }
     index("../two.safetensors");
     assert!(error(dir.path()).contains("\"../two.safetensors\" is not a file name"));
@@ -222,4 +231,55 @@ fn a_directory_is_digested_as_sha256sum_would() {
     let listing = names.iter().map(line).collect::<Vec<_>>().join("\n") + "\n";
     assert_eq!(checkpoint.sha256().unwrap(), hex(&Sha256::digest(listing)));
     assert_eq!(checkpoint.file_digests().unwrap().len(), 5);
+}
+
+/// What the program prints, and its complaint if it has one.
+fn told(args: &[&str]) -> (String, String) {
+    let output = fedward().args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn turns_that_a_template_refuses_are_named_by_file_and_line() {
+    let dir = directory();
+    let template =
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}".to_owned();
+    fs::write(dir.path().join("chat_template.jinja"), template + TEMPLATE).unwrap();
+    let rows = dir.path().join("rows.jsonl");
+    let line = r#"{"prompt": "ab", "response": "b"}"#;
+    let refused = r#"{"system": "a", "instruction": "ab", "output": "b"}"#;
+    fs::write(&rows, format!("{line}\n{refused}\n{line}\n")).unwrap();
+    let scenario = dir.path().join("scenario.toml");
+    fs::write(&scenario, "name = \"t\"\nquestion = \"q\"\n").unwrap();
+    let (model, rows, out) = (dir.path().to_str().unwrap(), rows.to_str().unwrap(), dir.path().join("out"));
+    let out = out.to_str().unwrap();
+    let (base, source) = (format!("model.base={model}"), format!("data.benign.source={rows}"));
+    let run = ["run", scenario.to_str().unwrap(), "--out", out, "--set", &base, "--set", &source];
+    for args in [
+        &["tune", "--model", model, "--data", rows, "--out", out][..],
+        &["score", "--model", model, "--data", rows],
+        &["generate", "--model", model, "--prompts", rows],
+        &run,
+    ] {
+        let (printed, complaint) = told(args);
+        for part in ["rows.jsonl, line 2: ", "no system turns", "(turns: system, user"] {
+            assert!(printed.is_empty() && complaint.contains(part), "{args:?}: {complaint}");
+        }
+    }
+}
+
+#[test]
+fn fewer_bits_are_taken_where_they_are_asked_for() {
+    let dir = directory();
+    let rows = dir.path().join("rows.jsonl");
+    fs::write(&rows, r#"{"prompt": "ab", "response": "ba"}"#).unwrap();
+    let (model, rows) = (dir.path().to_str().unwrap(), rows.to_str().unwrap());
+    let score = |more: &[&str]| {
+        let (printed, complaint) = told(&[&["score", "--model", model, "--data", rows], more].concat());
+        let line: Value = serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{printed}{complaint}"));
+        line["log_likelihood"].as_f64().unwrap().to_bits()
+    };
+    let found = [&[][..], &["--quantize", "int8"], &["--quantize", "nf4"]].map(score);
+    assert!(found[0] != found[1] && found[1] != found[2] && found[0] != found[2], "{found:?}");
 }

@@ -1,11 +1,14 @@
 //! Models whose linear layers are stored in fewer bits compute as models do whose weights were rounded beforehand.
 
 use fedward::{
-    lora::LoraRef,
-    model::{BaseModel, ModelError, NumberFormat, Precision, Quantization, WeightSource, score},
+    model::{
+        BaseModel, Generated, GenerationSettings, ModelError, NumberFormat, Precision, Quantization, WeightSource,
+        generate, score,
+    },
     train::TrainerSettings,
 };
 use fedward_actors::CancelFlag;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use tch::Tensor;
 
 use crate::{
@@ -55,25 +58,58 @@ fn round_to_nf4(block: &mut [f32]) {
 }
 
 /// A model of the "stretched" kind, all of whose matrices are whole blocks.
-fn with(weights: &dyn WeightSource, quantization: Option<Quantization>) -> Small {
-    let small = Small::new("stretched", Precision::F32);
-    let format = NumberFormat { precision: Precision::F32, quantization };
+fn with(weights: &dyn WeightSource, precision: Precision, quantization: Option<Quantization>) -> Small {
+    let small = Small::new("stretched", precision);
+    let format = NumberFormat { precision, quantization };
     let model = BaseModel::load(small.model.config().clone(), weights, test_device(), format).unwrap();
     Small { model, ..small }
 }
 
 fn likelihoods(small: &Small) -> Vec<f64> {
-    let lora = LoraRef { config: &small.lora, adapter: &small.adapter };
-    let scores = score(&small.model, Some(lora), &small.rows, &CancelFlag::new()).unwrap();
+    let scores = score(&small.model, Some(small.lora_ref()), &small.rows, &CancelFlag::new()).unwrap();
     scores.iter().map(|score| score.log_likelihood).collect()
+}
+
+/// The same numbers stored in fewer bits, and rounded beforehand.
+fn both(quantization: Quantization, precision: Precision) -> [Small; 2] {
+    [with(&FormulaWeights, precision, Some(quantization)), with(&Rounded(quantization), precision, None)]
+}
+
+/// What rows' prompts are continued by: few tokens at a time take another way through the layers.
+fn continuations(small: &Small) -> Vec<Generated> {
+    let prompts: Vec<Vec<u32>> = small.rows.iter().map(|row| row.ids[..row.response_start.max(1)].to_vec()).collect();
+    let settings = GenerationSettings {
+        max_new_tokens: 24,
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: None,
+        batch_size: prompts.len(),
+        stop_ids: vec![],
+    };
+    let (rng_of, cancel) = (|_| ChaCha8Rng::seed_from_u64(0), CancelFlag::new());
+    generate(&small.model, Some(small.lora_ref()), &prompts, &settings, &rng_of, &cancel, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn continuations_are_those_of_rounded_weights() {
+    for quantization in [Quantization::Int8, Quantization::Nf4] {
+        let [stored, rounded] = both(quantization, Precision::F32);
+        assert_eq!(continuations(&stored), continuations(&rounded), "{quantization:?}");
+    }
+    let [four_bits, _] = both(Quantization::Nf4, Precision::F32);
+    assert_ne!(continuations(&four_bits), continuations(&with(&FormulaWeights, Precision::F32, None)));
+    // The code book of the other is not good enough to be rounded to the same number in bf16.
+    let [stored, rounded] = both(Quantization::Int8, Precision::Bf16);
+    assert_eq!(continuations(&stored), continuations(&rounded));
+    assert_eq!(likelihoods(&stored), likelihoods(&rounded));
 }
 
 #[test]
 fn likelihoods_and_gradients_are_those_of_rounded_weights() {
-    let whole = with(&FormulaWeights, None);
+    let whole = with(&FormulaWeights, Precision::F32, None);
     let mut moved = Vec::new();
     for quantization in [Quantization::Int8, Quantization::Nf4] {
-        let (stored, rounded) = (with(&FormulaWeights, Some(quantization)), with(&Rounded(quantization), None));
+        let [stored, rounded] = both(quantization, Precision::F32);
         // The values of the code book are good to 3e-7.
         let error = relative_error(&likelihoods(&stored), &likelihoods(&rounded));
         assert!(error < 1e-6, "{quantization:?}: likelihoods {error:e}");

@@ -16,16 +16,20 @@ pub(crate) fn home() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".fedward"), PathBuf::from)
 }
 
-/// Where models compute: on the CPU, or with `FEDWARD_TEST_DEVICE=cuda` on the first CUDA device.
+/// Where models compute: on the CPU, or with `FEDWARD_TEST_DEVICE=cuda` on the first CUDA device, with `cuda:1` on the second.
 pub(crate) fn test_device() -> Device {
     fedward::model::init_backend();
     match std::env::var(TEST_DEVICE).as_deref() {
         Err(_) | Ok("cpu") => Device::Cpu,
-        Ok("cuda") => {
-            assert!(tch::Cuda::is_available(), "{TEST_DEVICE} is cuda, but libtorch finds no CUDA device");
-            Device::Cuda(0)
+        Ok(name) => {
+            let place =
+                if name == "cuda" { Some(0) } else { name.strip_prefix("cuda:").and_then(|at| at.parse().ok()) };
+            let place: usize =
+                place.unwrap_or_else(|| panic!("{TEST_DEVICE}: found {name:?}; allowed: cpu, cuda, cuda:1"));
+            let found = tch::Cuda::device_count();
+            assert!((place as i64) < found, "{TEST_DEVICE} is {name}, but libtorch finds {found} CUDA devices");
+            Device::Cuda(place)
         }
-        Ok(other) => panic!("{TEST_DEVICE}: found {other:?}; allowed: cpu, cuda"),
     }
 }
 

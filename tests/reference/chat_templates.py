@@ -2,9 +2,10 @@
 
     python tests/reference/chat_templates.py > tests/reference/fixtures/chat_templates.json
         the templates below, which use what those of SmolLM2, Llama 3, Mistral, Qwen and Llama Guard use, in words of our own
-    python tests/reference/chat_templates.py installed
+    python tests/reference/chat_templates.py installed [FILE.jinja]…
         the templates that an installed trl carries (Llama 3, 3.1 and 3.2, Qwen 2.5 and 3, Gemma, Phi, SmolVLM), and of an
-        installed axolotl those of Mistral (v1, v2 and v3, v3 and v7 with tekken) and Qwen 2.5, to stdout; no package has Llama Guard's
+        installed axolotl those of Mistral (v1, v2 and v3, v3 and v7 with tekken) and Qwen 2.5, to stdout, and those of files: no
+        package has Llama Guard's
 
 Made with transformers 5.23.0, trl 1.16.0 and axolotl 0.19.0.
 """
@@ -213,12 +214,13 @@ def rendered(name, template, specials, messages, add_generation_prompt):
 
 
 def main():
-    if sys.argv[1:] == ["installed"]:
+    if sys.argv[1:2] == ["installed"]:
         places = [("trl", "chat_templates", OF_TRL), ("axolotl", "utils/chat_templates/templates", OF_AXOLOTL)]
         templates = {}
         for package, folder, names in places:
             folder = pathlib.Path(importlib.util.find_spec(package).origin).parent / folder
             templates |= {f"{package}/{name}": (folder / f"{name}.jinja").read_text() for name in names}
+        templates |= {path: pathlib.Path(path).read_text() for path in sys.argv[2:]}
     else:
         templates = OWN
     result = {}

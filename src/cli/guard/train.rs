@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cli::{
         Ending,
-        model_args::{ModelArgs, check_lora},
+        model_args::{ModelArgs, PassArgs, check_lora, check_tokens},
         outputs, print_json,
     },
     data::{LabelledRow, catalogue},
@@ -90,6 +90,8 @@ pub(super) struct TrainArgs {
     /// lora: layers of the adapter
     #[arg(long, value_delimiter = ',', default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj")]
     targets: Vec<Target>,
+    #[command(flatten)]
+    passes: PassArgs,
 }
 
 /// Fits a guard to four fifths of each source, measures it on the rest, writes it, and prints one line of JSON.
@@ -144,9 +146,8 @@ impl TrainArgs {
         if !(0.0..=1.0).contains(&self.threshold) {
             miette::bail!("--threshold: found {}; allowed: from 0 to 1", self.threshold);
         }
-        if let Some(max_length) = self.max_length.filter(|max_length| *max_length < 16) {
-            miette::bail!("--max-length: found {max_length}; allowed: 16 tokens or more");
-        }
+        check_tokens("--max-length", self.max_length)?;
+        self.passes.check()?;
         outputs::check_folder(&self.out, GUARD_FILE)
     }
 
@@ -186,6 +187,8 @@ impl TrainArgs {
         let steps = self.epochs.map_or(self.steps, |epochs| epochs.get() * steps_an_epoch(rows, self.batch_size));
         let sft = SftSettings {
             max_grad_norm: Some(1.0),
+            pass_tokens: self.passes.pass_tokens,
+            checkpoint_activations: self.passes.checkpoint_activations,
             shards: LONE_SHARDS,
             schedule: LrSchedule::Linear { warmup_ratio: 0.1 },
             ..SftSettings::new(steps, self.batch_size, self.lr)

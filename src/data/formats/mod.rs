@@ -19,7 +19,7 @@ use self::{
     records::{CsvComments, Record, read_records},
     rows::{Wanted, chat_row},
 };
-use super::DataError;
+use super::{DataError, Place};
 
 /// How a record says a conversation. Every format may come as `.json` (an array), `.jsonl` or `.csv`, each also gzipped;
 /// `topic` and `label` (`safe` or `unsafe`) are taken from any of them.
@@ -97,9 +97,18 @@ pub type Fields = Map<String, Value>;
 /// [`DataError`] names file, line or item, key, what was found and what is allowed. One bad row fails the file: training
 /// on fewer rows than were asked for would not show.
 pub fn load_rows(path: &Path, format: RowFormat) -> Result<Vec<ChatRow>, DataError> {
+    Ok(load_placed_rows(path, format)?.into_iter().map(|(_, row)| row).collect())
+}
+
+/// As [`load_rows`], each row with where it stands.
+///
+/// # Errors
+///
+/// As [`load_rows`].
+pub fn load_placed_rows(path: &Path, format: RowFormat) -> Result<Vec<(Place, ChatRow)>, DataError> {
     let records = load(path, format, Wanted::Row)?;
     let n_records = records.len();
-    let rows: Vec<ChatRow> = records.into_iter().filter_map(|(_, row)| row).collect();
+    let rows: Vec<_> = records.into_iter().filter_map(|record| Some((record.place, record.meaning?))).collect();
     if rows.is_empty() {
         return Err(DataError::bad_file(path, "found no row with a response, expected at least one"));
     }
@@ -109,12 +118,23 @@ pub fn load_rows(path: &Path, format: RowFormat) -> Result<Vec<ChatRow>, DataErr
     Ok(rows)
 }
 
+/// A record of a file with what it means.
+#[derive(Clone, Debug)]
+pub struct ReadRecord<T> {
+    /// Where it stands.
+    pub place: Place,
+    /// Its fields, as the file has them.
+    pub fields: Fields,
+    /// What they mean.
+    pub meaning: T,
+}
+
 /// Every record of a file, with its chat row as [`load_rows`] reads it; `None` where there is no response.
 ///
 /// # Errors
 ///
 /// As [`load_rows`].
-pub fn load_rows_with_records(path: &Path, format: RowFormat) -> Result<Vec<(Fields, Option<ChatRow>)>, DataError> {
+pub fn load_rows_with_records(path: &Path, format: RowFormat) -> Result<Vec<ReadRecord<Option<ChatRow>>>, DataError> {
     load(path, format, Wanted::Row)
 }
 
@@ -124,20 +144,22 @@ pub fn load_rows_with_records(path: &Path, format: RowFormat) -> Result<Vec<(Fie
 /// # Errors
 ///
 /// As [`load_rows`].
-pub fn load_prompts(path: &Path) -> Result<Vec<(Fields, Vec<ChatMessage>)>, DataError> {
-    let rows = load(path, RowFormat::Auto, Wanted::Prompt)?;
-    Ok(rows.into_iter().filter_map(|(fields, row)| Some((fields, row?.messages))).collect())
+pub fn load_prompts(path: &Path) -> Result<Vec<ReadRecord<Vec<ChatMessage>>>, DataError> {
+    let prompt = |ReadRecord { place, fields, meaning }: ReadRecord<Option<ChatRow>>| {
+        Some(ReadRecord { place, fields, meaning: meaning?.messages })
+    };
+    Ok(load(path, RowFormat::Auto, Wanted::Prompt)?.into_iter().filter_map(prompt).collect())
 }
 
-fn load(path: &Path, format: RowFormat, wanted: Wanted) -> Result<Vec<(Fields, Option<ChatRow>)>, DataError> {
+fn load(path: &Path, format: RowFormat, wanted: Wanted) -> Result<Vec<ReadRecord<Option<ChatRow>>>, DataError> {
     let records = read_records(path, CsvComments::None)?;
     if records.is_empty() {
         return Err(DataError::bad_file(path, "found no rows, expected at least one"));
     }
-    let read = |record: Record| {
-        let row = chat_row(&record.fields, format, wanted)
-            .map_err(|problem| DataError::bad_record(path, record.place, problem))?;
-        Ok((record.fields, row))
+    let read = |Record { place, fields }: Record| {
+        let meaning =
+            chat_row(&fields, format, wanted).map_err(|problem| DataError::bad_record(path, place, problem))?;
+        Ok(ReadRecord { place, fields, meaning })
     };
     records.into_iter().map(read).collect()
 }

@@ -21,7 +21,10 @@ fn rows(name: &str, content: &str, format: RowFormat) -> Vec<ChatRow> {
 fn prompts(name: &str, content: &str) -> Vec<Vec<(Role, String)>> {
     let (_dir, path) = file(name, content);
     let prompts = load_prompts(&path).unwrap();
-    prompts.into_iter().map(|(_, prompt)| prompt.into_iter().map(|turn| (turn.role, turn.content)).collect()).collect()
+    prompts
+        .into_iter()
+        .map(|record| record.meaning.into_iter().map(|turn| (turn.role, turn.content)).collect())
+        .collect()
 }
 
 /// The message without the folder.

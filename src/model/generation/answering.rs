@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 use super::{Batch, GenerationSettings, Picker, Room, Row};
 use crate::{
     lora::LoraRef,
-    model::{BaseModel, ChatTokenizer, Portions, Result, transformer::Transformer},
+    model::{BaseModel, ChatTokenizer, Portions, Result, Work, transformer::Transformer},
 };
 
 /// What is asked.
@@ -49,7 +49,7 @@ pub(crate) fn answer(
 ) -> Result<Vec<Answered>> {
     let answered =
         |(ids, probabilities): (Vec<u32>, [f64; 2])| Ok(Answered { text: tokenizer.decode(&ids)?, probabilities });
-    let decoded = model.compute(|| decode(model, tokenizer, adapter, questions, cancel))?;
+    let decoded = model.compute(Work::Reading, || decode(model, tokenizer, adapter, questions, cancel))?;
     decoded.into_iter().map(answered).collect()
 }
 

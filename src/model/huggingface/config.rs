@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::rope::RopeJson;
+use self::rope::{RopeJson, RopeParametersJson};
 use super::{read_json, read_optional_json};
 use crate::model::{Family, ModelConfig, ModelError};
 
@@ -89,15 +89,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Setting<T> {
 enum LayerType {
     FullAttention,
     SlidingAttention,
-}
-
-/// One rotation for all layers, or one for each kind.
-#[derive(Deserialize)]
-#[serde(untagged)]
-#[expect(clippy::large_enum_variant, reason = "one value a file, gone once it is read")]
-enum RopeParametersJson {
-    PerKind { full_attention: RopeJson, sliding_attention: RopeJson },
-    One(RopeJson),
 }
 
 /// One token id or several.
