@@ -170,7 +170,8 @@ fn on_pairs(
 ) -> miette::Result<(Adapter, f64, Value)> {
     let ids = |(place, pair): (usize, &PreferencePair)| {
         let ids = TokenizedPair::of(model, pair, args.max_length);
-        ids.map_err(|error| miette::miette!("{}, pair {place}: {error}", args.data.display())).transpose()
+        ids.map_err(|error| miette::miette!("{}, pair {place} of {}: {error}", args.data.display(), pairs.len()))
+            .transpose()
     };
     let tokenized: Vec<_> = (1..).zip(pairs).filter_map(ids).collect::<Result<_, _>>()?;
     let left_out = pairs.len() - tokenized.len();

@@ -78,7 +78,7 @@ pub fn peak_memory(device: Device) -> Option<u64> {
     fedward_native::cuda::peak_device_bytes(device)
 }
 
-/// Lets models that are opened from now on compute on at most `most` threads. Results do not depend on it.
+/// Lets models that are opened from now on compute on at most `most` threads. On the CPU results do not depend on it.
 pub fn limit_threads(most: NonZeroUsize) {
     MOST_THREADS.store(most.get(), Ordering::Relaxed);
 }

@@ -1,6 +1,6 @@
 //! Want of memory: how it is told from other complaints, and what helps.
 
-use std::{cell::Cell, panic::AssertUnwindSafe, sync::Once};
+use std::{any::Any, cell::Cell, panic::AssertUnwindSafe, sync::Once};
 
 use super::ModelError;
 
@@ -25,7 +25,9 @@ pub(super) fn remedy(during: Option<Work>) -> String {
     const LIGHTER: &str = "make the model lighter by model.quantize = \"int8\" or \"nf4\" (--quantize) or in bf16 \
                            (model.precision, --dtype)";
     match during {
-        Some(Work::Loading) => format!("{LIGHTER}, take a smaller one, or use the CPU (model.device, --device)"),
+        Some(Work::Loading) => {
+            format!("{LIGHTER}, take a smaller one, or a device with more memory (model.device, --device)")
+        }
         Some(Work::Generation) => {
             format!(
                 "ask for fewer new tokens (max_new_tokens, --max-new-tokens), give shorter prompts, compute on one thread \
@@ -34,14 +36,14 @@ pub(super) fn remedy(during: Option<Work>) -> String {
         }
         Some(Work::Reading) => {
             format!(
-                "cut rows earlier (max_length, --max-length), compute on one thread (--threads 1; clients by \
-                 federation.slots), or {LIGHTER}"
+                "give shorter rows (or cut them: score and tune --max-length, guard.max_length), compute on one thread \
+                 (--threads 1; clients: federation.slots = 1), or {LIGHTER}"
             )
         }
         Some(Work::Training { pass_tokens }) => format!(
             "lower training.pass_tokens (now {pass_tokens}; --pass-tokens), set training.checkpoint_activations = true \
              (--checkpoint-activations), cut rows by training.max_length (--max-length), let fewer clients compute at \
-             once (federation.slots), or {LIGHTER}"
+             once (federation.slots; alone: --threads 1), or {LIGHTER}"
         ),
         None => format!("let less be computed at once, or {LIGHTER}"),
     }
@@ -68,15 +70,18 @@ thread_local! {
     static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The message of a panic that becomes an error would only stand above it.
+fn becomes_an_error(panic: &dyn Any) -> bool {
+    IS_CAUGHT.get() && panic.downcast_ref::<String>().is_some_and(|complaint| wanted_memory(complaint).is_some())
+}
+
+/// The message of a panic that becomes an error would only stand above it. The hook is the whole process's: it hands all other
+/// panics to the one before.
 fn say_nothing_of_caught_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let tell = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            let complaint = panic.payload().downcast_ref::<String>();
-            let is_error = IS_CAUGHT.get() && complaint.is_some_and(|complaint| wanted_memory(complaint).is_some());
-            if !is_error {
+            if !becomes_an_error(panic.payload()) {
                 tell(panic);
             }
         }));
@@ -114,6 +119,18 @@ mod tests {
         assert!(error.starts_with("out of memory: 281474.98 GB more"), "{error}");
         let bug = std::panic::catch_unwind(|| within_memory::<()>(|| panic!("a bug")));
         assert_eq!(bug.unwrap_err().downcast_ref(), Some(&"a bug"));
+    }
+
+    #[test]
+    fn only_what_becomes_an_error_is_not_told() {
+        let want = "Tried to allocate 2.50 GiB. CUDA out of memory".to_owned();
+        assert!(!becomes_an_error(&want), "nobody catches it here");
+        let inside = within_memory(|| {
+            let bug: &dyn Any = &"a bug";
+            Ok([becomes_an_error(&want), becomes_an_error(&"a bug".to_owned()), becomes_an_error(bug)])
+        });
+        assert_eq!(inside.unwrap(), [true, false, false]);
+        assert!(!becomes_an_error(&want), "it is over");
     }
 
     #[test]

@@ -52,6 +52,12 @@ struct Added {
 /// A part of a text that is one token.
 type Fixed = (Range<usize>, u32);
 
+/// Who speaks when.
+fn turns_of(messages: &[ChatMessage]) -> String {
+    let roles: Vec<_> = messages.iter().map(|message| Role::as_str(message.role)).collect();
+    roles.join(", ")
+}
+
 impl ChatTokenizer {
     /// Puts a tokenizer together; `path` is the file that errors name.
     pub(super) fn new(parts: TokenizerParts, path: &Path, vocab_size: i64) -> Result<Self, ModelError> {
@@ -154,9 +160,11 @@ impl ChatTokenizer {
         let whole = self.render(&row.messages, false)?;
         let begins_alike = whole.text.starts_with(&prompt.text) && whole.specials.starts_with(&prompt.specials);
         if !begins_alike {
-            let problem =
-                "chat template: a conversation with a response does not begin as the prompt for that response";
-            return Err(self.invalid(problem.to_owned()));
+            let turns = turns_of(&row.messages);
+            return Err(self.invalid(format!(
+                "chat template: with its response the conversation does not begin as the prompt for that response, so what is to \
+                 be learnt cannot be told (turns: {turns}); use another template, or leave out rows with such turns"
+            )));
         }
         let tokens = self.encode(&whole.text, &whole.specials)?;
         // A token across the border belongs to the response: part of it has to be predicted.
@@ -187,8 +195,10 @@ impl ChatTokenizer {
             return Err(self.invalid(problem.to_owned()));
         };
         template.render(messages, add_generation_prompt).map_err(|problem| {
-            let roles: Vec<_> = messages.iter().map(|message: &ChatMessage| Role::as_str(message.role)).collect();
-            self.invalid(format!("{problem} (turns: {})", roles.join(", ")))
+            let turns = turns_of(messages);
+            self.invalid(format!(
+                "{problem} (turns: {turns}); change or leave out what the model's template does not take"
+            ))
         })
     }
 

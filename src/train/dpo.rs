@@ -14,7 +14,10 @@ use super::{
 use crate::{
     data::PreferencePair,
     lora::{LoraConfig, LoraRef},
-    model::{BaseModel, ChatModel, ModelError, Portions, Result, TokenizedRow, Work, score_side_by_side},
+    model::{
+        BaseModel, ChatModel, ModelError, Portions, Result, TokenizedRow, Work, device::compute_threads,
+        score_side_by_side,
+    },
 };
 
 /// Two responses to one prompt as token ids.
@@ -237,7 +240,8 @@ fn reference_margins(
     seen.dedup();
     let rows: Vec<TokenizedRow> =
         seen.iter().flat_map(|&pair| [pairs[pair].chosen.clone(), pairs[pair].rejected.clone()]).collect();
-    let scores = score_side_by_side(model, Some(reference), &rows, settings.shards, cancel)?;
+    let threads = settings.shards.min(compute_threads(model.device()));
+    let scores = score_side_by_side(model, Some(reference), &rows, threads, cancel)?;
     let mut margins = vec![0.0; pairs.len()];
     for (&pair, sides) in seen.iter().zip(scores.chunks(2)) {
         if let [chosen, rejected] = sides {

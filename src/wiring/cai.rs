@@ -8,11 +8,11 @@ use fedward_actors::{
     protocol::{ChatMessage, Role},
 };
 
-use super::{DataPlan, Prepared, SetupError};
+use super::{DataPlan, Prepared, SetupError, turns::check_prompts};
 use crate::{
     data,
     endpoint::{ChatEndpoint, EndpointError, EndpointSettings},
-    model::Decoding,
+    model::{ChatTokenizer, Decoding},
     safety::cai::{CaiGenerator, CaiSettings, Constitution, Material, Speaker, Teacher},
     scenario::{CaiSection, Scenario},
 };
@@ -64,15 +64,23 @@ fn material(cai: &CaiSection, prepared: &Prepared) -> Result<Material, SetupErro
     Ok(Material::RedPrompts { prompts, constitution, teacher })
 }
 
-/// Refuses a teacher that does not answer, more red prompts than there are to draw from and prepared data that cannot be
-/// trained on, before anything is computed.
-pub(super) fn check(scenario: &Scenario, data: &DataPlan, cancel: &CancelFlag) -> Result<(), SetupError> {
+/// Refuses a teacher that does not answer, red prompts that the model's chat template does not take, or more than there are to
+/// draw from, and prepared data that cannot be trained on, before anything is computed.
+pub(super) fn check(
+    scenario: &Scenario,
+    data: &DataPlan,
+    tokenizer: &ChatTokenizer,
+    cancel: &CancelFlag,
+) -> Result<(), SetupError> {
     let Some(cai) = &scenario.cai else { return Ok(()) };
     if let Some(path) = &cai.data {
         return check_prepared(path, cai.sft_share);
     }
     if let Some(settings) = &cai.teacher {
         endpoint(settings)?.greet(cancel).map_err(|error| of_teacher(&error))?;
+    }
+    if let Some(path) = &cai.prompts {
+        check_prompts(&data::load_prompts(path)?, path, tokenizer)?;
     }
     let found = prompts(cai, data)?.len();
     if found >= cai.red_prompts {

@@ -8,7 +8,7 @@ use fedward_actors::{
 };
 use rand::seq::SliceRandom;
 
-use super::{SetupError, check_turns};
+use super::{SetupError, turns::check_rows};
 use crate::{
     data::{self, AdvBench, AdvBenchPart, ClientPlan, DataError, FederatedRows, Goal, HarmfulShare},
     eval::{RefusalPrompt, advbench_prompts},
@@ -43,7 +43,7 @@ impl DataPlan {
     pub fn of(scenario: &Scenario, tokenizer: &ChatTokenizer) -> Result<Self, SetupError> {
         let load = |path: &Path, format, label| -> Result<Vec<ChatRow>, DataError> {
             let rows = data::load_placed_rows(path, format)?;
-            check_turns(&rows, path, tokenizer)?;
+            check_rows(&rows, path, tokenizer)?;
             Ok(shuffled(labelled(rows.into_iter().map(|(_, row)| row).collect(), label), scenario.seed))
         };
         let advbench = AdvBench::load(&data::catalogue::fetched("advbench")?)?;

@@ -22,7 +22,6 @@ use fedward_actors::{
 pub use cai::cai_generator;
 pub use data_plan::DataPlan;
 pub use guard::FittedGuard;
-pub(crate) use turns::check_turns;
 pub use workshop::Workshop;
 
 use crate::{

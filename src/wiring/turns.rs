@@ -2,26 +2,50 @@
 
 use std::{collections::HashSet, path::Path};
 
-use fedward_actors::protocol::{ChatRow, Role};
+use fedward_actors::protocol::{ChatMessage, ChatRow, Role};
 
 use crate::{
-    data::{DataError, Place},
-    model::ChatTokenizer,
+    data::{DataError, Place, ReadRecord},
+    model::{ChatTokenizer, ModelError},
 };
 
 /// Refuses rows that the chat template does not take, before anything is computed with them: a client could not train on any
-/// of its rows if one were among them. Templates ask who speaks when, so one row stands for all with the same turns.
+/// of its rows if one were among them.
 ///
 /// # Errors
 ///
 /// [`DataError::BadRecord`] names the first of them.
-pub(crate) fn check_turns(rows: &[(Place, ChatRow)], path: &Path, tokenizer: &ChatTokenizer) -> Result<(), DataError> {
+pub(super) fn check_rows(rows: &[(Place, ChatRow)], path: &Path, tokenizer: &ChatTokenizer) -> Result<(), DataError> {
+    let found = rows.iter().map(|(place, row)| (*place, row.messages.as_slice(), row));
+    check(found, path, |row| tokenizer.row_ids(row, usize::MAX).map(drop))
+}
+
+/// As [`check_rows`], of prompts.
+///
+/// # Errors
+///
+/// As [`check_rows`].
+pub(super) fn check_prompts(
+    prompts: &[ReadRecord<Vec<ChatMessage>>],
+    path: &Path,
+    tokenizer: &ChatTokenizer,
+) -> Result<(), DataError> {
+    let found = prompts.iter().map(|prompt| (prompt.place, prompt.meaning.as_slice(), &prompt.meaning));
+    check(found, path, |prompt| tokenizer.prompt_ids(prompt).map(drop))
+}
+
+/// Templates ask who speaks when, so of conversations with the same turns the first is looked at: all of them would take as
+/// long as a round.
+fn check<'r, T: 'r>(
+    found: impl Iterator<Item = (Place, &'r [ChatMessage], &'r T)>,
+    path: &Path,
+    render: impl Fn(&'r T) -> Result<(), ModelError>,
+) -> Result<(), DataError> {
     let mut seen: HashSet<Vec<Role>> = HashSet::new();
-    let mut is_new = |row: &ChatRow| seen.insert(row.messages.iter().map(|message| message.role).collect());
-    for (place, row) in rows.iter().filter(|(_, row)| is_new(row)) {
-        tokenizer.row_ids(row, usize::MAX).map_err(|error| {
-            DataError::bad_record(path, *place, format!("{error}; change or remove rows with such turns"))
-        })?;
+    for (place, messages, conversation) in found {
+        if seen.insert(messages.iter().map(|message| message.role).collect()) {
+            render(conversation).map_err(|error| DataError::bad_record(path, place, error.to_string()))?;
+        }
     }
     Ok(())
 }

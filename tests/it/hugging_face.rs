@@ -256,11 +256,14 @@ fn turns_that_a_template_refuses_are_named_by_file_and_line() {
     let out = out.to_str().unwrap();
     let (base, source) = (format!("model.base={model}"), format!("data.benign.source={rows}"));
     let run = ["run", scenario.to_str().unwrap(), "--out", out, "--set", &base, "--set", &source];
+    let prompts = format!("cai.prompts={rows}");
+    let red_prompts = [&run[..6], &["--set", "cai.schedule=every", "--set", &prompts]].concat();
     for args in [
         &["tune", "--model", model, "--data", rows, "--out", out][..],
         &["score", "--model", model, "--data", rows],
         &["generate", "--model", model, "--prompts", rows],
         &run,
+        &red_prompts,
     ] {
         let (printed, complaint) = told(args);
         for part in ["rows.jsonl, line 2: ", "no system turns", "(turns: system, user"] {
@@ -276,7 +279,8 @@ fn fewer_bits_are_taken_where_they_are_asked_for() {
     fs::write(&rows, r#"{"prompt": "ab", "response": "ba"}"#).unwrap();
     let (model, rows) = (dir.path().to_str().unwrap(), rows.to_str().unwrap());
     let score = |more: &[&str]| {
-        let (printed, complaint) = told(&[&["score", "--model", model, "--data", rows], more].concat());
+        let (printed, complaint) =
+            told(&[&["score", "--dtype", "f32", "--model", model, "--data", rows], more].concat());
         let line: Value = serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{printed}{complaint}"));
         line["log_likelihood"].as_f64().unwrap().to_bits()
     };

@@ -9,7 +9,7 @@ use fedward::{
 };
 use fedward_actors::CancelFlag;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::{
     engine_small::Small,
@@ -98,6 +98,10 @@ fn continuations_are_those_of_rounded_weights() {
     }
     let [four_bits, _] = both(Quantization::Nf4, Precision::F32);
     assert_ne!(continuations(&four_bits), continuations(&with(&FormulaWeights, Precision::F32, None)));
+    if test_device() != Device::Cpu {
+        eprintln!("skipped in bf16: nobody has seen how a device rounds there");
+        return;
+    }
     // The code book of the other is not good enough to be rounded to the same number in bf16.
     let [stored, rounded] = both(Quantization::Int8, Precision::Bf16);
     assert_eq!(continuations(&stored), continuations(&rounded));

@@ -148,6 +148,11 @@ impl TrainArgs {
         }
         check_tokens("--max-length", self.max_length)?;
         self.passes.check()?;
+        if self.kind == GuardKind::Head && (self.passes.pass_tokens.is_some() || self.passes.checkpoint_activations) {
+            miette::bail!(
+                "--pass-tokens and --checkpoint-activations: heads are fitted without passes; allowed with --kind lora"
+            );
+        }
         outputs::check_folder(&self.out, GUARD_FILE)
     }
 
