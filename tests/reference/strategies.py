@@ -5,7 +5,7 @@
 writes tests/reference/fixtures/strategies.json. Made with numpy 2.4, torch 2.11.0, transformers 5.23.0, peft 0.21.2.
 
 `scalar` follows clients that descend quadratics, client i that of a_i/2 (w - b_i)^2, by plain gradient steps; `model`
-follows SCAFFOLD through AdamW on a small transformer.
+follows SCAFFOLD through AdamW on a small transformer, in f64.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from engine_numbers import adapted, padded, samples, small_weight
+from engine_numbers import adapted, numbers, padded, samples, small_weight
 
 CURVATURE = [0.5, 1.0, 2.0, 1.5]
 OPTIMUM = [1.0, -2.0, 0.5, 3.0]
@@ -114,7 +114,7 @@ def put(model, values):
     start = 0
     with torch.no_grad():
         for value in trained(model):
-            value.copy_(values[start : start + value.numel()].reshape(value.shape).float())
+            value.copy_(values[start : start + value.numel()].reshape(value.shape))
             start += value.numel()
 
 
@@ -129,6 +129,12 @@ def local_steps(model, rows, drift):
         losses.append(float(loss.detach()))
         put(model, flat(model) - MODEL_RATE * drift)
     return losses
+
+
+def sampled(named):
+    return [
+        {"name": name, "samples": samples(value), "norm": numbers([value.detach().norm()])[0]} for name, value in named
+    ]
 
 
 def model_numbers():
@@ -147,19 +153,20 @@ def model_numbers():
         for client in cohort:
             put(model, w)
             drift = c - own[client]
-            losses.append(local_steps(model, model_rows(client), drift))
+            losses.append(numbers(local_steps(model, model_rows(client), drift)))
             ends.append(flat(model))
             after = (w - ends[-1]) / (MODEL_STEPS * MODEL_RATE) - drift
             deltas.append(after - own[client])
             own[client] = after
         w = (torch.stack(ends) * (counts / counts.sum()).unsqueeze(1)).sum(0)
         c = c + torch.stack(deltas).sum(0) / MODEL_CLIENTS
-        rounds.append({"losses": losses, "control_norm": float(c.norm()), "own_norms": [float(o.norm()) for o in own]})
+        (control_norm,) = numbers([c.norm()])
+        rounds.append({"losses": losses, "control_norm": control_norm, "own_norms": numbers(o.norm() for o in own)})
     put(model, w)
     named = [(name.replace(".default", ""), value) for name, value in model.named_parameters() if value.requires_grad]
-    adapter = [{"name": name, "samples": samples(value), "norm": float(value.detach().norm())} for name, value in named]
+    adapter = sampled(named)
     put(model, c)
-    control = [{"name": name, "samples": samples(value), "norm": float(value.detach().norm())} for name, value in named]
+    control = sampled(named)
     return {"config": PLAIN, "lora": LORA, "rounds": rounds, "adapter": adapter, "control": control}
 
 
