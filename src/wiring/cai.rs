@@ -79,10 +79,14 @@ pub(super) fn check(
     if let Some(settings) = &cai.teacher {
         endpoint(settings)?.greet(cancel).map_err(|error| of_teacher(&error))?;
     }
-    if let Some(path) = &cai.prompts {
-        check_prompts(&data::load_prompts(path)?, path, tokenizer)?;
-    }
-    let found = prompts(cai, data)?.len();
+    let found = match &cai.prompts {
+        Some(path) => {
+            let prompts = data::load_prompts(path)?;
+            check_prompts(&prompts, path, tokenizer)?;
+            prompts.len()
+        }
+        None => data.server_goals.len(),
+    };
     if found >= cai.red_prompts {
         return Ok(());
     }
