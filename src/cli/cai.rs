@@ -177,6 +177,7 @@ mod tests {
         let path = folder.path().join("pairs.jsonl");
         std::fs::write(&path, lines(&made, &alone)).unwrap();
         let good_answers = vec![polite, same.chosen, unanswered.chosen];
-        assert_eq!(load_revisions(&path).unwrap(), Revisions { pairs: vec![pair], good_answers });
+        let read: Revisions = load_revisions(&path).unwrap().into_iter().map(|(_, revision)| revision).collect();
+        assert_eq!(read, Revisions { pairs: vec![pair], good_answers });
     }
 }

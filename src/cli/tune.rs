@@ -111,7 +111,7 @@ pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
 /// What there is to learn.
 enum Task {
     Rows(Vec<(Place, ChatRow)>),
-    Pairs(Vec<PreferencePair>),
+    Pairs(Vec<(Place, PreferencePair)>),
 }
 
 impl Task {
@@ -162,18 +162,17 @@ fn on_rows(
 /// Direct Preference Optimization: the adapter, seconds from the first step on, and what is to be said of it.
 fn on_pairs(
     args: &TuneArgs,
-    pairs: &[PreferencePair],
+    pairs: &[(Place, PreferencePair)],
     model: &ChatModel,
     lora: &LoraConfig,
     start: &Adapter,
     console: &Console,
 ) -> miette::Result<(Adapter, f64, Value)> {
-    let ids = |(place, pair): (usize, &PreferencePair)| {
+    let ids = |(place, pair): &(Place, PreferencePair)| {
         let ids = TokenizedPair::of(model, pair, args.max_length);
-        ids.map_err(|error| miette::miette!("{}, pair {place} of {}: {error}", args.data.display(), pairs.len()))
-            .transpose()
+        ids.map_err(|error| DataError::bad_record(&args.data, *place, error.to_string())).transpose()
     };
-    let tokenized: Vec<_> = (1..).zip(pairs).filter_map(ids).collect::<Result<_, _>>()?;
+    let tokenized: Vec<_> = pairs.iter().filter_map(ids).collect::<Result<_, _>>().into_diagnostic()?;
     let left_out = pairs.len() - tokenized.len();
     let is_cut = |pair: &&TokenizedPair| [&pair.chosen, &pair.rejected].iter().any(|row| model.tokenizer.is_cut(row));
     args.tell_of_cuts("pairs", 0, tokenized.iter().filter(is_cut).count(), model, console);

@@ -17,8 +17,8 @@ pub use catalogue::{CatalogueEntry, EntryKind, PackageForm, PackagedFile, PipPac
 pub use error::{DataError, Place};
 pub use fetch::FetchStep;
 pub use formats::{
-    Fields, LabelledFields, LabelledRow, Labels, PreferencePair, ReadRecord, Revisions, RowFormat, load_labelled,
-    load_pairs, load_placed_rows, load_prompts, load_revisions, load_rows, load_rows_with_records,
+    Fields, LabelledFields, LabelledRow, Labels, PreferencePair, ReadRecord, Revision, Revisions, RowFormat,
+    load_labelled, load_pairs, load_placed_rows, load_prompts, load_revisions, load_rows, load_rows_with_records,
 };
 pub use partition::{ClientPlan, ClientSource, FederatedRows, HarmfulShare, PartitionScheme, mix, rows_are_shared};
 pub use scored::{ScoredRow, scored_rows};

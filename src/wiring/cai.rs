@@ -8,9 +8,12 @@ use fedward_actors::{
     protocol::{ChatMessage, Role},
 };
 
-use super::{DataPlan, Prepared, SetupError, turns::check_prompts};
+use super::{
+    DataPlan, Prepared, SetupError,
+    turns::{check_prompts, check_rows},
+};
 use crate::{
-    data,
+    data::{self, Revision},
     endpoint::{ChatEndpoint, EndpointError, EndpointSettings},
     model::{ChatTokenizer, Decoding},
     safety::cai::{CaiGenerator, CaiSettings, Constitution, Material, Speaker, Teacher},
@@ -53,7 +56,7 @@ pub fn cai_generator(
 
 fn material(cai: &CaiSection, prepared: &Prepared) -> Result<Material, SetupError> {
     if let Some(path) = &cai.data {
-        return Ok(Material::Prepared(data::load_revisions(path)?));
+        return Ok(Material::Prepared(data::load_revisions(path)?.into_iter().map(|(_, revision)| revision).collect()));
     }
     let constitution = match &cai.constitution {
         Some(path) => Constitution::load(path).map_err(|error| SetupError::Other(error.to_string()))?,
@@ -65,7 +68,7 @@ fn material(cai: &CaiSection, prepared: &Prepared) -> Result<Material, SetupErro
 }
 
 /// Refuses a teacher that does not answer, red prompts that the model's chat template does not take, or more than there are to
-/// draw from, and prepared data that cannot be trained on, before anything is computed.
+/// draw from, and prepared data that cannot be trained on or that it does not take, before anything is computed.
 pub(super) fn check(
     scenario: &Scenario,
     data: &DataPlan,
@@ -74,7 +77,7 @@ pub(super) fn check(
 ) -> Result<(), SetupError> {
     let Some(cai) = &scenario.cai else { return Ok(()) };
     if let Some(path) = &cai.data {
-        return check_prepared(path, cai.sft_share);
+        return check_prepared(path, cai.sft_share, tokenizer);
     }
     if let Some(settings) = &cai.teacher {
         endpoint(settings)?.greet(cancel).map_err(|error| of_teacher(&error))?;
@@ -96,8 +99,13 @@ pub(super) fn check(
     )))
 }
 
-fn check_prepared(path: &Path, sft_share: f64) -> Result<(), SetupError> {
-    if !data::load_revisions(path)?.pairs.is_empty() || sft_share > 0.0 {
+fn check_prepared(path: &Path, sft_share: f64, tokenizer: &ChatTokenizer) -> Result<(), SetupError> {
+    let revisions = data::load_revisions(path)?;
+    let conversations = revisions
+        .iter()
+        .flat_map(|(place, revision)| revision.conversations().map(|conversation| (*place, conversation)));
+    check_rows(conversations, path, tokenizer)?;
+    if sft_share > 0.0 || revisions.iter().any(|(_, revision)| matches!(revision, Revision::Pair(_))) {
         return Ok(());
     }
     Err(SetupError::Other(format!(

@@ -43,7 +43,7 @@ impl DataPlan {
     pub fn of(scenario: &Scenario, tokenizer: &ChatTokenizer) -> Result<Self, SetupError> {
         let load = |path: &Path, format, label| -> Result<Vec<ChatRow>, DataError> {
             let rows = data::load_placed_rows(path, format)?;
-            check_rows(&rows, path, tokenizer)?;
+            check_rows(rows.iter().map(|(place, row)| (*place, row)), path, tokenizer)?;
             Ok(shuffled(labelled(rows.into_iter().map(|(_, row)| row).collect(), label), scenario.seed))
         };
         let advbench = AdvBench::load(&data::catalogue::fetched("advbench")?)?;

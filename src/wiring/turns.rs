@@ -9,14 +9,18 @@ use crate::{
     model::{ChatTokenizer, ModelError},
 };
 
-/// Refuses rows that the chat template does not take, before anything is computed with them: a client could not train on any
-/// of its rows if one were among them.
+/// Refuses rows that the chat template does not take, before anything is computed with them: whoever has one of
+/// them among its rows could not train on any of them.
 ///
 /// # Errors
 ///
 /// [`DataError::BadRecord`] names the first of them.
-pub(super) fn check_rows(rows: &[(Place, ChatRow)], path: &Path, tokenizer: &ChatTokenizer) -> Result<(), DataError> {
-    let found = rows.iter().map(|(place, row)| (*place, row.messages.as_slice(), row));
+pub(super) fn check_rows<'r>(
+    rows: impl IntoIterator<Item = (Place, &'r ChatRow)>,
+    path: &Path,
+    tokenizer: &ChatTokenizer,
+) -> Result<(), DataError> {
+    let found = rows.into_iter().map(|(place, row)| (place, row.messages.as_slice(), row));
     check(found, path, |row| tokenizer.row_ids(row, usize::MAX).map(drop))
 }
 

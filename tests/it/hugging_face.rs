@@ -258,12 +258,20 @@ fn turns_that_a_template_refuses_are_named_by_file_and_line() {
     let run = ["run", scenario.to_str().unwrap(), "--out", out, "--set", &base, "--set", &source];
     let prompts = format!("cai.prompts={rows}");
     let red_prompts = [&run[..6], &["--set", "cai.schedule=every", "--set", &prompts]].concat();
+    let pair = r#"{"prompt": "ab", "chosen": "b", "rejected": "a"}"#;
+    let (prefixed, pairs) = (pair.replacen('{', r#"{"system": "a", "#, 1), dir.path().join("pairs-as-rows.jsonl"));
+    fs::write(&pairs, format!("{pair}\n{prefixed}\n")).unwrap();
+    let pairs = pairs.to_str().unwrap();
+    let prepared = format!("cai.data={pairs}");
+    let revisions = [&run[..6], &["--set", "cai.schedule=every", "--set", &prepared]].concat();
     for args in [
         &["tune", "--model", model, "--data", rows, "--out", out][..],
+        &["tune", "--dpo", "--model", model, "--data", pairs, "--out", out],
         &["score", "--model", model, "--data", rows],
         &["generate", "--model", model, "--prompts", rows],
         &run,
         &red_prompts,
+        &revisions,
     ] {
         let (printed, complaint) = told(args);
         for part in ["rows.jsonl, line 2: ", "no system turns", "(turns: system, user"] {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 pub use self::{
     labelled::{LabelledFields, LabelledRow, Labels, load_labelled},
-    pairs::{PreferencePair, Revisions, load_pairs, load_revisions},
+    pairs::{PreferencePair, Revision, Revisions, load_pairs, load_revisions},
 };
 use self::{
     records::{CsvComments, Record, read_records},

@@ -9,7 +9,7 @@ use super::{
     records::{CsvComments, read_records},
     rows::{Problem, Wanted, describe, dialogue, keys_of, required, system_turn, text, turns},
 };
-use crate::data::DataError;
+use crate::data::{DataError, Place};
 
 /// Two responses to one prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,33 @@ impl PreferencePair {
     }
 }
 
+/// What a record teaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revision {
+    /// Which of two responses to prefer.
+    Pair(PreferencePair),
+    /// A response that is good as it is.
+    Answer(ChatRow),
+}
+
+impl Revision {
+    /// What is said in it: once, or once a side.
+    pub fn conversations(&self) -> impl Iterator<Item = &ChatRow> {
+        let (first, second) = match self {
+            Self::Pair(pair) => (&pair.chosen, Some(&pair.rejected)),
+            Self::Answer(answer) => (answer, None),
+        };
+        std::iter::once(first).chain(second)
+    }
+
+    fn pair(self) -> Option<PreferencePair> {
+        match self {
+            Self::Pair(pair) => Some(pair),
+            Self::Answer(_) => None,
+        }
+    }
+}
+
 /// What Constitutional AI learns from: revisions preferred over answers, and answers that need no revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revisions {
@@ -45,7 +72,20 @@ pub struct Revisions {
     pub good_answers: Vec<ChatRow>,
 }
 
-/// Reads the preference pairs of a `.json`, `.jsonl` or `.csv` file, each also gzipped.
+impl FromIterator<Revision> for Revisions {
+    fn from_iter<I: IntoIterator<Item = Revision>>(all: I) -> Self {
+        let mut revisions = Self::default();
+        for revision in all {
+            match revision {
+                Revision::Pair(pair) => revisions.pairs.push(pair),
+                Revision::Answer(answer) => revisions.good_answers.push(answer),
+            }
+        }
+        revisions
+    }
+}
+
+/// Reads the preference pairs of a `.json`, `.jsonl` or `.csv` file, each also gzipped, with their places.
 ///
 /// A record has `prompt` with `chosen` and `rejected`, each a text or an array of turns (as TRL writes them; turns that
 /// begin with a user's are the whole conversation); or `chosen` and `rejected` alone, each a dialogue as HH-RLHF writes
@@ -55,26 +95,29 @@ pub struct Revisions {
 /// # Errors
 ///
 /// [`DataError`] names file, line or item, key, what was found and what is allowed.
-pub fn load_pairs(path: &Path) -> Result<Vec<PreferencePair>, DataError> {
-    let (Revisions { pairs, good_answers }, open) = load(path)?;
+pub fn load_pairs(path: &Path) -> Result<Vec<(Place, PreferencePair)>, DataError> {
+    let (revisions, open) = load(path)?;
+    let records = revisions.len();
+    let pairs: Vec<_> = revisions.into_iter().filter_map(|(place, revision)| Some((place, revision.pair()?))).collect();
     if pairs.is_empty() {
         return Err(DataError::bad_file(path, "found no preference pairs, expected at least one"));
     }
-    if open + good_answers.len() > 0 {
-        let left_out = open + good_answers.len();
+    let left_out = open + records - pairs.len();
+    if left_out > 0 {
         tracing::warn!(file = %path.display(), left_out, "pairs that lack a response were left out");
     }
     Ok(pairs)
 }
 
-/// Reads what [`load_pairs`] reads, and records with a `prompt` whose `rejected` is null as answers that need no revision.
+/// Reads what [`load_pairs`] reads, and records with a `prompt` whose `rejected` is null as answers that need no revision; each with its
+/// place.
 ///
 /// # Errors
 ///
 /// Those of [`load_pairs`], but a file may hold answers alone.
-pub fn load_revisions(path: &Path) -> Result<Revisions, DataError> {
+pub fn load_revisions(path: &Path) -> Result<Vec<(Place, Revision)>, DataError> {
     let (revisions, open) = load(path)?;
-    if revisions.pairs.is_empty() && revisions.good_answers.is_empty() {
+    if revisions.is_empty() {
         return Err(DataError::bad_file(path, "found neither preference pairs nor answers, expected at least one"));
     }
     if open > 0 {
@@ -84,33 +127,25 @@ pub fn load_revisions(path: &Path) -> Result<Revisions, DataError> {
 }
 
 /// All that is said, and how many dialogues end without a response.
-fn load(path: &Path) -> Result<(Revisions, usize), DataError> {
-    let (mut revisions, mut open) = (Revisions::default(), 0);
+fn load(path: &Path) -> Result<(Vec<(Place, Revision)>, usize), DataError> {
+    let (mut revisions, mut open) = (Vec::new(), 0);
     for record in read_records(path, CsvComments::None)? {
         match said(&record.fields).map_err(|problem| DataError::bad_record(path, record.place, problem))? {
-            Some(Said::Pair(pair)) => revisions.pairs.push(pair),
-            Some(Said::Answer(answer)) => revisions.good_answers.push(answer),
+            Some(revision) => revisions.push((record.place, revision)),
             None => open += 1,
         }
     }
     Ok((revisions, open))
 }
 
-/// What a record says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Said {
-    Pair(PreferencePair),
-    Answer(ChatRow),
-}
-
 /// `None` for a dialogue that ends without a response.
-fn said(fields: &Map<String, Value>) -> Result<Option<Said>, Problem> {
+fn said(fields: &Map<String, Value>) -> Result<Option<Revision>, Problem> {
     let row = |messages| ChatRow { messages, topic: None, label: None };
     let sides = if fields.get("prompt").is_some_and(|prompt| !prompt.is_null()) {
         let prompt = prompt(fields)?;
         let chosen = response(fields, "chosen", &prompt)?;
         if fields.get("rejected").is_some_and(Value::is_null) {
-            return Ok(Some(Said::Answer(row(chosen))));
+            return Ok(Some(Revision::Answer(row(chosen))));
         }
         [chosen, response(fields, "rejected", &prompt)?]
     } else if fields.contains_key("chosen") && fields.contains_key("rejected") {
@@ -126,7 +161,7 @@ fn said(fields: &Map<String, Value>) -> Result<Option<Said>, Problem> {
         return Ok(None);
     }
     let [chosen, rejected] = sides.map(row);
-    Ok(Some(Said::Pair(PreferencePair { chosen, rejected })))
+    Ok(Some(Revision::Pair(PreferencePair { chosen, rejected })))
 }
 
 fn prompt(fields: &Map<String, Value>) -> Result<Vec<ChatMessage>, Problem> {
@@ -174,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    fn read(record: &Value) -> Result<Option<Said>, Problem> {
+    fn read(record: &Value) -> Result<Option<Revision>, Problem> {
         said(record.as_object().unwrap())
     }
 
@@ -192,7 +227,7 @@ mod tests {
                 "rejected": "\n\nHuman: Hi\n\nAssistant: What?",
             }),
         ] {
-            assert_eq!(read(&record), Ok(Some(Said::Pair(expected.clone()))), "{record}");
+            assert_eq!(read(&record), Ok(Some(Revision::Pair(expected.clone()))), "{record}");
         }
     }
 
@@ -220,7 +255,7 @@ mod tests {
     #[test]
     fn an_answer_that_nothing_is_preferred_to_says_so() {
         let record = json!({"prompt": "Hi", "chosen": "Hello!", "rejected": null});
-        assert_eq!(read(&record), Ok(Some(Said::Answer(ChatRow::single_turn("Hi", "Hello!")))));
+        assert_eq!(read(&record), Ok(Some(Revision::Answer(ChatRow::single_turn("Hi", "Hello!")))));
     }
 
     #[test]
@@ -234,9 +269,11 @@ mod tests {
         let pair = json!({"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}).to_string();
         std::fs::write(&path, format!("{answer}\n{pair}\n")).unwrap();
         let pairs = vec![PreferencePair::single_turn("Hi", "Hello!", "What?")];
-        assert_eq!(load_pairs(&path).unwrap(), pairs);
+        let read: Vec<_> = load_pairs(&path).unwrap().into_iter().map(|(_, pair)| pair).collect();
+        assert_eq!(read, pairs);
         let good_answers = vec![ChatRow::single_turn("Hi", "Hello!")];
-        assert_eq!(load_revisions(&path).unwrap(), Revisions { pairs, good_answers });
+        let revisions: Revisions = load_revisions(&path).unwrap().into_iter().map(|(_, revision)| revision).collect();
+        assert_eq!(revisions, Revisions { pairs, good_answers });
     }
 
     #[test]
