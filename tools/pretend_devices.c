@@ -1,10 +1,12 @@
 // Shows one CUDA device as several, or as an older one, to what loads libtorch 2.11: for trying out what is written for machines
 // that one does not have. CONTRIBUTING.md says how.
 //
-// libtorch names devices by number to the CUDA runtime and, in one question, to the driver. Those calls are answered here; every
-// number stands for device 0. libtorch itself refuses operations on tensors of different numbers. libtorch's own kernels are
-// refused on a stream of another number than the thread's, as the runtime would. What cannot be seen so: memory of its own for each
-// device, copies from one to the other, their speed, and libraries that ask for the device by themselves (cuBLAS, cuDNN).
+// libtorch names devices by number to the CUDA runtime and, in one question, to the driver. The calls that computing takes are
+// answered here (not those of memory pools, of memory shared by processes, and of pointers' devices); every number stands for device
+// 0. libtorch itself refuses operations on tensors of different numbers. Most of its kernels are refused on a stream of another
+// number than the thread's, as the runtime would. What cannot be seen so: memory of its own for each device, copies from one to
+// the other, their speed, libraries that ask for the device by themselves (cuBLAS, cuDNN), and what an old device cannot do but
+// libtorch does not ask for.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
@@ -16,32 +18,48 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#if CUDART_VERSION < 13000
+#error "the headers of CUDA 13 are needed, as libtorch 2.11 has it: older ones give functions other names"
+#endif
+#ifndef __OPTIMIZE__
+#error "compile with -O2: dlsym below must leave by a jump, so that the C library still sees who calls"
+#endif
+
 static __thread int current = 0;
 
-// How many devices are shown: PRETEND_DEVICES, 2 unless it says otherwise.
-static int shown(void) {
-    const char *text = getenv("PRETEND_DEVICES");
-    return text ? atoi(text) : 2;
-}
-
-// The compute capability that they show: PRETEND_MAJOR, minor 0. 0: their own.
-static int shown_major(void) {
-    const char *text = getenv("PRETEND_MAJOR");
-    return text ? atoi(text) : 0;
-}
-
+// How many devices are shown, and their compute capability's major number (its minor is 0); 0: their own.
+static int devices = 2;
+static int major = 0;
 // The one of the C library: this file has its own.
-static __typeof__(&dlsym) real_dlsym(void) {
-    static __typeof__(&dlsym) found = NULL;
-    if (!found)
-        found = dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.2.5");
-    return found;
+static __typeof__(&dlsym) real_dlsym;
+
+static int number(const char *name, int otherwise, int least, int most) {
+    const char *text = getenv(name);
+    char *end;
+    long found = text ? strtol(text, &end, 10) : otherwise;
+    if (text && (!*text || *end || found < least || found > most)) {
+        fprintf(stderr, "pretend_devices: %s: found \"%s\"; allowed: %d to %d\n", name, text, least, most);
+        exit(2);
+    }
+    return (int)found;
+}
+
+__attribute__((constructor)) static void read_settings(void) {
+    devices = number("PRETEND_DEVICES", 2, 1, 64);
+    major = number("PRETEND_MAJOR", 0, 0, 99);
+}
+
+static __typeof__(&dlsym) the_real_dlsym(void) {
+    // Others may look for functions before this library's constructor has run; whoever comes first finds the same.
+    if (!real_dlsym)
+        real_dlsym = dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.2.5");
+    return real_dlsym;
 }
 
 // Whatever is loaded as `library` by now.
 static void *of(const char *library, const char *name) {
     void *handle = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
-    void *found = handle ? real_dlsym()(handle, name) : NULL;
+    void *found = handle ? the_real_dlsym()(handle, name) : NULL;
     if (!found) {
         fprintf(stderr, "pretend_devices: no %s in %s\n", name, library);
         abort();
@@ -52,12 +70,12 @@ static void *of(const char *library, const char *name) {
 #define REAL(name) ((__typeof__(&name))of("libcudart.so.13", #name))
 #define REAL_DRIVER(name) ((__typeof__(&name))of("libcuda.so.1", #name))
 
-static int known(int device) { return device >= 0 && device < shown(); }
+static int known(int device) { return device >= 0 && device < devices; }
 
 cudaError_t cudaGetDeviceCount(int *count) {
     cudaError_t error = REAL(cudaGetDeviceCount)(count);
     if (error == cudaSuccess && *count > 0)
-        *count = shown();
+        *count = devices;
     return error;
 }
 
@@ -79,8 +97,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
     if (!known(device))
         return cudaErrorInvalidDevice;
     cudaError_t error = REAL(cudaGetDeviceProperties)(properties, 0);
-    if (error == cudaSuccess && shown_major()) {
-        properties->major = shown_major();
+    if (error == cudaSuccess && major) {
+        properties->major = major;
         properties->minor = 0;
     }
     return error;
@@ -90,9 +108,9 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
     if (!known(device))
         return cudaErrorInvalidDevice;
     cudaError_t error = REAL(cudaDeviceGetAttribute)(value, attribute, 0);
-    if (error == cudaSuccess && shown_major()) {
+    if (error == cudaSuccess && major) {
         if (attribute == cudaDevAttrComputeCapabilityMajor)
-            *value = shown_major();
+            *value = major;
         else if (attribute == cudaDevAttrComputeCapabilityMinor)
             *value = 0;
     }
@@ -119,11 +137,11 @@ static CUresult primary_context_state(CUdevice device, unsigned *flags, int *act
     return known(device) ? REAL_DRIVER(cuDevicePrimaryCtxGetState)(0, flags, active) : CUDA_ERROR_INVALID_DEVICE;
 }
 
-// libtorch finds the driver's functions by name.
+// libtorch finds the driver's functions that it asks here by name.
 void *dlsym(void *library, const char *name) {
     if (!strcmp(name, "cuDevicePrimaryCtxGetState"))
         return (void *)primary_context_state;
-    return real_dlsym()(library, name);
+    return the_real_dlsym()(library, name);
 }
 
 // Streams with the devices that they were made for: libtorch makes 32 of each priority a device and keeps them.

@@ -177,7 +177,7 @@ mod tests {
         let path = folder.path().join("pairs.jsonl");
         std::fs::write(&path, lines(&made, &alone)).unwrap();
         let good_answers = vec![polite, same.chosen, unanswered.chosen];
-        let read: Revisions = load_revisions(&path).unwrap().into_iter().map(|(_, revision)| revision).collect();
+        let read: Revisions = load_revisions(&path).unwrap().into_iter().collect();
         assert_eq!(read, Revisions { pairs: vec![pair], good_answers });
     }
 }

@@ -56,7 +56,7 @@ pub fn cai_generator(
 
 fn material(cai: &CaiSection, prepared: &Prepared) -> Result<Material, SetupError> {
     if let Some(path) = &cai.data {
-        return Ok(Material::Prepared(data::load_revisions(path)?.into_iter().map(|(_, revision)| revision).collect()));
+        return Ok(Material::Prepared(data::load_revisions(path)?.into_iter().collect()));
     }
     let constitution = match &cai.constitution {
         Some(path) => Constitution::load(path).map_err(|error| SetupError::Other(error.to_string()))?,

@@ -259,22 +259,26 @@ fn turns_that_a_template_refuses_are_named_by_file_and_line() {
     let prompts = format!("cai.prompts={rows}");
     let red_prompts = [&run[..6], &["--set", "cai.schedule=every", "--set", &prompts]].concat();
     let pair = r#"{"prompt": "ab", "chosen": "b", "rejected": "a"}"#;
-    let (prefixed, pairs) = (pair.replacen('{', r#"{"system": "a", "#, 1), dir.path().join("pairs-as-rows.jsonl"));
+    let (prefixed, pairs) = (pair.replacen('{', r#"{"system": "a", "#, 1), dir.path().join("pairs.jsonl"));
     fs::write(&pairs, format!("{pair}\n{prefixed}\n")).unwrap();
     let pairs = pairs.to_str().unwrap();
     let prepared = format!("cai.data={pairs}");
     let revisions = [&run[..6], &["--set", "cai.schedule=every", "--set", &prepared]].concat();
-    for args in [
+    let of_rows = [
         &["tune", "--model", model, "--data", rows, "--out", out][..],
-        &["tune", "--dpo", "--model", model, "--data", pairs, "--out", out],
         &["score", "--model", model, "--data", rows],
         &["generate", "--model", model, "--prompts", rows],
-        &run,
-        &red_prompts,
-        &revisions,
-    ] {
+    ];
+    let of_pairs = ["tune", "--dpo", "--model", model, "--data", pairs, "--out", out];
+    let cases = of_rows.into_iter().map(|args| ("rows.jsonl", args)).chain([
+        ("pairs.jsonl", &of_pairs[..]),
+        ("rows.jsonl", &run),
+        ("rows.jsonl", &red_prompts),
+        ("pairs.jsonl", &revisions),
+    ]);
+    for (file, args) in cases {
         let (printed, complaint) = told(args);
-        for part in ["rows.jsonl, line 2: ", "no system turns", "(turns: system, user"] {
+        for part in [&format!("{file}, line 2: "), "no system turns", "(turns: system, user"] {
             assert!(printed.is_empty() && complaint.contains(part), "{args:?}: {complaint}");
         }
     }

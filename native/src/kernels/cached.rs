@@ -8,9 +8,9 @@ use std::arch::x86_64::{
 use tch::Tensor;
 
 use super::{
-    AttentionShape, Lines, by_kind,
-    lanes::{Element, LANES, exp},
-    product::{Left, Output, Right, product},
+    AttentionShape, Lines, by_kind, fits,
+    lanes::{Element, LANES, exp, fetch},
+    product::{Left, Output, Right, product_from_memory},
 };
 
 /// Attention of one new token a row over the slots `begins[row]..end` of its cache.
@@ -31,6 +31,8 @@ pub fn attend_cached(
     begins: &[usize],
     end: usize,
 ) -> Tensor {
+    let fit = [qkv, keys, values].iter().all(|tensor| fits(tensor) && tensor.kind() == qkv.kind());
+    assert!(fit && keys.dim() == 4, "contiguous tensors of one kind");
     let capacity = keys.size()[2] as usize;
     let output = Tensor::empty([qkv.size()[0], (shape.queries * shape.width) as i64], (qkv.kind(), qkv.device()));
     by_kind!(qkv.kind(), rows(qkv, keys, values, shape, begins, end, capacity, &output));
@@ -57,6 +59,7 @@ unsafe fn rows<E: Element>(
     assert!(keys.count == slots && values.count == slots && begins.len() == qkv.count, "a cache for each row");
     assert!(end <= capacity && begins.iter().all(|&begin| begin < end), "slots within the cache");
     assert!(repeats <= LANES && width % LANES == 0, "at most {LANES} queries a key, heads of whole vectors");
+    assert!(repeats * shape.key_values == shape.queries, "as many queries for each key");
     let depth = width / E::PACKED;
     let mut queries = vec![0_i32; depth * LANES];
     let mut scores = vec![0.0_f32; end * LANES];
@@ -76,7 +79,7 @@ unsafe fn rows<E: Element>(
                 }
                 let left = Left { first: keys.line(first).cast_const().cast(), stride: depth };
                 let right = Right { first: queries.as_ptr(), stride: LANES };
-                product::<E>(
+                product_from_memory::<E>(
                     left,
                     right,
                     Output { first: scores.as_mut_ptr(), stride: LANES, adds: false },
@@ -90,6 +93,8 @@ unsafe fn rows<E: Element>(
                 }
                 let mut sum = _mm512_setzero_ps();
                 for key in 0..count {
+                    // To be weighed next, and far enough from the last group's for the processor not to expect it.
+                    fetch(values.line(first + key), width);
                     let at = scores.as_mut_ptr().add(key * LANES);
                     let likely = exp(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(at), largest), factor));
                     sum = _mm512_add_ps(sum, likely);

@@ -1,22 +1,20 @@
 //! The product of a weight matrix with the states of a few tokens.
 
-use std::arch::x86_64::{
-    _mm512_add_epi32, _mm512_i32gather_ps, _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_setr_epi32,
-};
+use std::arch::x86_64::{_mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_setzero_ps, _mm512_storeu_ps};
 
 use tch::Tensor;
 
 use super::{
     Lines, by_kind, fits,
-    lanes::{Element, LANES},
-    product::{Left, Output, Right, product},
+    lanes::{Element, LANES, first_lanes, transposed},
+    product::{Left, Output, Right, product_from_memory},
 };
 
 /// Most tokens: four vectors.
 pub const MOST_TOKENS: usize = 64;
 
 /// Lines of the weights whose products are computed before they are put in their places.
-const BLOCK: usize = 16;
+const BLOCK: usize = LANES;
 
 /// `x Wᵀ` for up to [`MOST_TOKENS`] tokens; nothing where libtorch has to do it.
 ///
@@ -28,7 +26,9 @@ const BLOCK: usize = 16;
 /// `states`: `[tokens, inputs]`, `weight`: `[outputs, inputs]` → `[tokens, outputs]`.
 pub fn few_tokens_product(states: &Tensor, weight: &Tensor) -> Option<Tensor> {
     let (tokens, outputs) = (states.size()[0], weight.size()[0]);
-    let fit = fits(states) && fits(weight) && states.kind() == weight.kind() && states.size()[1] == weight.size()[1];
+    let matrices =
+        states.dim() == 2 && weight.dim() == 2 && states.size()[1] == weight.size()[1] && states.size()[1] > 0;
+    let fit = matrices && fits(states) && fits(weight) && states.kind() == weight.kind();
     if !fit || tokens > MOST_TOKENS as i64 || outputs % BLOCK as i64 != 0 {
         return None;
     }
@@ -37,35 +37,66 @@ pub fn few_tokens_product(states: &Tensor, weight: &Tensor) -> Option<Tensor> {
     Some(output)
 }
 
+#[expect(clippy::needless_range_loop, reason = "as in `product`: loops over indices become straight code")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn few<E: Element>(states: &Tensor, weight: &Tensor, output: &Tensor) {
     let (states, weight, output) = (Lines::<E>::of(states), Lines::<E>::of(weight), Lines::<E>::of(output));
     let depth = states.width / E::PACKED;
     let vectors = states.count.div_ceil(LANES);
     let stride = vectors * LANES;
-    // Tokens side by side.
-    let mut across = vec![0_i32; depth * stride];
-    for token in 0..states.count {
-        let line = states.line(token).cast::<i32>();
-        for lane in 0..depth {
-            // SAFETY: the line holds `depth` lanes.
-            across[lane * stride + token] = unsafe { line.add(lane).read_unaligned() };
-        }
-    }
-    let right = Right { first: across.as_ptr(), stride };
+    let side_by_side = tokens_side_by_side(&states);
+    let right = Right { first: side_by_side.as_ptr().cast(), stride };
     let mut sums = vec![0.0_f32; BLOCK * stride];
     let to = Output { first: sums.as_mut_ptr(), stride, adds: false };
-    let places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    let lines = _mm512_mullo_epi32(places, _mm512_set1_epi32(stride as i32));
     for first in (0..weight.count).step_by(BLOCK) {
-        // SAFETY: `few_tokens_product` has seen that lines come in whole blocks; `sums` holds a block for all tokens.
+        // SAFETY: `few_tokens_product` has seen that weights are as wide as states, and their lines whole blocks; `sums` holds a
+        // block for all tokens.
         unsafe {
             let left = Left { first: weight.line(first).cast_const().cast(), stride: depth };
-            product::<E>(left, right, to, BLOCK, vectors, depth);
-            for token in 0..states.count {
-                let at = _mm512_add_epi32(lines, _mm512_set1_epi32(token as i32));
-                E::store(output.line(token).add(first), _mm512_i32gather_ps::<4>(at, sums.as_ptr()));
+            product_from_memory::<E>(left, right, to, BLOCK, vectors, depth);
+            for some in (0..states.count).step_by(LANES) {
+                let mut lines = [_mm512_setzero_ps(); LANES];
+                for line in 0..BLOCK {
+                    lines[line] = _mm512_loadu_ps(sums.as_ptr().add(line * stride + some));
+                }
+                let columns = transposed(&lines);
+                for token in 0..LANES {
+                    if some + token < states.count {
+                        E::store(output.line(some + token).add(first), columns[token]);
+                    }
+                }
             }
         }
     }
+}
+
+/// A line for each lane, with all tokens of which there are some in whole vectors; those that are not there are zero.
+#[expect(clippy::needless_range_loop, reason = "as in `product`: loops over indices become straight code")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn tokens_side_by_side<E: Element>(states: &Lines<E>) -> Vec<f32> {
+    let (depth, stride) = (states.width / E::PACKED, states.count.next_multiple_of(LANES));
+    let mut side_by_side = vec![0.0; depth * stride];
+    for first in (0..states.count).step_by(LANES) {
+        for lane in (0..depth).step_by(LANES) {
+            let width = LANES.min(depth - lane);
+            let mut lines = [_mm512_setzero_ps(); LANES];
+            for token in 0..LANES {
+                if first + token < states.count {
+                    let line = states.line(first + token).cast::<f32>();
+                    // SAFETY: the line holds `depth` lanes, `width` of them from `lane` on.
+                    lines[token] = unsafe { _mm512_maskz_loadu_ps(first_lanes(width), line.add(lane)) };
+                }
+            }
+            let columns = transposed(&lines);
+            for place in 0..LANES {
+                if place < width {
+                    let to = &mut side_by_side[(lane + place) * stride + first..][..LANES];
+                    // SAFETY: `to` has room for a vector.
+                    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), columns[place]) };
+                }
+            }
+        }
+    }
+    side_by_side
 }

@@ -1,11 +1,11 @@
-//! Small matrix products whose operands lie in caches.
+//! Small matrix products, whose operands lie in caches or are fetched ahead.
 
 use std::arch::x86_64::{
     _mm512_add_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512,
     _mm512_storeu_ps,
 };
 
-use super::lanes::{Element, LANES};
+use super::lanes::{Element, LANES, fetch};
 
 /// A matrix of 32-bit lanes and the lanes from one of its lines to the next.
 #[derive(Clone, Copy)]
@@ -45,6 +45,40 @@ pub(super) unsafe fn product<E: Element>(
     vectors: usize,
     depth: usize,
 ) {
+    // SAFETY: the caller's.
+    unsafe { columns::<E, false>(left, right, output, rows, vectors, depth) };
+}
+
+/// As [`product`] of a left-hand side that lies in memory: while some of its lines are multiplied, those behind them are fetched
+/// into caches, which the processor does by itself only along each line.
+///
+/// # Safety
+///
+/// As [`product`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn product_from_memory<E: Element>(
+    left: Left,
+    right: Right,
+    output: Output,
+    rows: usize,
+    vectors: usize,
+    depth: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe { columns::<E, true>(left, right, output, rows, vectors, depth) };
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn columns<E: Element, const AHEAD: bool>(
+    left: Left,
+    right: Right,
+    output: Output,
+    rows: usize,
+    vectors: usize,
+    depth: usize,
+) {
     let mut vector = 0;
     while vector < vectors {
         // Eight lines by three vectors fill the registers; of four vectors, two and two are better than three and one.
@@ -58,9 +92,9 @@ pub(super) unsafe fn product<E: Element>(
             let right = Right { first: right.first.add(vector * LANES), ..right };
             let output = Output { first: output.first.add(vector * LANES), ..output };
             match wide {
-                1 => column::<E, 1>(left, right, output, rows, depth),
-                2 => column::<E, 2>(left, right, output, rows, depth),
-                _ => column::<E, 3>(left, right, output, rows, depth),
+                1 => column::<E, 1, AHEAD>(left, right, output, rows, depth),
+                2 => column::<E, 2, AHEAD>(left, right, output, rows, depth),
+                _ => column::<E, 3, AHEAD>(left, right, output, rows, depth),
             }
         }
         vector += wide;
@@ -69,7 +103,13 @@ pub(super) unsafe fn product<E: Element>(
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn column<E: Element, const WIDE: usize>(left: Left, right: Right, output: Output, rows: usize, depth: usize) {
+unsafe fn column<E: Element, const WIDE: usize, const AHEAD: bool>(
+    left: Left,
+    right: Right,
+    output: Output,
+    rows: usize,
+    depth: usize,
+) {
     let mut row = 0;
     while row < rows {
         // SAFETY: lines from `row` on are within the matrices.
@@ -77,10 +117,10 @@ unsafe fn column<E: Element, const WIDE: usize>(left: Left, right: Right, output
             let left = Left { first: left.first.add(row * left.stride), ..left };
             let output = Output { first: output.first.add(row * output.stride), ..output };
             match rows - row {
-                8.. => tile::<E, 8, WIDE>(left, right, output, depth),
-                4.. => tile::<E, 4, WIDE>(left, right, output, depth),
-                2.. => tile::<E, 2, WIDE>(left, right, output, depth),
-                _ => tile::<E, 1, WIDE>(left, right, output, depth),
+                8.. => tile::<E, 8, WIDE, AHEAD>(left, right, output, depth),
+                4.. => tile::<E, 4, WIDE, AHEAD>(left, right, output, depth),
+                2.. => tile::<E, 2, WIDE, AHEAD>(left, right, output, depth),
+                _ => tile::<E, 1, WIDE, AHEAD>(left, right, output, depth),
             }
         }
         row += match rows - row {
@@ -98,7 +138,7 @@ unsafe fn column<E: Element, const WIDE: usize>(left: Left, right: Right, output
 )]
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn tile<E: Element, const ROWS: usize, const WIDE: usize>(
+unsafe fn tile<E: Element, const ROWS: usize, const WIDE: usize, const AHEAD: bool>(
     left: Left,
     right: Right,
     output: Output,
@@ -108,6 +148,12 @@ unsafe fn tile<E: Element, const ROWS: usize, const WIDE: usize>(
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); WIDE]; ROWS];
         for lane in 0..depth {
+            if AHEAD && lane.is_multiple_of(LANES) {
+                for row in ROWS..2 * ROWS {
+                    // Behind the last line lies the next block's first, or what nobody needs; that may be outside of the tensor.
+                    fetch(left.first.wrapping_add(row * left.stride + lane), LANES);
+                }
+            }
             let line = right.first.add(lane * right.stride);
             let mut columns = [_mm512_setzero_si512(); WIDE];
             for vector in 0..WIDE {

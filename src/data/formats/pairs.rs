@@ -36,7 +36,7 @@ impl PreferencePair {
     }
 }
 
-/// What a record teaches.
+/// What is to be learnt from a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revision {
     /// Which of two responses to prefer.
@@ -54,13 +54,6 @@ impl Revision {
         };
         std::iter::once(first).chain(second)
     }
-
-    fn pair(self) -> Option<PreferencePair> {
-        match self {
-            Self::Pair(pair) => Some(pair),
-            Self::Answer(_) => None,
-        }
-    }
 }
 
 /// What Constitutional AI learns from: revisions preferred over answers, and answers that need no revision.
@@ -72,10 +65,10 @@ pub struct Revisions {
     pub good_answers: Vec<ChatRow>,
 }
 
-impl FromIterator<Revision> for Revisions {
-    fn from_iter<I: IntoIterator<Item = Revision>>(all: I) -> Self {
+impl FromIterator<(Place, Revision)> for Revisions {
+    fn from_iter<I: IntoIterator<Item = (Place, Revision)>>(all: I) -> Self {
         let mut revisions = Self::default();
-        for revision in all {
+        for (_, revision) in all {
             match revision {
                 Revision::Pair(pair) => revisions.pairs.push(pair),
                 Revision::Answer(answer) => revisions.good_answers.push(answer),
@@ -98,7 +91,11 @@ impl FromIterator<Revision> for Revisions {
 pub fn load_pairs(path: &Path) -> Result<Vec<(Place, PreferencePair)>, DataError> {
     let (revisions, open) = load(path)?;
     let records = revisions.len();
-    let pairs: Vec<_> = revisions.into_iter().filter_map(|(place, revision)| Some((place, revision.pair()?))).collect();
+    let pair = |(place, revision)| match revision {
+        Revision::Pair(pair) => Some((place, pair)),
+        Revision::Answer(_) => None,
+    };
+    let pairs: Vec<_> = revisions.into_iter().filter_map(pair).collect();
     if pairs.is_empty() {
         return Err(DataError::bad_file(path, "found no preference pairs, expected at least one"));
     }
@@ -272,7 +269,7 @@ mod tests {
         let read: Vec<_> = load_pairs(&path).unwrap().into_iter().map(|(_, pair)| pair).collect();
         assert_eq!(read, pairs);
         let good_answers = vec![ChatRow::single_turn("Hi", "Hello!")];
-        let revisions: Revisions = load_revisions(&path).unwrap().into_iter().map(|(_, revision)| revision).collect();
+        let revisions: Revisions = load_revisions(&path).unwrap().into_iter().collect();
         assert_eq!(revisions, Revisions { pairs, good_answers });
     }
 
