@@ -16,7 +16,7 @@ use self::operands::{across, along, down, interleave, lines_of, matrix, store_sc
 use super::{
     Lines, by_kind,
     lanes::{Element, LANES, exp},
-    product::{Left, Output, Right, product},
+    product::{IN_CACHES, Left, Output, Right, product},
 };
 
 /// Queries of a head that are looked at together.
@@ -153,7 +153,7 @@ unsafe fn forward<E: Element>(
                         let token = segment.start + first;
                         let queries = lines_of(qkv, token, head * width);
                         let to = Output { first: scores.as_mut_ptr(), stride: padded, adds: false };
-                        product::<E>(queries, matrix(&keys, padded), to, rows, vectors, width / E::PACKED);
+                        product::<E, IN_CACHES>(queries, matrix(&keys, padded), to, rows, vectors, width / E::PACKED);
                         let mut inverses = [0.0; QUERIES];
                         for (row, inverse) in inverses.iter_mut().enumerate().take(rows) {
                             let line = scores.as_mut_ptr().add(row * padded);
@@ -166,7 +166,7 @@ unsafe fn forward<E: Element>(
                         let weights = Left { first: likely.as_ptr(), stride: padded / E::PACKED };
                         let to = Output { first: attended.as_mut_ptr(), stride: width, adds: false };
                         let depth = visible.div_ceil(E::PACKED);
-                        product::<E>(weights, matrix(&values, width), to, rows, width / LANES, depth);
+                        product::<E, IN_CACHES>(weights, matrix(&values, width), to, rows, width / LANES, depth);
                         for (row, &inverse) in inverses.iter().enumerate().take(rows) {
                             let to = output.line(token + row).add(head * width);
                             store_scaled(attended.as_ptr().add(row * width), inverse, to, width);
@@ -373,7 +373,7 @@ impl<E: Element> Backward<E> {
                     let left = Left { first: left.as_ptr().add(skipped), stride: depth };
                     let right = Right { first: right.as_ptr().add(skipped * padded + key), stride: padded };
                     let to = Output { first: sums.as_mut_ptr().add(key), stride: padded, adds: true };
-                    product::<E>(left, right, to, width, vectors, depth - skipped);
+                    product::<E, IN_CACHES>(left, right, to, width, vectors, depth - skipped);
                 }
             }
         }
@@ -400,7 +400,7 @@ impl<E: Element> Backward<E> {
         // SAFETY: `check` has seen that tokens and columns exist; buffers are as large as the segment.
         unsafe {
             let to = Output { first: self.scores.as_mut_ptr(), stride: padded, adds: false };
-            product::<E>(
+            product::<E, IN_CACHES>(
                 lines_of(qkv, token, head * width),
                 matrix(&self.keys_across, padded),
                 to,
@@ -410,7 +410,7 @@ impl<E: Element> Backward<E> {
             );
             let to = Output { first: self.grad_scores.as_mut_ptr(), stride: padded, adds: false };
             let grads = lines_of(grad, token, head * width);
-            product::<E>(grads, matrix(&self.values_across, padded), to, rows, vectors, depth);
+            product::<E, IN_CACHES>(grads, matrix(&self.values_across, padded), to, rows, vectors, depth);
             for row in 0..rows {
                 let (scores, grads) =
                     (self.scores.as_mut_ptr().add(row * padded), self.grad_scores.as_mut_ptr().add(row * padded));
@@ -422,7 +422,7 @@ impl<E: Element> Backward<E> {
             let left = Left { first: self.rounded.as_ptr(), stride: padded / E::PACKED };
             let to = Output { first: self.grad_query.as_mut_ptr(), stride: width, adds: false };
             let keys = matrix(&self.keys_along, width);
-            product::<E>(left, keys, to, rows, width / LANES, visible.div_ceil(E::PACKED));
+            product::<E, IN_CACHES>(left, keys, to, rows, width / LANES, visible.div_ceil(E::PACKED));
             for row in 0..rows {
                 let to = output.line(token + row).add(head * width);
                 store_scaled(self.grad_query.as_ptr().add(row * width), 1.0, to, width);

@@ -10,7 +10,7 @@ use tch::Tensor;
 use super::{
     AttentionShape, Lines, by_kind, fits,
     lanes::{Element, LANES, exp, fetch},
-    product::{Left, Output, Right, product_from_memory},
+    product::{IN_MEMORY, Left, Output, Right, product},
 };
 
 /// Attention of one new token a row over the slots `begins[row]..end` of its cache.
@@ -79,7 +79,7 @@ unsafe fn rows<E: Element>(
                 }
                 let left = Left { first: keys.line(first).cast_const().cast(), stride: depth };
                 let right = Right { first: queries.as_ptr(), stride: LANES };
-                product_from_memory::<E>(
+                product::<E, IN_MEMORY>(
                     left,
                     right,
                     Output { first: scores.as_mut_ptr(), stride: LANES, adds: false },

@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::{
     Lines, by_kind, fits,
     lanes::{Element, LANES, first_lanes, transposed},
-    product::{Left, Output, Right, product_from_memory},
+    product::{IN_MEMORY, Left, Output, Right, product},
 };
 
 /// Most tokens: four vectors.
@@ -53,7 +53,7 @@ unsafe fn few<E: Element>(states: &Tensor, weight: &Tensor, output: &Tensor) {
         // block for all tokens.
         unsafe {
             let left = Left { first: weight.line(first).cast_const().cast(), stride: depth };
-            product_from_memory::<E>(left, right, to, BLOCK, vectors, depth);
+            product::<E, IN_MEMORY>(left, right, to, BLOCK, vectors, depth);
             for some in (0..states.count).step_by(LANES) {
                 let mut lines = [_mm512_setzero_ps(); LANES];
                 for line in 0..BLOCK {

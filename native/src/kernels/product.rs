@@ -30,6 +30,12 @@ pub(super) struct Output {
     pub(super) adds: bool,
 }
 
+/// Where the left-hand matrix of a [`product`] lies: in caches,
+pub(super) const IN_CACHES: bool = false;
+/// or in memory. Then, while some of its lines are multiplied, those behind them are fetched into caches, which the processor does by
+/// itself only along each line.
+pub(super) const IN_MEMORY: bool = true;
+
 /// `output = left · right` with `rows` lines, `vectors` × 16 columns and `depth` lanes in between.
 ///
 /// # Safety
@@ -37,41 +43,7 @@ pub(super) struct Output {
 /// The matrices are as large as that.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn product<E: Element>(
-    left: Left,
-    right: Right,
-    output: Output,
-    rows: usize,
-    vectors: usize,
-    depth: usize,
-) {
-    // SAFETY: the caller's.
-    unsafe { columns::<E, false>(left, right, output, rows, vectors, depth) };
-}
-
-/// As [`product`] of a left-hand side that lies in memory: while some of its lines are multiplied, those behind them are fetched
-/// into caches, which the processor does by itself only along each line.
-///
-/// # Safety
-///
-/// As [`product`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn product_from_memory<E: Element>(
-    left: Left,
-    right: Right,
-    output: Output,
-    rows: usize,
-    vectors: usize,
-    depth: usize,
-) {
-    // SAFETY: the caller's.
-    unsafe { columns::<E, true>(left, right, output, rows, vectors, depth) };
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn columns<E: Element, const AHEAD: bool>(
+pub(super) unsafe fn product<E: Element, const PLACE: bool>(
     left: Left,
     right: Right,
     output: Output,
@@ -92,9 +64,9 @@ unsafe fn columns<E: Element, const AHEAD: bool>(
             let right = Right { first: right.first.add(vector * LANES), ..right };
             let output = Output { first: output.first.add(vector * LANES), ..output };
             match wide {
-                1 => column::<E, 1, AHEAD>(left, right, output, rows, depth),
-                2 => column::<E, 2, AHEAD>(left, right, output, rows, depth),
-                _ => column::<E, 3, AHEAD>(left, right, output, rows, depth),
+                1 => column::<E, 1, PLACE>(left, right, output, rows, depth),
+                2 => column::<E, 2, PLACE>(left, right, output, rows, depth),
+                _ => column::<E, 3, PLACE>(left, right, output, rows, depth),
             }
         }
         vector += wide;
@@ -103,7 +75,7 @@ unsafe fn columns<E: Element, const AHEAD: bool>(
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn column<E: Element, const WIDE: usize, const AHEAD: bool>(
+unsafe fn column<E: Element, const WIDE: usize, const PLACE: bool>(
     left: Left,
     right: Right,
     output: Output,
@@ -117,10 +89,10 @@ unsafe fn column<E: Element, const WIDE: usize, const AHEAD: bool>(
             let left = Left { first: left.first.add(row * left.stride), ..left };
             let output = Output { first: output.first.add(row * output.stride), ..output };
             match rows - row {
-                8.. => tile::<E, 8, WIDE, AHEAD>(left, right, output, depth),
-                4.. => tile::<E, 4, WIDE, AHEAD>(left, right, output, depth),
-                2.. => tile::<E, 2, WIDE, AHEAD>(left, right, output, depth),
-                _ => tile::<E, 1, WIDE, AHEAD>(left, right, output, depth),
+                8.. => tile::<E, 8, WIDE, PLACE>(left, right, output, depth),
+                4.. => tile::<E, 4, WIDE, PLACE>(left, right, output, depth),
+                2.. => tile::<E, 2, WIDE, PLACE>(left, right, output, depth),
+                _ => tile::<E, 1, WIDE, PLACE>(left, right, output, depth),
             }
         }
         row += match rows - row {
@@ -138,7 +110,7 @@ unsafe fn column<E: Element, const WIDE: usize, const AHEAD: bool>(
 )]
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn tile<E: Element, const ROWS: usize, const WIDE: usize, const AHEAD: bool>(
+unsafe fn tile<E: Element, const ROWS: usize, const WIDE: usize, const PLACE: bool>(
     left: Left,
     right: Right,
     output: Output,
@@ -148,7 +120,7 @@ unsafe fn tile<E: Element, const ROWS: usize, const WIDE: usize, const AHEAD: bo
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); WIDE]; ROWS];
         for lane in 0..depth {
-            if AHEAD && lane.is_multiple_of(LANES) {
+            if PLACE == IN_MEMORY && lane.is_multiple_of(LANES) {
                 for row in ROWS..2 * ROWS {
                     // Behind the last line lies the next block's first, or what nobody needs; that may be outside of the tensor.
                     fetch(left.first.wrapping_add(row * left.stride + lane), LANES);
