@@ -1,5 +1,6 @@
 #!/bin/sh
-# Has transformers, peft and gguf compute the reference numbers of tests/reference/fixtures anew, in .venv-reference.
+# Has transformers, peft, gguf (in .venv-reference) and Flower (in .venv-flower) compute the reference numbers of
+# tests/reference/fixtures anew.
 # With --check it fails if they differ from what is committed.
 set -eu
 
@@ -42,6 +43,9 @@ for script in weighted_loss dpo_numbers strategies; do
     echo "reference: $reference/$script.py"
     $python $reference/$script.py
 done
+echo "reference: $reference/server_optimizers.py"
+tools/flower_env.sh
+.venv-flower/bin/python $reference/server_optimizers.py
 echo "reference: $reference/peft_interchange.py"
 $python $reference/peft_interchange.py make $reference/fixtures/peft
 

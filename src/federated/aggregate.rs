@@ -78,6 +78,11 @@ pub(super) fn plain_mean(global: &Adapter, updates: &[ClientUpdate]) -> PortResu
     adapter_like(global, weighted_mean(&vectors(updates), &vec![1.0; updates.len()]))
 }
 
+/// Returns `mean − global`, number by number.
+pub(super) fn change(global: &Adapter, mean: &Adapter) -> Vec<f64> {
+    mean.values().iter().zip(global.values()).map(|(&mean, &global)| f64::from(mean) - f64::from(global)).collect()
+}
+
 fn vectors(updates: &[ClientUpdate]) -> Vec<&[f32]> {
     updates.iter().map(|update| update.adapter.values()).collect()
 }

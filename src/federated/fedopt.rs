@@ -1,6 +1,4 @@
-//! Server-side optimizers ("Adaptive Federated Optimization", 2021; "Measuring the Effects of Non-Identical Data
-//! Distribution for Federated Visual Classification", 2019), in `OpenFedLLM`'s form: without bias correction, the first
-//! round's momentum is its Δ, and the squares begin at τ².
+//! Adaptive optimizers on the server ("Adaptive Federated Optimization", 2021, Algorithm 2), in three forms.
 
 use std::collections::BTreeMap;
 
@@ -11,69 +9,41 @@ use fedward_actors::{
 use serde::Serialize;
 
 use super::{
-    aggregate::{l2_norm, mean_by_examples, plain_mean},
+    Flavour,
+    aggregate::{change, l2_norm, mean_by_examples, plain_mean},
     state::{adapter_like, from_bytes, to_bytes},
 };
 
-/// Momentum on the server: `m ← β₁ m + (1 − β₁) Δ`, `w ← w + m`, Δ being the mean change weighted by rows.
-#[derive(Clone, Debug)]
-pub struct FedAvgM {
-    beta1: f64,
-    /// m; empty before the first round.
-    momentum: Vec<f32>,
-}
-
-impl FedAvgM {
-    /// Its name in scenarios and records.
-    pub const NAME: &'static str = "fedavgm";
-
-    /// Momentum that keeps `beta1` of itself each round.
-    pub const fn new(beta1: f64) -> Self {
-        Self { beta1, momentum: Vec::new() }
-    }
-}
-
-impl Strategy for FedAvgM {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
-        let delta = deltas(&mean_by_examples(global, updates)?, global);
-        self.momentum = moved(&self.momentum, &delta, self.beta1);
-        let next = global.values().iter().zip(&self.momentum).map(|(value, momentum)| value + momentum);
-        adapter_like(global, next.collect())
-    }
-
-    fn state(&self) -> Vec<u8> {
-        to_bytes(&[&self.momentum])
-    }
-
-    fn restore(&mut self, state: &[u8]) -> PortResult<()> {
-        let [momentum] = from_bytes(Self::NAME, state)?;
-        self.momentum = momentum;
-        Ok(())
-    }
-
-    fn report(&self) -> BTreeMap<String, f64> {
-        BTreeMap::from([("momentum_norm".to_owned(), l2_norm(&self.momentum))])
-    }
-}
-
-/// How the squares of an adaptive optimizer move.
+/// How the squares of an adaptive optimizer move, `g` being what the form squares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adaptivity {
-    /// `v ← v + m²`, and m is Δ.
+    /// `v ← v + g²`; it has no momentum, `m = Δ`.
     Adagrad,
-    /// `v ← v − (1 − β₂) m² sign(v − m²)`.
+    /// `v ← v − (1 − β₂) g² sign(v − g²)`.
     Yogi,
-    /// `v ← β₂ v + (1 − β₂) m²`.
+    /// `v ← β₂ v + (1 − β₂) g²`.
     Adam,
+}
+
+impl Adaptivity {
+    /// Returns `v` after a round.
+    fn next_square(self, beta2: f64, square: f64, g: f64) -> f64 {
+        let power = g * g;
+        match self {
+            Self::Adagrad => square + power,
+            Self::Yogi if square > power => square - (1.0 - beta2) * power,
+            Self::Yogi if square < power => square + (1.0 - beta2) * power,
+            Self::Yogi => square,
+            Self::Adam => beta2 * square + (1.0 - beta2) * power,
+        }
+    }
 }
 
 /// Constants of the adaptive optimizers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct AdaptiveSettings {
+    /// Whose form.
+    pub flavour: Flavour,
     /// η.
     pub server_learning_rate: f64,
     /// Share of itself that the momentum keeps; Adagrad has none.
@@ -84,15 +54,22 @@ pub struct AdaptiveSettings {
     pub tau: f64,
 }
 
-/// An adaptive optimizer on the server: `w ← w + η m / (√v + τ)`, Δ being the mean change with every client counting the
-/// same.
+/// An adaptive optimizer on the server: `m ← β₁ m + (1 − β₁) Δ`, `w ← w + η m / (√v + τ)`.
+///
+/// | | paper | `OpenFedLLM` | Flower |
+/// |---|---|---|---|
+/// | Δ, the clients' mean change | each client counts the same | the same | weighted by rows |
+/// | m in the first round | (1 − β₁) Δ | Δ | (1 − β₁) Δ |
+/// | squared | Δ | m | Δ |
+/// | v before the first round | τ² | τ² | 0 |
+/// | η in Adam's round r | η | η | `η √(1 − β₂^(r+1)) / (1 − β₁^(r+1))` |
 #[derive(Clone, Debug)]
 pub struct FedOpt {
     adaptivity: Adaptivity,
     settings: AdaptiveSettings,
     /// m; empty before the first round.
     momentum: Vec<f32>,
-    /// v; empty before the first round, where it is τ².
+    /// v; empty before the first round.
     squares: Vec<f32>,
 }
 
@@ -102,15 +79,40 @@ impl FedOpt {
         Self { adaptivity, settings, momentum: Vec::new(), squares: Vec::new() }
     }
 
-    fn next_square(&self, square: f64, momentum: f64) -> f64 {
-        let (beta2, power) = (self.settings.beta2, momentum * momentum);
-        match self.adaptivity {
-            Adaptivity::Adagrad => square + power,
-            Adaptivity::Yogi if square > power => square - (1.0 - beta2) * power,
-            Adaptivity::Yogi if square < power => square + (1.0 - beta2) * power,
-            Adaptivity::Yogi => square,
-            Adaptivity::Adam => beta2 * square + (1.0 - beta2) * power,
+    /// Returns Δ.
+    fn mean_change(&self, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Vec<f64>> {
+        let mean = match self.settings.flavour {
+            Flavour::Paper | Flavour::OpenFedLlm => plain_mean(global, updates)?,
+            Flavour::Flower => mean_by_examples(global, updates)?,
+        };
+        Ok(change(global, &mean))
+    }
+
+    /// Moves m and v by Δ.
+    fn observe(&mut self, delta: &[f64]) {
+        let AdaptiveSettings { flavour, beta1, beta2, tau, .. } = self.settings;
+        let takes_all = flavour == Flavour::OpenFedLlm && self.momentum.is_empty();
+        let kept = if takes_all || self.adaptivity == Adaptivity::Adagrad { 0.0 } else { beta1 };
+        self.momentum.resize(delta.len(), 0.0);
+        let moved = self.momentum.iter().zip(delta).map(|(&m, delta)| kept * f64::from(m) + (1.0 - kept) * delta);
+        self.momentum = moved.map(|m| m as f32).collect();
+        let first_square = if flavour == Flavour::Flower { 0.0 } else { tau * tau };
+        self.squares.resize(delta.len(), first_square as f32);
+        let squared = |m: f32, delta: f64| if flavour == Flavour::OpenFedLlm { f64::from(m) } else { delta };
+        let steps = self.squares.iter().zip(&self.momentum).zip(delta);
+        let next =
+            steps.map(|((&v, &m), &delta)| self.adaptivity.next_square(beta2, f64::from(v), squared(m, delta)) as f32);
+        self.squares = next.collect();
+    }
+
+    /// Returns η in `round`.
+    fn rate(&self, round: RoundId) -> f64 {
+        let AdaptiveSettings { flavour, server_learning_rate, beta1, beta2, .. } = self.settings;
+        if flavour != Flavour::Flower || self.adaptivity != Adaptivity::Adam {
+            return server_learning_rate;
         }
+        let power = f64::from(round.0) + 1.0;
+        server_learning_rate * (1.0 - beta2.powf(power)).sqrt() / (1.0 - beta1.powf(power))
     }
 }
 
@@ -123,18 +125,15 @@ impl Strategy for FedOpt {
         }
     }
 
-    fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
-        let delta = deltas(&plain_mean(global, updates)?, global);
-        let AdaptiveSettings { server_learning_rate, beta1, tau, .. } = self.settings;
-        let beta1 = if self.adaptivity == Adaptivity::Adagrad { 0.0 } else { beta1 };
-        self.momentum = moved(&self.momentum, &delta, beta1);
-        self.squares.resize(delta.len(), (tau * tau) as f32);
-        let squares = self.squares.iter().zip(&self.momentum);
-        self.squares = squares.map(|(&v, &m)| self.next_square(f64::from(v), f64::from(m)) as f32).collect();
+    fn aggregate(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+        let delta = self.mean_change(global, updates)?;
+        self.observe(&delta);
+        let (rate, tau) = (self.rate(round), self.settings.tau);
         let steps = self.momentum.iter().zip(&self.squares);
-        let next = global.values().iter().zip(steps).map(|(&value, (&m, &v))| {
-            (f64::from(value) + server_learning_rate * f64::from(m) / (f64::from(v).sqrt() + tau)) as f32
-        });
+        let next =
+            global.values().iter().zip(steps).map(|(&value, (&m, &v))| {
+                (f64::from(value) + rate * f64::from(m) / (f64::from(v).sqrt() + tau)) as f32
+            });
         adapter_like(global, next.collect())
     }
 
@@ -152,17 +151,4 @@ impl Strategy for FedOpt {
         let norms = [("momentum_norm", &self.momentum), ("squares_norm", &self.squares)];
         norms.into_iter().map(|(name, values)| (name.to_owned(), l2_norm(values))).collect()
     }
-}
-
-/// By how much the clients' mean moved away from the global adapter.
-fn deltas(mean: &Adapter, global: &Adapter) -> Vec<f64> {
-    mean.values().iter().zip(global.values()).map(|(&mean, &global)| f64::from(mean) - f64::from(global)).collect()
-}
-
-/// The momentum after a round: in the first one, which finds none, all of Δ.
-fn moved(momentum: &[f32], delta: &[f64], beta1: f64) -> Vec<f32> {
-    if momentum.is_empty() {
-        return delta.iter().map(|&delta| delta as f32).collect();
-    }
-    momentum.iter().zip(delta).map(|(&m, delta)| (beta1 * f64::from(m) + (1.0 - beta1) * delta) as f32).collect()
 }

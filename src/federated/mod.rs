@@ -2,8 +2,10 @@
 
 pub mod aggregate;
 mod fedavg;
+mod fedavgm;
 mod fedopt;
 mod fedprox;
+mod flavour;
 mod scaffold;
 mod state;
 
@@ -16,8 +18,10 @@ use fedward_actors::{
 use serde::Serialize;
 
 pub use fedavg::FedAvg;
-pub use fedopt::{AdaptiveSettings, Adaptivity, FedAvgM, FedOpt};
+pub use fedavgm::{FedAvgM, MomentumSettings};
+pub use fedopt::{AdaptiveSettings, Adaptivity, FedOpt};
 pub use fedprox::FedProx;
+pub use flavour::Flavour;
 pub use scaffold::{Scaffold, ScaffoldClients};
 
 /// A federated algorithm with its constants.
@@ -32,10 +36,7 @@ pub enum FederatedAlgorithm {
         proximal_mu: f64,
     },
     /// Momentum on the server.
-    FedAvgM {
-        /// Share of itself that the momentum keeps.
-        beta1: f64,
-    },
+    FedAvgM(MomentumSettings),
     /// Adagrad on the server.
     FedAdagrad(AdaptiveSettings),
     /// Yogi on the server.
@@ -43,7 +44,10 @@ pub enum FederatedAlgorithm {
     /// Adam on the server.
     FedAdam(AdaptiveSettings),
     /// Control variates on server and clients.
-    Scaffold,
+    Scaffold {
+        /// Whose form.
+        flavour: Flavour,
+    },
 }
 
 /// The names of all algorithms, as scenarios have them.
@@ -55,11 +59,11 @@ impl FederatedAlgorithm {
         match self {
             Self::FedAvg => NAMES[0],
             Self::FedProx { .. } => NAMES[1],
-            Self::FedAvgM { .. } => NAMES[2],
+            Self::FedAvgM(_) => NAMES[2],
             Self::FedAdagrad(_) => NAMES[3],
             Self::FedYogi(_) => NAMES[4],
             Self::FedAdam(_) => NAMES[5],
-            Self::Scaffold => NAMES[6],
+            Self::Scaffold { .. } => NAMES[6],
         }
     }
 
@@ -68,18 +72,18 @@ impl FederatedAlgorithm {
         Arc::new(move || match self {
             Self::FedAvg => Box::new(FedAvg),
             Self::FedProx { proximal_mu } => Box::new(FedProx { proximal_mu }),
-            Self::FedAvgM { beta1 } => Box::new(FedAvgM::new(beta1)),
+            Self::FedAvgM(settings) => Box::new(FedAvgM::new(settings)),
             Self::FedAdagrad(settings) => Box::new(FedOpt::new(Adaptivity::Adagrad, settings)),
             Self::FedYogi(settings) => Box::new(FedOpt::new(Adaptivity::Yogi, settings)),
             Self::FedAdam(settings) => Box::new(FedOpt::new(Adaptivity::Adam, settings)),
-            Self::Scaffold => Box::new(Scaffold::new(clients)),
+            Self::Scaffold { flavour } => Box::new(Scaffold::new(flavour, clients)),
         })
     }
 
     /// Its clients' side.
     pub fn clients(self) -> Arc<dyn ClientAlgorithm> {
         match self {
-            Self::Scaffold => Arc::new(ScaffoldClients),
+            Self::Scaffold { .. } => Arc::new(ScaffoldClients),
             _ => Arc::new(PlainClients),
         }
     }

@@ -1,5 +1,6 @@
 //! SCAFFOLD ("SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", 2020): control variates against the
-//! drift of clients, the second of the paper's two rules for them, applied as `OpenFedLLM` does it.
+//! drift of clients, the second of the paper's two rules for them. The correction follows each optimizer step, as in
+//! `OpenFedLLM`; with the paper's plain gradient steps that is the same as to correct the gradient.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,14 +13,16 @@ use fedward_actors::{
 };
 
 use super::{
-    aggregate::{l2_norm, mean_by_examples},
+    Flavour,
+    aggregate::{l2_norm, mean_by_examples, plain_mean},
     state::{adapter_like, from_bytes, to_bytes},
 };
 
-/// The server's side: `c ← c + Σ Δc_i / N` over the clients that took part, N being all clients; the model is averaged by
-/// rows.
+/// The server's side: `c ← c + Σ Δc_i / N` over the clients that took part, N being all clients. In the paper's form (its
+/// step size 1) each client's adapter counts the same, in `OpenFedLLM`'s it counts by its rows.
 #[derive(Clone, Debug)]
 pub struct Scaffold {
+    flavour: Flavour,
     /// N.
     clients: u32,
     /// c; empty before the first round that moved it, where it is zero.
@@ -31,8 +34,8 @@ impl Scaffold {
     pub const NAME: &'static str = "scaffold";
 
     /// SCAFFOLD in a federation of `clients`.
-    pub const fn new(clients: u32) -> Self {
-        Self { clients, control: Vec::new() }
+    pub const fn new(flavour: Flavour, clients: u32) -> Self {
+        Self { flavour, clients, control: Vec::new() }
     }
 }
 
@@ -47,7 +50,10 @@ impl Strategy for Scaffold {
     }
 
     fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
-        let mean = mean_by_examples(global, updates)?;
+        let mean = match self.flavour {
+            Flavour::OpenFedLlm => mean_by_examples(global, updates)?,
+            Flavour::Paper | Flavour::Flower => plain_mean(global, updates)?,
+        };
         let mut control: Vec<f64> = self.control.iter().map(|&value| f64::from(value)).collect();
         control.resize(global.values().len(), 0.0);
         for update in updates {

@@ -10,7 +10,11 @@ use serde_json::Value;
 
 use super::*;
 
-const SETTINGS: AdaptiveSettings = AdaptiveSettings { server_learning_rate: 1e-3, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
+const SETTINGS: AdaptiveSettings =
+    AdaptiveSettings { flavour: Flavour::OpenFedLlm, server_learning_rate: 1e-3, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
+const MOMENTUM: MomentumSettings =
+    MomentumSettings { flavour: Flavour::OpenFedLlm, server_learning_rate: 1.0, beta1: 0.9 };
+const SCAFFOLD: FederatedAlgorithm = FederatedAlgorithm::Scaffold { flavour: Flavour::OpenFedLlm };
 
 /// The problem of the reference: client i descends `a_i/2 (w - b_i)²` by plain gradient steps.
 const CURVATURE: [f64; 4] = [0.5, 1.0, 2.0, 1.5];
@@ -73,9 +77,16 @@ fn own(memory: Option<&Arc<[u8]>>) -> f64 {
 
 /// Runs the reference's rounds, the server being made anew from its state after each, and compares.
 fn follow(algorithm: FederatedAlgorithm, tolerance: f64) {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/fixtures/strategies.json");
-    let reference: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let expected = reference["scalar"][algorithm.name()].as_array().unwrap();
+    follow_rounds(algorithm, &fixture("strategies.json")["scalar"][algorithm.name()], tolerance);
+}
+
+fn fixture(name: &str) -> Value {
+    let path = format!("{}/tests/reference/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn follow_rounds(algorithm: FederatedAlgorithm, expected: &Value, tolerance: f64) {
+    let expected = expected.as_array().unwrap_or_else(|| panic!("no reference of {algorithm:?}"));
     assert_eq!(expected.len(), COHORTS.len());
     let (clients, make) = (algorithm.clients(), algorithm.server(4));
     let (mut server, mut global, mut memories) = (make(), scalar(0.0), [const { None }; 4]);
@@ -88,7 +99,7 @@ fn follow(algorithm: FederatedAlgorithm, tolerance: f64) {
             assert!((found - expected).abs() < tolerance, "{algorithm:?} round {round}: {found}, not {expected}");
         };
         near(value(&global), &expected["w"]);
-        if algorithm == FederatedAlgorithm::Scaffold {
+        if matches!(algorithm, FederatedAlgorithm::Scaffold { .. }) {
             near(server.report()["control_norm"], &Value::from(expected["c"].as_f64().unwrap().abs()));
             for (memory, own_expected) in memories.iter().zip(expected["own"].as_array().unwrap()) {
                 near(own(memory.as_ref()), own_expected);
@@ -104,7 +115,7 @@ fn follow(algorithm: FederatedAlgorithm, tolerance: f64) {
 /// `f32` is kept between rounds, `f64` in the reference: values up to 3 lose 2e-7 a round.
 #[test]
 fn scaffold_follows_numpy() {
-    follow(FederatedAlgorithm::Scaffold, 3e-6);
+    follow(SCAFFOLD, 3e-6);
 }
 
 #[test]
@@ -114,17 +125,61 @@ fn fedprox_follows_numpy() {
 
 #[test]
 fn server_optimizers_follow_numpy() {
-    follow(FederatedAlgorithm::FedAvgM { beta1: 0.9 }, 1e-6);
+    follow(FederatedAlgorithm::FedAvgM(MOMENTUM), 1e-6);
     follow(FederatedAlgorithm::FedAdagrad(SETTINGS), 1e-6);
     follow(FederatedAlgorithm::FedYogi(SETTINGS), 1e-6);
     follow(FederatedAlgorithm::FedAdam(SETTINGS), 1e-6);
+}
+
+/// What `tests/reference/server_optimizers.py` has of each form: Flower's own classes, and the papers' equations in numpy.
+#[test]
+fn the_papers_and_flower_s_forms_follow_their_references() {
+    let reference = fixture("server_optimizers.json");
+    for flavour in [Flavour::Paper, Flavour::Flower] {
+        let momentum = MomentumSettings { flavour, server_learning_rate: 0.7, beta1: 0.9 };
+        let adaptive = |server_learning_rate| AdaptiveSettings { flavour, server_learning_rate, ..SETTINGS };
+        for algorithm in [
+            FederatedAlgorithm::FedAvgM(momentum),
+            FederatedAlgorithm::FedAdagrad(adaptive(0.1)),
+            FederatedAlgorithm::FedYogi(adaptive(0.01)),
+            FederatedAlgorithm::FedAdam(adaptive(0.1)),
+        ] {
+            follow_rounds(algorithm, &reference[flavour.name()][algorithm.name()], 3e-6);
+        }
+    }
+    let scaffold = FederatedAlgorithm::Scaffold { flavour: Flavour::Paper };
+    follow_rounds(scaffold, &reference["paper"]["scaffold"], 3e-6);
+}
+
+/// By hand, with β = 0.5: a change that comes in the second round counts half in OpenFedLLM's form, all in the paper's.
+#[test]
+fn the_first_cohort_counts_as_any_other_in_the_paper_s_momentum() {
+    for (flavour, first, second) in [(Flavour::Paper, 1.0, 1.0), (Flavour::OpenFedLlm, 1.0, 0.5)] {
+        let algorithm =
+            FederatedAlgorithm::FedAvgM(MomentumSettings { flavour, server_learning_rate: 1.0, beta1: 0.5 });
+        assert!((two_rounds(algorithm, [1.0, 0.0])[0] - first).abs() < 1e-7, "{flavour}");
+        assert!((two_rounds(algorithm, [0.0, 1.0])[1] - second).abs() < 1e-7, "{flavour}");
+    }
+}
+
+/// The global value after each of two rounds, in which the only client moves by these.
+fn two_rounds(algorithm: FederatedAlgorithm, deltas: [f64; 2]) -> [f64; 2] {
+    let (mut server, mut global) = (algorithm.server(1)(), scalar(0.0));
+    let mut round = 0;
+    deltas.map(|delta| {
+        round += 1;
+        let adapter = scalar(value(&global) + delta);
+        let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, extras: Extras::default() };
+        global = server.aggregate(RoundId(round), &global, &[update]).unwrap();
+        value(&global)
+    })
 }
 
 /// Δ = .01, −.02, .005 from w = 0: the rules worked out to ten digits.
 #[test]
 fn server_optimizers_give_the_known_vectors() {
     let known = [
-        (FederatedAlgorithm::FedAvgM { beta1: 0.9 }, [0.01, 0.017, 0.0238]),
+        (FederatedAlgorithm::FedAvgM(MOMENTUM), [0.01, 0.017, 0.0238]),
         (FederatedAlgorithm::FedAdagrad(SETTINGS), [9.049_875_621e-4, 4.966_639_069e-5, 2.585_681_991e-4]),
         (FederatedAlgorithm::FedYogi(SETTINGS), [4.142_135_624e-3, 6.857_446_823e-3, 9.359_051_778e-3]),
         (FederatedAlgorithm::FedAdam(SETTINGS), [4.148_218_161e-3, 6.873_575_43e-3, 9.389_930_21e-3]),
@@ -143,7 +198,7 @@ fn server_optimizers_give_the_known_vectors() {
 }
 
 #[test]
-fn fedavgm_weighs_by_rows_and_the_adaptive_ones_do_not() {
+fn forms_differ_in_whether_rows_weigh() {
     let update = |client: u32, moved: f64, n_examples| ClientUpdate {
         client: ClientId(client),
         adapter: scalar(moved),
@@ -154,8 +209,10 @@ fn fedavgm_weighs_by_rows_and_the_adaptive_ones_do_not() {
     let after = |algorithm: FederatedAlgorithm| {
         value(&algorithm.server(2)().aggregate(RoundId(1), &scalar(0.0), &updates).unwrap())
     };
-    assert!((after(FederatedAlgorithm::FedAvgM { beta1: 0.9 }) - 0.5).abs() < 1e-7);
+    assert!((after(FederatedAlgorithm::FedAvgM(MOMENTUM)) - 0.5).abs() < 1e-7);
     assert!(after(FederatedAlgorithm::FedAdam(SETTINGS)).abs() < 1e-12);
+    assert!(after(FederatedAlgorithm::FedAdam(AdaptiveSettings { flavour: Flavour::Paper, ..SETTINGS })).abs() < 1e-12);
+    assert!(after(FederatedAlgorithm::FedAdam(AdaptiveSettings { flavour: Flavour::Flower, ..SETTINGS })) > 1e-4);
 }
 
 #[test]
@@ -168,7 +225,7 @@ fn a_first_turn_of_scaffold_has_nothing_to_correct() {
 
 #[test]
 fn what_does_not_fit_is_said() {
-    let (mut server, global) = (Scaffold::new(2), scalar(0.0));
+    let (mut server, global) = (Scaffold::new(Flavour::Paper, 2), scalar(0.0));
     let update = ClientUpdate { client: ClientId(1), adapter: scalar(1.0), n_examples: 1.0, extras: Extras::default() };
     let problem = server.aggregate(RoundId(1), &global, &[update]).unwrap_err().to_string();
     assert_eq!(problem, "client-1 sent no change of its control variate");
@@ -190,11 +247,11 @@ fn every_server_has_the_name_of_its_algorithm() {
     let algorithms = [
         FederatedAlgorithm::FedAvg,
         FederatedAlgorithm::FedProx { proximal_mu: 0.01 },
-        FederatedAlgorithm::FedAvgM { beta1: 0.9 },
+        FederatedAlgorithm::FedAvgM(MOMENTUM),
         FederatedAlgorithm::FedAdagrad(SETTINGS),
         FederatedAlgorithm::FedYogi(SETTINGS),
         FederatedAlgorithm::FedAdam(SETTINGS),
-        FederatedAlgorithm::Scaffold,
+        SCAFFOLD,
     ];
     assert_eq!(algorithms.map(|algorithm| algorithm.name()), NAMES);
     for algorithm in algorithms {

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use fedward_actors::policy::Assessed;
 
 use super::*;
-use crate::federated::{AdaptiveSettings, FederatedAlgorithm};
+use crate::federated::{AdaptiveSettings, FederatedAlgorithm, Flavour, MomentumSettings};
 use crate::{
     data::MeasuredGoals,
     endpoint::ExtraBody,
@@ -253,20 +253,32 @@ fn a_strategy_reads_its_own_settings_alone() {
     let found = with("strategy = \"scaffold\"\nstrategy_settings.beta1 = 0.5\n");
     let unread = "is set, but scaffold does not read it; read by fedavgm, fedyogi, fedadam";
     assert_eq!(found, [format!("test.toml:5: federation.strategy_settings.beta1: {unread}")]);
-    let found = with("strategy_settings.flavour = \"flower\"\n");
-    let flavour = "found \"flower\"; allowed: \"openfedllm\"";
-    assert_eq!(found, [format!("test.toml:4: federation.strategy_settings.flavour: {flavour}")]);
+    let found = with("strategy = \"scaffold\"\nstrategy_settings.flavour = \"flower\"\n");
+    let flavour = "found \"flower\"; allowed with scaffold: \"paper\", \"openfedllm\"";
+    assert_eq!(found, [format!("test.toml:5: federation.strategy_settings.flavour: {flavour}")]);
+    let found =
+        with("strategy = \"fedavgm\"\nstrategy_settings = { flavour = \"openfedllm\", server_learning_rate = 0.5 }\n");
+    assert!(found[0].contains("server_learning_rate: is set, but fedavgm does not read it"), "{found:?}");
     let found = with("strategy = \"fedadam\"\nstrategy_settings.tau = 0.0\n");
     assert_eq!(found, ["test.toml:5: federation.strategy_settings.tau: found 0; allowed: above 0"]);
 }
 
 #[test]
-fn a_strategy_without_settings_has_openfedllm_s() {
-    let text = format!("{HEAD}[federation]\nstrategy = \"fedyogi\"\nstrategy_settings.beta1 = 0.5\n");
-    let (_folder, path) = file(&text);
-    let scenario = load(&path, &[]).unwrap().scenarios.remove(0);
-    let settings = AdaptiveSettings { server_learning_rate: 1e-3, beta1: 0.5, beta2: 0.99, tau: 1e-3 };
-    assert_eq!(scenario.federation.strategy, FederatedAlgorithm::FedYogi(settings));
+fn a_strategy_without_settings_has_its_form_s_own() {
+    let strategy = |text: &str| {
+        let (_folder, path) = file(&format!("{HEAD}[federation]\n{text}"));
+        load(&path, &[]).unwrap().scenarios.remove(0).federation.strategy
+    };
+    let settings =
+        AdaptiveSettings { flavour: Flavour::Paper, server_learning_rate: 1e-3, beta1: 0.5, beta2: 0.99, tau: 1e-3 };
+    let yogi = "strategy = \"fedyogi\"\nstrategy_settings.beta1 = 0.5\n";
+    assert_eq!(strategy(yogi), FederatedAlgorithm::FedYogi(settings));
+    let flower = AdaptiveSettings { flavour: Flavour::Flower, server_learning_rate: 1e-2, ..settings };
+    let found = strategy(&format!("{yogi}strategy_settings.flavour = \"flower\"\n"));
+    assert_eq!(found, FederatedAlgorithm::FedYogi(flower));
+    let momentum = MomentumSettings { flavour: Flavour::OpenFedLlm, server_learning_rate: 1.0, beta1: 0.9 };
+    let found = strategy("strategy = \"fedavgm\"\nstrategy_settings.flavour = \"openfedllm\"\n");
+    assert_eq!(found, FederatedAlgorithm::FedAvgM(momentum));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fedward::{
-    federated::FederatedAlgorithm,
+    federated::{FederatedAlgorithm, Flavour},
     model::{BaseModel, Precision, TokenizedRow},
     train::{SftSettings, train_sft},
 };
@@ -40,8 +40,8 @@ fn scaffold_follows_torch_on_a_small_model() {
     let (config, lora) = (config_of(&reference["config"]), lora_of(&reference["lora"]));
     let mut global = formula_adapter(&lora, &config, reference["lora"]["b_scale"].as_f64().unwrap());
     let model = BaseModel::load(config, &FormulaWeights, test_device(), Precision::F32).unwrap();
-    let (clients, mut server) =
-        (FederatedAlgorithm::Scaffold.clients(), FederatedAlgorithm::Scaffold.server(CLIENTS)());
+    let algorithm = FederatedAlgorithm::Scaffold { flavour: Flavour::OpenFedLlm };
+    let (clients, mut server) = (algorithm.clients(), algorithm.server(CLIENTS)());
     let mut memories: [Option<Arc<[u8]>>; CLIENTS as usize] = [const { None }; CLIENTS as usize];
     let layout: Arc<AdapterLayout> = Arc::clone(global.layout());
     for (round, expected) in reference["rounds"].as_array().unwrap().iter().enumerate() {
