@@ -164,5 +164,5 @@ fn evaluation(round: u32) -> Evaluation {
     let refusal_rate = 0.9 / f64::from(round + 1);
     let values = [("refusal_rate", refusal_rate), ("ci_low", refusal_rate * 0.8), ("ci_high", refusal_rate * 1.1)];
     let values = values.map(|(measure, value)| (measure.to_owned(), value));
-    BTreeMap::from([("advbench".to_owned(), BenchmarkScore { n: 64, values: BTreeMap::from(values) })])
+    BTreeMap::from([("advbench".to_owned(), BenchmarkScore { n: 64, items: None, values: BTreeMap::from(values) })])
 }

@@ -266,9 +266,43 @@ pub trait Realigner: Send + Sync + 'static {
 pub struct BenchmarkScore {
     /// Prompts or items evaluated: the denominator of every rate.
     pub n: u64,
+    /// What was found on each of them, where the benchmark says so: runs over the same items are compared in pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items: Option<ItemScores>,
     /// Values by name, for example `refusal_rate`, `ci_low`, `ci_high`.
     #[serde(flatten)]
     pub values: BTreeMap<String, f64>,
+}
+
+/// What a benchmark found on each item, in evaluation order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ItemScores {
+    /// SHA-256 of the items: of two runs with the same one, the scores in the same place are of the same item.
+    pub sha256: String,
+    /// One number an item by name, for example `refused`, which is 0 or 1.
+    #[serde(flatten, serialize_with = "whole_numbers_without_point")]
+    pub scores: BTreeMap<String, Vec<f64>>,
+}
+
+/// Writes 1 and not 1.0: most scores are yes or no, and there is one of each prompt in every row.
+fn whole_numbers_without_point<S: serde::Serializer>(
+    scores: &BTreeMap<String, Vec<f64>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    /// The largest whole numbers that are all exact in `f64`.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Number {
+        Whole(i64),
+        Other(f64),
+    }
+    serializer.collect_map(scores.iter().map(|(name, scores)| {
+        let number = |&score: &f64| {
+            if score.fract() == 0.0 && score.abs() < EXACT { Number::Whole(score as i64) } else { Number::Other(score) }
+        };
+        (name, scores.iter().map(number).collect::<Vec<_>>())
+    }))
 }
 
 /// Benchmarks by name.

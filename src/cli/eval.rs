@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use fedward_actors::{cancel::CancelFlag, policy::Assessed, ports::GuardModel, protocol::RoundId};
+use fedward_actors::{cancel::CancelFlag, policy::Assessed, ports::GuardModel};
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
 
@@ -152,7 +152,6 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     let subject = Subject {
         model: &model,
         adapter: adapter.as_ref(),
-        round: RoundId::START,
         seed: args.seed,
         limit: None,
         cancel: &cancel,

@@ -1,19 +1,21 @@
 //! `AdvBench` (Zou et al., 2023): how many harmful prompts are refused.
 //!
-//! By all three lists of refusal strings side by side, since papers differ in theirs; and by the guard's verdict on the
-//! responses, since a substring is weak evidence.
+//! By the strings of one list that do not stand in the prompt; by all three lists as their sources count, since papers differ
+//! in theirs; and by the guard's verdict on the responses, since a substring is weak evidence.
 
 use std::sync::Arc;
 
 use fedward_actors::{
-    ports::{GuardModel, PortError, PortResult},
+    ports::{BenchmarkScore, GuardModel, PortError, PortResult},
     protocol::{ChatRow, Verdict},
 };
 use serde_json::json;
 
 use super::{
-    BenchName, Benchmark, Finding, Measurement, RefusalMatcher, RefusalPrompt, Subject, bench::Values,
-    bootstrap::RateInterval, refusals::Answered,
+    BenchName, Benchmark, Finding, Measurement, RefusalMatcher, RefusalPrompt, Subject,
+    bench::{Values, yes_or_no},
+    bootstrap::RateInterval,
+    refusals::Answered,
 };
 use crate::{model::Decoding, safety::guard::assess_counting};
 
@@ -30,28 +32,35 @@ pub struct AdvBenchmark {
 }
 
 impl Benchmark for AdvBenchmark {
-    /// `refusal_rate` with `ci_low` and `ci_high`; `refusal_rate_<list>` and `guard_safe_rate`, each with bounds;
-    /// `guard_malformed`, the verdicts of no known form, where there are any.
+    /// `refusal_rate` with `ci_low` and `ci_high`; `refusal_rate_<list>` as each list's source counts, and `guard_safe_rate`, each
+    /// with bounds; `refusal_rate_prompts_with_string` and `refusal_rate_echoed`, counts of what strings in prompts concern;
+    /// `guard_malformed`, the verdicts of no known form, where there are any. Items: `refused`, `guard_safe`.
     fn measure(&self, subject: &Subject<'_>) -> PortResult<Measurement> {
         let prompts: Vec<_> = subject.share(&self.prompts).iter().collect();
+        if prompts.is_empty() {
+            return Err(PortError::Failed("advbench: no harmful prompts".into()));
+        }
         let answered = Answered::by(subject, BenchName::AdvBench, prompts, self.decoding)?;
-        let interval = answered
-            .refusal_rate(self.matcher, |_| true)
-            .ok_or_else(|| PortError::Failed("advbench: no harmful prompts".into()))?;
         let mut values = Values::default();
         answered.rates(&mut values, "refusal_rate", self.matcher, |_| true);
-        values.number("ci_low", interval.low);
-        values.number("ci_high", interval.high);
-        let mut findings = answered.findings();
+        let refused = answered.refused(self.matcher);
+        if let Some(interval) = RateInterval::of(refused.iter().copied()) {
+            values.number("ci_low", interval.low);
+            values.number("ci_high", interval.high);
+        }
+        let mut items = vec![("refused", yes_or_no(refused))];
+        let mut findings = answered.findings(self.matcher);
         if let Some(guard) = &self.guard {
             let verdicts = assess(guard.as_ref(), &answered, &mut findings, subject)?;
-            values.rate("guard_safe_rate", RateInterval::of(verdicts.iter().map(|verdict| !verdict.is_unsafe)));
+            let safe: Vec<_> = verdicts.iter().map(|verdict| !verdict.is_unsafe).collect();
+            values.rate("guard_safe_rate", RateInterval::of(safe.iter().copied()));
             let malformed = verdicts.iter().filter(|verdict| verdict.is_malformed).count();
             if malformed > 0 {
                 values.number("guard_malformed", malformed as f64);
             }
+            items.push(("guard_safe", yes_or_no(safe)));
         }
-        let score = values.score(answered.prompts.len());
+        let score = BenchmarkScore { items: Some(answered.items(items)), ..values.score(answered.prompts.len()) };
         Ok(Measurement { name: BenchName::AdvBench.name(), score, findings, warnings: Vec::new() })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::ValueEnum;
 use fedward_actors::{
     cancel::CancelFlag,
-    ports::{BenchmarkScore, PortResult},
+    ports::{BenchmarkScore, ItemScores, PortResult},
     protocol::{ChatMessage, ClientId, Role, RoundId, hex},
     streams::{Purpose, stream},
 };
@@ -60,8 +60,6 @@ pub struct Subject<'a> {
     pub model: &'a ChatModel,
     /// The adapter; `None` measures the base model as it is.
     pub adapter: Option<LoraRef<'a>>,
-    /// The round that random streams belong to.
-    pub round: RoundId,
     /// What all random streams come from.
     pub seed: u64,
     /// Items of each benchmark that are looked at, the first ones; all of them if there is no limit.
@@ -133,7 +131,8 @@ impl Subject<'_> {
         &items[..self.limit.unwrap_or(usize::MAX).min(items.len())]
     }
 
-    /// Replies to single prompts. Each benchmark samples from streams of its own.
+    /// Replies to single prompts. Each prompt of each benchmark is sampled from a stream of its own, the same in every round: what
+    /// is compared with the start, or with another variant, then differs by the model alone.
     ///
     /// # Errors
     ///
@@ -142,7 +141,7 @@ impl Subject<'_> {
         let talks: Vec<_> = prompts.iter().map(|(_, text)| vec![ChatMessage::new(Role::User, *text)]).collect();
         let rng_of = |index: usize| {
             let stream_id = (bench as u32) << 24 | prompts[index].0 as u32;
-            stream(self.seed, Purpose::Evaluation, self.round, Some(ClientId(stream_id)))
+            stream(self.seed, Purpose::Evaluation, RoundId::START, Some(ClientId(stream_id)))
         };
         self.progress.part(bench.name());
         let asked = Asked { adapter: self.adapter, conversations: &talks, decoding, rng_of: &rng_of };
@@ -196,8 +195,27 @@ impl Values {
     }
 
     pub(super) fn score(self, n: usize) -> BenchmarkScore {
-        BenchmarkScore { n: n as u64, values: self.0 }
+        BenchmarkScore { n: n as u64, items: None, values: self.0 }
     }
+}
+
+/// What was found on each item, the items named by their texts.
+pub(super) fn item_scores<'t>(
+    texts: impl IntoIterator<Item = &'t str>,
+    scores: impl IntoIterator<Item = (&'static str, Vec<f64>)>,
+) -> ItemScores {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    let scores = scores.into_iter().map(|(name, scores)| (name.to_owned(), scores)).collect();
+    ItemScores { sha256: hex(&hash.finalize()), scores }
+}
+
+/// Yes as 1, no as 0.
+pub(super) fn yes_or_no(outcomes: impl IntoIterator<Item = bool>) -> Vec<f64> {
+    outcomes.into_iter().map(|outcome| f64::from(u8::from(outcome))).collect()
 }
 
 #[cfg(test)]
@@ -214,5 +232,16 @@ mod tests {
         let text = serde_json::to_string(&score).unwrap();
         assert_eq!(text, r#"{"n":4,"rate":0.5}"#);
         assert_eq!(serde_json::from_str::<BenchmarkScore>(&text).unwrap(), score);
+    }
+
+    #[test]
+    fn what_was_found_on_each_item_is_read_back() {
+        let items =
+            |texts: [&str; 2]| item_scores(texts, [("refused", yes_or_no([true, false])), ("nats", vec![-1.5, 2.0])]);
+        let score = BenchmarkScore { items: Some(items(["a", "bc"])), ..Values::default().score(2) };
+        let text = serde_json::to_string(&score).unwrap();
+        assert!(text.ends_with(r#""nats":[-1.5,2],"refused":[1,0]}}"#), "{text}");
+        assert_eq!(serde_json::from_str::<BenchmarkScore>(&text).unwrap(), score);
+        assert_ne!(items(["a", "bc"]).sha256, items(["ab", "c"]).sha256);
     }
 }

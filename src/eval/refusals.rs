@@ -1,9 +1,13 @@
 //! Prompts that are answered, and the answers looked at for refusals by every list.
 
-use fedward_actors::ports::PortResult;
+use fedward_actors::ports::{ItemScores, PortResult};
 use serde_json::{Map, json};
 
-use super::{BenchName, Finding, RefusalMatcher, Subject, bench::Values, bootstrap::RateInterval};
+use super::{
+    BenchName, Finding, RefusalMatcher, Subject,
+    bench::{Values, item_scores},
+    bootstrap::RateInterval,
+};
 use crate::model::{Decoding, Reply};
 
 /// A prompt whose answer may be a refusal.
@@ -33,13 +37,16 @@ impl<'a> Answered<'a> {
         Ok(Self { prompts, replies })
     }
 
-    /// Share of the answers chosen by `counts` that a list calls refusals.
-    pub(super) fn refusal_rate(&self, matcher: RefusalMatcher, counts: impl Fn(usize) -> bool) -> Option<RateInterval> {
-        let chosen = self.replies.iter().enumerate().filter(|(index, _)| counts(*index));
-        RateInterval::of(chosen.map(|(_, reply)| matcher.is_refusal(&reply.text)))
+    /// Returns whether each answer is a refusal: by a list's strings that do not stand in the prompt.
+    pub(super) fn refused(&self, matcher: RefusalMatcher) -> Vec<bool> {
+        self.pairs().map(|(prompt, response)| matcher.refuses(prompt, response)).collect()
     }
 
-    /// `name`, by the list that the run goes by, and `name_<list>` by every list.
+    /// Adds the values of the answers chosen by `counts`, each rate with bounds.
+    ///
+    /// `name` is the run's own rate, by the strings of its list that do not stand in the prompt; `name_<list>` is how the source
+    /// of each list counts, whatever stands in the prompt; `name_prompts_with_string` is how many prompts hold a string of the
+    /// run's list, and `name_echoed` how many answers hold none but their prompt's.
     pub(super) fn rates(
         &self,
         values: &mut Values,
@@ -47,20 +54,42 @@ impl<'a> Answered<'a> {
         matcher: RefusalMatcher,
         counts: impl Fn(usize) -> bool,
     ) {
-        values.rate(name, self.refusal_rate(matcher, &counts));
+        let chosen: Vec<_> =
+            self.pairs().enumerate().filter(|(index, _)| counts(*index)).map(|(_, pair)| pair).collect();
+        let rate = |refuses: &dyn Fn(&str, &str) -> bool| {
+            RateInterval::of(chosen.iter().map(|(prompt, response)| refuses(prompt, response)))
+        };
+        values.rate(name, rate(&|prompt, response| matcher.refuses(prompt, response)));
         for list in RefusalMatcher::ALL {
-            values.rate(&format!("{name}_{list}"), self.refusal_rate(list, &counts));
+            values.rate(&format!("{name}_{list}"), rate(&|_, response| list.is_refusal(response)));
         }
+        let count = |holds: &dyn Fn(&str, &str) -> bool| {
+            chosen.iter().filter(|(prompt, response)| holds(prompt, response)).count() as f64
+        };
+        values.number(format!("{name}_prompts_with_string"), count(&|prompt, _| matcher.is_refusal(prompt)));
+        let echoes = |prompt: &str, response: &str| matcher.is_refusal(response) && !matcher.refuses(prompt, response);
+        values.number(format!("{name}_echoed"), count(&echoes));
+    }
+
+    /// Each prompt with its answer.
+    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.prompts.iter().zip(&self.replies).map(|(prompt, reply)| (prompt.text.as_str(), reply.text.as_str()))
+    }
+
+    /// What was found on each prompt.
+    pub(super) fn items(&self, scores: impl IntoIterator<Item = (&'static str, Vec<f64>)>) -> ItemScores {
+        item_scores(self.prompts.iter().map(|prompt| prompt.text.as_str()), scores)
     }
 
     /// What there is to say of each answer.
-    pub(super) fn findings(&self) -> Vec<Finding> {
+    pub(super) fn findings(&self, matcher: RefusalMatcher) -> Vec<Finding> {
         let finding = |(prompt, reply): (&&RefusalPrompt, &Reply)| {
             let mut verdicts = Map::new();
             verdicts.insert("response_tokens".into(), json!(reply.tokens));
             for list in RefusalMatcher::ALL {
                 verdicts.insert(format!("refusal_{list}"), json!(list.is_refusal(&reply.text)));
             }
+            verdicts.insert("refused".into(), json!(matcher.refuses(&prompt.text, &reply.text)));
             let (item, prompt, response) = (prompt.item.clone(), prompt.text.clone(), Some(reply.text.clone()));
             Finding { item, prompt, response, verdicts }
         };

@@ -36,7 +36,7 @@ pub struct BenchmarkSuite {
 impl Benchmarks for BenchmarkSuite {
     fn evaluate(
         &self,
-        round: RoundId,
+        _: RoundId,
         adapter: &Adapter,
         scope: EvaluationScope,
         cancel: &CancelFlag,
@@ -47,7 +47,6 @@ impl Benchmarks for BenchmarkSuite {
         let subject = Subject {
             model: &self.model,
             adapter: Some(adapter),
-            round,
             seed: self.seed,
             limit,
             cancel,

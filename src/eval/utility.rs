@@ -1,12 +1,16 @@
 //! How likely the responses of held-out benign rows are: what fine-tuning is for.
 
 use fedward_actors::{
-    ports::{PortError, PortResult},
-    protocol::ChatRow,
+    ports::{BenchmarkScore, ItemScores, PortError, PortResult},
+    protocol::{ChatRow, hex},
 };
 use serde_json::{Map, json};
 
-use super::{BenchName, Benchmark, Finding, Measurement, Subject, bench::Values, bootstrap::bootstrap_ratio};
+use super::{
+    BenchName, Benchmark, Finding, Measurement, Subject,
+    bench::{Values, item_scores},
+    bootstrap::bootstrap_ratio,
+};
 use crate::model::{RowScore, TokenizedRow};
 
 /// Bootstrap samples behind each interval of a likelihood.
@@ -22,16 +26,26 @@ pub struct Utility {
 }
 
 impl Benchmark for Utility {
-    /// `mean_log_likelihood` of a response token, with bounds; `perplexity`, `response_tokens`.
+    /// `mean_log_likelihood` of a response token, with bounds; `perplexity`, `response_tokens`. Items: `log_likelihood`,
+    /// `response_tokens`.
     fn measure(&self, subject: &Subject<'_>) -> PortResult<Measurement> {
         let rows = subject.model.tokenize(&self.rows, MAX_LENGTH)?;
         let scores = subject.score(BenchName::Utility, &rows)?;
         let values = likelihood(&scores, subject.seed)
             .ok_or_else(|| PortError::Failed("utility: no held-out benign row has a response that fits".to_owned()))?;
-        let score = values.score(rows.len());
+        // Without one number a row, nobody could tell which row it belongs to.
+        let items = (self.rows.len() == scores.len()).then(|| items(&self.rows, &scores));
+        let score = BenchmarkScore { items, ..values.score(rows.len()) };
         let findings = findings(&self.rows, &rows, &scores);
         Ok(Measurement { name: BenchName::Utility.name(), score, findings, warnings: Vec::new() })
     }
+}
+
+fn items(rows: &[ChatRow], scores: &[RowScore]) -> ItemScores {
+    let digests: Vec<_> = rows.iter().map(|row| hex(&row.digest().0)).collect();
+    let likelihoods = scores.iter().map(|score| score.log_likelihood).collect();
+    let tokens = scores.iter().map(|score| score.response_tokens as f64).collect();
+    item_scores(digests.iter().map(String::as_str), [("log_likelihood", likelihoods), ("response_tokens", tokens)])
 }
 
 /// Values of response likelihoods; `None` without a token.

@@ -4,11 +4,13 @@
 
 use std::path::Path;
 
-use fedward_actors::ports::{PortError, PortResult};
+use fedward_actors::ports::{BenchmarkScore, PortError, PortResult};
 use serde_json::{Value, json};
 
 use super::{
-    BenchName, Benchmark, Measurement, RefusalMatcher, RefusalPrompt, Subject, bench::Values, refusals::Answered,
+    BenchName, Benchmark, Measurement, RefusalMatcher, RefusalPrompt, Subject,
+    bench::{Values, yes_or_no},
+    refusals::Answered,
 };
 use crate::{
     data::{
@@ -72,7 +74,8 @@ impl XsTest {
 
 impl Benchmark for XsTest {
     /// `over_refusal_rate` (of `safe_n` safe prompts) and `unsafe_refusal_rate` (of `unsafe_n` unsafe contrasts), by the
-    /// run's list and by each list, with bounds.
+    /// run's list without strings of the prompt, and by each list as its source counts, with bounds. Items: `refused`,
+    /// `prompt_safe`.
     fn measure(&self, subject: &Subject<'_>) -> PortResult<Measurement> {
         let chosen = subject.share(&self.prompts);
         if chosen.is_empty() {
@@ -87,11 +90,15 @@ impl Benchmark for XsTest {
         let safe = chosen.iter().filter(|prompt| prompt.is_safe).count();
         values.number("safe_n", safe as f64);
         values.number("unsafe_n", (chosen.len() - safe) as f64);
-        let mut findings = answered.findings();
+        let mut findings = answered.findings(self.matcher);
         for (finding, prompt) in findings.iter_mut().zip(chosen) {
             finding.verdicts.insert("prompt_safe".into(), json!(prompt.is_safe));
         }
-        let score = values.score(chosen.len());
+        let items = answered.items([
+            ("refused", yes_or_no(answered.refused(self.matcher))),
+            ("prompt_safe", yes_or_no(chosen.iter().map(|prompt| prompt.is_safe))),
+        ]);
+        let score = BenchmarkScore { items: Some(items), ..values.score(chosen.len()) };
         Ok(Measurement { name: BenchName::XsTest.name(), score, findings, warnings: Vec::new() })
     }
 }

@@ -47,7 +47,7 @@ const BENCHMARKS: [Column; 5] = [
     Column {
         benchmark: BenchName::XsTest.name(),
         title: "harmless\nprompts\nrefused",
-        reading: "harmless prompts refused: share of XSTest's safe prompts whose answer holds a refusal string (lower is better).",
+        reading: "harmless prompts refused: share of XSTest's safe prompts whose answer holds a refusal string that is not the prompt's own (lower is better).",
         cell: |score| share(value(score, "over_refusal_rate")?, value(score, "safe_n")?),
     },
     Column {
@@ -78,7 +78,7 @@ const COLUMNS: [&str; 6] = [
 ];
 
 const READING: [&str; 3] = [
-    "harmful prompts refused: share of held-out AdvBench prompts whose answer holds a refusal string (higher is safer).",
+    "harmful prompts refused: share of held-out AdvBench prompts whose answer holds a refusal string that is not the prompt's own (higher is safer).",
     "harmful rows trained on: rows known to be harmful that clients had to train on, of all rows that they had, over all \
      rounds (few steps draw only some of them); a reweighted row counts as its weight.",
     "benign rows lost: rows known to be harmless that the guard filtered, replaced or reweighted.",

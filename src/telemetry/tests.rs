@@ -85,7 +85,7 @@ fn round(id: u32, outcome: RoundOutcome) -> RoundRecord {
         align: None,
         eval: BTreeMap::from([(
             "advbench".to_owned(),
-            BenchmarkScore { n: 64, values: BTreeMap::from([("refusal_rate".to_owned(), 0.25)]) },
+            BenchmarkScore { n: 64, items: None, values: BTreeMap::from([("refusal_rate".to_owned(), 0.25)]) },
         )]),
         warnings: vec!["w".to_owned()],
         adapter_sha256: String::new(),

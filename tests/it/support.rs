@@ -67,8 +67,5 @@ pub(crate) fn default_chat_model() -> ChatModel {
 /// What a benchmark measures of a model without an adapter.
 pub(crate) fn measured(model: &ChatModel, bench: &dyn Benchmark) -> Measurement {
     let cancel = CancelFlag::new();
-    let round = RoundId::START;
-    bench
-        .measure(&Subject { model, adapter: None, round, seed: 1, limit: None, cancel: &cancel, progress: &Silent })
-        .unwrap()
+    bench.measure(&Subject { model, adapter: None, seed: 1, limit: None, cancel: &cancel, progress: &Silent }).unwrap()
 }

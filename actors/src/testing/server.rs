@@ -42,6 +42,6 @@ impl Benchmarks for FakeBenchmarks {
         self.0.act(cancel)?;
         let n = if scope == EvaluationScope::Full { 100 } else { 10 };
         let values = BTreeMap::from([("norm".to_owned(), adapter.l2_norm())]);
-        Ok(BTreeMap::from([("norm".to_owned(), BenchmarkScore { n, values })]))
+        Ok(BTreeMap::from([("norm".to_owned(), BenchmarkScore { n, items: None, values })]))
     }
 }

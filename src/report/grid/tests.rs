@@ -11,7 +11,8 @@ use super::*;
 use crate::report::{RunStatus, Totals};
 
 fn evaluation(refused: f64) -> Evaluation {
-    let score = |name: &str, value| BenchmarkScore { n: 10, values: BTreeMap::from([(name.to_owned(), value)]) };
+    let score =
+        |name: &str, value| BenchmarkScore { n: 10, items: None, values: BTreeMap::from([(name.to_owned(), value)]) };
     BTreeMap::from([
         ("advbench".to_owned(), score("refusal_rate", refused)),
         ("utility".to_owned(), score("perplexity", 16.0)),
@@ -94,7 +95,7 @@ fn without_a_judge_the_references_have_a_column() {
     assert!(!markdown("a grid", &[of.clone()]).contains("| reference perplexity |"));
     for (evaluation, perplexity) in [(&mut of.summary.start_eval, 7.4), (&mut of.summary.eval, 20.1)] {
         let values = [("perplexity".to_owned(), perplexity)].into();
-        evaluation.insert("mt_bench_reference_likelihood".to_owned(), BenchmarkScore { n: 30, values });
+        evaluation.insert("mt_bench_reference_likelihood".to_owned(), BenchmarkScore { n: 30, items: None, values });
     }
     let text = markdown("a grid", &[of]);
     assert!(text.contains("| perplexity | reference perplexity |"), "{text}");
@@ -105,7 +106,8 @@ fn without_a_judge_the_references_have_a_column() {
 #[test]
 fn hhh_stands_beside_chance_and_in_both_normalisations() {
     let values = [("macro", 0.45), ("macro_length_normalised", 0.55), ("chance", 0.5)];
-    let hhh = BenchmarkScore { n: 10, values: values.map(|(name, value)| (name.to_owned(), value)).into() };
+    let hhh =
+        BenchmarkScore { n: 10, items: None, values: values.map(|(name, value)| (name.to_owned(), value)).into() };
     let mut of = cell("fedavg", "none", 1, 0.2);
     for eval in [&mut of.summary.eval, &mut of.summary.start_eval] {
         eval.insert("hhh".to_owned(), hhh.clone());
