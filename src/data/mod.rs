@@ -7,6 +7,7 @@ mod error;
 mod fetch;
 pub mod formats;
 pub mod hazards;
+pub mod overlap;
 pub mod partition;
 pub mod refusals;
 pub mod scored;
