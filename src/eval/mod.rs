@@ -14,6 +14,7 @@ pub mod bootstrap;
 pub mod hhh;
 pub mod matchers;
 pub mod mt_bench;
+pub mod paired;
 mod recipe;
 mod refusals;
 mod suite;

@@ -4,6 +4,7 @@ mod console;
 mod figures;
 pub mod grid;
 mod page;
+mod pairs;
 pub mod plots;
 mod stored;
 mod summary;
@@ -11,6 +12,7 @@ mod table;
 
 pub use console::{Console, Observers};
 pub use page::{PageError, page};
+pub use pairs::PairedComparison;
 pub use stored::{RunState, StoredRun};
 pub use summary::{RunStatus, Summary, Totals};
 pub use table::{Comparison, comparison};

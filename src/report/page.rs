@@ -6,7 +6,7 @@ use fedward_actors::{ports::Cost, records::RoundRecord};
 use minijinja::{Environment, Value, context, value::Serde};
 use serde::Serialize;
 
-use super::{Comparison, StoredRun, figures::figures, plots::PlotError};
+use super::{Comparison, PairedComparison, StoredRun, figures::figures, pairs, plots::PlotError};
 
 /// A page could not be made: a bug, for it is made of what is in memory.
 #[derive(Debug, thiserror::Error)]
@@ -29,14 +29,18 @@ pub fn page(runs: &[StoredRun]) -> Result<String, PageError> {
         .into_iter()
         .map(|figure| context! { svg => Value::from_safe_string(figure.svg.inline()), caption => figure.caption })
         .collect();
-    let named = runs.iter().map(|run| (run.label.as_str(), &run.summary));
-    let comparison = Comparison::of(named);
+    let named = || runs.iter().map(|run| (run.label.as_str(), &run.summary));
+    let comparison = Comparison::of(named());
+    let paired = PairedComparison::of(named());
     let context = context! {
         title => title(runs),
         questions => Value::from(Serde(questions(runs))),
         columns => comparison.columns,
         lines => comparison.lines,
         reading => comparison.reading,
+        paired_columns => paired.columns,
+        paired_lines => paired.lines,
+        paired_reading => pairs::READING,
         figures,
         runs => runs.iter().map(described).collect::<Vec<_>>(),
         assumptions => Value::from(Serde(assumptions(runs))),

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 use fedward_actors::ports::{BenchmarkScore, Cost, Evaluation};
 
-use super::{Summary, Totals};
+use super::{PairedComparison, Summary, Totals, pairs};
 use crate::eval::{BenchName, mt_bench::REFERENCE_LIKELIHOOD};
 
 /// A comparison as text: what the columns are, and one line a run.
@@ -162,10 +162,25 @@ fn rows(count: f64) -> String {
 
 /// The comparison as a terminal shows it, and how to read it.
 pub fn comparison(summaries: &[Summary]) -> String {
-    let Comparison { columns, lines, reading } = Comparison::of(summaries.iter().map(|run| (run.label(), run)));
+    let named = || summaries.iter().map(|run| (run.label(), run));
+    let Comparison { columns, lines, reading } = Comparison::of(named());
+    let table = terminal_table(&columns, lines);
+    let notes = summaries.iter().filter_map(without_change);
+    let below: Vec<_> = reading.into_iter().map(str::to_owned).chain(notes).collect();
+    let pairs = PairedComparison::of(named());
+    let pairs = if pairs.lines.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}\n{}", terminal_table(&pairs.columns, pairs.lines), pairs::READING)
+    };
+    format!("{table}\n{}{pairs}", below.join("\n"))
+}
+
+/// A table of names in the first column and numbers in the others.
+fn terminal_table(columns: &[&str], lines: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
-    table.set_header(&columns);
+    table.set_header(columns);
     for column in 1..columns.len() {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -174,9 +189,7 @@ pub fn comparison(summaries: &[Summary]) -> String {
     for line in lines {
         table.add_row(line);
     }
-    let notes = summaries.iter().filter_map(without_change);
-    let below: Vec<_> = reading.into_iter().map(str::to_owned).chain(notes).collect();
-    format!("{table}\n{}", below.join("\n"))
+    table
 }
 
 /// A run like one without any effect may have had none.

@@ -7,7 +7,7 @@ use fedward::{
     model::{ChatModel, Precision},
     progress::Silent,
 };
-use fedward_actors::{CancelFlag, protocol::RoundId};
+use fedward_actors::CancelFlag;
 use tch::Device;
 
 /// Where models and data sets are: `$FEDWARD_HOME`, else the checkout's own.
