@@ -87,6 +87,7 @@ fn client_record(round: RoundId, client: u32) -> ClientRecord {
             filtered_safe: u64::from(client) / 3,
             ..GuardCounts::default()
         },
+        n_examples: 48.0,
         steps: 10,
         train_tokens: 4_000 + u64::from(client),
         train_loss: Some(2.0 / f64::from(round.0) + f64::from(client) / 10.0),

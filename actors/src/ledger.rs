@@ -53,6 +53,7 @@ impl Reported {
             outcome: ClientOutcome::Accepted,
             attempt: ticket.attempt.0,
             guard: GuardCounts::default(),
+            n_examples: 0.0,
             steps: 0,
             train_tokens: 0,
             train_loss: None,
@@ -81,6 +82,7 @@ impl Reported {
                 (record, None)
             }
             LocalWork::Trained { training, end: TurnEnd { extras, memory } } => {
+                record.n_examples = if training.n_examples.is_finite() { training.n_examples } else { 0.0 };
                 record.steps = training.steps;
                 record.train_tokens = training.tokens;
                 // A row could not say what is not finite.

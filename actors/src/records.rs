@@ -178,6 +178,9 @@ pub struct ClientRecord {
     pub attempt: u32,
     /// What the guard did with its rows; all rows are kept without one.
     pub guard: GuardCounts,
+    /// Rows that it trained on, each counted by its weight: what its update weighs in the aggregation. 0 without training.
+    #[serde(default)]
+    pub n_examples: f64,
     /// Optimizer steps.
     pub steps: u32,
     /// Tokens trained on.

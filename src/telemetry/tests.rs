@@ -40,6 +40,7 @@ fn client(id: u32, outcome: ClientOutcome) -> ClientRecord {
             cut: 4,
             ..GuardCounts::default()
         },
+        n_examples: 48.0,
         steps: 5,
         train_tokens: 100,
         train_loss: Some(1.3),

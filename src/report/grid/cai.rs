@@ -40,8 +40,12 @@ pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
 /// Sums over the rounds of a run.
 pub(super) fn spread(of: &Configuration<'_>, count: fn(&RealignmentReport) -> u64) -> Option<Spread> {
     is_realigned(of).then_some(())?;
-    let sum = |rounds: &[RoundRecord]| rounds.iter().filter_map(|round| round.align.as_ref()).map(count).sum::<u64>();
-    Spread::of(of.cells.iter().map(|cell| sum(&cell.rounds) as f64))
+    Spread::of(of.cells.iter().map(|cell| sum(&cell.rounds, count) as f64))
+}
+
+/// The sum over rounds.
+pub(super) fn sum(rounds: &[RoundRecord], count: fn(&RealignmentReport) -> u64) -> u64 {
+    rounds.iter().filter_map(|round| round.align.as_ref()).map(count).sum()
 }
 
 fn is_realigned(of: &Configuration<'_>) -> bool {

@@ -2,8 +2,10 @@
 
 mod cai;
 mod charts;
+mod csv;
 mod guard;
 mod light;
+mod pairs;
 mod paper;
 mod tables;
 
@@ -16,7 +18,8 @@ use super::{Summary, Totals};
 use crate::{eval::mt_bench::REFERENCE_LIKELIHOOD, safety::guard::BinaryMetrics};
 
 pub use charts::charts;
-pub use tables::{csv, markdown};
+pub use csv::csv;
+pub use tables::markdown;
 
 /// A finished cell.
 #[derive(Clone, Debug)]
@@ -89,7 +92,24 @@ impl Measure {
 
     /// The value in an evaluation; `None` where it was not measured.
     fn read(self, evaluation: &Evaluation) -> Option<f64> {
-        let (benchmark, value, scale) = match self {
+        let (benchmark, value, scale) = self.place();
+        Some(scale * evaluation.get(benchmark)?.values.get(value)?)
+    }
+
+    /// The prompts or items that the value rests on; `None` where it was not measured.
+    fn denominator(self, evaluation: &Evaluation) -> Option<u64> {
+        let score = evaluation.get(self.place().0)?;
+        let of_some = |name: &str| score.values.get(name).map(|&n| n as u64);
+        match self {
+            Self::OverRefusal => of_some("safe_n"),
+            Self::MtBench => of_some("rated"),
+            _ => Some(score.n),
+        }
+    }
+
+    /// The benchmark, the value in it, and what it is multiplied by.
+    const fn place(self) -> (&'static str, &'static str, f64) {
+        match self {
             Self::AdvBench => ("advbench", "refusal_rate", 100.0),
             Self::Hhh => ("hhh", "macro", 100.0),
             Self::HhhByMean => ("hhh", "macro_length_normalised", 100.0),
@@ -99,8 +119,7 @@ impl Measure {
             Self::OverRefusal => ("xstest", "over_refusal_rate", 100.0),
             Self::Perplexity => ("utility", "perplexity", 1.0),
             Self::References => (REFERENCE_LIKELIHOOD, "perplexity", 1.0),
-        };
-        Some(scale * evaluation.get(benchmark)?.values.get(value)?)
+        }
     }
 }
 

@@ -7,9 +7,7 @@ use std::{
 
 use fedward_actors::ports::Evaluation;
 
-use super::{
-    AlignCost, CellResult, Configuration, Measure, RowShare, Spread, cai, configurations, guard, light, paper,
-};
+use super::{CellResult, Configuration, Measure, RowShare, Spread, cai, configurations, guard, light, pairs, paper};
 
 /// How a reader should take the tables.
 const READING: &str = "\
@@ -23,12 +21,13 @@ what it took is generation and training; operations by formula. –: not measure
 pub fn markdown(title: &str, cells: &[CellResult]) -> String {
     let configurations = configurations(cells);
     format!(
-        "# {title}\n\n{}\n{}\n{}{}{}{}{}{READING}\n",
+        "# {title}\n\n{}\n{}\n{}{}{}{}{}{}{READING}\n",
         paper_tables(cells, &configurations),
         rest_table(cells, &configurations),
         guard::table(cells),
         cai::table(&configurations),
         light::table(&configurations),
+        pairs::table(&configurations),
         different_starts(cells),
         warned(&configurations)
     )
@@ -147,38 +146,6 @@ fn warned(configurations: &[Configuration<'_>]) -> String {
                 "{}: warnings in {warned} of {all} rounds, see `warnings` in rounds.jsonl.\n",
                 of.name()
             );
-        }
-    }
-    text
-}
-
-/// One line a configuration and measure. Names of strategies and variants hold neither commas nor quotes.
-pub fn csv(cells: &[CellResult]) -> String {
-    let mut text = "strategy,defence,measure,mean,sd,seeds,paper\n".to_owned();
-    let mut line = |strategy: &str, defence: &str, measure: &str, ours: Option<Spread>, theirs: Option<f64>| {
-        let Some(Spread { mean, sd, n }) = ours else { return };
-        let [sd, theirs] = [sd, theirs].map(|value| value.map_or_else(String::new, |value| value.to_string()));
-        let _ = writeln!(text, "{strategy},{defence},{measure},{mean},{sd},{n},{theirs}");
-    };
-    for measure in Measure::OF_PAPER.into_iter().chain(Measure::OURS) {
-        line("", "base", measure.name(), base(cells, measure), None);
-        line("", "start", measure.name(), start(cells, measure), paper::base(measure));
-    }
-    line("", "chance", Measure::Hhh.name(), start(cells, Measure::HhhChance), None);
-    for of in configurations(cells) {
-        for measure in Measure::OF_PAPER.into_iter().chain(Measure::OURS) {
-            let theirs = paper::result(of.strategy, of.defence, measure);
-            line(of.strategy, of.defence, measure.name(), of.spread(measure), theirs);
-        }
-        for share in RowShare::ALL {
-            line(of.strategy, of.defence, share.name(), of.rows(share), None);
-        }
-        for (name, count) in cai::COUNTS {
-            let name = format!("cai_{}", name.to_lowercase().replace(' ', "_"));
-            line(of.strategy, of.defence, &name, cai::spread(&of, count), None);
-        }
-        for (name, cost) in ["cai_seconds", "cai_kilotokens", "cai_teraflops"].into_iter().zip(AlignCost::ALL) {
-            line(of.strategy, of.defence, name, of.align(cost), None);
         }
     }
     text

@@ -70,13 +70,47 @@ fn ours_stand_beside_the_papers_and_nothing_stands_for_what_was_not_measured() {
     assert!(text.contains("\n| start, no FL | 90.0 ± 0.0 (99.6) |"), "{text}");
     assert!(!text.contains("base, no FL") && !text.contains("| guard |"), "{text}");
     let csv = csv(&cells);
-    let line = csv.lines().find(|line| line.starts_with("scaffold,none,AdvBench,")).unwrap();
-    let fields: Vec<_> = line.split(',').collect();
-    let numbers: Vec<f64> = fields[3..].iter().map(|field| field.parse().unwrap()).collect();
-    for (found, expected) in numbers.iter().zip([30.0, 10.0, 3.0, 72.7]) {
-        assert!((found - expected).abs() < 1e-9, "{line}");
+    for line in ["1,AdvBench,20", "2,AdvBench,40", "3,AdvBench,30"] {
+        assert!(csv.contains(&format!("\nscaffold,none,{line},10,72.7\n")), "{csv}");
     }
     assert!(!csv.contains("MT-Bench"), "{csv}");
+}
+
+/// `scipy.stats.t.interval(.95, 2, loc=d.mean(), scale=scipy.stats.sem(d))` of d = 40, 50, 45: (32.58, 57.42).
+#[test]
+fn defences_are_compared_over_the_seeds_that_both_have() {
+    let cells = [
+        ("none", 1, 0.2),
+        ("none", 2, 0.1),
+        ("none", 3, 0.2),
+        ("none", 4, 0.9),
+        ("filter", 1, 0.6),
+        ("filter", 2, 0.6),
+        ("filter", 3, 0.65),
+        ("filter+cai", 1, 0.8),
+    ];
+    let text = markdown("a grid", &cells.map(|(defence, seed, refused)| cell("fedavg", defence, seed, refused)));
+    let line =
+        "| fedavg | filter − none | +45.0, +32.6 to +57.4 [+40.0 to +50.0] | +0.0, +0.0 to +0.0 [+0.0 to +0.0] | 3 |";
+    assert!(
+        text.contains(&format!(
+            "| strategy | compared | AdvBench | perplexity | seeds |\n|---|---|---:|---:|---:|\n{line}\n"
+        )),
+        "{text}"
+    );
+    assert!(!text.contains("filter+cai −"), "one seed shows no difference: {text}");
+    let more = [
+        ("none", 1, 0.2),
+        ("none", 2, 0.3),
+        ("cai", 1, 0.8),
+        ("cai", 2, 0.8),
+        ("filter+cai", 1, 0.7),
+        ("filter+cai", 2, 0.9),
+    ];
+    let text = markdown("a grid", &more.map(|(defence, seed, refused)| cell("fedavg", defence, seed, refused)));
+    for compared in ["cai − none", "filter+cai − none", "filter+cai − cai"] {
+        assert!(text.contains(&format!("| fedavg | {compared} |")), "{compared}: {text}");
+    }
 }
 
 #[test]
@@ -117,7 +151,7 @@ fn hhh_stands_beside_chance_and_in_both_normalisations() {
     assert!(text.contains("\n| chance | – | 50.0 | – |\n"), "{text}");
     assert!(text.contains("| fedavg | none | – | 55.0 | – | 16.0 |"), "{text}");
     let csv = csv(&[of]);
-    assert!(csv.contains("\n,chance,HHH,50,,1,\n") && csv.contains("\nfedavg,none,HHH by mean,55"), "{csv}");
+    assert!(csv.contains("\n,chance,1,HHH,50,10,\n") && csv.contains("\nfedavg,none,1,HHH by mean,55"), "{csv}");
 }
 
 #[test]
@@ -193,13 +227,13 @@ fn a_light_form_stands_beside_its_full_one() {
     assert_eq!(realigned.lines().count(), 2 + 4, "{realigned}");
     let csv = csv(&cells);
     for line in [
-        "cai_answers_kept,4,,1,",
-        "cai_pairs_for_dpo,5,,1,",
-        "cai_seconds,400,,1,",
-        "cai_kilotokens,800,,1,",
-        "cai_teraflops,1200,,1,",
+        "cai_answers_kept,4,,",
+        "cai_pairs_for_dpo,5,,",
+        "cai_seconds,400,,",
+        "cai_kilotokens,800,,",
+        "cai_teraflops,1200,,",
     ] {
-        assert!(csv.contains(&format!("\nfedavg,cai,{line}\n")), "{csv}");
+        assert!(csv.contains(&format!("\nfedavg,cai,1,{line}\n")), "{csv}");
     }
     assert!(!markdown("a grid", &cells[..2]).contains("beside full"), "no light form, no table of it");
 }
@@ -269,6 +303,6 @@ fn base_guard_and_rows_have_their_place() {
     has(&text, "| filter | clients' rows | 20 (6) | 70.0 ± 0.0 | 50.0 ± 0.0 | 66.7 ± 0.0 | 57.1 ± 0.0 |");
     has(&text, "| both | clients' rows | 20 (8) | 80.0 ± 14.1 | 75.0 ± 35.4 | 73.3 ± 9.4 | 73.0 ± 22.4 |");
     let csv = csv(&cells);
-    has(&csv, ",base,AdvBench,10,0,2,");
-    has(&csv, "fedavg,filter,harmful rows trained on,10,0,2,");
+    has(&csv, ",base,2,AdvBench,10,10,");
+    has(&csv, "fedavg,filter,1,harmful rows trained on,10,10,");
 }
