@@ -36,8 +36,10 @@ const COMMIT_GRACE: Duration = Duration::from_millis(250);
 /// How a federation runs.
 #[derive(Clone, Debug)]
 pub struct FederationConfig {
-    /// Seed of every random stream.
+    /// Seed of every random stream but those of faults.
     pub seed: u64,
+    /// Seed of who is struck by faults.
+    pub attack_seed: u64,
     /// Clients in the federation.
     pub clients: u32,
     /// Clients selected a round.
@@ -161,7 +163,7 @@ pub enum FederationError {
 
 impl FederationConfig {
     fn faults_of_run(&self) -> Faults {
-        Faults::new(self.seed, self.faults.clone())
+        Faults::new(self.attack_seed, self.faults.clone())
     }
 
     /// Checks that the settings fit together.

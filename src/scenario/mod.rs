@@ -21,6 +21,7 @@ mod raw;
 mod rules;
 mod schedule;
 mod screen;
+mod seeds;
 mod start;
 mod strategy;
 mod training;
@@ -41,6 +42,7 @@ pub use grid::{GridFile, load_grid, load_grid_if_any};
 pub use guard::{GuardSection, GuardSource, PolicyName};
 pub use model::{DeviceName, ModelSection, PrecisionName};
 pub use screen::ScreenSection;
+pub use seeds::Seeds;
 pub use start::StartSection;
 pub use training::TrainingSection;
 
@@ -62,8 +64,11 @@ pub struct Scenario {
     pub question: String,
     /// The variant's name; empty for a file without variants.
     pub variant: String,
-    /// What all random streams come from.
+    /// What all random streams come from, but for those with a seed of their own.
     pub seed: u64,
+    /// Seeds of their own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub seeds: Seeds,
     /// The base model.
     pub model: ModelSection,
     /// The adapter's size and place.
@@ -107,6 +112,26 @@ impl Scenario {
     /// What tells this run from others: the variant's name, or the scenario's where it has no variants.
     pub fn label(&self) -> &str {
         if self.variant.is_empty() { &self.name } else { &self.variant }
+    }
+
+    /// Returns the seed of rows.
+    pub fn data_seed(&self) -> u64 {
+        self.seeds.data.unwrap_or(self.seed)
+    }
+
+    /// Returns the seed of training.
+    pub fn training_seed(&self) -> u64 {
+        self.seeds.training.unwrap_or(self.seed)
+    }
+
+    /// Returns the seed of evaluation.
+    pub fn evaluation_seed(&self) -> u64 {
+        self.seeds.evaluation.unwrap_or(self.seed)
+    }
+
+    /// Returns the seed of what goes wrong on purpose.
+    pub fn attack_seed(&self) -> u64 {
+        self.seeds.attack.unwrap_or(self.seed)
     }
 
     /// What a run's manifest says of it: what it is, and what was written.

@@ -4,7 +4,7 @@ use fedward_actors::Schedule;
 use serde::Deserialize;
 
 use super::{
-    CaiSection, GuardSection, Scenario, ScenarioError,
+    CaiSection, GuardSection, Scenario, ScenarioError, Seeds,
     cai::RawCai,
     data::RawData,
     document::Document,
@@ -29,6 +29,8 @@ pub(super) struct RawScenario {
     pub question: String,
     #[serde(default)]
     pub seed: u64,
+    #[serde(default)]
+    pub seeds: Seeds,
     #[serde(default)]
     pub model: RawModel,
     #[serde(default)]
@@ -61,14 +63,15 @@ impl RawScenario {
         let start = self.start.resolve(&self.training, document.folder(), &mut rules);
         let federation = self.federation.resolve(&mut rules);
         let data = self.data.resolve(document.folder(), &mut rules);
-        let cai = self.cai.resolve(&self.training, document.folder(), (self.seed, self.guard.enabled), &mut rules);
+        let training_seed = self.seeds.training.unwrap_or(self.seed);
+        let cai = self.cai.resolve(&self.training, document.folder(), (training_seed, self.guard.enabled), &mut rules);
         let guard = self.guard.resolve(&self.model, document.folder(), &mut rules);
         let problems: Vec<_> =
             rules.broken.into_iter().map(|(key, message)| document.problem(variant, &key, message)).collect();
         let (Some(start), Some(federation), Some(data), []) = (start, federation, data, problems.as_slice()) else {
             return Err(ScenarioError { problems });
         };
-        let evaluation = self.evaluation.resolve(document.folder(), self.seed);
+        let evaluation = self.evaluation.resolve(document.folder(), self.seeds.evaluation.unwrap_or(self.seed));
         let present = Present {
             guard: guard.is_some(),
             align: cai.as_ref().map_or(Schedule::Never, |cai| cai.schedule),
@@ -80,6 +83,7 @@ impl RawScenario {
             question: self.question.clone(),
             variant: variant.name.clone(),
             seed: self.seed,
+            seeds: self.seeds,
             model: self.model.resolve(document.folder()),
             lora: self.lora.resolve(),
             start,

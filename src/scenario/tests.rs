@@ -235,6 +235,22 @@ fn a_guard_drops_what_it_calls_unsafe_unless_it_is_told_otherwise() {
 }
 
 #[test]
+fn seeds_can_be_moved_apart() {
+    let scenario = |text: &str| {
+        let (_folder, path) = file(&format!("{HEAD}seed = 3\n{text}"));
+        load(&path, &[]).unwrap().scenarios.remove(0)
+    };
+    let seeds = |of: &super::Scenario| [of.data_seed(), of.training_seed(), of.evaluation_seed(), of.attack_seed()];
+    let alike = scenario("");
+    assert_eq!(seeds(&alike), [3; 4]);
+    let apart = scenario("seeds = { data = 4, evaluation = 5 }\n");
+    assert_eq!(seeds(&apart), [4, 3, 5, 3]);
+    // A run that says nothing of them goes on from one of an earlier version.
+    assert!(serde_json::to_value(&alike).unwrap().get("seeds").is_none());
+    assert_eq!(serde_json::to_value(&apart).unwrap()["seeds"], serde_json::json!({"data": 4, "evaluation": 5}));
+}
+
+#[test]
 fn a_start_path_goes_with_its_kind_alone() {
     let found = complaints(&format!("{HEAD}[start]\nkind = \"aligned\"\npath = \"x\"\n"), &[]);
     assert_eq!(found, ["test.toml:5: start.path: is set, but only start.kind = \"adapter\" reads it"]);

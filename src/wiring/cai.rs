@@ -38,7 +38,7 @@ pub fn cai_generator(
         benign: prepared.data.server_benign.clone(),
         guard,
         settings: CaiSettings {
-            seed: scenario.seed,
+            seed: scenario.training_seed(),
             red_prompts: cai.red_prompts,
             decoding: decoding(cai),
             revise: cai.revise,

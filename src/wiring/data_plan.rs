@@ -44,7 +44,7 @@ impl DataPlan {
         let load = |path: &Path, format, label| -> Result<Vec<ChatRow>, DataError> {
             let rows = data::load_placed_rows(path, format)?;
             check_rows(rows.iter().map(|(place, row)| (*place, row)), path, tokenizer)?;
-            Ok(shuffled(labelled(rows.into_iter().map(|(_, row)| row).collect(), label), scenario.seed))
+            Ok(shuffled(labelled(rows.into_iter().map(|(_, row)| row).collect(), label), scenario.data_seed()))
         };
         let advbench = AdvBench::load(&data::catalogue::fetched("advbench")?)?;
         let needed = scenario.federation.clients as usize * scenario.data.rows_per_client;
@@ -63,7 +63,7 @@ impl DataPlan {
                         read - rows.len()
                     );
                 }
-                (rows, data::benign_rows(scenario.seed, SERVER_BENIGN_ROWS), utility_rows)
+                (rows, data::benign_rows(scenario.data_seed(), SERVER_BENIGN_ROWS), utility_rows)
             }
             RowSource::Everyday => {
                 let allowed = data::held_out_benign_capacity();
@@ -73,9 +73,9 @@ impl DataPlan {
                          kept for measuring"
                     )));
                 }
-                let mut rows = data::benign_rows(scenario.seed, needed + SERVER_BENIGN_ROWS);
+                let mut rows = data::benign_rows(scenario.data_seed(), needed + SERVER_BENIGN_ROWS);
                 let server = rows.drain(..SERVER_BENIGN_ROWS.min(rows.len())).collect();
-                (rows, server, data::held_out_benign_rows(scenario.seed, utility))
+                (rows, server, data::held_out_benign_rows(scenario.data_seed(), utility))
             }
             RowSource::AdvBench => {
                 return Err(SetupError::Other("data.benign.source cannot be \"advbench\": it is harmful".into()));
@@ -97,7 +97,7 @@ impl DataPlan {
                 HarmfulClients::Count(count) => HarmfulShare::Malicious { count, share },
             },
             scheme: scenario.data.partition,
-            seed: scenario.seed,
+            seed: scenario.data_seed(),
         };
         Ok(Self {
             clients: Arc::new(
@@ -136,7 +136,7 @@ impl DataPlan {
 
 fn evaluation_prompts(advbench: &AdvBench, scenario: &Scenario) -> Vec<RefusalPrompt> {
     let mut prompts = advbench_prompts(advbench, scenario.evaluation.advbench_goals);
-    prompts.shuffle(&mut stream(scenario.seed, Purpose::Evaluation, RoundId::START, None));
+    prompts.shuffle(&mut stream(scenario.evaluation_seed(), Purpose::Evaluation, RoundId::START, None));
     prompts.truncate(scenario.evaluation.prompts);
     prompts
 }

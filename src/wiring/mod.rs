@@ -77,7 +77,8 @@ pub struct Prepared {
 pub fn federation_config(scenario: &Scenario, slots: usize) -> FederationConfig {
     let federation = &scenario.federation;
     FederationConfig {
-        seed: scenario.seed,
+        seed: scenario.training_seed(),
+        attack_seed: scenario.attack_seed(),
         clients: federation.clients,
         cohort: federation.cohort,
         rounds: federation.rounds,
@@ -111,7 +112,7 @@ pub fn ports(
         lora: scenario.lora.clone(),
         settings: scenario.training.sft.clone(),
         max_length: scenario.training.max_length,
-        seed: scenario.seed,
+        seed: scenario.training_seed(),
     };
     let guard = prepared.guard.as_ref().map(|guard| Arc::clone(&guard.model) as Arc<dyn GuardModel>);
     let row_guard = guard.clone().zip(scenario.guard.as_ref()).map(|(model, section)| row_guard(model, section));
@@ -175,7 +176,7 @@ pub(crate) fn benchmark_suite(
         decoding: Decoding::new(evaluation.max_new_tokens, evaluation.temperature),
         mt_bench_max_new_tokens: evaluation.mt_bench_max_new_tokens,
         matcher: evaluation.matcher,
-        seed: scenario.seed,
+        seed: scenario.evaluation_seed(),
         data: evaluation.data.clone(),
         judge: evaluation.judge.clone(),
         guard,
@@ -189,7 +190,7 @@ pub(crate) fn benchmark_suite(
         benchmarks: benchmarks.collect::<Result<_, SetupError>>()?,
         interim_benches: evaluation.interim_benches.clone(),
         interim_prompts: evaluation.interim_prompts,
-        seed: scenario.seed,
+        seed: scenario.evaluation_seed(),
         progress: Arc::clone(progress),
     })
 }

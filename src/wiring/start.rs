@@ -27,7 +27,7 @@ pub(super) fn adapter(
     cancel: &CancelFlag,
 ) -> Result<Adapter, SetupError> {
     match &scenario.start {
-        StartSection::Fresh => Ok(initial_adapter(&scenario.lora, model.base.config(), scenario.seed)),
+        StartSection::Fresh => Ok(initial_adapter(&scenario.lora, model.base.config(), scenario.training_seed())),
         StartSection::Adapter { path } => {
             let (config, adapter) = peft::load_for(path, model.base.config(), &model.name)?;
             let (found, wanted) = (&config, &scenario.lora);
@@ -67,9 +67,10 @@ fn aligned(
     progress: &dyn Progress,
     cancel: &CancelFlag,
 ) -> Result<Adapter, SetupError> {
-    let rows = data.alignment_rows(refusal_share, scenario.seed);
+    let rows = data.alignment_rows(refusal_share, scenario.data_seed());
     let max_length = scenario.training.max_length;
-    let depends_on = (model.identity(), &scenario.lora, training, max_length, scenario.seed, rows_key(&rows));
+    let depends_on =
+        (model.identity(), &scenario.lora, training, max_length, scenario.training_seed(), rows_key(&rows));
     let folder = cache.join("starts").join(cache_key(&depends_on)?);
     let kept = || peft::is_saved(&folder).then(|| peft::load(&folder, model.base.config())).transpose();
     if let Some((_, adapter)) = kept()? {
@@ -82,8 +83,8 @@ fn aligned(
     }
     progress.stage("aligning the starting adapter on refusals (kept for later runs)");
     let tokenized = model.tokenize(&rows, max_length)?;
-    let start = initial_adapter(&scenario.lora, model.base.config(), scenario.seed);
-    let streams = TrainStreams::of(scenario.seed, RoundId::START, None);
+    let start = initial_adapter(&scenario.lora, model.base.config(), scenario.training_seed());
+    let streams = TrainStreams::of(scenario.training_seed(), RoundId::START, None);
     let total = training.steps as u64;
     let mut on_step = |report: &crate::train::StepReport| progress.step(report.step as u64, total);
     let outcome = train_sft(&model.base, &scenario.lora, &start, &tokenized, training, streams, cancel, &mut on_step)?;

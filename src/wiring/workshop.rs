@@ -74,7 +74,7 @@ impl Workshop {
         cai::check(scenario, &data, &model.tokenizer, cancel)?;
         let start = start::adapter(scenario, &model, &data, &self.cache, told, cancel)?;
         let mut fitted = |section: Option<&GuardSection>| {
-            let from = (scenario.seed, &scenario.model);
+            let from = (scenario.data_seed(), &scenario.model);
             section.map(|section| self.guard(section, from, &model, &data, told, cancel)).transpose()
         };
         let guard = fitted(scenario.guard.as_ref())?;

@@ -70,6 +70,7 @@ impl Rehearsal {
         let rehearsal = Self {
             config: FederationConfig {
                 seed: 1,
+                attack_seed: 1,
                 clients,
                 cohort,
                 rounds,

@@ -38,7 +38,7 @@ impl SingleRun<'_> {
             Before::Base if !starts_from_base => (
                 BASE.to_owned(),
                 // A fresh adapter adds nothing to the base.
-                initial_adapter(&self.scenario.lora, prepared.model.base.config(), self.scenario.seed),
+                initial_adapter(&self.scenario.lora, prepared.model.base.config(), self.scenario.training_seed()),
                 "the base model",
             ),
             Before::Base | Before::Start => (prepared.start.sha256(), prepared.start.clone(), "the starting adapter"),
@@ -65,7 +65,7 @@ impl SingleRun<'_> {
         let mut scenario = serde_json::to_value(self.scenario).into_diagnostic()?;
         // Whether the base is measured, too, changes no measurement.
         scenario["evaluation"].as_object_mut().map(|evaluation| evaluation.remove("base"));
-        let depends_on = ["seed", "model", "lora", "data", "evaluation"].map(|section| &scenario[section]);
+        let depends_on = ["seed", "seeds", "model", "lora", "data", "evaluation"].map(|section| &scenario[section]);
         Ok(json!([of, depends_on, serde_json::to_value(self.job.judge()).into_diagnostic()?]).to_string())
     }
 }
