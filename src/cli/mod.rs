@@ -10,6 +10,7 @@ mod guard;
 mod job;
 mod model_args;
 mod outputs;
+mod overlap;
 mod prepare;
 mod report;
 mod run;

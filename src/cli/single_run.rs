@@ -209,7 +209,7 @@ impl SingleRun<'_> {
     fn manifest(&self, prepared: &Prepared) -> miette::Result<Value> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
         let mut recorded = self.scenario.recorded().into_diagnostic()?;
-        Ok(json!({
+        let mut manifest = json!({
             "scenario": recorded["scenario"].take(),
             "written": recorded["written"].take(),
             "seed": self.scenario.seed,
@@ -229,7 +229,11 @@ impl SingleRun<'_> {
                 "version": guard.model.version(),
                 "report": guard.report,
             })),
-        }))
+        });
+        if !prepared.data.overlaps.is_empty() {
+            manifest["overlaps"] = json!(prepared.data.overlaps);
+        }
+        Ok(manifest)
     }
 
     /// The full evaluation of an adapter, on a blocking thread; `None` if it was interrupted.

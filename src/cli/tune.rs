@@ -1,6 +1,10 @@
 //! `fedward tune`: centralised fine-tuning, the upper baseline of a federation.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Instant,
+};
 
 use clap::Args;
 use fedward_actors::{
@@ -13,10 +17,12 @@ use serde_json::{Value, json};
 use super::{
     Ending,
     model_args::{AdapterArgs, ModelArgs, PassArgs, check_lora, check_tokens},
-    outputs, print_json,
+    outputs,
+    overlap::tell_of_overlap,
+    print_json,
 };
 use crate::{
-    data::{DataError, Place, PreferencePair, RowFormat, load_pairs, load_placed_rows},
+    data::{DataError, Place, PreferencePair, Repeats, RowFormat, load_pairs, load_placed_rows},
     lora::{LoraConfig, Target, initial_adapter, peft},
     model::{ChatModel, device},
     progress::Progress,
@@ -81,6 +87,7 @@ pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
     args.check()?;
     let console = Console::new();
     let task = Task::read(args)?;
+    let overlaps = task.tell_of_overlap(&console);
     let model = args.model.load(&console)?;
     let (lora, start) = if let Some(loaded) = args.adapter.load(&model)?.into_parts() {
         args.check_shape(&loaded.0)?;
@@ -103,6 +110,9 @@ pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
     if let Some(bytes) = device::peak_memory(model.base.device()) {
         report["peak_device_memory_bytes"] = json!(bytes);
     }
+    if !overlaps.is_empty() {
+        report["overlaps"] = json!(overlaps);
+    }
     report["adapter"] = json!(args.out);
     print_json(&report)?;
     Ok(Ending::Done)
@@ -120,6 +130,15 @@ impl Task {
             return load_pairs(&args.data).map(Self::Pairs).into_diagnostic();
         }
         load_placed_rows(&args.data, RowFormat::Auto).map(Self::Rows).into_diagnostic()
+    }
+
+    fn tell_of_overlap(&self, console: &Console) -> BTreeMap<&'static str, Repeats> {
+        match self {
+            Self::Rows(rows) => tell_of_overlap(rows, |(_, row)| [row.messages.as_slice()], console),
+            Self::Pairs(pairs) => {
+                tell_of_overlap(pairs, |(_, pair)| pair.sides().map(|row| row.messages.as_slice()), console)
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod error;
 mod fetch;
 pub mod formats;
 pub mod hazards;
+mod measured;
 pub mod overlap;
 pub mod partition;
 pub mod refusals;
@@ -21,5 +22,6 @@ pub use formats::{
     Fields, LabelledFields, LabelledRow, Labels, PreferencePair, ReadRecord, Revision, Revisions, RowFormat,
     load_labelled, load_pairs, load_placed_rows, load_prompts, load_revisions, load_rows, load_rows_with_records,
 };
+pub use measured::{MeasuredTexts, Overlap, OverlapPolicy, Repeats, describe_repeats};
 pub use partition::{ClientPlan, ClientSource, FederatedRows, HarmfulShare, PartitionScheme, mix, rows_are_shared};
 pub use scored::{ScoredRow, scored_rows};

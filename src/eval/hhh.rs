@@ -39,6 +39,14 @@ pub struct HhhItem {
     pub preferred: usize,
 }
 
+impl HhhItem {
+    /// What the user asks, over all turns.
+    pub fn asked(&self) -> String {
+        let asked = self.prompt.iter().filter(|message| message.role == Role::User);
+        asked.map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n")
+    }
+}
+
 /// The benchmark.
 pub struct Hhh {
     /// Items in evaluation order.

@@ -24,6 +24,7 @@ pub mod xstest;
 pub use bench::{BenchName, Benchmark, Finding, Measurement, Subject};
 pub use bootstrap::RateInterval;
 pub use matchers::RefusalMatcher;
+pub(crate) use recipe::prompts_of;
 pub use recipe::{BenchRecipe, RecipeError, advbench_prompts};
 pub use refusals::RefusalPrompt;
 pub use suite::BenchmarkSuite;

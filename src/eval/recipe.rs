@@ -17,7 +17,7 @@ use rand::seq::SliceRandom;
 use super::{
     BenchName, Benchmark, RefusalMatcher, RefusalPrompt,
     advbench::AdvBenchmark,
-    hhh::Hhh,
+    hhh::{Hhh, HhhItem},
     mt_bench::{Judge, JudgePrompts, MtBench, Question},
     utility::Utility,
     xstest::XsTest,
@@ -86,7 +86,7 @@ impl BenchRecipe {
                 let mut prompts = match &self.harmful_prompts {
                     Some(prompts) => prompts.clone(),
                     None => self.drawn(
-                        advbench_prompts(&AdvBench::load(&self.path(name)?)?, self.advbench_goals),
+                        advbench_prompts(&AdvBench::load(&path(&self.data, name)?)?, self.advbench_goals),
                         self.prompts,
                     ),
                 };
@@ -95,42 +95,19 @@ impl BenchRecipe {
                 }
                 Box::new(AdvBenchmark { prompts, decoding, matcher, guard: self.guard.clone() })
             }
-            BenchName::Hhh => Box::new(Hhh { items: self.drawn(Hhh::load(&self.path(name)?)?, self.hhh_items) }),
+            BenchName::Hhh => Box::new(Hhh { items: self.drawn(Hhh::load(&path(&self.data, name)?)?, self.hhh_items) }),
             BenchName::MtBench => {
-                let folder = self.path(name)?;
+                let folder = path(&self.data, name)?;
                 let questions = self.drawn(Question::load(&folder)?, self.mt_bench_questions);
                 let judge = self.judge.as_ref().map(|settings| judge(settings, &folder, cancel)).transpose()?;
                 Box::new(MtBench { questions, judge, max_new_tokens: self.mt_bench_max_new_tokens })
             }
             BenchName::XsTest => {
-                let prompts = self.drawn(XsTest::load(&self.path(name)?)?, self.xstest_prompts);
+                let prompts = self.drawn(XsTest::load(&path(&self.data, name)?)?, self.xstest_prompts);
                 Box::new(XsTest { prompts, decoding, matcher })
             }
             BenchName::Utility => Box::new(Utility { rows: self.utility_rows.clone() }),
         })
-    }
-
-    /// Where the data of a benchmark lies.
-    fn path(&self, name: BenchName) -> Result<PathBuf, DataError> {
-        if let Some(path) = self.data.get(&name) {
-            if path.exists() {
-                return Ok(path.clone());
-            }
-            return Err(DataError::bad_file(path, format!("does not exist; expected {}", expected(name))));
-        }
-        match name {
-            BenchName::AdvBench => catalogue::fetched("advbench"),
-            BenchName::Hhh => catalogue::fetched("hhh"),
-            BenchName::MtBench => catalogue::fetched("mt-bench"),
-            BenchName::XsTest | BenchName::Utility => Err(DataError::BadSetting(format!(
-                "{}: its data is in no Python package; get {} and give its path (--data {}=PATH, in scenarios \
-                 evaluation.data.{} = \"PATH\")",
-                name.name(),
-                expected(name),
-                name.name(),
-                name.name(),
-            ))),
-        }
     }
 
     fn drawn<T>(&self, mut items: Vec<T>, limit: usize) -> Vec<T> {
@@ -138,6 +115,44 @@ impl BenchRecipe {
         items.truncate(limit);
         items
     }
+}
+
+/// Where the data of a benchmark lies.
+fn path(data: &BTreeMap<BenchName, PathBuf>, name: BenchName) -> Result<PathBuf, DataError> {
+    if let Some(path) = data.get(&name) {
+        if path.exists() {
+            return Ok(path.clone());
+        }
+        return Err(DataError::bad_file(path, format!("does not exist; expected {}", expected(name))));
+    }
+    match name {
+        BenchName::AdvBench => catalogue::fetched("advbench"),
+        BenchName::Hhh => catalogue::fetched("hhh"),
+        BenchName::MtBench => catalogue::fetched("mt-bench"),
+        BenchName::XsTest | BenchName::Utility => Err(DataError::BadSetting(format!(
+            "{}: its data is in no Python package; get {} and give its path (--data {}=PATH, in scenarios \
+             evaluation.data.{} = \"PATH\")",
+            name.name(),
+            expected(name),
+            name.name(),
+            name.name(),
+        ))),
+    }
+}
+
+/// Every prompt of a benchmark's data set, as users ask it; none for `utility`, which has rows, and for `advbench`, which has
+/// parts.
+///
+/// # Errors
+///
+/// [`DataError`] says what is missing and how to get it.
+pub(crate) fn prompts_of(name: BenchName, data: &BTreeMap<BenchName, PathBuf>) -> Result<Vec<String>, DataError> {
+    Ok(match name {
+        BenchName::AdvBench | BenchName::Utility => Vec::new(),
+        BenchName::Hhh => Hhh::load(&path(data, name)?)?.iter().map(HhhItem::asked).collect(),
+        BenchName::MtBench => Question::load(&path(data, name)?)?.into_iter().map(|question| question.text).collect(),
+        BenchName::XsTest => XsTest::load(&path(data, name)?)?.into_iter().map(|item| item.prompt.text).collect(),
+    })
 }
 
 /// The goals that measure safety, as prompts.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::rules::Rules;
-use crate::data::{PartitionScheme, RowFormat};
+use super::{is_default, rules::Rules};
+use crate::data::{OverlapPolicy, PartitionScheme, RowFormat};
 
 /// What clients hold.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,6 +22,9 @@ pub struct DataSection {
     pub harmful: RowSource,
     /// How rows are spread over clients.
     pub partition: PartitionScheme,
+    /// What becomes of rows of files that repeat what is measured with.
+    #[serde(skip_serializing_if = "is_default")]
+    pub overlap: OverlapPolicy,
 }
 
 /// Where rows come from.
@@ -92,6 +95,7 @@ pub(super) struct RawData {
     pub harmful: RawSource,
     pub partition: PartitionName,
     pub topic_alpha: f64,
+    pub overlap: OverlapPolicy,
 }
 
 impl Default for RawData {
@@ -104,6 +108,7 @@ impl Default for RawData {
             harmful: RawSource { source: "advbench".into(), format: None },
             partition: PartitionName::Iid,
             topic_alpha: 0.5,
+            overlap: OverlapPolicy::LeaveOut,
         }
     }
 }
@@ -149,6 +154,7 @@ impl RawData {
                 PartitionName::Iid => PartitionScheme::Iid,
                 PartitionName::Topic => PartitionScheme::Topic { alpha: self.topic_alpha },
             },
+            overlap: self.overlap,
         })
     }
 }

@@ -10,10 +10,11 @@ use fedward_actors::{
 
 use super::{
     DataPlan, Prepared, SetupError,
+    overlap::Measured,
     turns::{check_prompts, check_rows},
 };
 use crate::{
-    data::{self, Revision},
+    data::{self, Goal, Place, Revision},
     endpoint::{ChatEndpoint, EndpointError, EndpointSettings},
     model::{ChatTokenizer, Decoding},
     safety::cai::{CaiGenerator, CaiSettings, Constitution, Material, Speaker, Teacher},
@@ -55,72 +56,100 @@ pub fn cai_generator(
 }
 
 fn material(cai: &CaiSection, prepared: &Prepared) -> Result<Material, SetupError> {
-    if let Some(path) = &cai.data {
-        return Ok(Material::Prepared(data::load_revisions(path)?.into_iter().collect()));
-    }
+    let prompts = match &prepared.data.cai {
+        CaiSource::Prepared(revisions) => return Ok(Material::Prepared(revisions.iter().cloned().collect())),
+        CaiSource::Prompts(prompts) => prompts.clone(),
+        CaiSource::Goals => {
+            let prompt = |goal: &Goal| vec![ChatMessage::new(Role::User, &goal.text)];
+            prepared.data.server_goals.iter().map(prompt).collect()
+        }
+    };
     let constitution = match &cai.constitution {
         Some(path) => Constitution::load(path).map_err(|error| SetupError::Other(error.to_string()))?,
         None => Constitution::default(),
     };
-    let prompts = prompts(cai, &prepared.data)?;
     let teacher = cai.teacher.as_ref().map(|settings| teacher(settings, cai)).transpose()?;
     Ok(Material::RedPrompts { prompts, constitution, teacher })
 }
 
-/// Refuses a teacher that does not answer, red prompts that the model's chat template does not take, or more than there are to
-/// draw from, and prepared data that cannot be trained on or that it does not take, before anything is computed.
-pub(super) fn check(
-    scenario: &Scenario,
-    data: &DataPlan,
-    tokenizer: &ChatTokenizer,
-    cancel: &CancelFlag,
-) -> Result<(), SetupError> {
-    let Some(cai) = &scenario.cai else { return Ok(()) };
-    if let Some(path) = &cai.data {
-        return check_prepared(path, cai.sft_share, tokenizer);
+/// What Constitutional AI begins with.
+pub(super) enum CaiSource {
+    /// The server's goals.
+    Goals,
+    /// Red prompts of a file.
+    Prompts(Vec<Vec<ChatMessage>>),
+    /// What has been made of red prompts before.
+    Prepared(Vec<(Place, Revision)>),
+}
+
+impl CaiSource {
+    /// Reads the file that a scenario names, if it names one, without what is measured with.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] if it cannot be read or trained on, or if the model's chat template does not take what is in it.
+    pub(super) fn read(
+        scenario: &Scenario,
+        tokenizer: &ChatTokenizer,
+        measured: &mut Measured,
+    ) -> Result<Self, SetupError> {
+        let Some(cai) = &scenario.cai else { return Ok(Self::Goals) };
+        if let Some(path) = &cai.data {
+            return prepared_revisions(path, cai.sft_share, tokenizer, measured).map(Self::Prepared);
+        }
+        let Some(path) = &cai.prompts else { return Ok(Self::Goals) };
+        let prompts = data::load_prompts(path)?;
+        check_prompts(&prompts, path, tokenizer)?;
+        let prompts = prompts.into_iter().map(|record| record.meaning).collect();
+        Ok(Self::Prompts(measured.sift(("cai.prompts", path), prompts, |prompt: &Vec<_>| vec![prompt])?))
     }
+}
+
+/// Refuses a teacher that does not answer, or more red prompts than there are to draw from, before anything is computed.
+pub(super) fn check(scenario: &Scenario, data: &DataPlan, cancel: &CancelFlag) -> Result<(), SetupError> {
+    let Some(cai) = &scenario.cai else { return Ok(()) };
+    let found = match &data.cai {
+        CaiSource::Prepared(_) => return Ok(()),
+        CaiSource::Prompts(prompts) => prompts.len(),
+        CaiSource::Goals => data.server_goals.len(),
+    };
     if let Some(settings) = &cai.teacher {
         endpoint(settings)?.greet(cancel).map_err(|error| of_teacher(&error))?;
     }
-    let found = match &cai.prompts {
-        Some(path) => {
-            let prompts = data::load_prompts(path)?;
-            check_prompts(&prompts, path, tokenizer)?;
-            prompts.len()
-        }
-        None => data.server_goals.len(),
-    };
     if found >= cai.red_prompts {
         return Ok(());
     }
+    let of_prompts = data.overlaps.iter().find(|overlap| overlap.key == "cai.prompts");
+    let left_out = of_prompts.map(|overlap| format!("; {overlap}")).unwrap_or_default();
     Err(SetupError::Other(format!(
-        "cai.red_prompts: found {}, but there are {found} to draw from; allowed: 1 to {found}, or a file with more in cai.prompts",
+        "cai.red_prompts: found {}, but there are {found} to draw from; allowed: 1 to {found}, or a file with more in \
+         cai.prompts{left_out}",
         cai.red_prompts
     )))
 }
 
-fn check_prepared(path: &Path, sft_share: f64, tokenizer: &ChatTokenizer) -> Result<(), SetupError> {
+fn prepared_revisions(
+    path: &Path,
+    sft_share: f64,
+    tokenizer: &ChatTokenizer,
+    measured: &mut Measured,
+) -> Result<Vec<(Place, Revision)>, SetupError> {
     let revisions = data::load_revisions(path)?;
     let conversations = revisions
         .iter()
         .flat_map(|(place, revision)| revision.conversations().map(|conversation| (*place, conversation)));
     check_rows(conversations, path, tokenizer)?;
+    let revisions = measured.sift(("cai.data", path), revisions, |(_, revision)| {
+        revision.conversations().map(|row| row.messages.as_slice()).collect()
+    })?;
     if sft_share > 0.0 || revisions.iter().any(|(_, revision)| matches!(revision, Revision::Pair(_))) {
-        return Ok(());
+        return Ok(revisions);
     }
     Err(SetupError::Other(format!(
-        "cai.data: {} holds answers without a rejected one alone, and cai.sft_share = 0 fine-tunes on none; raise it, or name a file \
-         with pairs",
+        "cai.data: {} holds answers without a rejected one alone, and cai.sft_share = 0 fine-tunes on none; raise it, or \
+         name a file with pairs",
         path.display()
     )))
-}
-
-/// What red prompts are drawn from.
-fn prompts(cai: &CaiSection, data: &DataPlan) -> Result<Vec<Vec<ChatMessage>>, SetupError> {
-    if let Some(path) = &cai.prompts {
-        return Ok(data::load_prompts(path)?.into_iter().map(|record| record.meaning).collect());
-    }
-    Ok(data.server_goals.iter().map(|goal| vec![ChatMessage::new(Role::User, &goal.text)]).collect())
 }
 
 fn teacher(settings: &EndpointSettings, cai: &CaiSection) -> Result<Arc<dyn Speaker>, SetupError> {

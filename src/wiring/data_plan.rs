@@ -1,6 +1,6 @@
 //! Which rows are whose: clients', the server's, and those that are kept for measuring.
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use fedward_actors::{
     protocol::{ChatRow, RoundId, RowLabel},
@@ -8,9 +8,9 @@ use fedward_actors::{
 };
 use rand::seq::SliceRandom;
 
-use super::{SetupError, turns::check_rows};
+use super::{SetupError, cai::CaiSource, overlap::Measured, turns::check_rows};
 use crate::{
-    data::{self, AdvBench, AdvBenchPart, ClientPlan, DataError, FederatedRows, Goal, HarmfulShare},
+    data::{self, AdvBench, AdvBenchPart, ClientPlan, FederatedRows, Goal, HarmfulShare, Overlap, RowFormat},
     eval::{RefusalPrompt, advbench_prompts},
     model::ChatTokenizer,
     scenario::{HarmfulClients, RowSource, Scenario},
@@ -19,8 +19,8 @@ use crate::{
 /// Benign rows that the server holds: alignment, guard training, Constitutional AI.
 const SERVER_BENIGN_ROWS: usize = 400;
 
-/// The rows of a run. Those of clients, of the server and for measuring do not overlap; clients share rows only where there
-/// are too few ([`data::mix`]).
+/// The rows of a run. Those of clients, of the server and for measuring do not overlap, but for what is said
+/// ([`DataPlan::assumptions`]); clients share rows only where there are too few ([`data::mix`]).
 pub struct DataPlan {
     /// What each client holds.
     pub clients: Arc<FederatedRows>,
@@ -32,6 +32,21 @@ pub struct DataPlan {
     pub evaluation_prompts: Vec<RefusalPrompt>,
     /// Benign rows that are kept for measuring.
     pub utility_rows: Vec<ChatRow>,
+    /// What rows of files and of the guard repeat.
+    pub overlaps: Vec<Overlap>,
+    /// What of it stays, in words.
+    kept: Vec<String>,
+    /// What Constitutional AI begins with.
+    pub(super) cai: CaiSource,
+}
+
+/// Benign rows by what they are for.
+struct Benign {
+    clients: Vec<ChatRow>,
+    server: Vec<ChatRow>,
+    utility: Vec<ChatRow>,
+    /// Why there may be fewer for clients than the source holds.
+    left_out: String,
 }
 
 impl DataPlan {
@@ -39,55 +54,26 @@ impl DataPlan {
     ///
     /// # Errors
     ///
-    /// [`SetupError`] if a file cannot be read, the model's chat template refuses a row of it, or there are too few rows.
+    /// [`SetupError`] if a file cannot be read, the model's chat template refuses a row of it, there are too few rows, or
+    /// all rows of a file repeat what is measured with.
     pub fn of(scenario: &Scenario, tokenizer: &ChatTokenizer) -> Result<Self, SetupError> {
-        let load = |path: &Path, format, label| -> Result<Vec<ChatRow>, DataError> {
-            let rows = data::load_placed_rows(path, format)?;
-            check_rows(rows.iter().map(|(place, row)| (*place, row)), path, tokenizer)?;
-            Ok(shuffled(labelled(rows.into_iter().map(|(_, row)| row).collect(), label), scenario.data_seed()))
-        };
         let advbench = AdvBench::load(&data::catalogue::fetched("advbench")?)?;
-        let needed = scenario.federation.clients as usize * scenario.data.rows_per_client;
-        let utility = scenario.evaluation.utility_rows;
-        let mut left_out = String::new();
-        let (benign, server_benign, utility_rows) = match &scenario.data.benign {
-            RowSource::File { path, format } => {
-                let rows = load(path, *format, RowLabel::Safe)?;
-                let read = rows.len();
-                let (rows, utility_rows) = held_out(rows, utility);
-                if rows.len() < scenario.data.rows_per_client.min(read) {
-                    left_out = format!(
-                        "; of the {read} rows of {} {} are held out to be measured, with their copies \
-                         (evaluation.utility_rows)",
-                        path.display(),
-                        read - rows.len()
-                    );
-                }
-                (rows, data::benign_rows(scenario.data_seed(), SERVER_BENIGN_ROWS), utility_rows)
-            }
-            RowSource::Everyday => {
-                let allowed = data::held_out_benign_capacity();
-                if utility > allowed {
-                    return Err(SetupError::Other(format!(
-                        "evaluation.utility_rows: found {utility}; allowed: up to {allowed}, as many everyday rows are \
-                         kept for measuring"
-                    )));
-                }
-                let mut rows = data::benign_rows(scenario.data_seed(), needed + SERVER_BENIGN_ROWS);
-                let server = rows.drain(..SERVER_BENIGN_ROWS.min(rows.len())).collect();
-                (rows, server, data::held_out_benign_rows(scenario.data_seed(), utility))
-            }
-            RowSource::AdvBench => {
-                return Err(SetupError::Other("data.benign.source cannot be \"advbench\": it is harmful".into()));
-            }
-        };
+        let mut measured = Measured::of(scenario, &advbench)?;
+        let benign = benign_rows(scenario, tokenizer, &mut measured)?;
         let harmful = match &scenario.data.harmful {
             RowSource::AdvBench => data::unsafe_rows(&advbench.goals(AdvBenchPart::Clients)),
-            RowSource::File { path, format } => load(path, *format, RowLabel::Unsafe)?,
+            RowSource::File { path, format } => {
+                let rows = read(path, *format, tokenizer)?;
+                // Rows that no client holds have nothing to repeat.
+                let is_held = scenario.data.harmful_share > 0.0;
+                let rows = if is_held { measured.sift_clients("data.harmful.source", path, rows)? } else { rows };
+                shuffled(labelled(rows, RowLabel::Unsafe), scenario.data_seed())
+            }
             RowSource::Everyday => {
                 return Err(SetupError::Other("data.harmful.source cannot be \"everyday\": it is benign".into()));
             }
         };
+        let cai = CaiSource::read(scenario, tokenizer, &mut measured)?;
         let share = scenario.data.harmful_share;
         let plan = ClientPlan {
             clients: scenario.federation.clients,
@@ -99,15 +85,20 @@ impl DataPlan {
             scheme: scenario.data.partition,
             seed: scenario.data_seed(),
         };
+        let clients = FederatedRows::new(benign.clients, harmful, &plan).map_err(|error| {
+            let overlaps = measured.overlaps().iter().map(|overlap| format!("; {overlap}"));
+            SetupError::Other(format!("{error}{}{}", benign.left_out, overlaps.collect::<String>()))
+        })?;
+        let (overlaps, kept) = measured.into_findings();
         Ok(Self {
-            clients: Arc::new(
-                FederatedRows::new(benign, harmful, &plan)
-                    .map_err(|error| SetupError::Other(format!("{error}{left_out}")))?,
-            ),
+            clients: Arc::new(clients),
             server_goals: advbench.goals(AdvBenchPart::Server),
-            server_benign,
+            server_benign: benign.server,
             evaluation_prompts: evaluation_prompts(&advbench, scenario),
-            utility_rows,
+            utility_rows: benign.utility,
+            overlaps,
+            kept,
+            cai,
         })
     }
 
@@ -118,7 +109,8 @@ impl DataPlan {
 
     /// What a run with these rows takes for granted.
     pub fn assumptions(&self) -> Vec<String> {
-        self.clients.sharing().into_iter().collect()
+        let overlaps = self.overlaps.iter().map(ToString::to_string);
+        overlaps.chain(self.kept.iter().cloned()).chain(self.clients.sharing()).collect()
     }
 
     /// Rows that align the starting adapter: refusals of the server's goals, and benign rows.
@@ -134,6 +126,53 @@ impl DataPlan {
     }
 }
 
+/// Benign rows of the scenario's source, and those of the server.
+fn benign_rows(scenario: &Scenario, tokenizer: &ChatTokenizer, measured: &mut Measured) -> Result<Benign, SetupError> {
+    let utility = scenario.evaluation.utility_rows;
+    match &scenario.data.benign {
+        RowSource::File { path, format } => {
+            let rows = read(path, *format, tokenizer)?;
+            let mut rows = shuffled(labelled(rows, RowLabel::Safe), scenario.data_seed());
+            let read = rows.len();
+            let utility = rows.split_off(read.saturating_sub(utility));
+            measured.add_rows(&utility);
+            let clients = measured.sift_clients("data.benign.source", path, rows)?;
+            let is_short = clients.len() < scenario.data.rows_per_client.min(read);
+            let (path, held_out) = (path.display(), utility.len());
+            let left_out = format!(
+                "; of the {read} rows of {path} {held_out} are held out to be measured (evaluation.utility_rows)"
+            );
+            let server = data::benign_rows(scenario.data_seed(), SERVER_BENIGN_ROWS);
+            Ok(Benign { clients, server, utility, left_out: if is_short { left_out } else { String::new() } })
+        }
+        RowSource::Everyday => {
+            let allowed = data::held_out_benign_capacity();
+            if utility > allowed {
+                return Err(SetupError::Other(format!(
+                    "evaluation.utility_rows: found {utility}; allowed: up to {allowed}, as many everyday rows are kept \
+                     for measuring"
+                )));
+            }
+            let needed = scenario.federation.clients as usize * scenario.data.rows_per_client;
+            let mut clients = data::benign_rows(scenario.data_seed(), needed + SERVER_BENIGN_ROWS);
+            let server = clients.drain(..SERVER_BENIGN_ROWS.min(clients.len())).collect();
+            let utility = data::held_out_benign_rows(scenario.data_seed(), utility);
+            measured.add_rows(&utility);
+            Ok(Benign { clients, server, utility, left_out: String::new() })
+        }
+        RowSource::AdvBench => {
+            Err(SetupError::Other("data.benign.source cannot be \"advbench\": it is harmful".into()))
+        }
+    }
+}
+
+/// The rows of a file, all of which the model's chat template takes.
+fn read(path: &Path, format: RowFormat, tokenizer: &ChatTokenizer) -> Result<Vec<ChatRow>, SetupError> {
+    let rows = data::load_placed_rows(path, format)?;
+    check_rows(rows.iter().map(|(place, row)| (*place, row)), path, tokenizer)?;
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
 fn evaluation_prompts(advbench: &AdvBench, scenario: &Scenario) -> Vec<RefusalPrompt> {
     let mut prompts = advbench_prompts(advbench, scenario.evaluation.advbench_goals);
     prompts.shuffle(&mut stream(scenario.evaluation_seed(), Purpose::Evaluation, RoundId::START, None));
@@ -147,14 +186,6 @@ fn labelled(mut rows: Vec<ChatRow>, label: RowLabel) -> Vec<ChatRow> {
         row.label.get_or_insert(label);
     }
     rows
-}
-
-/// Takes the last `count` rows away to measure with, and leaves no copy of them behind.
-fn held_out(mut rows: Vec<ChatRow>, count: usize) -> (Vec<ChatRow>, Vec<ChatRow>) {
-    let held_out = rows.split_off(rows.len().saturating_sub(count));
-    let digests: HashSet<_> = held_out.iter().map(ChatRow::digest).collect();
-    rows.retain(|row| !digests.contains(&row.digest()));
-    (rows, held_out)
 }
 
 fn shuffled(mut rows: Vec<ChatRow>, seed: u64) -> Vec<ChatRow> {
@@ -173,13 +204,5 @@ mod tests {
         let labels: Vec<_> =
             labelled(vec![unlabelled, own], RowLabel::Unsafe).into_iter().map(|row| row.label).collect();
         assert_eq!(labels, [Some(RowLabel::Unsafe), Some(RowLabel::Safe)]);
-    }
-
-    #[test]
-    fn a_row_that_is_measured_with_has_no_copy_among_the_others() {
-        let row = |text: &str| ChatRow::single_turn(text, "Yes.");
-        let (rest, kept) = held_out(["a", "b", "a", "c", "b"].map(row).to_vec(), 2);
-        assert_eq!((rest, kept), (["a", "a"].map(row).to_vec(), ["c", "b"].map(row).to_vec()));
-        assert_eq!(held_out(vec![row("a")], 5), (vec![], vec![row("a")]));
     }
 }

@@ -5,6 +5,7 @@
 mod cai;
 mod data_plan;
 mod guard;
+mod overlap;
 mod start;
 mod turns;
 mod workshop;

@@ -71,7 +71,7 @@ impl Workshop {
         let replicas = Arc::new(self.replicas(&scenario.model, told)?);
         let model = Arc::clone(replicas.first());
         let data = Arc::new(DataPlan::of(scenario, &model.tokenizer)?);
-        cai::check(scenario, &data, &model.tokenizer, cancel)?;
+        cai::check(scenario, &data, cancel)?;
         let start = start::adapter(scenario, &model, &data, &self.cache, told, cancel)?;
         let mut fitted = |section: Option<&GuardSection>| {
             let from = (scenario.data_seed(), &scenario.model);

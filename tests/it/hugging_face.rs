@@ -90,7 +90,7 @@ fn write_json(dir: &Path, name: &str, value: &Value) {
 }
 
 /// A directory that opens.
-fn directory() -> tempfile::TempDir {
+pub(crate) fn directory() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     write_json(dir.path(), "config.json", &config());
     write_json(dir.path(), "generation_config.json", &json!({"eos_token_id": [1, 7]}));

@@ -15,7 +15,9 @@ use crate::{
     cli::{
         Ending,
         model_args::{ModelArgs, PassArgs, check_lora, check_tokens},
-        outputs, print_json,
+        outputs,
+        overlap::tell_of_overlap,
+        print_json,
     },
     data::{LabelledRow, catalogue},
     lora::{LoraConfig, Target},
@@ -98,7 +100,9 @@ pub(super) struct TrainArgs {
 pub(super) fn train(args: &TrainArgs) -> miette::Result<Ending> {
     args.check()?;
     let console = Console::new();
-    let split = Split::of(viewed(args.assess, args.rows.load()?), args.rows.seed);
+    let rows = args.rows.load()?;
+    let overlaps = tell_of_overlap(&rows, |row| [row.row.messages.as_slice()], &console);
+    let split = Split::of(viewed(args.assess, rows), args.rows.seed);
     let model = args.model.load(&console)?;
     let begun = Instant::now();
     let (fitted, adapter) = match args.kind {
@@ -126,14 +130,18 @@ pub(super) fn train(args: &TrainArgs) -> miette::Result<Ending> {
     file.write(&args.out, adapter.as_ref().map(|(lora, adapter)| (lora, adapter))).into_diagnostic()?;
     console.finish();
     eprintln!("{}", tables(&measured));
-    print_json(&json!({
+    let mut line = json!({
         "guard": args.out,
         "version": guard.version(),
         "fitted_rows": split.fitted.len(),
         "fit_seconds": fit_seconds,
         "held_out": measured,
         "malformed": guard.tally().map(|tally| tally.malformed),
-    }))?;
+    });
+    if !overlaps.is_empty() {
+        line["overlaps"] = json!(overlaps);
+    }
+    print_json(&line)?;
     Ok(Ending::Done)
 }
 

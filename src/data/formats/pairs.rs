@@ -26,6 +26,11 @@ impl PreferencePair {
         Self { chosen: ChatRow::single_turn(prompt, chosen), rejected: ChatRow::single_turn(prompt, rejected) }
     }
 
+    /// Both conversations, the preferred one first.
+    pub const fn sides(&self) -> [&ChatRow; 2] {
+        [&self.chosen, &self.rejected]
+    }
+
     /// Whether the two sides say the same, white space around them aside.
     pub fn sides_are_equal(&self) -> bool {
         let trimmed = |row: &ChatRow| {

@@ -1,0 +1,143 @@
+//! What a run measures with, held against the files and the labels that it trains on.
+
+use std::path::Path;
+
+use fedward_actors::protocol::{ChatMessage, ChatRow};
+
+use super::SetupError;
+use crate::{
+    data::{
+        self, AdvBench, AdvBenchPart, DataError, Labels, MeasuredTexts, Overlap, OverlapPolicy, describe_repeats,
+        overlap::TextIndex,
+    },
+    eval::{BenchName, prompts_of},
+    scenario::{CaiSection, GuardSource, RowSource, Scenario},
+};
+
+/// What a run measures with, and what has been found to repeat it.
+pub(super) struct Measured {
+    texts: MeasuredTexts,
+    /// Goals that the server trains on.
+    server: TextIndex,
+    policy: OverlapPolicy,
+    overlaps: Vec<Overlap>,
+    kept: Vec<String>,
+}
+
+impl Measured {
+    /// Reads what the benchmarks of a scenario measure with, as far as there is anything to be held against it.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError`] if the data of a benchmark cannot be read.
+    pub(super) fn of(scenario: &Scenario, advbench: &AdvBench) -> Result<Self, DataError> {
+        let mut measured = Self {
+            texts: MeasuredTexts::default(),
+            server: TextIndex::new(advbench.goals(AdvBenchPart::Server).iter().map(|goal| &goal.text)),
+            policy: scenario.data.overlap,
+            overlaps: Vec::new(),
+            kept: Vec::new(),
+        };
+        let evaluation = &scenario.evaluation;
+        if evaluation.benches.contains(&BenchName::AdvBench) {
+            let goals = advbench.measured(evaluation.advbench_goals);
+            measured.texts.add_prompts("AdvBench goals", goals.iter().map(|goal| &goal.text));
+        }
+        if has_files(scenario) {
+            for (bench, name) in PROMPTS {
+                if evaluation.benches.contains(&bench) {
+                    measured.texts.add_prompts(name, prompts_of(bench, &evaluation.data)?);
+                }
+            }
+        }
+        if scenario.guard.as_ref().is_some_and(|guard| matches!(guard.source, GuardSource::Embedded { .. })) {
+            measured.look_at_judged_responses()?;
+        }
+        Ok(measured)
+    }
+
+    /// Adds held-out rows.
+    pub(super) fn add_rows(&mut self, rows: &[ChatRow]) {
+        self.texts.add_rows(rows);
+    }
+
+    /// Leaves out of a file what repeats what is measured with, unless it is to be kept.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError`] if nothing would be left.
+    pub(super) fn sift<T>(
+        &mut self,
+        (key, path): (&'static str, &Path),
+        items: Vec<T>,
+        conversations: impl for<'i> Fn(&'i T) -> Vec<&'i [ChatMessage]>,
+    ) -> Result<Vec<T>, DataError> {
+        let (items, overlap) = self.texts.sift((key, path), self.policy, items, conversations)?;
+        self.overlaps.extend(overlap);
+        Ok(items)
+    }
+
+    /// As [`Measured::sift`], of rows that clients hold. Those that repeat goals of the server are counted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Measured::sift`].
+    pub(super) fn sift_clients(
+        &mut self,
+        key: &'static str,
+        path: &Path,
+        rows: Vec<ChatRow>,
+    ) -> Result<Vec<ChatRow>, SetupError> {
+        let rows = self.sift((key, path), rows, |row| vec![&row.messages])?;
+        let asks_as_the_server =
+            |row: &&ChatRow| row.prompt().iter().any(|turn| self.server.near(&turn.content).is_some());
+        let shared = rows.iter().filter(asks_as_the_server).count();
+        if shared > 0 {
+            self.kept.push(format!(
+                "overlap: {key}: {shared} rows of {} repeat AdvBench goals that the server trains on, and stay",
+                path.display()
+            ));
+        }
+        Ok(rows)
+    }
+
+    /// Says how many of the judged responses that guards are fitted on answer what is measured with. They are part of the
+    /// catalogue and stay: without them every guard would be another.
+    fn look_at_judged_responses(&mut self) -> Result<(), DataError> {
+        let rows = data::load_labelled(Path::new("scored-responses"), Labels::Told, None)?;
+        let mut repeats = self.texts.repeats(&rows, |row| [row.row.messages.as_slice()]);
+        // Of parts of the catalogue only equal prompts count, as between the parts of AdvBench.
+        repeats.retain(|_, counts| {
+            counts.near = 0;
+            counts.same > 0
+        });
+        if !repeats.is_empty() {
+            self.kept.push(format!(
+                "overlap: the guard is fitted on some of {} judged responses, of which these answer what is measured with, \
+                 and stay ({})",
+                rows.len(),
+                describe_repeats(&repeats)
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn overlaps(&self) -> &[Overlap] {
+        &self.overlaps
+    }
+
+    /// What was found in files, and in words what else stays.
+    pub(super) fn into_findings(self) -> (Vec<Overlap>, Vec<String>) {
+        (self.overlaps, self.kept)
+    }
+}
+
+const PROMPTS: [(BenchName, &str); 3] =
+    [(BenchName::Hhh, "HHH items"), (BenchName::MtBench, "MT-Bench questions"), (BenchName::XsTest, "XSTest prompts")];
+
+/// Whether anything is trained on that comes from a file.
+fn has_files(scenario: &Scenario) -> bool {
+    let is_file = |source: &RowSource| matches!(source, RowSource::File { .. });
+    let of_cai = |cai: &CaiSection| cai.prompts.is_some() || cai.data.is_some();
+    is_file(&scenario.data.benign) || is_file(&scenario.data.harmful) || scenario.cai.as_ref().is_some_and(of_cai)
+}
