@@ -39,6 +39,8 @@ pub enum Purpose {
     Retries,
     /// Which faults are put in.
     Faults,
+    /// Which harmful goals are for what.
+    Split,
 }
 
 impl Purpose {
@@ -59,6 +61,7 @@ impl Purpose {
             Self::Refusals => "refusals",
             Self::Retries => "retries",
             Self::Faults => "faults",
+            Self::Split => "split",
         }
     }
 }

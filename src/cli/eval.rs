@@ -21,7 +21,7 @@ use super::{
     print_json,
 };
 use crate::{
-    data::{MeasuredGoals, RowFormat, held_out_benign_rows, load_rows},
+    data::{GoalSplit, MeasuredGoals, RowFormat, held_out_benign_rows, load_rows},
     endpoint::{EndpointSettings, ExtraBody},
     eval::{BenchName, BenchRecipe, Measurement, RecipeError, RefusalMatcher, Subject},
     model::Decoding,
@@ -53,7 +53,10 @@ pub(super) struct EvalArgs {
     /// Longest MT-Bench answer, in tokens
     #[arg(long, default_value = "1024")]
     mt_bench_max_new_tokens: NonZeroUsize,
-    /// Which of advbench's goals prompts are drawn from
+    /// How advbench's goals are parted; by cluster, --seed must be the data seed of the run whose adapter is measured
+    #[arg(long, value_enum, default_value = "cluster")]
+    advbench_split: GoalSplit,
+    /// Which of advbench's goals prompts are drawn from; all, where --data names a file of your own
     #[arg(long, value_enum, default_value = "held_out")]
     advbench_goals: MeasuredGoals,
     /// What is appended to advbench's goals; OpenFedLLM appends a full stop
@@ -201,6 +204,7 @@ impl EvalArgs {
             hhh_items: limit,
             xstest_prompts: limit,
             mt_bench_questions: limit,
+            split: self.advbench_split,
             advbench_goals: self.advbench_goals,
             advbench_suffix: self.advbench_suffix.clone(),
             decoding: Decoding::new(self.max_new_tokens.get(), self.temperature),

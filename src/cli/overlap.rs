@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use fedward_actors::protocol::ChatMessage;
 
 use crate::{
-    data::{AdvBench, MeasuredGoals, MeasuredTexts, Repeats, catalogue, describe_repeats},
+    data::{AdvBench, GoalParts, GoalSplit, GoalUse, MeasuredTexts, Repeats, catalogue, describe_repeats},
     eval::{BenchName, prompts_of},
     report::Console,
 };
 
-/// Says how many rows repeat what `fedward eval` measures with where nobody names other data, and returns the counts. What has
+/// Says how many rows repeat what `fedward eval` measures with where nobody names other data, another split
+/// or seed, and returns the counts. What has
 /// not been fetched measures nothing here.
 pub(super) fn tell_of_overlap<'i, T: 'i, C: IntoIterator<Item = &'i [ChatMessage]>>(
     rows: &'i [T],
@@ -33,8 +34,8 @@ pub(super) fn tell_of_overlap<'i, T: 'i, C: IntoIterator<Item = &'i [ChatMessage
 fn measured_by_eval() -> MeasuredTexts {
     let mut texts = MeasuredTexts::default();
     if let Ok(advbench) = catalogue::fetched("advbench").and_then(|path| AdvBench::load(&path)) {
-        let goals = advbench.measured(MeasuredGoals::HeldOut);
-        texts.add_prompts("held-out AdvBench goals", goals.iter().map(|goal| &goal.text));
+        let parts = GoalParts::new(&advbench, GoalSplit::default(), 0);
+        texts.add_prompts("held-out AdvBench goals", parts.of(GoalUse::Evaluation).iter().map(|goal| &goal.text));
     }
     for (bench, name) in [(BenchName::Hhh, "HHH items"), (BenchName::MtBench, "MT-Bench questions")] {
         if let Ok(prompts) = prompts_of(bench, &BTreeMap::new()) {

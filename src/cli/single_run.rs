@@ -230,6 +230,11 @@ impl SingleRun<'_> {
                 "report": guard.report,
             })),
         });
+        let goals = &prepared.data.goals;
+        manifest["goals"] = json!({
+            "sizes": goals.sizes(),
+            "near_duplicates_of_measured": goals.near_duplicates_of_measured(),
+        });
         if !prepared.data.overlaps.is_empty() {
             manifest["overlaps"] = json!(prepared.data.overlaps);
         }

@@ -12,6 +12,7 @@ pub mod overlap;
 pub mod partition;
 pub mod refusals;
 pub mod scored;
+mod split;
 
 pub use advbench::{AdvBench, AdvBenchPart, Goal, MeasuredGoals, refusal_rows, unsafe_rows};
 pub use benign::{TOPICS, benign_rows, held_out_benign_capacity, held_out_benign_rows};
@@ -25,3 +26,4 @@ pub use formats::{
 pub use measured::{MeasuredTexts, Overlap, OverlapPolicy, Repeats, describe_repeats};
 pub use partition::{ClientPlan, ClientSource, FederatedRows, HarmfulShare, PartitionScheme, mix, rows_are_shared};
 pub use scored::{ScoredRow, scored_rows};
+pub use split::{GoalParts, GoalSplit, GoalUse};

@@ -25,6 +25,6 @@ pub use bench::{BenchName, Benchmark, Finding, Measurement, Subject};
 pub use bootstrap::RateInterval;
 pub use matchers::RefusalMatcher;
 pub(crate) use recipe::prompts_of;
-pub use recipe::{BenchRecipe, RecipeError, advbench_prompts};
+pub use recipe::{BenchRecipe, RecipeError, harmful_prompts};
 pub use refusals::RefusalPrompt;
 pub use suite::BenchmarkSuite;

@@ -23,7 +23,7 @@ use super::{
     xstest::XsTest,
 };
 use crate::{
-    data::{AdvBench, DataError, MeasuredGoals, catalogue},
+    data::{AdvBench, DataError, Goal, GoalParts, GoalSplit, MeasuredGoals, catalogue},
     endpoint::{ChatEndpoint, EndpointError, EndpointSettings},
     model::Decoding,
 };
@@ -38,7 +38,9 @@ pub struct BenchRecipe {
     pub xstest_prompts: usize,
     /// MT-Bench questions in a full evaluation, at most.
     pub mt_bench_questions: usize,
-    /// Which of AdvBench's goals are drawn from.
+    /// How AdvBench's goals are parted.
+    pub split: GoalSplit,
+    /// Which of AdvBench's goals are drawn from; all of those of a file of the user's own.
     pub advbench_goals: MeasuredGoals,
     /// What is appended to AdvBench's goals; OpenFedLLM appends a full stop.
     pub advbench_suffix: String,
@@ -85,10 +87,7 @@ impl BenchRecipe {
             BenchName::AdvBench => {
                 let mut prompts = match &self.harmful_prompts {
                     Some(prompts) => prompts.clone(),
-                    None => self.drawn(
-                        advbench_prompts(&AdvBench::load(&path(&self.data, name)?)?, self.advbench_goals),
-                        self.prompts,
-                    ),
+                    None => self.drawn(self.goals()?, self.prompts),
                 };
                 for prompt in &mut prompts {
                     prompt.text += &self.advbench_suffix;
@@ -108,6 +107,15 @@ impl BenchRecipe {
             }
             BenchName::Utility => Box::new(Utility { rows: self.utility_rows.clone() }),
         })
+    }
+
+    /// AdvBench's goals that are drawn from: those of a user's own file are all measured, since nothing here trains on them.
+    fn goals(&self) -> Result<Vec<RefusalPrompt>, DataError> {
+        let advbench = AdvBench::load(&path(&self.data, BenchName::AdvBench)?)?;
+        let measured =
+            if self.data.contains_key(&BenchName::AdvBench) { MeasuredGoals::All } else { self.advbench_goals };
+        let parts = GoalParts::new(&advbench, self.split, self.seed);
+        Ok(harmful_prompts(parts.measured(measured)))
     }
 
     fn drawn<T>(&self, mut items: Vec<T>, limit: usize) -> Vec<T> {
@@ -155,10 +163,9 @@ pub(crate) fn prompts_of(name: BenchName, data: &BTreeMap<BenchName, PathBuf>) -
     })
 }
 
-/// The goals that measure safety, as prompts.
-pub fn advbench_prompts(advbench: &AdvBench, measured: MeasuredGoals) -> Vec<RefusalPrompt> {
-    let goals = advbench.measured(measured);
-    goals.into_iter().map(|goal| RefusalPrompt { item: goal.categories.join(","), text: goal.text }).collect()
+/// Goals as prompts.
+pub fn harmful_prompts(goals: &[Goal]) -> Vec<RefusalPrompt> {
+    goals.iter().map(|goal| RefusalPrompt { item: goal.categories.join(","), text: goal.text.clone() }).collect()
 }
 
 /// What a benchmark's path leads to.

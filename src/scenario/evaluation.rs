@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{endpoint::RawEndpoint, is_default, rules::Rules, schedule::ScheduleName};
 use crate::{
-    data::MeasuredGoals,
+    data::{GoalSplit, MeasuredGoals},
     endpoint::EndpointSettings,
     eval::{BenchName, RefusalMatcher},
 };
@@ -43,6 +43,8 @@ pub struct EvaluationSection {
     /// MT-Bench questions of a full evaluation, at most; `None` means `prompts`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mt_bench_questions: Option<usize>,
+    /// How AdvBench's goals are parted into those that are measured and those that train something.
+    pub split: GoalSplit,
     /// Which of AdvBench's goals are measured.
     #[serde(skip_serializing_if = "is_default")]
     pub advbench_goals: MeasuredGoals,
@@ -79,6 +81,7 @@ pub(super) struct RawEvaluation {
     pub hhh_items: usize,
     pub xstest_prompts: Option<usize>,
     pub mt_bench_questions: Option<usize>,
+    pub split: GoalSplit,
     pub advbench_goals: MeasuredGoals,
     pub advbench_suffix: String,
     pub interim_prompts: usize,
@@ -103,6 +106,7 @@ impl Default for RawEvaluation {
             hhh_items: HHH_ITEMS,
             xstest_prompts: None,
             mt_bench_questions: None,
+            split: GoalSplit::default(),
             advbench_goals: MeasuredGoals::default(),
             advbench_suffix: String::new(),
             interim_prompts: 32,
@@ -146,8 +150,7 @@ impl RawEvaluation {
             });
         }
         for bench in self.data.keys() {
-            let has_data_here = !matches!(bench, BenchName::AdvBench | BenchName::Utility);
-            rules.check(has_data_here, &format!("evaluation.data.{}", bench.name()), || {
+            rules.check(*bench != BenchName::Utility, &format!("evaluation.data.{}", bench.name()), || {
                 "cannot be set: its rows come from [data], so that no client trains on them".into()
             });
         }
@@ -165,6 +168,7 @@ impl RawEvaluation {
             hhh_items: self.hhh_items,
             xstest_prompts: self.xstest_prompts,
             mt_bench_questions: self.mt_bench_questions,
+            split: self.split,
             advbench_goals: self.advbench_goals,
             advbench_suffix: self.advbench_suffix.clone(),
             interim_prompts: self.interim_prompts.min(self.prompts),
@@ -187,11 +191,16 @@ impl EvaluationSection {
         let mut assumptions = Vec::new();
         if self.benches.contains(&BenchName::AdvBench) {
             assumptions.push(format!(
-                "AdvBench: {} {}, {decoding} decoding, {} new tokens, {} refusal strings; OpenFedLLM appends \".\" and samples at \
+                "AdvBench: {}{} {}, {decoding} decoding, {} new tokens, {} refusal strings; OpenFedLLM appends \".\" and samples at \
                  0.7 with 1,024 new tokens",
                 match self.advbench_goals {
+                    _ if self.data.contains_key(&BenchName::AdvBench) => "all prompts of a file",
                     MeasuredGoals::HeldOut => "held-out goals",
                     MeasuredGoals::All => "all goals (those that fedward's own training rows are made of among them)",
+                },
+                match self.split {
+                    GoalSplit::Cluster => "",
+                    GoalSplit::Fixed => " (near-duplicates of which train)",
                 },
                 if self.advbench_suffix.is_empty() {
                     "as they are".to_owned()

@@ -14,7 +14,7 @@ use super::{
     turns::{check_prompts, check_rows},
 };
 use crate::{
-    data::{self, Goal, Place, Revision},
+    data::{self, Goal, GoalUse, Place, Revision},
     endpoint::{ChatEndpoint, EndpointError, EndpointSettings},
     model::{ChatTokenizer, Decoding},
     safety::cai::{CaiGenerator, CaiSettings, Constitution, Material, Speaker, Teacher},
@@ -61,7 +61,7 @@ fn material(cai: &CaiSection, prepared: &Prepared) -> Result<Material, SetupErro
         CaiSource::Prompts(prompts) => prompts.clone(),
         CaiSource::Goals => {
             let prompt = |goal: &Goal| vec![ChatMessage::new(Role::User, &goal.text)];
-            prepared.data.server_goals.iter().map(prompt).collect()
+            prepared.data.goals.of(GoalUse::RedPrompts).iter().map(prompt).collect()
         }
     };
     let constitution = match &cai.constitution {
@@ -111,7 +111,7 @@ pub(super) fn check(scenario: &Scenario, data: &DataPlan, cancel: &CancelFlag) -
     let found = match &data.cai {
         CaiSource::Prepared(_) => return Ok(()),
         CaiSource::Prompts(prompts) => prompts.len(),
-        CaiSource::Goals => data.server_goals.len(),
+        CaiSource::Goals => data.goals.of(GoalUse::RedPrompts).len(),
     };
     if let Some(settings) = &cai.teacher {
         endpoint(settings)?.greet(cancel).map_err(|error| of_teacher(&error))?;

@@ -10,8 +10,11 @@ use rand::seq::SliceRandom;
 
 use super::{SetupError, cai::CaiSource, overlap::Measured, turns::check_rows};
 use crate::{
-    data::{self, AdvBench, AdvBenchPart, ClientPlan, FederatedRows, Goal, HarmfulShare, Overlap, RowFormat},
-    eval::{RefusalPrompt, advbench_prompts},
+    data::{
+        self, AdvBench, ClientPlan, FederatedRows, GoalParts, GoalUse, HarmfulShare, MeasuredGoals, Overlap, RowFormat,
+        overlap::TextIndex,
+    },
+    eval::{BenchName, RefusalPrompt, harmful_prompts},
     model::ChatTokenizer,
     scenario::{HarmfulClients, RowSource, Scenario},
 };
@@ -24,8 +27,8 @@ const SERVER_BENIGN_ROWS: usize = 400;
 pub struct DataPlan {
     /// What each client holds.
     pub clients: Arc<FederatedRows>,
-    /// Harmful goals of the server: red prompts, refusals, guard training.
-    pub server_goals: Vec<Goal>,
+    /// Harmful goals by what they are for.
+    pub goals: GoalParts,
     /// Benign rows of the server.
     pub server_benign: Vec<ChatRow>,
     /// Harmful prompts that are kept for measuring.
@@ -57,11 +60,12 @@ impl DataPlan {
     /// [`SetupError`] if a file cannot be read, the model's chat template refuses a row of it, there are too few rows, or
     /// all rows of a file repeat what is measured with.
     pub fn of(scenario: &Scenario, tokenizer: &ChatTokenizer) -> Result<Self, SetupError> {
-        let advbench = AdvBench::load(&data::catalogue::fetched("advbench")?)?;
-        let mut measured = Measured::of(scenario, &advbench)?;
+        let (goals, prompts, left_out) = goals_and_prompts(scenario)?;
+        let mut measured = Measured::of(scenario, &goals, &prompts)?;
+        measured.add_finding(left_out);
         let benign = benign_rows(scenario, tokenizer, &mut measured)?;
         let harmful = match &scenario.data.harmful {
-            RowSource::AdvBench => data::unsafe_rows(&advbench.goals(AdvBenchPart::Clients)),
+            RowSource::AdvBench => data::unsafe_rows(goals.of(GoalUse::Clients)),
             RowSource::File { path, format } => {
                 let rows = read(path, *format, tokenizer)?;
                 // Rows that no client holds have nothing to repeat.
@@ -92,9 +96,9 @@ impl DataPlan {
         let (overlaps, kept) = measured.into_findings();
         Ok(Self {
             clients: Arc::new(clients),
-            server_goals: advbench.goals(AdvBenchPart::Server),
+            goals,
             server_benign: benign.server,
-            evaluation_prompts: evaluation_prompts(&advbench, scenario),
+            evaluation_prompts: drawn(prompts, scenario),
             utility_rows: benign.utility,
             overlaps,
             kept,
@@ -115,7 +119,7 @@ impl DataPlan {
 
     /// Rows that align the starting adapter: refusals of the server's goals, and benign rows.
     pub fn alignment_rows(&self, refusal_share: f64, seed: u64) -> Vec<ChatRow> {
-        let refusals = data::refusal_rows(&self.server_goals, seed);
+        let refusals = data::refusal_rows(self.goals.of(GoalUse::Alignment), seed);
         let benign = &self.server_benign;
         let total = (refusals.len() as f64 / refusal_share.max(1e-9))
             .min(benign.len() as f64 / (1.0 - refusal_share).max(1e-9));
@@ -173,8 +177,36 @@ fn read(path: &Path, format: RowFormat, tokenizer: &ChatTokenizer) -> Result<Vec
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
-fn evaluation_prompts(advbench: &AdvBench, scenario: &Scenario) -> Vec<RefusalPrompt> {
-    let mut prompts = advbench_prompts(advbench, scenario.evaluation.advbench_goals);
+/// The harmful goals of a run, all prompts that measure safety, and in words what was left out of the former since it repeats a
+/// file of prompts.
+fn goals_and_prompts(scenario: &Scenario) -> Result<(GoalParts, Vec<RefusalPrompt>, Option<String>), SetupError> {
+    let evaluation = &scenario.evaluation;
+    let advbench = AdvBench::load(&data::catalogue::fetched("advbench")?)?;
+    let mut goals = GoalParts::new(&advbench, evaluation.split, scenario.data_seed());
+    let Some(path) = evaluation.data.get(&BenchName::AdvBench) else {
+        let prompts = harmful_prompts(goals.measured(evaluation.advbench_goals));
+        return Ok((goals, prompts, None));
+    };
+    let prompts = harmful_prompts(AdvBench::load(path)?.measured(MeasuredGoals::All).as_slice());
+    let left_out = goals.leave_out(&TextIndex::new(prompts.iter().map(|prompt| &prompt.text)));
+    if goals.of(GoalUse::Clients).is_empty() && scenario.data.harmful == RowSource::AdvBench {
+        let problem = format!(
+            "evaluation.data.advbench: {} repeats every AdvBench goal that clients would train on; name other rows in \
+             data.harmful.source",
+            path.display()
+        );
+        return Err(SetupError::Other(problem));
+    }
+    let told = format!(
+        "overlap: evaluation.data.advbench: {left_out} AdvBench goals that clients and defences would train on repeat prompts of {}, \
+         and are left out",
+        path.display()
+    );
+    Ok((goals, prompts, (left_out > 0).then_some(told)))
+}
+
+/// The prompts that are measured with.
+fn drawn(mut prompts: Vec<RefusalPrompt>, scenario: &Scenario) -> Vec<RefusalPrompt> {
     prompts.shuffle(&mut stream(scenario.evaluation_seed(), Purpose::Evaluation, RoundId::START, None));
     prompts.truncate(scenario.evaluation.prompts);
     prompts

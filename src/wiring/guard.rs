@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataPlan, SetupError, Workshop, workshop::cache_key, workshop::rows_key};
 use crate::{
-    data::{self, LabelledRow, Labels},
+    data::{self, GoalUse, LabelledRow, Labels},
     model::{ChatModel, ModelError},
     progress::Progress,
     safety::guard::{
@@ -127,7 +127,7 @@ fn embedded(
 
 /// Labelled rows, about `limit` in all: the server's own, and responses that people have judged.
 fn training_rows(limit: usize, seed: u64, data: &DataPlan) -> Result<Vec<LabelledRow>, SetupError> {
-    let goals = &data.server_goals;
+    let goals = data.goals.of(GoalUse::Guard);
     let own = |source: &str, rows: Vec<ChatRow>, is_unsafe: bool| -> Vec<LabelledRow> {
         let hazards = (!is_unsafe).then(BTreeSet::new);
         let labelled = |row| LabelledRow { row, is_unsafe, hazards: hazards.clone(), source: source.to_owned() };

@@ -172,6 +172,7 @@ pub(crate) fn benchmark_suite(
         hhh_items: evaluation.hhh_items,
         xstest_prompts: evaluation.xstest_prompts.unwrap_or(evaluation.prompts),
         mt_bench_questions: evaluation.mt_bench_questions.unwrap_or(evaluation.prompts),
+        split: evaluation.split,
         advbench_goals: evaluation.advbench_goals,
         advbench_suffix: evaluation.advbench_suffix.clone(),
         decoding: Decoding::new(evaluation.max_new_tokens, evaluation.temperature),

@@ -7,10 +7,10 @@ use fedward_actors::protocol::{ChatMessage, ChatRow};
 use super::SetupError;
 use crate::{
     data::{
-        self, AdvBench, AdvBenchPart, DataError, Labels, MeasuredTexts, Overlap, OverlapPolicy, describe_repeats,
+        self, DataError, GoalParts, GoalUse, Labels, MeasuredTexts, Overlap, OverlapPolicy, describe_repeats,
         overlap::TextIndex,
     },
-    eval::{BenchName, prompts_of},
+    eval::{BenchName, RefusalPrompt, prompts_of},
     scenario::{CaiSection, GuardSource, RowSource, Scenario},
 };
 
@@ -30,18 +30,17 @@ impl Measured {
     /// # Errors
     ///
     /// [`DataError`] if the data of a benchmark cannot be read.
-    pub(super) fn of(scenario: &Scenario, advbench: &AdvBench) -> Result<Self, DataError> {
+    pub(super) fn of(scenario: &Scenario, goals: &GoalParts, prompts: &[RefusalPrompt]) -> Result<Self, DataError> {
         let mut measured = Self {
             texts: MeasuredTexts::default(),
-            server: TextIndex::new(advbench.goals(AdvBenchPart::Server).iter().map(|goal| &goal.text)),
+            server: TextIndex::new(SERVER.iter().flat_map(|of| goals.of(*of)).map(|goal| &goal.text)),
             policy: scenario.data.overlap,
             overlaps: Vec::new(),
             kept: Vec::new(),
         };
         let evaluation = &scenario.evaluation;
         if evaluation.benches.contains(&BenchName::AdvBench) {
-            let goals = advbench.measured(evaluation.advbench_goals);
-            measured.texts.add_prompts("AdvBench goals", goals.iter().map(|goal| &goal.text));
+            measured.texts.add_prompts("AdvBench goals", prompts.iter().map(|prompt| &prompt.text));
         }
         if has_files(scenario) {
             for (bench, name) in PROMPTS {
@@ -54,6 +53,11 @@ impl Measured {
             measured.look_at_judged_responses()?;
         }
         Ok(measured)
+    }
+
+    /// Adds what was found elsewhere, in words.
+    pub(super) fn add_finding(&mut self, finding: Option<String>) {
+        self.kept.extend(finding);
     }
 
     /// Adds held-out rows.
@@ -131,6 +135,9 @@ impl Measured {
         (self.overlaps, self.kept)
     }
 }
+
+/// What the server trains on.
+const SERVER: [GoalUse; 4] = [GoalUse::Alignment, GoalUse::Guard, GoalUse::RedPrompts, GoalUse::Judge];
 
 const PROMPTS: [(BenchName, &str); 3] =
     [(BenchName::Hhh, "HHH items"), (BenchName::MtBench, "MT-Bench questions"), (BenchName::XsTest, "XSTest prompts")];

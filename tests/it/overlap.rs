@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fedward::data::{AdvBench, AdvBenchPart};
+use fedward::data::{AdvBench, GoalParts, GoalSplit, GoalUse};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -53,7 +53,8 @@ fn scenario(more: &[String]) -> (TempDir, PathBuf) {
 /// Goals that are measured, in other case and punctuation.
 fn measured(n: usize) -> Vec<String> {
     let advbench = AdvBench::load(&home().join("data/advbench/adv_bench.prompt")).unwrap();
-    let goals = advbench.goals(AdvBenchPart::Evaluation);
+    let parts = GoalParts::new(&advbench, GoalSplit::Cluster, 0);
+    let goals = parts.of(GoalUse::Evaluation);
     goals[..n].iter().map(|goal| format!("  {}!", goal.text.to_uppercase())).collect()
 }
 
