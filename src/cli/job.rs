@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Ending;
 use crate::{
     report::Console,
-    scenario::{self, GuardSection, Scenario, ScenarioFile},
+    scenario::{self, GuardSection, JudgeGuard, Scenario, ScenarioFile},
     store::{FolderLock, RunDirectory, Unfinished},
     telemetry::{Exposure, Telemetry},
 };
@@ -72,9 +72,15 @@ impl Job {
         stale.clear(own, self.unfinished(), &self.console)
     }
 
-    /// The guard that judges responses in all runs: that of the first variant that has one.
-    pub(super) fn judge(&self) -> Option<&GuardSection> {
-        self.file.scenarios.iter().find_map(|scenario| scenario.guard.as_ref())
+    /// Returns the guard that judges responses in all runs, which is one for all that are compared.
+    pub(super) fn judge(&self) -> Option<GuardSection> {
+        let scenarios = &self.file.scenarios;
+        let is_defended = |scenario: &Scenario| scenario.guard.is_some() || scenario.cai.is_some();
+        match scenarios.first()?.evaluation.judge_guard {
+            JudgeGuard::Independent => scenarios.iter().any(is_defended).then(GuardSection::independent_judge),
+            JudgeGuard::Filter => scenarios.iter().find_map(|scenario| scenario.guard.clone()),
+            JudgeGuard::Off => None,
+        }
     }
 
     /// What becomes of runs that have not completed. Nothing is lost of one to be resumed that has stored no round.

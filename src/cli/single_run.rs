@@ -27,7 +27,7 @@ use crate::{
     scenario::Scenario,
     store::{RunDirectory, write_atomically},
     telemetry::{ProcessMemory, RunInfo},
-    wiring::{Prepared, Workshop, federation_config, ports},
+    wiring::{FittedGuard, Prepared, Workshop, federation_config, ports},
 };
 
 /// A run that an earlier command has completed.
@@ -64,6 +64,10 @@ impl SingleRun<'_> {
         let description = prepared.guard.as_ref().and_then(|guard| workshop.description_once(guard));
         if let Some(description) = description {
             self.job.console.line(&description);
+        }
+        let judge = prepared.judge.as_ref().filter(|judge| !is_same(judge, prepared.guard.as_ref()));
+        if let Some(description) = judge.and_then(|judge| workshop.description_once(judge)) {
+            self.job.console.line(&format!("judge of responses: {description}"));
         }
         for assumption in prepared.data.assumptions() {
             self.job.console.line(&format!("assumed: {assumption}"));
@@ -171,7 +175,7 @@ impl SingleRun<'_> {
     async fn prepare(&self, mut workshop: Workshop) -> miette::Result<(Workshop, Option<Prepared>)> {
         let (scenario, cancel) = (self.scenario.clone(), self.job.cancel.clone());
         let progress: Arc<dyn Progress> = Arc::clone(&self.job.console) as _;
-        let judge = self.job.judge().cloned();
+        let judge = self.job.judge();
         let prepare = move || {
             let prepared = workshop.prepare(&scenario, judge.as_ref(), &progress, &cancel);
             (workshop, prepared)
@@ -225,10 +229,8 @@ impl SingleRun<'_> {
                 "start_adapter_sha256": prepared.start.sha256(),
                 "client_rows_sha256": prepared.data.clients_sha256(),
             },
-            "guard": prepared.guard.as_ref().map(|guard| json!({
-                "version": guard.model.version(),
-                "report": guard.report,
-            })),
+            "guard": prepared.guard.as_deref().map(described),
+            "judge": prepared.judge.as_deref().map(described),
         });
         let goals = &prepared.data.goals;
         manifest["goals"] = json!({
@@ -312,6 +314,16 @@ impl SingleRun<'_> {
         directory.write_summary(summary).into_diagnostic()?;
         write_page(directory.path(), &[directory.path().to_owned()])
     }
+}
+
+/// Whether the judge is the guard.
+fn is_same(judge: &Arc<FittedGuard>, guard: Option<&Arc<FittedGuard>>) -> bool {
+    guard.is_some_and(|guard| guard.model.version() == judge.model.version())
+}
+
+/// What a manifest says of a guard.
+fn described(guard: &FittedGuard) -> Value {
+    json!({ "version": guard.model.version(), "report": guard.report })
 }
 
 /// Puts runs on a page in `folder`.

@@ -170,12 +170,17 @@ pub fn unsafe_rows(goals: &[Goal]) -> Vec<ChatRow> {
 
 /// Rows in which the assistant refuses the goals, each in one of this project's own phrases: safe.
 pub fn refusal_rows(goals: &[Goal], seed: u64) -> Vec<ChatRow> {
+    refusal_rows_in(&REFUSALS, goals, seed)
+}
+
+/// As [`refusal_rows`], in these phrases, of which there must be one.
+pub fn refusal_rows_in(phrases: &[&str], goals: &[Goal], seed: u64) -> Vec<ChatRow> {
     // Drawn by goal and not in one sequence: a goal's refusal does not depend on which goals stand beside it.
     let refusal = |goal: &Goal| {
         let digest = Sha256::digest(&goal.text);
         let key = digest[..8].iter().fold(seed, |key, &byte| key.rotate_left(8) ^ u64::from(byte));
         let mut rng = stream(key, Purpose::Rows, RoundId::START, None);
-        REFUSALS[rng.random_range(0..REFUSALS.len())]
+        phrases[rng.random_range(0..phrases.len())]
     };
     goals.iter().map(|goal| row(goal, refusal(goal), RowLabel::Safe, REFUSAL_TOPIC)).collect()
 }

@@ -65,8 +65,22 @@ pub struct EvaluationSection {
     pub mt_bench_max_new_tokens: usize,
     /// Rates MT-Bench answers, if there is one.
     pub judge: Option<EndpointSettings>,
+    /// Which guard looks at evaluated responses.
+    pub judge_guard: JudgeGuard,
     /// Data sets of the user's own, by benchmark.
     pub data: BTreeMap<BenchName, PathBuf>,
+}
+
+/// Which guard looks at the responses of benchmarks, where any variant of a file has a guard or Constitutional AI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JudgeGuard {
+    /// One that filters nothing, and is fitted on goals, answers and refusals of its own.
+    Independent,
+    /// The first variant's that has one: it filtered what is measured, and was fitted on the same kinds of rows.
+    Filter,
+    /// None.
+    Off,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,6 +105,7 @@ pub(super) struct RawEvaluation {
     pub matcher: RefusalMatcher,
     pub mt_bench_max_new_tokens: usize,
     pub judge: Option<RawEndpoint>,
+    pub judge_guard: Option<JudgeGuard>,
     pub data: BTreeMap<BenchName, PathBuf>,
 }
 
@@ -116,6 +131,7 @@ impl Default for RawEvaluation {
             matcher: RefusalMatcher::OpenFedLlm,
             mt_bench_max_new_tokens: MT_BENCH_NEW_TOKENS,
             judge: None,
+            judge_guard: None,
             data: BTreeMap::new(),
         }
     }
@@ -141,6 +157,11 @@ impl RawEvaluation {
         rules.check(!needs_data, "evaluation.benches", || {
             "found \"xstest\", whose data is in no Python package; get xstest_prompts.csv and give its path by \
              evaluation.data.xstest"
+                .into()
+        });
+        let shares_goals = self.split == GoalSplit::Fixed && self.judge_guard == Some(JudgeGuard::Independent);
+        rules.check(!shares_goals, "evaluation.judge_guard", || {
+            "found \"independent\", which evaluation.split = \"fixed\" leaves no goals of its own; allowed with it: \"filter\", \"off\""
                 .into()
         });
         for bench in self.interim_benches.iter().flatten() {
@@ -178,6 +199,10 @@ impl RawEvaluation {
             matcher: self.matcher,
             mt_bench_max_new_tokens: self.mt_bench_max_new_tokens,
             judge: self.judge.as_ref().map(|judge| judge.resolve(seed)),
+            judge_guard: self.judge_guard.unwrap_or(match self.split {
+                GoalSplit::Cluster => JudgeGuard::Independent,
+                GoalSplit::Fixed => JudgeGuard::Filter,
+            }),
             data: self.data.iter().map(|(bench, path)| (*bench, folder.join(path))).collect(),
         }
     }

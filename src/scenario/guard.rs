@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use fedward_actors::policy::Assessed;
 use serde::{Deserialize, Serialize};
 
-use super::{model::RawModel, rules::Rules};
+use super::{is_default, model::RawModel, rules::Rules};
 use crate::{
     data::catalogue,
     model::Checkpoint,
@@ -38,6 +38,17 @@ pub enum PolicyName {
     Reweight,
 }
 
+/// Whose rows an embedded head is fitted on; the two share none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadRows {
+    /// Those of a guard that filters rows and revisions.
+    #[default]
+    Guard,
+    /// Those of a judge that looks at evaluated responses.
+    Judge,
+}
+
 /// What gives a guard's verdicts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -50,6 +61,9 @@ pub enum GuardSource {
         max_length: usize,
         /// Rows that the head is trained on, at most.
         train_rows: usize,
+        /// Whose rows it is fitted on.
+        #[serde(skip_serializing_if = "is_default")]
+        rows: HeadRows,
     },
     /// What `fedward guard train` has made.
     Trained {
@@ -159,6 +173,7 @@ impl RawGuard {
             layers: self.layers,
             max_length: self.max_length.unwrap_or(EMBEDDED_MAX_LENGTH),
             train_rows: self.train_rows.unwrap_or(EMBEDDED_TRAIN_ROWS),
+            rows: HeadRows::Guard,
         }
     }
 
@@ -205,6 +220,17 @@ fn layers_of(base: &RawModel, folder: &Path) -> Option<usize> {
 }
 
 impl GuardSection {
+    /// Returns a judge of evaluated responses that has nothing in common with any guard but the model that it sits on.
+    pub fn independent_judge() -> Self {
+        let source = GuardSource::Embedded {
+            layers: None,
+            max_length: EMBEDDED_MAX_LENGTH,
+            train_rows: EMBEDDED_TRAIN_ROWS,
+            rows: HeadRows::Judge,
+        };
+        Self { policy: PolicyName::Drop, assess: Assessed::Both, threshold: THRESHOLD, source }
+    }
+
     /// The same guard, whatever it is used for: what its verdicts and its quality depend on.
     #[must_use]
     pub fn classifier(&self) -> Self {

@@ -36,10 +36,10 @@ use serde::Serialize;
 
 pub use cai::CaiSection;
 pub use data::{DataSection, HarmfulClients, PartitionName, RowSource};
-pub use evaluation::EvaluationSection;
+pub use evaluation::{EvaluationSection, JudgeGuard};
 pub use federation::FederationSection;
 pub use grid::{GridFile, load_grid, load_grid_if_any};
-pub use guard::{GuardSection, GuardSource, PolicyName};
+pub use guard::{GuardSection, GuardSource, HeadRows, PolicyName};
 pub use model::{DeviceName, ModelSection, PrecisionName};
 pub use screen::ScreenSection;
 pub use seeds::Seeds;

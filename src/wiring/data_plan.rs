@@ -3,24 +3,28 @@
 use std::{path::Path, sync::Arc};
 
 use fedward_actors::{
-    protocol::{ChatRow, RoundId, RowLabel},
+    protocol::{ChatRow, ClientId, RoundId, RowLabel},
     streams::{Purpose, stream},
 };
-use rand::seq::SliceRandom;
+use rand::{RngExt, seq::SliceRandom};
 
 use super::{SetupError, cai::CaiSource, overlap::Measured, turns::check_rows};
 use crate::{
     data::{
-        self, AdvBench, ClientPlan, FederatedRows, GoalParts, GoalUse, HarmfulShare, MeasuredGoals, Overlap, RowFormat,
-        overlap::TextIndex,
+        self, AdvBench, ClientPlan, FederatedRows, GoalParts, GoalSplit, GoalUse, HarmfulShare, LabelledRow, Labels,
+        MeasuredGoals, Overlap, RowFormat,
+        overlap::{NEAR_DUPLICATE, TextIndex, clusters},
     },
     eval::{BenchName, RefusalPrompt, harmful_prompts},
     model::ChatTokenizer,
-    scenario::{HarmfulClients, RowSource, Scenario},
+    scenario::{HarmfulClients, HeadRows, RowSource, Scenario},
 };
 
-/// Benign rows that the server holds: alignment, guard training, Constitutional AI.
+/// Benign rows that the server holds: alignment, guard training, Constitutional AI, the judge.
 const SERVER_BENIGN_ROWS: usize = 400;
+
+/// Those of them that the judge of evaluations alone is fitted on.
+const JUDGE_BENIGN_ROWS: usize = 120;
 
 /// The rows of a run. Those of clients, of the server and for measuring do not overlap, but for what is said
 /// ([`DataPlan::assumptions`]); clients share rows only where there are too few ([`data::mix`]).
@@ -31,6 +35,10 @@ pub struct DataPlan {
     pub goals: GoalParts,
     /// Benign rows of the server.
     pub server_benign: Vec<ChatRow>,
+    /// Benign rows of the judge of evaluations; none where goals are parted by checksum.
+    pub judge_benign: Vec<ChatRow>,
+    /// What judged responses are parted by.
+    judged: JudgedParts,
     /// Harmful prompts that are kept for measuring.
     pub evaluation_prompts: Vec<RefusalPrompt>,
     /// Benign rows that are kept for measuring.
@@ -50,6 +58,31 @@ struct Benign {
     utility: Vec<ChatRow>,
     /// Why there may be fewer for clients than the source holds.
     left_out: String,
+}
+
+/// How judged responses are parted between guard and judge.
+struct JudgedParts {
+    split: GoalSplit,
+    seed: u64,
+    measured: Vec<String>,
+}
+
+impl JudgedParts {
+    fn of(&self, of: HeadRows, rows: Vec<LabelledRow>) -> Vec<LabelledRow> {
+        if self.split == GoalSplit::Fixed {
+            return rows;
+        }
+        let measured = TextIndex::new(&self.measured);
+        let asked = |row: &LabelledRow| row.row.messages.first().map_or(String::new(), |turn| turn.content.clone());
+        let prompts: Vec<String> = rows.iter().map(asked).collect();
+        let cluster = clusters(&prompts, NEAR_DUPLICATE);
+        let is_wanted = |index: usize| {
+            // Each cluster tosses its own coin, so that a row more or less changes the side of no other.
+            let mut coin = stream(self.seed, Purpose::Split, RoundId(1), Some(ClientId(cluster[index] as u32)));
+            coin.random_bool(0.5) == (of == HeadRows::Judge) && measured.near(&prompts[index]).is_none()
+        };
+        rows.into_iter().enumerate().filter(|(index, _)| is_wanted(*index)).map(|(_, row)| row).collect()
+    }
 }
 
 impl DataPlan {
@@ -94,16 +127,42 @@ impl DataPlan {
             SetupError::Other(format!("{error}{}{}", benign.left_out, overlaps.collect::<String>()))
         })?;
         let (overlaps, kept) = measured.into_findings();
+        let mut server_benign = benign.server;
+        let judge_benign = match scenario.evaluation.split {
+            GoalSplit::Cluster => server_benign.split_off(server_benign.len().saturating_sub(JUDGE_BENIGN_ROWS)),
+            GoalSplit::Fixed => Vec::new(),
+        };
+        let measured_prompts = prompts.iter().map(|prompt| prompt.text.clone()).collect();
         Ok(Self {
             clients: Arc::new(clients),
             goals,
-            server_benign: benign.server,
+            server_benign,
+            judge_benign,
+            judged: JudgedParts {
+                split: scenario.evaluation.split,
+                seed: scenario.data_seed(),
+                measured: measured_prompts,
+            },
             evaluation_prompts: drawn(prompts, scenario),
             utility_rows: benign.utility,
             overlaps,
             kept,
             cai,
         })
+    }
+
+    /// Responses that people have judged, those of the guard or of the judge: prompts that nearly say the same are on one side, and
+    /// none that is measured is on either. Where goals are parted by checksum, both have all.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] if they have not been fetched.
+    pub fn judged_responses(&self, of: HeadRows) -> Result<Vec<LabelledRow>, SetupError> {
+        let mut rows = data::load_labelled(Path::new("scored-responses"), Labels::Told, None)?;
+        for row in &mut rows {
+            "judged responses".clone_into(&mut row.source);
+        }
+        Ok(self.judged.of(of, rows))
     }
 
     /// A checksum of what every client holds.

@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataPlan, SetupError, Workshop, workshop::cache_key, workshop::rows_key};
 use crate::{
-    data::{self, GoalUse, LabelledRow, Labels},
+    data::{self, GoalUse, LabelledRow, refusals::JUDGE_REFUSALS},
     model::{ChatModel, ModelError},
     progress::Progress,
     safety::guard::{
         ChatRespondent, EmbeddedGuard, FeatureReading, GuardFile, GuardHeads, GuardReport, Measurement, ProtocolGuard,
         RememberingGuard, SafetyGuard, Split, assess,
     },
-    scenario::{GuardSection, GuardSource, ModelSection},
+    scenario::{GuardSection, GuardSource, HeadRows, ModelSection},
     store::{FolderLock, read_json, write_json},
 };
 
@@ -66,10 +66,13 @@ pub(super) fn of_section(
 ) -> Result<FittedGuard, SetupError> {
     let threshold = section.threshold;
     let (guard, report): (Arc<dyn SafetyGuard>, _) = match &section.source {
-        &GuardSource::Embedded { layers, max_length, train_rows } => {
+        &GuardSource::Embedded { layers, max_length, train_rows, rows } => {
             let layers = layers.unwrap_or(model.base.config().num_hidden_layers.div_ceil(2));
             let reading = FeatureReading { layers, max_length };
-            let rows = training_rows(train_rows, seed, data)?;
+            let rows = match rows {
+                HeadRows::Guard => training_rows(train_rows, seed, data)?,
+                HeadRows::Judge => judge_rows(train_rows, seed, data)?,
+            };
             let cache = workshop.cache().to_owned();
             let kept = embedded(model, rows, (reading, threshold, seed), &cache, progress, cancel)?;
             (Arc::new(EmbeddedGuard::new(Arc::clone(model), kept.heads, reading, threshold)), Some(kept.report))
@@ -125,30 +128,44 @@ fn embedded(
     Ok(kept)
 }
 
-/// Labelled rows, about `limit` in all: the server's own, and responses that people have judged.
+/// Labelled rows of the guard, about `limit` in all: the server's own, and responses that people have judged.
 fn training_rows(limit: usize, seed: u64, data: &DataPlan) -> Result<Vec<LabelledRow>, SetupError> {
     let goals = data.goals.of(GoalUse::Guard);
-    let own = |source: &str, rows: Vec<ChatRow>, is_unsafe: bool| -> Vec<LabelledRow> {
-        let hazards = (!is_unsafe).then(BTreeSet::new);
-        let labelled = |row| LabelledRow { row, is_unsafe, hazards: hazards.clone(), source: source.to_owned() };
-        rows.into_iter().map(labelled).collect()
-    };
-    let mut judged = data::load_labelled(Path::new("scored-responses"), Labels::Told, None)?;
-    for row in &mut judged {
-        "judged responses".clone_into(&mut row.source);
-    }
-    let sources = BTreeMap::from([
-        ("advbench openings", own("advbench openings", data::unsafe_rows(goals), true)),
-        ("everyday rows", own("everyday rows", data.server_benign.clone(), false)),
-        ("judged responses", judged),
-        ("refusals", own("refusals", data::refusal_rows(goals, seed), false)),
-    ]);
+    let sources = [
+        ("advbench openings", labelled("advbench openings", data::unsafe_rows(goals), true)),
+        ("everyday rows", labelled("everyday rows", data.server_benign.clone(), false)),
+        ("judged responses", data.judged_responses(HeadRows::Guard)?),
+        ("refusals", labelled("refusals", data::refusal_rows(goals, seed), false)),
+    ];
+    Ok(some_of_each(sources.into(), limit, seed, RoundId(1)))
+}
+
+/// Labelled rows of the judge: goals, answers and benign rows that nothing else is fitted on, refusals in words that no model is
+/// trained to say, and no opening of the kind that harmful rows have.
+fn judge_rows(limit: usize, seed: u64, data: &DataPlan) -> Result<Vec<LabelledRow>, SetupError> {
+    let refusals = data::refusal_rows_in(&JUDGE_REFUSALS, data.goals.of(GoalUse::Judge), seed);
+    let sources = [
+        ("everyday rows", labelled("everyday rows", data.judge_benign.clone(), false)),
+        ("judged responses", data.judged_responses(HeadRows::Judge)?),
+        ("refusals", labelled("refusals in other words", refusals, false)),
+    ];
+    Ok(some_of_each(sources.into(), limit, seed, RoundId(2)))
+}
+
+fn labelled(source: &str, rows: Vec<ChatRow>, is_unsafe: bool) -> Vec<LabelledRow> {
+    let hazards = (!is_unsafe).then(BTreeSet::new);
+    let labelled = |row| LabelledRow { row, is_unsafe, hazards: hazards.clone(), source: source.to_owned() };
+    rows.into_iter().map(labelled).collect()
+}
+
+/// As many rows of each source, as far as it has them.
+fn some_of_each(sources: BTreeMap<&str, Vec<LabelledRow>>, limit: usize, seed: u64, of: RoundId) -> Vec<LabelledRow> {
     let each = limit / sources.len();
-    let mut rng = stream(seed, Purpose::Guard, RoundId(1), None);
+    let mut rng = stream(seed, Purpose::Guard, of, None);
     let chosen = sources.into_values().flat_map(|mut rows| {
         rows.shuffle(&mut rng);
         rows.truncate(each);
         rows
     });
-    Ok(chosen.collect())
+    chosen.collect()
 }

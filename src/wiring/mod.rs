@@ -68,6 +68,8 @@ pub struct Prepared {
     pub benchmarks: Arc<BenchmarkSuite>,
     /// The guard with its own measurement, if the scenario has one.
     pub guard: Option<Arc<FittedGuard>>,
+    /// The guard that looks at evaluated responses, if there is one.
+    pub judge: Option<Arc<FittedGuard>>,
     /// Which rows are whose.
     pub data: Arc<DataPlan>,
     /// Hears how far realignments are.

@@ -78,9 +78,10 @@ impl Workshop {
             section.map(|section| self.guard(section, from, &model, &data, told, cancel)).transpose()
         };
         let guard = fitted(scenario.guard.as_ref())?;
-        let judge = fitted(judge)?.map(|judge| Arc::clone(&judge.model) as _);
-        let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judge, progress, cancel)?);
-        Ok(Prepared { model, replicas, start, benchmarks, guard, data, progress: Arc::clone(progress) })
+        let judge = fitted(judge)?;
+        let judging = judge.as_ref().map(|judge| Arc::clone(&judge.model) as _);
+        let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judging, progress, cancel)?);
+        Ok(Prepared { model, replicas, start, benchmarks, guard, judge, data, progress: Arc::clone(progress) })
     }
 
     /// The model of a scenario, loaded once, on the first of its devices.
