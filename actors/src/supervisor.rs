@@ -1,6 +1,10 @@
 //! The supervisor: starts every actor of a run and puts a successor in the place of each that dies.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use tokio::sync::watch;
@@ -66,8 +70,15 @@ pub(crate) struct SupervisorState {
     archivist: Option<watch::Sender<ActorRef<CommitRequest>>>,
     /// What clients work with.
     site: Arc<Site>,
-    /// The actors of the last cohort mustered. No other client has one (invariant M-1).
-    clients: BTreeMap<ClientId, Post<Client>>,
+    clients: Cast<Client>,
+}
+
+/// The actors of the last cohort mustered. No other client has one (invariant M-1).
+struct Cast<A: Actor> {
+    posts: BTreeMap<ClientId, Post<A>>,
+    /// Who holds which post. A large cohort that is dismissed sends as many notices of death, and none of them may cost a
+    /// look at every post.
+    holders: HashMap<ActorId, ClientId>,
 }
 
 /// A role that is always filled: who fills it now, and what a successor starts with.
@@ -167,7 +178,7 @@ impl SupervisorState {
                 faults: args.faults,
                 compute,
             }),
-            clients: BTreeMap::new(),
+            clients: Cast::default(),
         })
     }
 
@@ -183,16 +194,16 @@ impl SupervisorState {
     async fn muster(&mut self, supervisor: &ActorCell, cohort: &[ClientId]) -> Result<Cohort, SpawnErr> {
         let mut last = std::mem::take(&mut self.clients);
         for &client in cohort {
-            let post = match last.remove(&client) {
+            let post = match last.posts.remove(&client) {
                 Some(post) => post,
                 None => Post::fill("client", Client, (client, Arc::clone(&self.site)), supervisor).await?,
             };
             self.clients.insert(client, post);
         }
-        for post in last.into_values() {
+        for post in last.posts.into_values() {
             post.holder.borrow().stop(None);
         }
-        Ok(self.clients.iter().map(|(&client, post)| (client, post.address())).collect())
+        Ok(self.clients.posts.iter().map(|(&client, post)| (client, post.address())).collect())
     }
 
     /// Puts a successor in the place of an actor that died. Who holds no post was dismissed, or is not to be replaced.
@@ -201,14 +212,38 @@ impl SupervisorState {
         replaced = replaced.or(succeed(self.guard.as_ref(), dead, supervisor).await?);
         replaced = replaced.or(succeed(self.cai.as_ref(), dead, supervisor).await?);
         replaced = replaced.or(succeed(self.evaluator.as_ref(), dead, supervisor).await?);
-        let client = self.clients.values().find(|post| post.is_held_by(dead));
-        replaced = replaced.or(succeed(client, dead, supervisor).await?);
+        replaced = replaced.or(self.clients.succeed(dead, supervisor).await?);
         if let Some(kind) = replaced {
             tracing::warn!(kind, reason, "actor died and was started again");
             self.observer.observe(&RoundEvent::ActorRestarted { kind });
         }
         self.archivist.take_if(|archivist| archivist.borrow().get_id() == dead);
         Ok(())
+    }
+}
+
+impl<A: Actor> Default for Cast<A> {
+    fn default() -> Self {
+        Self { posts: BTreeMap::new(), holders: HashMap::new() }
+    }
+}
+
+impl<A: Actor + Copy> Cast<A>
+where
+    A::Arguments: Clone,
+{
+    fn insert(&mut self, client: ClientId, post: Post<A>) {
+        self.holders.insert(post.held_by(), client);
+        self.posts.insert(client, post);
+    }
+
+    /// If `dead` held a client's post, fills it anew and says which kind of post it is.
+    async fn succeed(&mut self, dead: ActorId, supervisor: &ActorCell) -> Result<Option<&'static str>, SpawnErr> {
+        let Some(client) = self.holders.remove(&dead) else { return Ok(None) };
+        let Some(post) = self.posts.get(&client) else { return Ok(None) };
+        let replaced = post.succeed(dead, supervisor).await?;
+        self.holders.insert(post.held_by(), client);
+        Ok(replaced)
     }
 }
 
@@ -237,13 +272,13 @@ where
         Address::new(self.holder.subscribe())
     }
 
-    fn is_held_by(&self, actor: ActorId) -> bool {
-        self.holder.borrow().get_id() == actor
+    fn held_by(&self) -> ActorId {
+        self.holder.borrow().get_id()
     }
 
     /// If `dead` held this post, fills it anew and says which kind of post it is.
     async fn succeed(&self, dead: ActorId, supervisor: &ActorCell) -> Result<Option<&'static str>, SpawnErr> {
-        if !self.is_held_by(dead) {
+        if self.held_by() != dead {
             return Ok(None);
         }
         let (successor, _) = A::spawn_linked(None, self.actor, self.args.clone(), supervisor.clone()).await?;
@@ -263,5 +298,58 @@ where
     match post {
         None => Ok(None),
         Some(post) => post.succeed(dead, supervisor).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An actor that does nothing but be alive.
+    #[derive(Clone, Copy)]
+    struct Idle;
+
+    impl Actor for Idle {
+        type Msg = ();
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+
+        async fn handle_supervisor_evt(
+            &self,
+            _: ActorRef<()>,
+            _: SupervisionEvent,
+            (): &mut (),
+        ) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn every_post_is_known_by_who_holds_it_now_and_by_nobody_else() {
+        let (supervisor, _) = Actor::spawn(None, Idle, ()).await.unwrap();
+        let root = supervisor.get_cell();
+        let mut cast = Cast::default();
+        for client in [ClientId(3), ClientId(5)] {
+            cast.insert(client, Post::fill("client", Idle, (), &root).await.unwrap());
+        }
+        let (dismissed, _) = Actor::spawn(None, Idle, ()).await.unwrap();
+        assert_eq!(cast.succeed(dismissed.get_id(), &root).await.unwrap(), None);
+
+        // A successor that dies has a successor, too.
+        let mut dead = Vec::new();
+        for _ in 0..3 {
+            dead.push(cast.posts[&ClientId(5)].held_by());
+            assert_eq!(cast.succeed(dead[dead.len() - 1], &root).await.unwrap(), Some("client"));
+            // Told twice of one death, nobody is started twice.
+            assert_eq!(cast.succeed(dead[dead.len() - 1], &root).await.unwrap(), None);
+        }
+        let now: HashMap<_, _> = cast.posts.iter().map(|(&client, post)| (post.held_by(), client)).collect();
+        assert_eq!(cast.holders, now);
+        assert!(dead.iter().all(|dead| !now.contains_key(dead)));
+        supervisor.kill();
     }
 }
