@@ -9,7 +9,8 @@ hints=
 # miss NAME [PACKAGE]
 miss() {
     missing="${missing:+$missing, }$1"
-    [ -z "${2:-}" ] || packages="$packages $2"
+    [ -z "${2:-}" ] || packages="$packages$2
+"
 }
 
 rust_hint="install Rust with rustup (https://rustup.rs; on Debian 13 and Ubuntu 24.04 or newer: apt install rustup && rustup default stable)"
@@ -38,8 +39,7 @@ done
 
 [ -n "$missing" ] || exit 0
 # One package may bring several tools.
-packages=$(printf '%s\n' $packages | sort -u | tr '\n' ' ')
-apt=
-[ -z "$(echo "$packages" | tr -d ' ')" ] || apt="; apt install ${packages% }"
+packages=$(printf '%s' "$packages" | sort -u | tr '\n' ' ')
+apt=${packages:+"; apt install ${packages% }"}
 echo "fedward: missing $missing$apt$hints" >&2
 exit 1

