@@ -22,9 +22,9 @@ use ureq::{
 
 use super::{
     ChatCompletion, ChatRequest, EndpointError, EndpointProblem, EndpointSettings,
+    answer::{self, Outline, Unread},
     pace::{POLL, RateLimit, backoff, retry_after, wait},
     settings::ApiKey,
-    wire,
 };
 use crate::progress::{Counter, Progress};
 
@@ -51,6 +51,7 @@ enum Attempt {
     Answered {
         status: u16,
         retry_after: Option<Duration>,
+        content_type: Option<String>,
         body: String,
     },
     TimedOut,
@@ -67,8 +68,7 @@ impl ChatEndpoint {
     /// [`EndpointProblem::Settings`] if the base URL cannot be used or the key's variable is not set.
     pub fn new(settings: EndpointSettings) -> Result<Self, EndpointError> {
         let wrong = |problem: String| EndpointError {
-            // A base URL that may hold a secret is not repeated.
-            base_url: settings.base_url.split(['@', '?']).next_back().unwrap_or_default().to_owned(),
+            base_url: settings.shown_base_url().to_owned(),
             model: settings.model.clone(),
             problem: EndpointProblem::Settings(problem),
         };
@@ -113,7 +113,7 @@ impl ChatEndpoint {
         let messages = vec![ChatMessage::new(Role::User, "Reply with the word ready.")];
         match self.chat(&ChatRequest { messages, temperature: 0.0, max_tokens: 8 }, cancel) {
             // Models that think first have nothing to say within so few tokens.
-            Ok(_) | Err(EndpointError { problem: EndpointProblem::Malformed(_), .. }) => Ok(()),
+            Ok(_) | Err(EndpointError { problem: EndpointProblem::NoText { .. }, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -197,11 +197,19 @@ impl ChatEndpoint {
             let attempt = self.attempt(&body, cancel)?;
             let asked_to_wait = match &attempt {
                 Attempt::Unreadable(reason) => return Err(EndpointProblem::Malformed(reason.clone())),
-                Attempt::Answered { status: 200..300, body, .. } => {
-                    return wire::parse(body).map_err(EndpointProblem::Malformed);
+                Attempt::Answered { status: status @ 200..300, content_type, body, .. } => {
+                    return answer::read(body).map_err(|unread| match unread {
+                        Unread::Malformed(problem) => EndpointProblem::Malformed(problem),
+                        Unread::NoText(ending) => EndpointProblem::NoText { ending },
+                        Unread::Error => {
+                            let outline = Outline::of(content_type.as_deref(), body);
+                            EndpointProblem::ErrorInside { status: *status, outline }
+                        }
+                    });
                 }
-                Attempt::Answered { status, body, .. } if !passes(*status) => {
-                    return Err(EndpointProblem::Refused { status: *status, message: self.complaint(request, body) });
+                Attempt::Answered { status, content_type, body, .. } if !passes(*status) => {
+                    let outline = Outline::of(content_type.as_deref(), body);
+                    return Err(EndpointProblem::Refused { status: *status, outline });
                 }
                 Attempt::Answered { status, retry_after: Some(wait), .. } if *wait > self.settings.max_delay => {
                     let (status, wait, allowed) = (*status, *wait, self.settings.max_delay);
@@ -211,7 +219,7 @@ impl ChatEndpoint {
                 Attempt::TimedOut | Attempt::Unreachable(_) => Duration::ZERO,
             };
             if retries == self.settings.max_retries {
-                return Err(self.given_up(request, attempt, retries + 1));
+                return Err(self.given_up(attempt, retries + 1));
             }
             let pause = backoff(&self.settings, retries, &mut rng).max(asked_to_wait);
             wait(pause, cancel).map_err(|_| EndpointProblem::Cancelled)?;
@@ -239,22 +247,16 @@ impl ChatEndpoint {
         }
     }
 
-    fn given_up(&self, request: &ChatRequest, attempt: Attempt, attempts: u32) -> EndpointProblem {
+    fn given_up(&self, attempt: Attempt, attempts: u32) -> EndpointProblem {
         match attempt {
-            Attempt::Answered { status, body, .. } => {
-                EndpointProblem::Overloaded { status, attempts, message: self.complaint(request, &body) }
+            Attempt::Answered { status, content_type, body, .. } => {
+                EndpointProblem::Overloaded { status, attempts, outline: Outline::of(content_type.as_deref(), &body) }
             }
             Attempt::TimedOut => EndpointProblem::TimedOut { attempts, timeout: self.settings.timeout },
             Attempt::Unreachable(reason) | Attempt::Unreadable(reason) => {
                 EndpointProblem::Unreachable { attempts, reason }
             }
         }
-    }
-
-    /// What the server says of a refusal, unless that would repeat the prompt or the key.
-    fn complaint(&self, request: &ChatRequest, body: &str) -> Option<String> {
-        let shows_key = |text: &String| self.wire.key.as_ref().is_some_and(|key| key.is_in(text));
-        request.complaint(body).filter(|text| !shows_key(text))
     }
 }
 
@@ -265,14 +267,22 @@ impl Wire {
             request = request.header(header::AUTHORIZATION, key.bearer());
         }
         let answered = request.send(body).and_then(|mut response| {
-            let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string()?;
-            Ok(Attempt::Answered { status: response.status().as_u16(), retry_after: asked_to_wait(&response), body })
+            let bytes = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
+            let Ok(body) = String::from_utf8(bytes) else {
+                return Ok(Attempt::Unreadable("found bytes that are not UTF-8".into()));
+            };
+            let (status, retry_after) = (response.status().as_u16(), asked_to_wait(&response));
+            let content_type = response.headers().get(header::CONTENT_TYPE);
+            let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
+            Ok(Attempt::Answered { status, retry_after, content_type, body })
         });
         answered.unwrap_or_else(|error| match error {
             ureq::Error::Timeout(_) => Attempt::TimedOut,
-            error @ (ureq::Error::BodyExceedsLimit(_) | ureq::Error::Protocol(_)) => {
-                Attempt::Unreadable(error.to_string())
+            ureq::Error::BodyExceedsLimit(_) => {
+                Attempt::Unreadable(format!("found more than {MAX_ANSWER_BYTES} bytes, expected fewer"))
             }
+            // Its words may hold a header of the server's.
+            ureq::Error::Protocol(_) => Attempt::Unreadable("found no valid HTTP/1.1".into()),
             other => Attempt::Unreachable(other.to_string()),
         })
     }

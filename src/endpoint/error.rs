@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use fedward_actors::ports::PortError;
 
+use super::Outline;
+
 /// Why an endpoint gave no answer: which one, what happened, what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("endpoint {base_url}, model {model:?}: {problem}")]
@@ -16,7 +18,7 @@ pub struct EndpointError {
     pub problem: EndpointProblem,
 }
 
-/// What happened. No message repeats a prompt, an answer or the key.
+/// What happened. No message repeats a prompt, an answer or the key, since none repeats anything that a server says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointProblem {
     /// The settings cannot be used.
@@ -39,17 +41,14 @@ pub enum EndpointProblem {
         timeout: Duration,
     },
     /// 429 or 5xx, after all retries.
-    #[error(
-        "answered {status} {attempts} times{}; it is overloaded or broken: lower the rate or try later",
-        said(message.as_ref())
-    )]
+    #[error("answered {status} {attempts} times ({outline}); it is overloaded or broken: lower the rate or try later")]
     Overloaded {
         /// The last status.
         status: u16,
         /// How often it was tried.
         attempts: u32,
-        /// What it said of it, if that may be repeated.
-        message: Option<String>,
+        /// The last answer.
+        outline: Outline,
     },
     /// It asks for a longer wait than the settings allow.
     #[error("answered {status} and asks to wait {} s, which is longer than the {} s allowed (max_delay_seconds, --judge-max-delay); try later", wait.as_secs(), allowed.as_secs())]
@@ -62,23 +61,35 @@ pub enum EndpointProblem {
         allowed: Duration,
     },
     /// Any other status: the request, the address or the key is wrong, and asking again would not help.
-    #[error("refused the request with {status}{}; {}", said(message.as_ref()), advice(*status))]
+    #[error("refused the request with {status} ({outline}); {}", advice(*status))]
     Refused {
         /// The status.
         status: u16,
-        /// What it said of it, if that may be repeated.
-        message: Option<String>,
+        /// The answer.
+        outline: Outline,
+    },
+    /// An error with a status that tells of none.
+    #[error(
+        "answered {status} with an error in place of choices ({outline}); check the key and the model's name, and see the server's log"
+    )]
+    ErrorInside {
+        /// The status.
+        status: u16,
+        /// The answer.
+        outline: Outline,
     },
     /// The answer is not a chat completion.
     #[error("answered with something that is not a chat completion: {0}; does it speak OpenAI's protocol?")]
     Malformed(String),
+    /// A chat completion without text.
+    #[error("answered without text{}; allow more tokens, if it thinks before it answers", ending.map_or_else(String::new, |ending| format!(" (it ended with {ending:?})")))]
+    NoText {
+        /// Why it ends.
+        ending: Option<&'static str>,
+    },
     /// The cancel flag was raised.
     #[error("cancelled")]
     Cancelled,
-}
-
-fn said(message: Option<&String>) -> String {
-    message.map_or_else(String::new, |message| format!(" ({message})"))
 }
 
 fn advice(status: u16) -> &'static str {
@@ -97,7 +108,8 @@ impl EndpointProblem {
         match self {
             Self::Settings(_) | Self::Unreachable { .. } | Self::AsksForPatience { .. } | Self::Cancelled => true,
             Self::Refused { status, .. } => !matches!(status, 400 | 413 | 422),
-            Self::TimedOut { .. } | Self::Overloaded { .. } | Self::Malformed(_) => false,
+            Self::ErrorInside { outline, .. } => outline.concerns_all_requests(),
+            Self::TimedOut { .. } | Self::Overloaded { .. } | Self::Malformed(_) | Self::NoText { .. } => false,
         }
     }
 }

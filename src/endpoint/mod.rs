@@ -3,8 +3,10 @@
 //!
 //! [`ChatEndpoint::chat_all`] keeps a bounded number of requests in flight, keeps to a rate, asks again after faults that
 //! pass (429, 5xx, no connection, no answer in time), and ends soon after its cancel flag is raised. A key is read from
-//! an environment variable and is never written anywhere.
+//! an environment variable and is never written anywhere; nothing that a server says is printed, since it may repeat the key or
+//! the prompt in any disguise: [`Outline`] is what is said of it.
 
+mod answer;
 mod client;
 mod error;
 mod pace;
@@ -15,6 +17,7 @@ pub(crate) mod testing;
 mod tests;
 mod wire;
 
+pub use answer::Outline;
 pub use client::ChatEndpoint;
 pub use error::{EndpointError, EndpointProblem};
 pub use settings::{EndpointSettings, ExtraBody};

@@ -1,6 +1,7 @@
 //! Where an endpoint is, and how hard it may be asked.
 
 use std::{
+    env::VarError,
     fmt,
     num::{NonZeroU32, NonZeroUsize},
     time::Duration,
@@ -112,6 +113,11 @@ impl EndpointSettings {
         self.chat_url().map(|_| ())
     }
 
+    /// The base URL, for messages; not one that may hold a password or a key.
+    pub(super) fn shown_base_url(&self) -> &str {
+        if self.base_url.contains(HOLDS_MORE) { "(not shown)" } else { &self.base_url }
+    }
+
     /// Where chat requests go.
     ///
     /// # Errors
@@ -120,8 +126,8 @@ impl EndpointSettings {
     /// end up in logs; the message does not repeat it.
     pub(super) fn chat_url(&self) -> Result<Uri, String> {
         let base = self.base_url.trim_end_matches('/');
-        if base.contains('@') || base.contains('?') {
-            return Err("holds a password or a query; name the variable that holds the key instead".into());
+        if base.contains(HOLDS_MORE) {
+            return Err("holds a password, a query or a fragment; name the variable that holds the key instead".into());
         }
         let allowed = "allowed: http:// or https:// with a host, for example http://127.0.0.1:8000/v1";
         let uri: Uri = format!("{base}/chat/completions").parse().map_err(|error| format!("{error}; {allowed}"))?;
@@ -129,6 +135,9 @@ impl EndpointSettings {
         if known_scheme && uri.host().is_some_and(|host| !host.is_empty()) { Ok(uri) } else { Err(allowed.into()) }
     }
 }
+
+/// Marks of a URL's parts that may be secret.
+const HOLDS_MORE: [char; 3] = ['@', '?', '#'];
 
 /// A key that does not show in debug output.
 #[derive(Clone)]
@@ -142,20 +151,28 @@ impl ApiKey {
     /// What is missing, in words.
     pub(super) fn from_env(variable: &str) -> Result<Self, String> {
         match std::env::var(variable) {
-            Ok(key) if !key.trim().is_empty() => Ok(Self(key.trim().to_owned())),
+            Ok(key) if !key.trim().is_empty() => {
+                let key = key.trim();
+                // No header takes it, and the error would say that the server is not to be reached.
+                if key.chars().all(|c| matches!(c, ' '..='~')) {
+                    return Ok(Self(key.to_owned()));
+                }
+                Err(format!(
+                    "the environment variable {variable} holds a line break or another character that no key has; expected \
+                     printable ASCII"
+                ))
+            }
             Ok(_) => Err(format!("the environment variable {variable} is empty; it should hold the endpoint's key")),
-            Err(_) => Err(format!("the environment variable {variable} is not set; it should hold the endpoint's key")),
+            Err(VarError::NotPresent) => {
+                Err(format!("the environment variable {variable} is not set; it should hold the endpoint's key"))
+            }
+            Err(VarError::NotUnicode(_)) => Err(format!("the environment variable {variable} is not UTF-8")),
         }
     }
 
     /// For the `Authorization` header alone.
     pub(super) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
-    }
-
-    /// Whether a text gives the key away.
-    pub(super) fn is_in(&self, text: &str) -> bool {
-        text.contains(&self.0)
     }
 }
 
