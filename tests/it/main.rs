@@ -18,6 +18,7 @@ mod hugging_face;
 mod llama_guard;
 mod loading;
 mod memory;
+mod metrics;
 mod overlap;
 mod peft;
 mod progress;
