@@ -89,7 +89,7 @@ fn job(args: &GridArgs) -> miette::Result<Job> {
     let console = Arc::new(Console::new());
     let (telemetry, metrics) = install_telemetry(args.metrics.as_deref(), &console)?;
     Ok(Job {
-        file: ScenarioFile { path: args.file.clone(), scenarios },
+        file: ScenarioFile { path: args.file.clone(), scenarios, has_grid: true },
         out: args.out.clone().unwrap_or_else(|| Path::new("runs").join(name())),
         resume: true,
         overwrite: false,

@@ -2,6 +2,7 @@
 
 mod cai;
 mod check;
+mod environment;
 mod eval;
 mod fetch;
 mod generate;
@@ -26,7 +27,10 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use miette::IntoDiagnostic;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
 
+use self::environment::Environment;
 use crate::{
     model::{ModelError, device},
     report::Console,
@@ -38,8 +42,8 @@ use crate::{
 #[command(name = "fedward", version, propagate_version = true)]
 struct Cli {
     /// Threads that compute, unless a scenario says federation.slots; results on the CPU do not depend on it [default: one a core,
-    /// two a CUDA device]
-    #[arg(long, global = true, value_name = "N", env = "FEDWARD_THREADS")]
+    /// two a CUDA device] [env: FEDWARD_THREADS]
+    #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
     #[command(subcommand)]
     command: Command,
@@ -87,15 +91,24 @@ enum Ending {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     restart_with_settings();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FEDWARD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time();
-    log.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
+    let environment = match Environment::read() {
+        Ok(environment) => environment,
+        Err(error) => return failed(&error),
+    };
+    init_log(environment.log);
     device::init_backend();
-    if let Some(most) = cli.threads {
+    if let Some(most) = cli.threads.or(environment.threads) {
         device::limit_threads(most);
     }
-    let ending = match cli.command {
+    match run_command(cli.command) {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(error) => failed(&error),
+    }
+}
+
+fn run_command(command: Command) -> miette::Result<Ending> {
+    match command {
         Command::Run(args) => run::run(&args),
         Command::Grid(args) => grid::grid(&args),
         Command::Prepare(args) => prepare::prepare(&args),
@@ -108,23 +121,30 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::eval(&args),
         Command::Report(args) => report::report(&args),
         Command::Fetch(args) => fetch::fetch(&args),
-    };
-    match ending {
-        Ok(Ending::Done) => ExitCode::SUCCESS,
-        Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
-        Err(error) => {
-            let mut told = error.to_string();
-            eprintln!("fedward: {told}");
-            // Many errors say themselves what caused them.
-            for cause in error.chain().skip(1).map(ToString::to_string) {
-                if !told.contains(&cause) {
-                    eprintln!("  because {cause}");
-                    told.push_str(&cause);
-                }
-            }
-            ExitCode::FAILURE
+    }
+}
+
+/// Prints what went wrong, with its causes.
+fn failed(error: &miette::Report) -> ExitCode {
+    let mut told = error.to_string();
+    eprintln!("fedward: {told}");
+    // Many errors say themselves what caused them.
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told.contains(&cause) {
+            eprintln!("  because {cause}");
+            told.push_str(&cause);
         }
     }
+    ExitCode::FAILURE
+}
+
+/// Logs to stderr what `filter` lets through.
+fn init_log(filter: EnvFilter) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
+    let lines = lines.with_ansi(std::io::stderr().is_terminal());
+    // At this level the HTTP client prints requests byte by byte: keys and prompts.
+    let is_wire = |metadata: &Metadata<'_>| metadata.target().starts_with("ureq") && *metadata.level() == Level::TRACE;
+    tracing_subscriber::registry().with(filter).with(filter_fn(move |metadata| !is_wire(metadata))).with(lines).init();
 }
 
 /// Starts the program anew with settings that libraries read when they are loaded, before `main`, unless they are set.

@@ -22,6 +22,9 @@ pub(super) struct PrepareArgs {
 pub(super) fn prepare(args: &PrepareArgs) -> miette::Result<Ending> {
     let file = scenario::load(&args.scenario, &args.sets).into_diagnostic()?;
     let console = Arc::new(Console::new());
+    if let Some(aside) = file.grid_left_aside() {
+        console.line(&aside);
+    }
     let progress = Arc::clone(&console) as Arc<dyn Progress>;
     let mut workshop = Workshop::new();
     let cancel = CancelFlag::new();

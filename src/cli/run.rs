@@ -51,6 +51,9 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
     let file = scenario::load(&args.scenario, &args.sets).into_diagnostic()?;
     let console = Arc::new(Console::new());
+    if let Some(aside) = file.grid_left_aside() {
+        console.line(&aside);
+    }
     let (telemetry, metrics) = install_telemetry(args.metrics.as_deref(), &console)?;
     let out = args
         .out

@@ -182,7 +182,7 @@ impl RawCai {
         }
     }
 
-    /// The section, if the run has Constitutional AI; files that it names must exist. Waits of the teacher's client are
+    /// The section, if the run has Constitutional AI. Waits of the teacher's client are
     /// drawn with `seed`.
     pub(super) fn resolve(
         &self,
@@ -194,9 +194,9 @@ impl RawCai {
         let schedule = self.schedule.resolve(self.every);
         let mut file = |key: &str, path: &Option<PathBuf>| {
             let path = folder.join(path.as_ref()?);
-            rules.check(path.is_file(), key, || {
-                format!("found no file {}; allowed: a file that exists", path.display())
-            });
+            if !path.is_file() {
+                rules.lacks(key, format!("found no file {}; allowed: a file that exists", path.display()));
+            }
             Some(path)
         };
         let prompts = file("cai.prompts", &self.prompts);

@@ -181,8 +181,7 @@ fn resolve_source(raw: &RawSource, key: &str, folder: &Path, rules: &mut Rules) 
                     "found {file:?}, but there is no file {}; allowed: \"everyday\", \"advbench\" or a file",
                     path.display()
                 );
-                rules.complain(&format!("{key}.source"), message);
-                return None;
+                rules.lacks(&format!("{key}.source"), message);
             }
             let format = match &raw.format {
                 None => Ok(RowFormat::Auto),

@@ -105,23 +105,46 @@ impl Document {
         serde_path_to_error::deserialize(Value::Table(self.merged(variant))).map_err(|error| {
             let path = error.path().to_string();
             let key = if path == "." { String::new() } else { path };
-            let message = in_plain_words(error.into_inner().message());
-            ScenarioError { problems: vec![self.problem(variant, &key, message)] }
+            let complaint = error.into_inner();
+            let lacked = complaint.message().strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+            let problems = match lacked {
+                Some(_) if key.is_empty() => self.missing(variant, &key, &["name", "question"]),
+                Some(field) => self.missing(variant, &key, &[field]),
+                None => vec![self.problem(variant, &key, in_plain_words(complaint.message()))],
+            };
+            ScenarioError { problems }
         })
+    }
+
+    /// Complaints about `fields` that the table `key` lacks, placed where that is written: they have no default.
+    fn missing(&self, variant: &Variant, key: &str, fields: &[&str]) -> Vec<Problem> {
+        let written = self.merged(variant);
+        let place = || self.place(variant, key).unwrap_or_else(|| self.path.display().to_string());
+        fields
+            .iter()
+            .filter(|field| !key.is_empty() || !written.contains_key(**field))
+            .map(|field| Problem {
+                place: place(),
+                key: if key.is_empty() { (*field).to_owned() } else { format!("{key}.{field}") },
+                message: "is missing; expected a value, since it has no default".to_owned(),
+            })
+            .collect()
     }
 
     /// A complaint about `key`, placed where the value that counts is written.
     pub(super) fn problem(&self, variant: &Variant, key: &str, message: String) -> Problem {
-        let place = if let Some((set, value)) = self.sets.iter().rev().find(|(set, _)| covers(set, key)) {
-            format!("--set {set}={value}")
-        } else {
-            let in_variant = variant.index.and_then(|index| self.line(&["variant"], Some(index), key));
-            match in_variant.or_else(|| self.line(&[], None, key)) {
-                Some(line) => format!("{}:{line}", self.path.display()),
-                None => format!("{} (default value)", self.path.display()),
-            }
-        };
+        let place = self.place(variant, key).unwrap_or_else(|| format!("{} (default value)", self.path.display()));
         Problem { place, key: key.to_owned(), message }
+    }
+
+    /// Where the value of `key` that counts is written, if it is anywhere.
+    fn place(&self, variant: &Variant, key: &str) -> Option<String> {
+        if let Some((set, value)) = self.sets.iter().rev().find(|(set, _)| covers(set, key)) {
+            return Some(format!("--set {set}={value}"));
+        }
+        let in_variant = variant.index.and_then(|index| self.line(&["variant"], Some(index), key));
+        let line = in_variant.or_else(|| self.line(&[], None, key))?;
+        Some(format!("{}:{line}", self.path.display()))
     }
 
     /// The line on which `key` is written below `prefix`; the longest written part of it counts.
@@ -211,12 +234,26 @@ fn in_plain_words(complaint: &str) -> String {
         ("internally tagged enum ", "a table with its `kind`, for example { kind = \"constant\" }"),
     ];
     let Some((found, expected)) = complaint.rsplit_once("expected ") else { return complaint.to_owned() };
+    if expected == "a sequence" {
+        let quoted = found.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"')).map(|(text, _)| text);
+        return format!("{found}expected a list: {}", quoted.map_or_else(|| "[…]".to_owned(), as_list));
+    }
     // A name follows some of them.
     let matches = |name: &str| if name.ends_with(' ') { expected.starts_with(name) } else { expected == name };
     match WORDS.iter().find(|(name, _)| matches(name)) {
         Some((_, words)) => format!("{found}expected {words}"),
         None => complaint.to_owned(),
     }
+}
+
+/// A list as TOML has it of one as people write it: `a,b`.
+pub(super) fn as_list(text: &str) -> String {
+    let items = text.trim_matches(['[', ']', '(', ')', ' ']).split([',', ' ']).filter(|item| !item.is_empty());
+    let item = |item: &str| match item.trim_matches(['"', '\'', '\\']) {
+        number if number.parse::<i64>().is_ok() => number.to_owned(),
+        text => format!("{text:?}"),
+    };
+    format!("[{}]", items.map(item).collect::<Vec<_>>().join(", "))
 }
 
 /// `key=value`, the value in TOML's notation; a bare word is taken for a string.

@@ -178,6 +178,17 @@ impl RawEvaluation {
         self.schedule.check("evaluation.every", self.every, rounds, rules);
     }
 
+    /// Whether the data sets of the user's own are there.
+    pub(super) fn check_data(&self, folder: &Path, rules: &mut Rules) {
+        for (bench, path) in &self.data {
+            let path = folder.join(path);
+            if !path.exists() {
+                let message = format!("found no file or directory {}; allowed: one that exists", path.display());
+                rules.lacks(&format!("evaluation.data.{}", bench.name()), message);
+            }
+        }
+    }
+
     /// Relative paths are relative to `folder`; waits of the judge's client are drawn with `seed`.
     pub(super) fn resolve(&self, folder: &Path, seed: u64) -> EvaluationSection {
         EvaluationSection {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{Problem, Scenario, ScenarioError, document::Document, load, rules::Rules};
+use super::{Paths, Problem, Scenario, ScenarioError, document::Document, document::as_list, load_for, rules::Rules};
 use crate::federated;
 
 const STRATEGIES: &str = "strategies";
@@ -54,7 +54,8 @@ fn axis<T: PartialEq>(
         return Vec::new();
     };
     let Value::Array(items) = written else {
-        rules.complain(&key, format!("found {written}; allowed: a list of {allowed}"));
+        let list = written.as_str().map_or_else(String::new, |text| format!("; write {}", as_list(text)));
+        rules.complain(&key, format!("found {written}; allowed: a list of {allowed}{list}"));
         return Vec::new();
     };
     rules.check(!items.is_empty(), &key, || format!("found none; allowed: one or more {allowed}"));
@@ -84,7 +85,7 @@ pub struct GridFile {
 ///
 /// [`ScenarioError`] with every complaint of the first strategy and seed that have any.
 pub fn load_grid(path: &Path, sets: &[String]) -> Result<GridFile, ScenarioError> {
-    load_grid_if_any(path, sets)?.ok_or_else(|| {
+    load_grid_if_any(path, sets, Paths::Here)?.ok_or_else(|| {
         let message = "found no [grid]; expected one with strategies and seeds (fedward run takes files without)";
         let place = path.display().to_string();
         ScenarioError { problems: vec![Problem { place, key: "grid".into(), message: message.into() }] }
@@ -105,12 +106,12 @@ fn refuse_overridden_axes(sets: &[String]) -> Result<(), ScenarioError> {
     if problems.is_empty() { Ok(()) } else { Err(ScenarioError { problems }) }
 }
 
-/// As [`load_grid`], but a file without `[grid]` is none.
+/// As [`load_grid`], but a file without `[grid]` is none, and it may be for another machine.
 ///
 /// # Errors
 ///
 /// As [`load_grid`].
-pub fn load_grid_if_any(path: &Path, sets: &[String]) -> Result<Option<GridFile>, ScenarioError> {
+pub fn load_grid_if_any(path: &Path, sets: &[String], paths: Paths) -> Result<Option<GridFile>, ScenarioError> {
     let Some(axes) = Document::read(path, sets)?.grid().cloned() else { return Ok(None) };
     refuse_overridden_axes(sets)?;
     let mut cells = Vec::new();
@@ -118,7 +119,7 @@ pub fn load_grid_if_any(path: &Path, sets: &[String]) -> Result<Option<GridFile>
         for strategy in &axes.strategies {
             let mut sets = sets.to_vec();
             sets.extend([format!("federation.strategy=\"{strategy}\""), format!("seed={seed}")]);
-            cells.extend(load(path, &sets)?.scenarios);
+            cells.extend(load_for(path, &sets, paths)?.0.scenarios);
         }
     }
     Ok(Some(GridFile { cells }))

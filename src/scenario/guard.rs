@@ -149,7 +149,7 @@ impl RawGuard {
         unread(rules, "model", self.model.is_some(), &[GuardName::LlamaGuard]);
     }
 
-    /// The section; none if it is not enabled, or what it names is not there. Paths are relative to `folder`.
+    /// The section; none if it is not enabled, or what it names is no guard. Paths are relative to `folder`.
     pub(super) fn resolve(&self, base: &RawModel, folder: &Path, rules: &mut Rules) -> Option<GuardSection> {
         if !self.enabled {
             return None;
@@ -192,6 +192,10 @@ impl RawGuard {
                 });
                 Some((GuardSource::Trained { path }, file.threshold))
             }
+            Err(error) if !path.exists() => {
+                rules.lacks("guard.path", error.to_string());
+                Some((GuardSource::Trained { path }, THRESHOLD))
+            }
             Err(error) => {
                 rules.complain("guard.path", error.to_string());
                 None
@@ -205,8 +209,12 @@ impl RawGuard {
             return None;
         };
         if !model.join("config.json").is_file() {
-            rules.complain("guard.model", format!("there is no file config.json in {}", model.display()));
-            return None;
+            let message = format!("there is no file config.json in {}", model.display());
+            if model.exists() {
+                rules.complain("guard.model", message);
+                return None;
+            }
+            rules.lacks("guard.model", message);
         }
         let max_length = self.max_length.unwrap_or(LLAMA_GUARD_MAX_LENGTH);
         Some(GuardSource::LlamaGuard { model, max_length })

@@ -106,6 +106,17 @@ pub struct ScenarioFile {
     pub path: PathBuf,
     /// One scenario a variant, or a single one.
     pub scenarios: Vec<Scenario>,
+    /// Whether it has a `[grid]`, which only `fedward grid` reads.
+    pub has_grid: bool,
+}
+
+/// Where what the paths of a scenario lead to must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paths {
+    /// On this machine, which is to run it.
+    Here,
+    /// On another one.
+    Elsewhere,
 }
 
 impl Scenario {
@@ -145,6 +156,17 @@ impl Scenario {
 }
 
 impl ScenarioFile {
+    /// What somebody should know who runs the variants of a file with a `[grid]`.
+    pub fn grid_left_aside(&self) -> Option<String> {
+        self.has_grid.then(|| {
+            format!(
+                "[grid] is left aside: each variant is taken once, with federation.strategy and seed as they are; fedward grid {} \
+                 takes it with every strategy and seed of [grid]",
+                self.path.display()
+            )
+        })
+    }
+
     /// Whether the file lists variants.
     pub fn has_variants(&self) -> bool {
         self.scenarios.iter().any(|scenario| !scenario.variant.is_empty())
@@ -189,20 +211,39 @@ pub struct ScenarioError {
 ///
 /// [`ScenarioError`] with every complaint at once.
 pub fn load(path: &Path, sets: &[String]) -> Result<ScenarioFile, ScenarioError> {
+    load_for(path, sets, Paths::Here).map(|(file, _)| file)
+}
+
+/// As [`load`], also for another machine: then paths that lead to nothing here are no errors but are told beside the file.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_for(path: &Path, sets: &[String], paths: Paths) -> Result<(ScenarioFile, Vec<Problem>), ScenarioError> {
     let document = document::Document::read(path, sets)?;
     let mut scenarios = Vec::new();
-    let mut problems: Vec<Problem> = Vec::new();
+    let (mut problems, mut missing) = (Vec::new(), Vec::new());
     for variant in document.variants() {
-        match document.deserialize(&variant).and_then(|raw| raw.resolve(&document, &variant)) {
-            Ok(scenario) => scenarios.push(scenario),
+        match document.deserialize(&variant) {
+            Ok(raw) => {
+                let resolved = raw.resolve(&document, &variant);
+                scenarios.extend(resolved.scenario);
+                problems.extend(resolved.broken);
+                missing.extend(resolved.missing);
+            }
             Err(error) => problems.extend(error.problems),
         }
+    }
+    if paths == Paths::Here {
+        problems.append(&mut missing);
     }
     // Variants share most of the file, and so most of its faults.
     let mut told = HashSet::new();
     problems.retain(|problem| told.insert(problem.clone()));
+    missing.retain(|problem| told.insert(problem.clone()));
     if problems.is_empty() {
-        Ok(ScenarioFile { path: path.to_owned(), scenarios })
+        let has_grid = document.grid().is_some();
+        Ok((ScenarioFile { path: path.to_owned(), scenarios, has_grid }, missing))
     } else {
         Err(ScenarioError { problems })
     }

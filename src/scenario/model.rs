@@ -5,7 +5,10 @@ use std::{num::NonZeroUsize, path::Path};
 use serde::{Deserialize, Serialize};
 
 use super::rules::Rules;
-use crate::{data::catalogue, model::Quantization};
+use crate::{
+    data::catalogue::{self, EntryKind},
+    model::Quantization,
+};
 
 /// The base model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -96,6 +99,30 @@ impl RawModel {
         rules.check(self.device != DeviceName::Cpu || self.devices <= 1, "model.devices", || {
             format!("found {}; allowed with model.device = \"cpu\": 1", self.devices)
         });
+    }
+
+    /// Whether there is such a model: a typo otherwise shows when everything else has been prepared.
+    pub(super) fn check_base(&self, folder: &Path, rules: &mut Rules) {
+        let is_model = |entry: &&catalogue::CatalogueEntry| entry.kind == EntryKind::Model;
+        let names: Vec<_> = catalogue::entries().iter().filter(is_model).map(|entry| entry.name).collect();
+        if names.contains(&self.base.as_str()) {
+            return;
+        }
+        let allowed = format!("allowed: {}, a .gguf file or a Hugging Face directory", names.join(", "));
+        if catalogue::find(&self.base).is_some() {
+            rules.complain("model.base", format!("found {:?}, which is a data set; {allowed}", self.base));
+            return;
+        }
+        let path = folder.join(&self.base);
+        if !path.exists() {
+            let place = path.display();
+            rules.lacks(
+                "model.base",
+                format!("found {:?}, but there is no file or directory {place}; {allowed}", self.base),
+            );
+        } else if path.is_dir() && !path.join("config.json").is_file() {
+            rules.complain("model.base", format!("found no config.json in {}; {allowed}", path.display()));
+        }
     }
 
     pub(super) fn resolve(&self, folder: &Path) -> ModelSection {

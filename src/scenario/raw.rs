@@ -4,7 +4,7 @@ use fedward_actors::Schedule;
 use serde::Deserialize;
 
 use super::{
-    CaiSection, GuardSection, Scenario, ScenarioError, Seeds,
+    CaiSection, GuardSection, Problem, Scenario, Seeds,
     cai::RawCai,
     data::RawData,
     document::Document,
@@ -55,22 +55,38 @@ pub(super) struct RawScenario {
     pub evaluation: RawEvaluation,
 }
 
+/// What a run's part of a file comes to.
+pub(super) struct Resolved {
+    /// `None` if any rule is broken.
+    pub scenario: Option<Scenario>,
+    pub broken: Vec<Problem>,
+    /// Paths that lead to nothing on this machine.
+    pub missing: Vec<Problem>,
+}
+
 impl RawScenario {
     /// Checks every rule, then fills in what a run needs.
-    pub(super) fn resolve(&self, document: &Document, variant: &Variant) -> Result<Scenario, ScenarioError> {
+    pub(super) fn resolve(&self, document: &Document, variant: &Variant) -> Resolved {
         let mut rules = Rules::default();
-        self.check(&mut rules);
-        let start = self.start.resolve(&self.training, document.folder(), &mut rules);
-        let federation = self.federation.resolve(&mut rules);
-        let data = self.data.resolve(document.folder(), &mut rules);
-        let training_seed = self.seeds.training.unwrap_or(self.seed);
-        let cai = self.cai.resolve(&self.training, document.folder(), (training_seed, self.guard.enabled), &mut rules);
-        let guard = self.guard.resolve(&self.model, document.folder(), &mut rules);
-        let problems: Vec<_> =
-            rules.broken.into_iter().map(|(key, message)| document.problem(variant, &key, message)).collect();
-        let (Some(start), Some(federation), Some(data), []) = (start, federation, data, problems.as_slice()) else {
-            return Err(ScenarioError { problems });
+        let scenario = self.scenario(document, variant, &mut rules);
+        let problems = |told: Vec<(String, String)>| {
+            told.into_iter().map(|(key, message)| document.problem(variant, &key, message)).collect()
         };
+        let (broken, missing): (Vec<_>, Vec<_>) = (problems(rules.broken), problems(rules.missing));
+        Resolved { scenario: scenario.filter(|_| broken.is_empty()), broken, missing }
+    }
+
+    fn scenario(&self, document: &Document, variant: &Variant, rules: &mut Rules) -> Option<Scenario> {
+        self.check(rules);
+        self.model.check_base(document.folder(), rules);
+        self.evaluation.check_data(document.folder(), rules);
+        let start = self.start.resolve(&self.training, document.folder(), rules);
+        let federation = self.federation.resolve(rules);
+        let data = self.data.resolve(document.folder(), rules);
+        let training_seed = self.seeds.training.unwrap_or(self.seed);
+        let cai = self.cai.resolve(&self.training, document.folder(), (training_seed, self.guard.enabled), rules);
+        let guard = self.guard.resolve(&self.model, document.folder(), rules);
+        let (start, federation, data) = (start?, federation?, data?);
         let evaluation = self.evaluation.resolve(document.folder(), self.seeds.evaluation.unwrap_or(self.seed));
         let present = Present {
             guard: guard.is_some(),
@@ -100,7 +116,7 @@ impl RawScenario {
         };
         scenario.assumptions = assumptions(&scenario);
         scenario.assumptions.extend(self.faults.without_effect(present, &variant.name));
-        Ok(scenario)
+        Some(scenario)
     }
 
     fn check(&self, rules: &mut Rules) {

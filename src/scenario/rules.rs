@@ -5,6 +5,8 @@
 pub(super) struct Rules {
     /// The key and what is wrong with it.
     pub(super) broken: Vec<(String, String)>,
+    /// Keys whose paths lead to nothing on this machine, which may not be the one that the scenario is for.
+    pub(super) missing: Vec<(String, String)>,
 }
 
 impl Rules {
@@ -16,6 +18,11 @@ impl Rules {
         if !holds {
             self.complain(key, message());
         }
+    }
+
+    /// Complains of a path that leads to nothing.
+    pub(super) fn lacks(&mut self, key: &str, message: impl Into<String>) {
+        self.missing.push((key.to_owned(), message.into()));
     }
 
     pub(super) fn at_least_one(&mut self, key: &str, value: usize) {

@@ -71,13 +71,17 @@ impl RawStart {
             }),
             (StartName::Adapter, Some(path)) => {
                 let path = folder.join(path);
-                rules.check(path.join(peft::CONFIG_FILE).is_file(), "start.path", || {
-                    format!("found no {} in {}; allowed: a PEFT directory", peft::CONFIG_FILE, path.display())
-                });
+                let message =
+                    || format!("found no {} in {}; allowed: a PEFT directory", peft::CONFIG_FILE, path.display());
+                if !path.exists() {
+                    rules.lacks("start.path", message());
+                } else {
+                    rules.check(path.join(peft::CONFIG_FILE).is_file(), "start.path", message);
+                }
                 Some(StartSection::Adapter { path })
             }
             (StartName::Adapter, None) => {
-                rules.complain("start.path", "found none; start.kind = \"adapter\" needs a PEFT directory");
+                rules.complain("start.kind", "found \"adapter\", which needs start.path: a PEFT directory");
                 None
             }
             (_, Some(_)) => {

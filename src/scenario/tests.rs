@@ -94,12 +94,108 @@ fn wrong_types_and_values_name_the_key() {
         ("lora.alpha=\"big\"", "expected a number"),
         ("guard.enabled=1", "expected true or false"),
         ("federation=3", "expected a table"),
+        ("lora.targets=q_proj,v_proj", "expected a list: [\"q_proj\", \"v_proj\"]"),
+        ("lora.targets=q_proj", "expected a list: [\"q_proj\"]"),
+        ("lora.targets=[q_proj, v_proj]", "expected a list: [\"q_proj\", \"v_proj\"]"),
+        ("evaluation.benches=advbench, utility", "expected a list: [\"advbench\", \"utility\"]"),
+        ("evaluation.interim_benches=advbench", "expected a list: [\"advbench\"]"),
+        ("faults.rounds=1,2", "expected a list: [1, 2]"),
+        ("faults.rounds=3", "expected a list: […]"),
+        ("grid.seeds=1,2,3", "; write [1, 2, 3]"),
+        ("grid.strategies=fedavg,scaffold", "; write [\"fedavg\", \"scaffold\"]"),
     ] {
         let found = complaints(HEAD, &[set]);
-        assert!(found[0].starts_with(&format!("--set {set}: ")) && found[0].ends_with(expected), "{found:?}");
+        let key = set.split_once('=').unwrap().0;
+        let is_placed = found[0].starts_with(&format!("--set {key}=")) && found[0].contains(&format!(": {key}"));
+        assert!(is_placed && found[0].ends_with(expected), "{found:?}");
     }
     let found = complaints(&format!("{HEAD}[data]\nharmful_clients = \"some\"\n"), &[]);
     assert!(found[0].contains("allowed: \"all\" or a number of clients"), "{found:?}");
+}
+
+#[test]
+fn what_has_no_default_is_missing_where_it_would_stand() {
+    let missing = "is missing; expected a value, since it has no default";
+    assert_eq!(complaints("question = \"q\"\n", &[]), [format!("test.toml: name: {missing}")]);
+    let both = ["name", "question"].map(|key| format!("test.toml: {key}: {missing}"));
+    assert_eq!(complaints("seed = 1\n", &[]), both);
+    assert_eq!(complaints("[[variant]]\nname = \"a\"\n[[variant]]\nname = \"b\"\n", &[]), both);
+    let in_table = |text: &str, expected: &str| {
+        assert_eq!(complaints(&format!("{HEAD}{text}"), &[]), [format!("{expected}: {missing}")]);
+    };
+    in_table("[data.benign]\nformat = \"alpaca\"\n", "test.toml:3: data.benign.source");
+    in_table("[cai]\nteacher.base_url = \"http://127.0.0.1/v1\"\n", "test.toml:4: cai.teacher.model");
+    in_table("[cai]\nlr_schedule = { warmup_ratio = 0.1 }\n", "test.toml:4: cai.lr_schedule.kind");
+    let judge = "[[variant]]\nname = \"a\"\n[variant.evaluation.judge]\nmodel = \"m\"\n";
+    in_table(judge, "test.toml:5: evaluation.judge.base_url");
+    let found = complaints(HEAD, &["evaluation.judge.model=m"]);
+    assert!(found[0].starts_with("--set evaluation.judge.model=") || found[0].starts_with("test.toml: "), "{found:?}");
+    // What has a default and is nowhere written is said to be one.
+    let found = complaints(&format!("{HEAD}[federation]\nclients = 3\n"), &[]);
+    assert_eq!(found, ["test.toml (default value): federation.cohort: found 5; allowed: 1 to 3 (federation.clients)"]);
+}
+
+#[test]
+fn a_path_that_leads_nowhere_is_told_before_anything_runs() {
+    let sets = [
+        "model.base=/models/nope",
+        "data.benign.source=benign.jsonl",
+        "start={ kind = \"adapter\", path = \"adapter\" }",
+        "guard={ enabled = true, kind = \"trained\", path = \"guard\" }",
+        "cai={ schedule = \"every\", constitution = \"constitution.toml\", prompts = \"prompts.txt\" }",
+        "evaluation.data.hhh=hhh",
+    ];
+    let found = complaints(HEAD, &sets);
+    let keys = [
+        "model.base",
+        "evaluation.data.hhh",
+        "start.path",
+        "data.benign.source",
+        "cai.prompts",
+        "cai.constitution",
+        "guard.path",
+    ];
+    for (found, key) in found.iter().zip(keys) {
+        assert!(found.contains(&format!(": {key}: ")), "{key}: {found}");
+    }
+    assert_eq!(found.len(), keys.len(), "{found:?}");
+    let base = "found \"/models/nope\", but there is no file or directory /models/nope; allowed: smollm2-135m-instruct, a .gguf";
+    assert!(found[0].contains(base), "{found:?}");
+
+    // On another machine they may be there; what is wrong there, too, is still an error.
+    let (_folder, path) = file(HEAD);
+    let mut sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+    let (file, missing) = load_for(&path, &sets, Paths::Elsewhere).unwrap();
+    assert_eq!((file.scenarios.len(), missing.len()), (1, keys.len()));
+    let scenario = &file.scenarios[0];
+    assert!(scenario.guard.is_some() && scenario.cai.as_ref().is_some_and(|cai| cai.constitution.is_some()));
+    assert_eq!(scenario.model.base, "/models/nope");
+    sets.push("federation.rounds=0".into());
+    assert_eq!(load_for(&path, &sets, Paths::Elsewhere).unwrap_err().problems.len(), 1);
+}
+
+#[test]
+fn a_base_model_is_a_model() {
+    let found = |base: &str| complaints(HEAD, &[&format!("model.base={base}")]).join("\n");
+    assert!(found("smollm2").contains("model.base: found \"smollm2\", but there is no file or directory "));
+    assert!(found("advbench").contains("model.base: found \"advbench\", which is a data set; allowed: smollm2-135m"));
+    let folder = tempfile::tempdir().unwrap();
+    assert!(found(&folder.path().display().to_string()).contains("model.base: found no config.json in "));
+    std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+    let (_folder, path) = file(HEAD);
+    load(&path, &[format!("model.base={}", folder.path().display())]).unwrap();
+}
+
+#[test]
+fn a_grid_that_is_not_read_is_spoken_of() {
+    let grid = format!("{HEAD}[grid]\nstrategies = [\"fedavg\"]\nseeds = [1]\n{TWO_VARIANTS}");
+    let (_folder, path) = file(&grid);
+    let aside = load(&path, &[]).unwrap().grid_left_aside().unwrap();
+    assert!(aside.contains("[grid] is left aside") && aside.contains("fedward grid "), "{aside}");
+    let (_folder, path) = file(&format!("{HEAD}{TWO_VARIANTS}"));
+    assert_eq!(load(&path, &[]).unwrap().grid_left_aside(), None);
+    let set = ["grid.seeds=[1]".to_owned(), "grid.strategies=[\"fedavg\"]".to_owned()];
+    assert!(load(&path, &set).unwrap().grid_left_aside().is_some(), "nor is one that --set gives");
 }
 
 #[test]

@@ -15,10 +15,18 @@ use crate::model::{Family, ModelConfig, ModelError};
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
 
+/// What names the architecture in `config.json`.
+#[derive(Deserialize)]
+struct Architectures {
+    architectures: Option<Vec<String>>,
+    model_type: Option<String>,
+}
+
 /// `config.json` as `transformers` writes it.
 #[derive(Deserialize)]
 struct ConfigJson {
     architectures: Option<Vec<String>>,
+    model_type: Option<String>,
     vocab_size: i64,
     hidden_size: i64,
     intermediate_size: i64,
@@ -128,6 +136,10 @@ impl ConfigJson {
 /// The architecture of the model in `directory`, and the tokens that end its generation.
 pub(super) fn read(directory: &Path) -> Result<(ModelConfig, Vec<u32>), ModelError> {
     let path = directory.join(CONFIG);
+    // What another architecture lacks or has is no concern of ours: its name says more.
+    let named: Architectures = read_json(&path)?;
+    family(named.architectures.as_deref(), named.model_type.as_deref())
+        .map_err(|problem| ModelError::invalid(&path, problem))?;
     let mut json: ConfigJson = read_json(&path)?;
     let mut stop_ids = json.eos_token_id.take().map(TokenIds::into_vec).unwrap_or_default();
     let generation: Option<GenerationJson> = read_optional_json(&directory.join(GENERATION_CONFIG))?;
@@ -175,7 +187,7 @@ impl Defaults {
 }
 
 fn resolve(json: &ConfigJson) -> Result<ModelConfig, String> {
-    let family = family(json)?;
+    let family = family(json.architectures.as_deref(), json.model_type.as_deref())?;
     refuse_what_is_not_supported(json)?;
     let defaults = Defaults::of(family);
     let rope = json.rope();
@@ -203,14 +215,18 @@ fn resolve(json: &ConfigJson) -> Result<ModelConfig, String> {
     Ok(config)
 }
 
-fn family(json: &ConfigJson) -> Result<Family, String> {
-    let names = json.architectures.as_deref().unwrap_or_default();
+fn family(architectures: Option<&[String]>, model_type: Option<&str>) -> Result<Family, String> {
+    let names = architectures.unwrap_or_default();
     let family = match names {
         [name] => Family::ALL.into_iter().find(|family| family.architecture() == name),
         _ => None,
     };
     family.ok_or_else(|| {
-        let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        let found = match (model_type, names) {
+            (Some(model_type), []) => format!("nothing (model_type is {model_type:?})"),
+            (None, []) => "nothing".to_owned(),
+            _ => names.join(", "),
+        };
         let allowed = Family::ALL.map(Family::architecture).join(", ");
         format!("architectures: found {found}, allowed are {allowed}")
     })
@@ -300,6 +316,23 @@ mod tests {
             let error = config(|json| json[key] = value).unwrap_err();
             assert!(error.starts_with(key) && error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn another_architecture_is_named_before_what_it_lacks() {
+        let problem = |text: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(CONFIG), text).unwrap();
+            read(folder.path()).unwrap_err().to_string()
+        };
+        // GPT-2 calls hidden_size n_embd.
+        let gpt2 =
+            problem(r#"{"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": 768, "n_layer": 12}"#);
+        assert!(gpt2.contains("architectures: found GPT2LMHeadModel, allowed are LlamaForCausalLM"), "{gpt2}");
+        let unnamed = problem(r#"{"model_type": "gpt2", "n_embd": 768}"#);
+        assert!(unnamed.contains("architectures: found nothing (model_type is \"gpt2\"), allowed"), "{unnamed}");
+        let llama = problem(r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 64}"#);
+        assert!(llama.contains("missing field `hidden_size`"), "{llama}");
     }
 
     fn design(architecture: &str, change: impl FnOnce(&mut Value)) -> Result<Design, String> {
