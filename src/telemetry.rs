@@ -21,7 +21,8 @@ use tokio::sync::{oneshot, watch};
 pub enum Exposure {
     /// Programs on this machine: other addresses are refused.
     Loopback,
-    /// Whoever reaches the address. The metrics have no password, so somebody must have asked for it.
+    /// Whoever reaches the address. The metrics have no password, so somebody must have asked for it. Requests must name an
+    /// address in their `Host`: the one that is listened on, or any where all are; names are refused, but for `localhost`.
     Any,
 }
 
