@@ -143,8 +143,14 @@ impl Document {
             return Some(format!("--set {set}={value}"));
         }
         let in_variant = variant.index.and_then(|index| self.line(&["variant"], Some(index), key));
-        let line = in_variant.or_else(|| self.line(&[], None, key))?;
-        Some(format!("{}:{line}", self.path.display()))
+        match in_variant.or_else(|| self.line(&[], None, key)) {
+            Some(line) => Some(format!("{}:{line}", self.path.display())),
+            // A table of which the command line alone gives a part.
+            None => {
+                let (set, value) = self.sets.iter().rev().find(|(set, _)| !key.is_empty() && covers(key, set))?;
+                Some(format!("--set {set}={value}"))
+            }
+        }
     }
 
     /// The line on which `key` is written below `prefix`; the longest written part of it counts.

@@ -101,3 +101,31 @@ fn bad_input_is_one_clear_line_and_no_panic() {
     }
     assert!(home().exists());
 }
+
+#[test]
+fn a_variable_of_the_environment_is_blamed_by_its_own_name() {
+    for (variable, value) in [("FEDWARD_THREADS", "abc"), ("FEDWARD_LOG", "fedward=loud"), ("FEDWARD_KERNELS", "0")] {
+        let refused = fedward().arg("fetch").env(variable, value).output().unwrap();
+        let told = String::from_utf8_lossy(&refused.stderr);
+        let expected = format!("fedward: {variable}: found {value:?}, expected ");
+        assert!(!refused.status.success() && told.starts_with(&expected) && !told.contains("--threads"), "{told}");
+    }
+    let listed = fedward().arg("fetch").env("FEDWARD_THREADS", "").output().unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+}
+
+#[test]
+fn a_scenario_for_another_machine_is_checked_without_what_it_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = folder.path().join("there.toml");
+    std::fs::write(&scenario, "name = \"t\"\nquestion = \"q\"\nmodel.base = \"/models/nope\"\n").unwrap();
+    let check = |more: &[&str]| {
+        let checked = fedward().arg("check").arg(&scenario).args(more).output().unwrap();
+        (checked.status.success(), String::from_utf8_lossy(&checked.stderr).into_owned())
+    };
+    let (is_valid, told) = check(&[]);
+    let problem = "there.toml:3: model.base: found \"/models/nope\", but there is no file or directory /models/nope;";
+    assert!(!is_valid && told.contains(problem), "{told}");
+    let (is_valid, told) = check(&["--elsewhere"]);
+    assert!(is_valid && told.contains("not on this machine: ") && told.contains(problem), "{told}");
+}

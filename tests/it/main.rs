@@ -28,6 +28,7 @@ mod replicas;
 mod reruns;
 mod run;
 mod scaffold;
+mod secrets;
 mod support;
 mod tokenizer;
 mod weighted_loss;
