@@ -42,7 +42,7 @@ use crate::{
 #[command(name = "fedward", version, propagate_version = true)]
 struct Cli {
     /// Threads that compute, unless a scenario says federation.slots; results on the CPU do not depend on it [default: one a core,
-    /// two a CUDA device] [env: FEDWARD_THREADS]
+    /// two a CUDA device; or what the variable `FEDWARD_THREADS` says]
     #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
     #[command(subcommand)]

@@ -54,6 +54,16 @@ const KNOWN_ERRORS: [&str; 27] = [
     "unsupported_value",
 ];
 
+/// Those of them that tell of a key, an account or a model.
+const ACCESS_ERRORS: [&str; 6] = [
+    "authentication_error",
+    "billing_error",
+    "insufficient_quota",
+    "invalid_api_key",
+    "model_not_found",
+    "permission_error",
+];
+
 /// Media types that are called by their names.
 const KNOWN_TYPES: [&str; 6] = [
     "application/json",
@@ -85,11 +95,8 @@ const TOPICS: [(&[&str], &str); 3] = [
 /// prompt or the key in any disguise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outline {
-    content_type: &'static str,
-    bytes: usize,
-    /// Kind and code of an error.
-    error: [Option<&'static str>; 2],
-    topic: Option<&'static str>,
+    words: Box<str>,
+    concerns_all_requests: bool,
 }
 
 impl Outline {
@@ -106,36 +113,27 @@ impl Outline {
         };
         let kind = known_error(["/error/type", "/type"]);
         let code = known_error(["/error/code", "/code"]).filter(|code| Some(*code) != kind);
+        let topic = value.is_some().then(|| topic(body)).flatten();
+        let media_type =
+            media_type.map_or("no content type", |text| known_type(text).unwrap_or("another content type"));
+        let size = format!("{} bytes", body.len());
+        let words: Vec<&str> =
+            [media_type, &size].into_iter().chain([kind, code, topic].into_iter().flatten()).collect();
         Self {
-            content_type: media_type
-                .map_or("no content type", |text| known_type(text).unwrap_or("another content type")),
-            bytes: body.len(),
-            error: [kind, code],
-            topic: value.is_some().then(|| topic(body)).flatten(),
+            words: words.join(", ").into(),
+            concerns_all_requests: [kind, code].into_iter().flatten().any(|error| ACCESS_ERRORS.contains(&error)),
         }
     }
 
     /// Whether it tells of a key, an account or a model, so that every other request would meet the same.
     pub(super) fn concerns_all_requests(&self) -> bool {
-        const ACCESS: [&str; 6] = [
-            "authentication_error",
-            "billing_error",
-            "insufficient_quota",
-            "invalid_api_key",
-            "model_not_found",
-            "permission_error",
-        ];
-        self.error.into_iter().flatten().any(|error| ACCESS.contains(&error))
+        self.concerns_all_requests
     }
 }
 
 impl fmt::Display for Outline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {} bytes", self.content_type, self.bytes)?;
-        for part in self.error.into_iter().chain([self.topic]).flatten() {
-            write!(f, ", {part}")?;
-        }
-        Ok(())
+        f.write_str(&self.words)
     }
 }
 

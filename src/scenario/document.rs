@@ -143,14 +143,12 @@ impl Document {
             return Some(format!("--set {set}={value}"));
         }
         let in_variant = variant.index.and_then(|index| self.line(&["variant"], Some(index), key));
-        match in_variant.or_else(|| self.line(&[], None, key)) {
-            Some(line) => Some(format!("{}:{line}", self.path.display())),
-            // A table of which the command line alone gives a part.
-            None => {
-                let (set, value) = self.sets.iter().rev().find(|(set, _)| !key.is_empty() && covers(key, set))?;
-                Some(format!("--set {set}={value}"))
-            }
+        if let Some(line) = in_variant.or_else(|| self.line(&[], None, key)) {
+            return Some(format!("{}:{line}", self.path.display()));
         }
+        // A table of which the command line alone gives a part.
+        let (set, value) = self.sets.iter().rev().find(|(set, _)| !key.is_empty() && covers(key, set))?;
+        Some(format!("--set {set}={value}"))
     }
 
     /// The line on which `key` is written below `prefix`; the longest written part of it counts.

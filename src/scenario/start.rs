@@ -73,10 +73,10 @@ impl RawStart {
                 let path = folder.join(path);
                 let message =
                     || format!("found no {} in {}; allowed: a PEFT directory", peft::CONFIG_FILE, path.display());
-                if !path.exists() {
-                    rules.lacks("start.path", message());
-                } else {
+                if path.exists() {
                     rules.check(path.join(peft::CONFIG_FILE).is_file(), "start.path", message);
+                } else {
+                    rules.lacks("start.path", message());
                 }
                 Some(StartSection::Adapter { path })
             }
