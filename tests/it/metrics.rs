@@ -38,7 +38,7 @@ fn connections_that_are_held_open_do_not_take_the_files_of_a_run() {
     let mut run = run_with_few_descriptors(folder.path(), address);
     let begun = Instant::now();
     let mut held = Vec::new();
-    while held.len() < CONNECTIONS && run.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(60) {
+    while held.len() < CONNECTIONS && run.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_mins(1) {
         match TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
             Ok(mut stream) => {
                 // Half of them begin a request that never ends.
@@ -75,7 +75,7 @@ fn a_connection_that_asks_nothing_is_closed_and_others_are_answered_meanwhile() 
     asking.read_to_string(&mut page).unwrap();
     assert!(page.contains("fedward_process_resident_memory_bytes "), "{page}");
     for stream in [&mut silent, &mut halting] {
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         // Closed by the server, with or without an answer that says so: not a time-out of ours.
         let ended = stream.read_to_end(&mut Vec::new());
         assert!(!ended.is_err_and(|error| matches!(error.kind(), std::io::ErrorKind::WouldBlock)), "it was left open");
