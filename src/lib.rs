@@ -28,6 +28,7 @@ pub mod eval;
 pub mod federated;
 pub mod lora;
 pub mod model;
+mod panics;
 pub mod progress;
 pub mod report;
 pub mod safety;

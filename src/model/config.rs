@@ -120,6 +120,16 @@ impl RopeScaling {
 
 /// Above this, a size is taken for a corrupt file rather than a large model.
 const LARGEST_SIZE: i64 = 1 << 24;
+/// Likewise; there are a few hundred in the deepest models.
+const MAX_LAYERS: usize = 1 << 16;
+
+/// Checks that so many layers are plausible, whatever the weights hold.
+pub(super) fn check_layer_count(found: usize) -> Result<(), String> {
+    if (1..=MAX_LAYERS).contains(&found) {
+        return Ok(());
+    }
+    Err(format!("num_hidden_layers: found {found}, allowed are 1 to {MAX_LAYERS}"))
+}
 
 impl ModelConfig {
     /// Checks that the numbers describe a model that can be built.
@@ -132,12 +142,12 @@ impl ModelConfig {
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", i64::try_from(self.num_hidden_layers).unwrap_or(i64::MAX)),
             ("num_attention_heads", self.num_attention_heads),
             ("num_key_value_heads", self.num_key_value_heads),
             ("head_dim", self.head_dim),
             ("max_position_embeddings", i64::try_from(self.max_position_embeddings).unwrap_or(i64::MAX)),
         ];
+        check_layer_count(self.num_hidden_layers)?;
         for (key, found) in sizes {
             if !(1..=LARGEST_SIZE).contains(&found) {
                 return Err(format!("{key}: found {found}, allowed are 1 to {LARGEST_SIZE}"));
@@ -218,6 +228,14 @@ impl ModelConfig {
     ///
     /// Names the first tensor that is missing, has another shape, or that this architecture does not know.
     pub(super) fn check_tensors(&self, mut found: BTreeMap<String, Vec<i64>>) -> Result<(), String> {
+        // Each layer has tensors of its own: more layers than tensors are not even listed.
+        if self.num_hidden_layers > found.len() {
+            return Err(format!(
+                "num_hidden_layers is {} by the configuration, but the weights hold {} tensors in all",
+                self.num_hidden_layers,
+                found.len()
+            ));
+        }
         for (name, expected) in self.tensors() {
             match found.remove(&name) {
                 None => return Err(format!("tensor {name} of shape {expected:?} is missing")),

@@ -1,8 +1,9 @@
 //! Want of memory: how it is told from other complaints, and what helps.
 
-use std::{any::Any, cell::Cell, panic::AssertUnwindSafe, sync::Once};
+use std::any::Any;
 
 use super::ModelError;
+use crate::panics;
 
 /// What a device's memory is needed for, and so what helps where there is too little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,40 +53,17 @@ pub(super) fn remedy(during: Option<Work>) -> String {
 /// Does `work`, and returns [`ModelError::OutOfMemory`] also where the tensor library panics for want of memory: it does so
 /// when an operation that takes a number beside tensors fails, before it could return the error. Any other panic goes on.
 pub(crate) fn within_memory<T>(work: impl FnOnce() -> Result<T, ModelError>) -> Result<T, ModelError> {
-    say_nothing_of_caught_panics();
-    let outer = IS_CAUGHT.replace(true);
-    let done = std::panic::catch_unwind(AssertUnwindSafe(work));
-    IS_CAUGHT.set(outer);
-    done.unwrap_or_else(|panic| {
-        let complaint = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-        match wanted_memory(&complaint) {
-            Some(_) => Err(tch::TchError::Torch(complaint).into()),
-            None => std::panic::resume_unwind(panic),
+    panics::catch(is_want_of_memory, work).unwrap_or_else(|panic| {
+        if is_want_of_memory(&*panic) {
+            Err(tch::TchError::Torch(panics::message(&*panic).to_owned()).into())
+        } else {
+            std::panic::resume_unwind(panic)
         }
     })
 }
 
-thread_local! {
-    /// Whether a panic of this thread for want of memory becomes an error.
-    static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
-}
-
-fn becomes_an_error(panic: &dyn Any) -> bool {
-    IS_CAUGHT.get() && panic.downcast_ref::<String>().is_some_and(|complaint| wanted_memory(complaint).is_some())
-}
-
-/// The message of a panic that becomes an error would only stand above it. The hook is the whole process's: it hands all other
-/// panics to the one before.
-fn say_nothing_of_caught_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let tell = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if !becomes_an_error(panic.payload()) {
-                tell(panic);
-            }
-        }));
-    });
+fn is_want_of_memory(panic: &dyn Any) -> bool {
+    panic.downcast_ref::<String>().is_some_and(|complaint| wanted_memory(complaint).is_some())
 }
 
 /// How much memory an allocation asked for in vain, if that is what libtorch complains of.
@@ -122,15 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_becomes_an_error_is_not_told() {
-        let want = "Tried to allocate 2.50 GiB. CUDA out of memory".to_owned();
-        assert!(!becomes_an_error(&want), "nobody catches it here");
-        let inside = within_memory(|| {
-            let bug: &dyn Any = &"a bug";
-            Ok([becomes_an_error(&want), becomes_an_error(&"a bug".to_owned()), becomes_an_error(bug)])
-        });
-        assert_eq!(inside.unwrap(), [true, false, false]);
-        assert!(!becomes_an_error(&want), "it is over");
+    fn only_complaints_of_the_tensor_library_are_want_of_memory() {
+        let complaint = "Tried to allocate 2.50 GiB. CUDA out of memory";
+        assert!(is_want_of_memory(&complaint.to_owned()));
+        assert!(!is_want_of_memory(&"a bug".to_owned()) && !is_want_of_memory(&complaint));
     }
 
     #[test]

@@ -8,14 +8,20 @@ use std::{
 
 use fedward_actors::protocol::{ChatMessage, ChatRow, Role};
 use tokenizers::{
-    AddedToken, Model, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, Token, Tokenizer,
-    normalizer,
+    AddedToken, Encoding, Model, NormalizedString, Normalizer, NormalizerWrapper, OffsetType, PreTokenizedString,
+    PreTokenizer, Token, Tokenizer, normalizer,
 };
 
 use super::{
     ModelError, TokenizedRow,
     chat_template::{ChatTemplate, Rendered, SpecialToken},
 };
+use crate::panics;
+
+/// Longest text that is tokenized: two million tokens or so, and below what regular expressions of tokenizers give up at.
+const MAX_TEXT_BYTES: usize = 8 << 20;
+/// Longest text that a normalizer may make of one.
+const MAX_NORMALIZED_BYTES: usize = 8 * MAX_TEXT_BYTES;
 
 /// What a checkpoint says of its tokenizer, before it is checked.
 pub(super) struct TokenizerParts {
@@ -61,6 +67,11 @@ fn turns_of(messages: &[ChatMessage]) -> String {
 impl ChatTokenizer {
     /// Puts a tokenizer together; `path` is the file that errors name.
     pub(super) fn new(parts: TokenizerParts, path: &Path, vocab_size: i64) -> Result<Self, ModelError> {
+        panics::catch_all(|| Self::assemble(parts, path, vocab_size))
+            .unwrap_or_else(|panic| Err(ModelError::invalid(path, format!("tokenizer and chat template panic: {panic}"))))
+    }
+
+    fn assemble(parts: TokenizerParts, path: &Path, vocab_size: i64) -> Result<Self, ModelError> {
         let invalid = |problem: String| ModelError::invalid(path, problem);
         let TokenizerParts { tokenizer, template, variables, mut stop_ids } = parts;
         stop_ids.sort_unstable();
@@ -121,7 +132,10 @@ impl ChatTokenizer {
     ///
     /// [`ModelError::Invalid`] if the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        self.tokenizer.decode(ids, true).map_err(|error| self.invalid(format!("decoding: {error}")))
+        match panics::catch_all(|| self.tokenizer.decode(ids, true)) {
+            Ok(decoded) => decoded.map_err(|error| self.invalid(format!("decoding: {error}"))),
+            Err(panic) => Err(self.invalid(format!("decoding {} tokens: the tokenizer panics: {panic}", ids.len()))),
+        }
     }
 
     /// Tokens of a conversation up to and including the opening of the assistant's next turn.
@@ -194,7 +208,8 @@ impl ChatTokenizer {
             let problem = "no chat template: use an instruction-tuned model, or put a chat_template.jinja beside it";
             return Err(self.invalid(problem.to_owned()));
         };
-        template.render(messages, add_generation_prompt).map_err(|problem| {
+        let rendered = panics::catch_all(|| template.render(messages, add_generation_prompt));
+        rendered.unwrap_or_else(|panic| Err(format!("chat template: panics: {panic}"))).map_err(|problem| {
             let turns = turns_of(messages);
             self.invalid(format!(
                 "{problem} (turns: {turns}); change or leave out what the model's template does not take"
@@ -206,22 +221,35 @@ impl ChatTokenizer {
     ///
     /// What the library's own `encode` does, except that special tokens are told rather than searched for.
     fn encode(&self, text: &str, specials: &[Fixed]) -> Result<Vec<(u32, usize)>, ModelError> {
-        let encode = || {
-            let fixed = self.fixed_parts(text, specials);
-            let mut pieces = PreTokenizedString::from(text);
-            pieces.split(|_, whole| Ok(split_at(&whole, &fixed)))?;
-            if let Some(normalizer) = self.tokenizer.get_normalizer() {
-                pieces.normalize(|piece| normalizer.normalize(piece))?;
-            }
-            if let Some(pre_tokenizer) = self.tokenizer.get_pre_tokenizer() {
-                pre_tokenizer.pre_tokenize(&mut pieces)?;
-            }
-            pieces.tokenize(|piece| self.tokenizer.get_model().tokenize(piece.get()))?;
-            pieces.into_encoding(None, 0, OffsetType::Byte)
-        };
-        let encoding = encode().map_err(|error: tokenizers::Error| self.invalid(format!("encoding: {error}")))?;
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(self.invalid(format!(
+                "encoding: found a text of {} bytes, expected at most {MAX_TEXT_BYTES}; shorten it or leave it out",
+                text.len()
+            )));
+        }
+        let encoded = panics::catch_all(|| self.encode_unguarded(text, specials)).map_err(|panic| {
+            let length = text.len();
+            self.invalid(format!(
+                "encoding: the tokenizer gives up on a text of {length} bytes ({panic}); shorten it or leave it out"
+            ))
+        })?;
+        let encoding = encoded.map_err(|error| self.invalid(format!("encoding: {error}")))?;
         let ends = encoding.get_offsets().iter().map(|(_, end)| *end);
         Ok(encoding.get_ids().iter().copied().zip(ends).collect())
+    }
+
+    fn encode_unguarded(&self, text: &str, specials: &[Fixed]) -> tokenizers::Result<Encoding> {
+        let fixed = self.fixed_parts(text, specials);
+        let mut pieces = PreTokenizedString::from(text);
+        pieces.split(|_, whole| Ok(split_at(&whole, &fixed)))?;
+        if let Some(normalizer) = self.tokenizer.get_normalizer() {
+            pieces.normalize(|piece| normalize(normalizer, piece))?;
+        }
+        if let Some(pre_tokenizer) = self.tokenizer.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut pieces)?;
+        }
+        pieces.tokenize(|piece| self.tokenizer.get_model().tokenize(piece.get()))?;
+        pieces.into_encoding(None, 0, OffsetType::Byte)
     }
 
     /// The parts of `text` that are one token each: the given special ones, and added ones wherever they occur between.
@@ -277,6 +305,22 @@ impl ChatTokenizer {
     fn invalid(&self, problem: String) -> ModelError {
         ModelError::invalid(&self.path, problem)
     }
+}
+
+/// Normalizes step by step: each might make the text many times longer.
+fn normalize(normalizer: &NormalizerWrapper, text: &mut NormalizedString) -> tokenizers::Result<()> {
+    let added = match normalizer {
+        NormalizerWrapper::Sequence(steps) => return steps.as_ref().iter().try_for_each(|step| normalize(step, text)),
+        NormalizerWrapper::Replace(replace) => replace.content.len(),
+        NormalizerWrapper::Prepend(prepend) => prepend.prepend.len(),
+        _ => 1,
+    };
+    let longest = text.len().saturating_mul(added + 1);
+    if longest > MAX_NORMALIZED_BYTES {
+        let problem = format!("normalizing could make {longest} bytes, at most {MAX_NORMALIZED_BYTES} are supported");
+        return Err(problem.into());
+    }
+    normalizer.normalize(text)
 }
 
 /// Splits a text at the parts that are one token each, which are then not tokenized any further.

@@ -38,8 +38,11 @@ pub(super) fn check_prompts(
     check(found, path, |prompt| tokenizer.prompt_ids(prompt).map(drop))
 }
 
+/// A conversation of so many bytes may be too long for the tokenizer.
+const LONG: usize = 1 << 20;
+
 /// Templates ask who speaks when, so of conversations with the same turns the first is looked at: all of them would take as
-/// long as a round.
+/// long as a round. Very long ones are looked at one by one.
 fn check<'r, T: 'r>(
     found: impl Iterator<Item = (Place, &'r [ChatMessage], &'r T)>,
     path: &Path,
@@ -47,7 +50,8 @@ fn check<'r, T: 'r>(
 ) -> Result<(), DataError> {
     let mut seen: HashSet<Vec<Role>> = HashSet::new();
     for (place, messages, conversation) in found {
-        if seen.insert(messages.iter().map(|message| message.role).collect()) {
+        let is_long = messages.iter().map(|message| message.content.len()).sum::<usize>() > LONG;
+        if seen.insert(messages.iter().map(|message| message.role).collect()) || is_long {
             render(conversation).map_err(|error| DataError::bad_record(path, place, error.to_string()))?;
         }
     }

@@ -14,9 +14,12 @@ use tokenizers::{
 };
 
 use super::header::{Header, Value};
-use crate::model::{
-    ModelError,
-    tokenizer::{ChatTokenizer, TokenizerParts},
+use crate::{
+    model::{
+        ModelError,
+        tokenizer::{ChatTokenizer, TokenizerParts},
+    },
+    panics,
 };
 
 /// GGUF's kinds of tokens that matter here.
@@ -28,7 +31,10 @@ const LLAMA_3_PATTERN: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}
 
 /// The tokenizer and chat template that `header` describes.
 pub(super) fn chat_tokenizer(header: &Header, path: &Path, vocab_size: i64) -> Result<ChatTokenizer, ModelError> {
-    let parts = parts(header).map_err(|problem| ModelError::invalid(path, problem))?;
+    let built = panics::catch_all(|| parts(header)).unwrap_or_else(|panic| {
+        Err(format!("the tokenizer's metadata does not fit together: the tokenizer library panics ({panic})"))
+    });
+    let parts = built.map_err(|problem| ModelError::invalid(path, problem))?;
     ChatTokenizer::new(parts, path, vocab_size)
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use self::rope::{RopeJson, RopeParametersJson};
 use super::{read_json, read_optional_json};
-use crate::model::{Family, ModelConfig, ModelError};
+use crate::model::{Family, ModelConfig, ModelError, config::check_layer_count};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
@@ -189,6 +189,8 @@ impl Defaults {
 fn resolve(json: &ConfigJson) -> Result<ModelConfig, String> {
     let family = family(json.architectures.as_deref(), json.model_type.as_deref())?;
     refuse_what_is_not_supported(json)?;
+    // Before anything is made for each of them.
+    check_layer_count(json.num_hidden_layers)?;
     let defaults = Defaults::of(family);
     let rope = json.rope();
     let head_dim = match json.head_dim.or(defaults.head_dim) {
@@ -298,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
-        let cases: [(&str, Value, &str); 12] = [
+        let cases: [(&str, Value, &str); 13] = [
             ("architectures", json!(["PhiForCausalLM"]), "found PhiForCausalLM, allowed are LlamaForCausalLM, Mistral"),
             ("sliding_window", json!(8), "found 8, allowed is null"),
             ("rope_scaling", json!({"type": "yarn", "factor": 2.0, "mscale": 1.0}), "mscale: found 1"),
@@ -310,6 +312,7 @@ mod tests {
             ("num_attention_heads", json!(0), "found 0"),
             ("hidden_size", json!(-1), "found -1, allowed are 1 to"),
             ("head_dim", json!(7), "found 7"),
+            ("num_hidden_layers", json!(u32::MAX), "found 4294967295, allowed are 1 to 65536"),
             ("quantization_config", json!({"bits": 4}), "use a GGUF file"),
         ];
         for (key, value, expected) in cases {
@@ -367,6 +370,8 @@ mod tests {
         assert!(qwen(false).unwrap().sliding.is_none() && qwen(false).unwrap().qkv_bias);
         assert_eq!(qwen(true).unwrap().sliding.unwrap().spans, [Span::Full, Span::Sliding]);
 
+        let endless = design("MistralForCausalLM", |json| json["num_hidden_layers"] = json!(u64::MAX));
+        assert!(endless.unwrap_err().starts_with("num_hidden_layers: found 18446744073709551615"));
         let gemma = design("Gemma3ForCausalLM", |json| json["layer_types"] = Value::Null).unwrap();
         assert_eq!((gemma.activation, gemma.query_pre_attn_scalar), (Activation::GeluTanh, Some(256.0)));
         let sliding = gemma.sliding.unwrap();

@@ -1,14 +1,19 @@
 //! `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`.
 
+mod inspection;
+
 use std::{fs, path::Path};
 
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
 use super::read_optional_json;
-use crate::model::{
-    ModelError,
-    tokenizer::{ChatTokenizer, TokenizerParts},
+use crate::{
+    model::{
+        ModelError,
+        tokenizer::{ChatTokenizer, TokenizerParts},
+    },
+    panics,
 };
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
@@ -58,7 +63,7 @@ struct NamedTemplate {
 pub(super) fn read(directory: &Path, mut stop_ids: Vec<u32>, vocab_size: i64) -> Result<ChatTokenizer, ModelError> {
     let path = directory.join(TOKENIZER);
     let bytes = fs::read(&path).map_err(ModelError::io(&path))?;
-    let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| ModelError::invalid(&path, error.to_string()))?;
+    let tokenizer = build(bytes).map_err(|problem| ModelError::invalid(&path, problem))?;
     let config_path = directory.join(TOKENIZER_CONFIG);
     let config: TokenizerConfigJson = read_optional_json(&config_path)?.unwrap_or_default();
     let named = [
@@ -76,6 +81,15 @@ pub(super) fn read(directory: &Path, mut stop_ids: Vec<u32>, vocab_size: i64) ->
     }
     let template = template(directory, &config_path, config.chat_template)?;
     ChatTokenizer::new(TokenizerParts { tokenizer, template, variables, stop_ids }, &path, vocab_size)
+}
+
+/// Builds the tokenizer that a `tokenizer.json` describes.
+fn build(json: Vec<u8>) -> Result<Tokenizer, String> {
+    inspection::check(&json)?;
+    match panics::catch_all(|| Tokenizer::from_bytes(json)) {
+        Ok(built) => built.map_err(|error| error.to_string()),
+        Err(panic) => Err(format!("the file's parts do not fit together: the tokenizer library panics ({panic})")),
+    }
 }
 
 /// A template in a file of its own wins, as in `transformers`.
