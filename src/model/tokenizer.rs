@@ -67,8 +67,9 @@ fn turns_of(messages: &[ChatMessage]) -> String {
 impl ChatTokenizer {
     /// Puts a tokenizer together; `path` is the file that errors name.
     pub(super) fn new(parts: TokenizerParts, path: &Path, vocab_size: i64) -> Result<Self, ModelError> {
-        panics::catch_all(|| Self::assemble(parts, path, vocab_size))
-            .unwrap_or_else(|panic| Err(ModelError::invalid(path, format!("tokenizer and chat template panic: {panic}"))))
+        panics::catch_all(|| Self::assemble(parts, path, vocab_size)).unwrap_or_else(|panic| {
+            Err(ModelError::invalid(path, format!("tokenizer and chat template panic: {panic}")))
+        })
     }
 
     fn assemble(parts: TokenizerParts, path: &Path, vocab_size: i64) -> Result<Self, ModelError> {

@@ -5,6 +5,9 @@
         (tests/reference/fixtures/peft is such a directory)
     python tests/reference/peft_interchange.py make_all <directory>
         writes the same of every set of targets, with peft's logits
+    python tests/reference/peft_interchange.py make_patterns <directory>
+        writes adapters whose ranks, scalings or modules vary, or whose tensors have other names or types, with peft's logits and
+        some numbers of scaling · B A of each module (tests/reference/fixtures/peft_patterns is such a directory)
     python tests/reference/peft_interchange.py make_others <directory>
         writes adapters that fedward must refuse, each under the name of the setting that it is refused for
     python tests/reference/peft_interchange.py check_all <directory>
@@ -18,11 +21,12 @@ Needs torch, transformers 5 and peft.
 import hashlib
 import json
 import pathlib
+import shutil
 import sys
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -111,19 +115,97 @@ def make_all(directory):
     make(directory, dict(every_subset()))
 
 
+# As unsloth writes it for all linear layers.
+UNSLOTH = (
+    r"(?:.*?(?:language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense).*?"
+    r"(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\."
+    r"(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense)\.(?:(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)))"
+)
+QVD = ["q_proj", "v_proj", "down_proj"]
+PATTERNS = {
+    "ranks": dict(r=2, target_modules=QVD, rank_pattern={"v_proj": 4, r"layers\.1\.mlp\.down_proj": 1, "nothing": 9}),
+    "alphas": dict(r=2, target_modules=QVD, alpha_pattern={"0.self_attn.q_proj": 32, "q_proj": 3, ".*mlp.*": -5}),
+    "both": dict(r=3, target_modules=QVD, rank_pattern={"q_proj": 1}, alpha_pattern={"q_proj": 7.5, "v_proj": 0}, use_rslora=True),
+    "no_alpha": dict(r=1, lora_alpha=0, target_modules=["o_proj"], alpha_pattern={"1.self_attn.o_proj": 0}),
+    "one_alpha": dict(r=2, target_modules=["o_proj"], alpha_pattern={"o_proj": 5}),
+    "layer": dict(r=2, target_modules=QVD, layers_to_transform=1),
+    "layers": dict(r=2, target_modules=["o_proj"], layers_to_transform=[0, 7], layers_pattern=["h", "layers"]),
+    "excluded": dict(r=2, target_modules="all-linear", exclude_modules=["mlp.up_proj", "v_proj", "gate_proj", "k_proj"]),
+    "excluded_by_pattern": dict(r=2, target_modules=QVD, exclude_modules=r".*\.0\..*_proj"),
+    "regex": dict(r=1, target_modules=UNSLOTH),
+    "lookahead": dict(r=1, target_modules=r"^(?!.*mlp).*\.(?P<name>[qk])_proj$"),
+    "whole_names": dict(r=2, target_modules=["model.layers.0.self_attn.q_proj", "layers.1.mlp.up_proj", "query_key_value"]),
+    "turned": dict(r=2, target_modules=["o_proj"], fan_in_fan_out=True),
+    "pissa": dict(r=2, target_modules=QVD, init_lora_weights="pissa", rank_pattern={"v_proj": 3}),
+    "olora": dict(r=2, target_modules=["k_proj"], init_lora_weights="olora", use_rslora=True),
+}  # fmt: skip
+# Of the first adapter, and whether peft itself finds tensors of these names.
+RENAMED = {
+    "default_names": (lambda name: name.replace(".weight", ".default.weight"), True),
+    "no_prefix": (lambda name: name.removeprefix("base_model.model."), False),
+    "compiled": (lambda name: "_orig_mod." + name, False),
+    "compiled_inside": (lambda name: name.replace("base_model.model.", "base_model.model._orig_mod."), False),
+}
+
+
+def make_patterns(directory):
+    directory = pathlib.Path(directory)
+    expected = {}
+    for name, setting in PATTERNS.items():
+        target = directory / name
+        model = get_peft_model(tiny_llama(), LoraConfig(**setting)).eval()
+        converted = "init_lora_weights" in setting
+        if converted:
+            model.save_pretrained(directory / "initial")
+        for parameter_name, parameter in model.named_parameters():
+            if "lora_" in parameter_name:
+                parameter.data += torch.randn_like(parameter).mul(0.1)
+        extra = {"path_initial_model_for_weight_conversion": str(directory / "initial")} if converted else {}
+        trained = model(TOKENS[None]).logits
+        model.save_pretrained(target, **extra)
+        (target / "README.md").unlink()
+        expected[name] = numbers_of(target)
+        if converted:
+            shutil.rmtree(directory / "initial")
+            logits = trained[0, -1].tolist()[::25]
+            assert max(abs(a - b) for a, b in zip(logits, expected[name]["logits"])) < 1e-5, f"{name}: converted wrongly"
+    first = directory / "ranks"
+    saved = load_file(first / "adapter_model.safetensors")
+    variants = {name: {rename(key): value for key, value in saved.items()} for name, (rename, _) in RENAMED.items()}
+    for name, tensors in {**variants, "f64": {key: value.double() for key, value in saved.items()}}.items():
+        target = directory / name
+        target.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.clone() for key, value in tensors.items()}, target / "adapter_model.safetensors")
+        shutil.copy(first / "adapter_config.json", target)
+        is_found = name not in RENAMED or RENAMED[name][1]
+        assert (numbers_of(target) == expected["ranks"]) == is_found, f"{name}: peft reads these names otherwise now"
+        expected[name] = expected["ranks"]
+    (directory / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+def numbers_of(adapter):
+    """Logits of the tiny model with an adapter as peft opens it, and the middle of each module's scaling · B A."""
+    model = PeftModel.from_pretrained(tiny_llama(), adapter).eval()
+    brief = lambda values: [float(f"{value:.7g}") for value in values]
+    deltas = {
+        name.removeprefix("base_model.model."): brief(module.get_delta_weight("default").flatten().tolist()[5::211])
+        for name, module in model.named_modules()
+        if hasattr(module, "lora_A")
+    }
+    with torch.no_grad():
+        logits = model(TOKENS[None]).logits[0, -1]
+    return {"logits": brief(logits.tolist()[::25]), "deltas": deltas}
+
+
 def make_others(directory):
     """Adapters of kinds that fedward has not, each under the name of the setting that it must be refused for."""
     kinds = {
         "use_dora": dict(use_dora=True),
-        "rank_pattern": dict(rank_pattern={"v_proj": 4}),
-        "alpha_pattern": dict(alpha_pattern={"v_proj": 4}),
         "modules_to_save": dict(modules_to_save=["lm_head"]),
         "bias": dict(bias="lora_only"),
         "lora_bias": dict(lora_bias=True),
-        "layers_to_transform": dict(layers_to_transform=[0]),
         "trainable_token_indices": dict(trainable_token_indices=[1, 2]),
         "init_lora_weights": dict(init_lora_weights="pissa"),
-        "target_modules": dict(target_modules=".*q_proj"),
     }
     for name, setting in kinds.items():
         config = LoraConfig(**{"r": 2, "target_modules": ["q_proj", "v_proj"], **setting})
@@ -213,4 +295,5 @@ def base(directory):
 
 
 if __name__ == "__main__":
-    {"make": make, "make_all": make_all, "make_others": make_others, "check_all": check_all, "base": base}[sys.argv[1]](sys.argv[2])
+    commands = [make, make_all, make_patterns, make_others, check_all, base]
+    {command.__name__: command for command in commands}[sys.argv[1]](sys.argv[2])

@@ -87,9 +87,13 @@ pub(super) fn check(json: &[u8]) -> Result<(), String> {
     match &model.dropout {
         None | Some(Value::Null) => {}
         Some(Value::Number(number)) if number.as_f64() == Some(0.0) => {}
-        Some(found) => return Err(format!("model.dropout: found {found}, expected null: tokens would be drawn at random")),
+        Some(found) => {
+            return Err(format!("model.dropout: found {found}, expected null: tokens would be drawn at random"));
+        }
     }
-    if let Some(found) = model.max_input_chars_per_word.filter(|found| found.as_u64().is_none_or(|n| n > MAX_WORD_CHARACTERS)) {
+    if let Some(found) =
+        model.max_input_chars_per_word.filter(|found| found.as_u64().is_none_or(|n| n > MAX_WORD_CHARACTERS))
+    {
         return Err(format!("model.max_input_chars_per_word: found {found}, expected 0 to {MAX_WORD_CHARACTERS}"));
     }
     match model.continuing_subword_prefix {
@@ -135,8 +139,16 @@ mod tests {
             ("/model/max_input_chars_per_word", json!(1_000_000), "model.max_input_chars_per_word: found 1000000"),
             ("/model/continuing_subword_prefix", json!("##"), "model.merges: found \"b\" as a second token"),
             ("/model/continuing_subword_prefix", json!(""), ""),
-            ("/model/vocab", json!([["a".repeat(5000), 0.0]]), "model.vocab: found a token of 5000 bytes, expected at most 4096"),
-            ("/model/vocab", json!({"a".repeat(70_000): 0}), "model.vocab: found a token of 70000 bytes, expected at most 65536"),
+            (
+                "/model/vocab",
+                json!([["a".repeat(5000), 0.0]]),
+                "model.vocab: found a token of 5000 bytes, expected at most 4096",
+            ),
+            (
+                "/model/vocab",
+                json!({"a".repeat(70_000): 0}),
+                "model.vocab: found a token of 70000 bytes, expected at most 65536",
+            ),
             ("/normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="}), "precompiled_charsmap"),
         ];
         for (pointer, value, expected) in cases {

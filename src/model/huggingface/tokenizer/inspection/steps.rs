@@ -23,7 +23,9 @@ pub(super) fn check(key: &str, part: &Value) -> Result<(), String> {
     walk.value(key, part, 0)?;
     if key == "decoder" && walk.growth > MAX_GROWTH {
         let growth = walk.growth;
-        return Err(format!("{key}: found replacements that make {growth} bytes of one, expected at most {MAX_GROWTH}"));
+        return Err(format!(
+            "{key}: found replacements that make {growth} bytes of one, expected at most {MAX_GROWTH}"
+        ));
     }
     Ok(())
 }
@@ -179,12 +181,21 @@ mod tests {
             (json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="}), "found a trie of 0 bytes"),
             (json!({"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAAD/"}), "not UTF-8"),
             (json!({"type": "Precompiled", "precompiled_charsmap": "AAA"}), "something else than base64"),
-            (json!({"type": "Strip", "content": "a", "start": 0, "stop": 1_u64 << 60}), "part.stop: found 1152921504606846976"),
+            (
+                json!({"type": "Strip", "content": "a", "start": 0, "stop": 1_u64 << 60}),
+                "part.stop: found 1152921504606846976",
+            ),
             (json!({"type": "FixedLength", "length": 0}), "part.length: found 0"),
             (nested, "nested more than 8 deep"),
             (json!({"type": "Sequence", "normalizers": vec![json!({"type": "NFC"}); 200]}), "more than 128 steps"),
-            (json!([{"type": "Split", "pattern": {"Regex": "(".repeat(101)}}]), "part[0].pattern.Regex: found 101 nested"),
-            (json!({"type": "Split", "pattern": {"Regex": "a".repeat(8193)}}), "found 8193 bytes, expected at most 8192"),
+            (
+                json!([{"type": "Split", "pattern": {"Regex": "(".repeat(101)}}]),
+                "part[0].pattern.Regex: found 101 nested",
+            ),
+            (
+                json!({"type": "Split", "pattern": {"Regex": "a".repeat(8193)}}),
+                "found 8193 bytes, expected at most 8192",
+            ),
             (replace(&"x".repeat(1025)), "part.content: found 1025 bytes"),
         ];
         for (part, expected) in cases {
@@ -194,7 +205,8 @@ mod tests {
         let twice = json!([replace(&"x".repeat(99)), replace(&"x".repeat(99))]);
         assert!(check("decoder", &twice).unwrap_err().starts_with("decoder: found replacements that make 10000 bytes"));
         assert_eq!(check("normalizer", &twice), Ok(()));
-        let llama3 = json!({"type": "Split", "pattern": {"Regex": "\\((?i:'s|'t)|[^(\\r\\n\\p{L}]?\\p{L}+|\\s+(?!\\S)"}});
+        let llama3 =
+            json!({"type": "Split", "pattern": {"Regex": "\\((?i:'s|'t)|[^(\\r\\n\\p{L}]?\\p{L}+|\\s+(?!\\S)"}});
         assert_eq!(check("pre_tokenizer", &llama3), Ok(()));
     }
 }
