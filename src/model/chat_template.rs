@@ -18,6 +18,10 @@ use minijinja::{
 const MARK: char = '\u{10FFFD}';
 /// The character that follows [`MARK`] for special token 0.
 const FIRST_MARKED: u32 = 0x10_0000;
+/// Steps that a rendering may take: ten thousand turns take a million.
+const MAX_STEPS: u64 = 4_000_000;
+/// How the complaint of a template that takes more begins.
+const ENDLESS: &str = "chat template: takes more than";
 /// How many special tokens can be marked.
 const MOST_MARKED: usize = 0xFF00;
 
@@ -85,9 +89,19 @@ impl ChatTemplate {
         if let Err(error) = template.environment.template_from_named_str("chat_template", &template.marked_source) {
             return Err(format!("chat template: {error}"));
         }
+        template.refuse_endless()?;
         template.content_form = template.find_content_form();
         template.check_nothing_composed(source, variables)?;
         Ok(template)
+    }
+
+    /// Refuses a template that one message already keeps busy: each of the following would take as long.
+    fn refuse_endless(&self) -> Result<(), String> {
+        let message = ChatMessage::new(fedward_actors::protocol::Role::User, "text");
+        match self.render(&[message], true) {
+            Err(problem) if problem.starts_with(ENDLESS) => Err(problem),
+            _ => Ok(()),
+        }
     }
 
     /// Renders a conversation, with the opening of an assistant turn behind it if `add_generation_prompt`.
@@ -126,9 +140,10 @@ impl ChatTemplate {
         let fixed = context! { messages, add_generation_prompt, tools => (), documents => () };
         let variables: Kwargs = variables.iter().map(|(name, text)| (name.as_str(), Value::from(text))).collect();
         let context = merge_maps([fixed, variables.into()]);
-        self.environment
-            .render_named_str("chat_template", source, context)
-            .map_err(|error| format!("chat template: {error}"))
+        self.environment.render_named_str("chat_template", source, context).map_err(|error| match error.kind() {
+            ErrorKind::OutOfFuel => format!("{ENDLESS} {MAX_STEPS} steps; expected loops that end sooner"),
+            _ => format!("chat template: {error}"),
+        })
     }
 
     /// Renders sample conversations the usual way too, and compares: a special token that the template puts together
@@ -178,6 +193,7 @@ fn environment() -> Result<Environment<'static>, String> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.map_err(|error| format!("chat template: {error}"))?);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_fuel(Some(MAX_STEPS));
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });

@@ -242,7 +242,7 @@ impl ChatTokenizer {
     fn encode_unguarded(&self, text: &str, specials: &[Fixed]) -> tokenizers::Result<Encoding> {
         let fixed = self.fixed_parts(text, specials);
         let mut pieces = PreTokenizedString::from(text);
-        pieces.split(|_, whole| Ok(split_at(&whole, &fixed)))?;
+        pieces.split(|_, whole| Ok(split_at(whole, &fixed)))?;
         if let Some(normalizer) = self.tokenizer.get_normalizer() {
             pieces.normalize(|piece| normalize(normalizer, piece))?;
         }
@@ -324,20 +324,43 @@ fn normalize(normalizer: &NormalizerWrapper, text: &mut NormalizedString) -> tok
     normalizer.normalize(text)
 }
 
+/// Parts of a text, each with its token where it is one.
+type Pieces = Vec<(NormalizedString, Option<Vec<Token>>)>;
+
 /// Splits a text at the parts that are one token each, which are then not tokenized any further.
-fn split_at(whole: &NormalizedString, fixed: &[Fixed]) -> Vec<(NormalizedString, Option<Vec<Token>>)> {
-    let length = whole.len_original();
-    let slice = |range: Range<usize>| whole.slice(normalizer::Range::Original(range));
+fn split_at(whole: NormalizedString, fixed: &[Fixed]) -> Pieces {
     let mut pieces = Vec::with_capacity(2 * fixed.len() + 1);
-    let mut position = 0;
-    for (range, id) in fixed {
-        pieces.extend(slice(position..range.start).map(|text| (text, None)));
-        pieces.extend(slice(range.clone()).map(|text| {
-            let token = Token::new(*id, text.get().to_owned(), (0, text.len()));
-            (text, Some(vec![token]))
-        }));
-        position = range.end;
-    }
-    pieces.extend(slice(position..length).map(|text| (text, None)));
+    split_into(whole, 0, fixed, &mut pieces);
     pieces
+}
+
+/// Splits the part of a text that begins at byte `start`. A slice takes as long as what it is taken from, so that is halved.
+fn split_into(part: NormalizedString, start: usize, fixed: &[Fixed], pieces: &mut Pieces) {
+    let slice = |part: &NormalizedString, range: Range<usize>| {
+        part.slice(normalizer::Range::Original(range.start - start..range.end - start))
+    };
+    let end = start + part.len_original();
+    match fixed {
+        [] => pieces.push((part, None)),
+        [(range, id)] => {
+            pieces.extend(slice(&part, start..range.start).map(|text| (text, None)));
+            pieces.extend(slice(&part, range.clone()).map(|text| {
+                let token = Token::new(*id, text.get().to_owned(), (0, text.len()));
+                (text, Some(vec![token]))
+            }));
+            pieces.extend(slice(&part, range.end..end).map(|text| (text, None)));
+        }
+        _ => {
+            let (before, behind) = fixed.split_at(fixed.len() / 2);
+            let border = behind[0].0.start;
+            let halves = [(start..border, before), (border..end, behind)];
+            let halves = halves.map(|(range, fixed)| (slice(&part, range.clone()), range.start, fixed));
+            drop(part);
+            for (half, start, fixed) in halves {
+                if let Some(half) = half {
+                    split_into(half, start, fixed, pieces);
+                }
+            }
+        }
+    }
 }

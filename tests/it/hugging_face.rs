@@ -27,7 +27,7 @@ fn config() -> Value {
     })
 }
 
-fn tokenizer() -> Value {
+pub(crate) fn tokenizer() -> Value {
     let added = |id: u32, content: &str| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                "normalized": false, "special": true})
@@ -85,7 +85,7 @@ fn write_weights(path: &Path, shapes: &BTreeMap<String, Vec<usize>>, dtype: Dtyp
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-fn write_json(dir: &Path, name: &str, value: &Value) {
+pub(crate) fn write_json(dir: &Path, name: &str, value: &Value) {
     fs::write(dir.join(name), value.to_string()).unwrap();
 }
 
@@ -234,7 +234,7 @@ fn a_directory_is_digested_as_sha256sum_would() {
 }
 
 /// What the program prints, and its complaint if it has one.
-fn told(args: &[&str]) -> (String, String) {
+pub(crate) fn told(args: &[&str]) -> (String, String) {
     let output = fedward().args(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr))

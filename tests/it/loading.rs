@@ -84,7 +84,7 @@ fn opening_the_default_model_is_quick() {
 }
 
 /// A GGUF file of a tiny llama, written by hand.
-struct TinyGguf {
+pub(crate) struct TinyGguf {
     metadata: Vec<(&'static str, Vec<u8>)>,
     tensors: Vec<(String, Vec<u64>, u32, Vec<u8>)>,
 }
@@ -103,7 +103,7 @@ fn list(kind: u32, values: &[Vec<u8>]) -> Vec<u8> {
 }
 
 impl TinyGguf {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let integer = |value: u32| typed(4, &value.to_le_bytes());
         let tokens = ["<|im_start|>", "<|im_end|>", "a", "b", "ab", "Ċ", "Ġ", "Z"].map(text);
         let kinds = [3, 3, 1, 1, 1, 1, 1, 1].map(|kind: i32| kind.to_le_bytes().to_vec());
@@ -159,7 +159,7 @@ impl TinyGguf {
         self
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut file = b"GGUF\x03\0\0\0".to_vec();
         file.extend((self.tensors.len() as u64).to_le_bytes());
         file.extend((self.metadata.len() as u64).to_le_bytes());
@@ -182,7 +182,7 @@ impl TinyGguf {
     }
 }
 
-fn open_bytes(dir: &Path, bytes: &[u8]) -> Result<Checkpoint, ModelError> {
+pub(crate) fn open_bytes(dir: &Path, bytes: &[u8]) -> Result<Checkpoint, ModelError> {
     let path = dir.join("tiny.gguf");
     fs::write(&path, bytes).unwrap();
     Checkpoint::open(&path)

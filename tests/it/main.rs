@@ -20,6 +20,7 @@ mod loading;
 mod memory;
 mod metrics;
 mod overlap;
+mod mutations;
 mod peft;
 mod progress;
 mod quantization;

@@ -320,7 +320,11 @@ fn other_adapters_are_refused_by_name() {
         ("rank_pattern", json!([4]), "rank_pattern: found [4], expected an object"),
         ("alpha_pattern", json!({"q_proj": "x"}), "alpha_pattern.q_proj: found \"x\", expected a number"),
         ("alpha_pattern", json!({"(": 1}), "alpha_pattern: found the pattern \"(\", which is not read"),
-        ("alpha_pattern", json!({"((.+)+)+[A-Z]": 1}), "alpha_pattern: \"((.+)+)+[A-Z]\" cannot be matched"),
+        (
+            "alpha_pattern",
+            json!({"([a-z0-9_.]+)+(?!x)[A-Z]": 1}),
+            "alpha_pattern: \"([a-z0-9_.]+)+(?!x)[A-Z]\" cannot be matched",
+        ),
         ("layers_to_transform", json!([0]), "layers.1.self_attn.q_proj.lora_A.weight does not belong"),
         ("layers_to_transform", json!(1), "layers.0.self_attn.q_proj.lora_A.weight does not belong"),
         ("layers_to_transform", json!([2]), "target_modules: found [\"q_proj\"] (with exclude_modules and"),
