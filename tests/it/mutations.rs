@@ -275,7 +275,7 @@ fn mutate(rng: &mut ChaCha8Rng, value: &mut Value) {
                 _ => mutate(rng, &mut values[at]),
             }
         }
-        Value::String(text) if below(rng, 3) == 0 => {
+        Value::String(text) if text.len() < 1000 && below(rng, 3) == 0 => {
             *text = match below(rng, 3) {
                 0 => text.chars().rev().collect(),
                 1 => text.repeat(1 + below(rng, 300)),

@@ -117,7 +117,7 @@ fn check_charsmap(charsmap: &str) -> Result<(), String> {
         return Err(format!("found {} bytes, expected a trie's length in the first 4", bytes.len()));
     };
     let length = u32::from_le_bytes(*length) as usize;
-    if length == 0 || length % 4 != 0 || length > rest.len() {
+    if length == 0 || !length.is_multiple_of(4) || length > rest.len() {
         return Err(format!(
             "found a trie of {length} bytes, expected a positive multiple of 4 up to the {} bytes that follow",
             rest.len()
@@ -132,7 +132,7 @@ fn check_charsmap(charsmap: &str) -> Result<(), String> {
 /// Decodes base64 with padding.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let symbols = text.trim_end_matches('=').bytes();
-    if text.len() % 4 != 0 || text.len() - symbols.len() > 2 {
+    if !text.len().is_multiple_of(4) || text.len() - symbols.len() > 2 {
         return None;
     }
     let mut decoded = Vec::with_capacity(text.len() / 4 * 3);
