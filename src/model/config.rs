@@ -246,6 +246,10 @@ impl ModelConfig {
             }
         }
         // Some exporters write a tied head or the rotary table beside what they are computed from.
+        let table = [self.vocab_size, self.hidden_size];
+        if let Some(shape) = found.get("lm_head.weight").filter(|shape| **shape != table) {
+            return Err(format!("tensor lm_head.weight: found shape {shape:?}, expected {table:?}"));
+        }
         found.retain(|name, _| name != "lm_head.weight" && !name.ends_with("rotary_emb.inv_freq"));
         match found.first_key_value() {
             None => Ok(()),

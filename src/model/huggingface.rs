@@ -10,7 +10,10 @@ use std::{
 };
 
 use fedward_native::MappedFile;
-use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use safetensors::{
+    Dtype, SafeTensors,
+    tensor::{Metadata, TensorInfo},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use tch::{Kind, Tensor};
 
@@ -18,6 +21,8 @@ use super::{ModelConfig, ModelError, WeightSource, tokenizer::ChatTokenizer};
 
 const WEIGHTS: &str = "model.safetensors";
 const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
 
 /// The tensors of a directory's safetensors files.
 pub(super) struct SafetensorsWeights {
@@ -43,8 +48,9 @@ struct WeightsIndex {
 
 /// Opens the directory at `path` and checks that it holds a `LlamaForCausalLM` whole.
 pub(super) fn open(path: &Path) -> Result<(ModelConfig, SafetensorsWeights, ChatTokenizer), ModelError> {
-    let (config, stop_ids) = config::read(path)?;
+    let (mut config, stop_ids) = config::read(path)?;
     let weights = SafetensorsWeights::open(path, &config)?;
+    weights.untie_if_diverged(&mut config)?;
     let tokenizer = tokenizer::read(path, stop_ids, config.vocab_size)?;
     Ok((config, weights, tokenizer))
 }
@@ -56,6 +62,9 @@ pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, ModelError> {
         paths.insert(directory.join(name));
     }
     paths.insert(directory.join(tokenizer::TEMPLATE));
+    if tokenizer::reads_special_tokens_map(directory)? {
+        paths.insert(directory.join(tokenizer::SPECIAL_TOKENS_MAP));
+    }
     paths.extend(shard_paths(directory)?);
     Ok(paths.into_iter().filter(|path| path.exists()).collect())
 }
@@ -89,7 +98,39 @@ impl SafetensorsWeights {
         Ok(())
     }
 
-    fn find(&self, name: &str) -> Result<(&Shard, &safetensors::tensor::TensorInfo), ModelError> {
+    /// Gives a model a head of its own where its configuration ties the head to the embedding and the files hold another
+    /// one, as merging leaves them once both were trained. `transformers` (version 5) does so, too.
+    fn untie_if_diverged(&self, config: &mut ModelConfig) -> Result<(), ModelError> {
+        if !config.tie_word_embeddings || !self.holders.contains_key(HEAD) || self.agree(EMBEDDING, HEAD)? {
+            return Ok(());
+        }
+        config.tie_word_embeddings = false;
+        self.check_types(config)?;
+        tracing::warn!(
+            model = %self.directory.display(),
+            "{}: tie_word_embeddings is true, but {HEAD} differs from {EMBEDDING}: they are not tied, and {HEAD} is used; set \
+             it to false to silence this",
+            config::CONFIG
+        );
+        Ok(())
+    }
+
+    /// Whether two tensors hold the same numbers.
+    fn agree(&self, one: &str, other: &str) -> Result<bool, ModelError> {
+        let ((shard, info), (other_shard, other_info)) = (self.find(one)?, self.find(other)?);
+        if info.shape != other_info.shape {
+            return Ok(false);
+        }
+        if info.dtype == other_info.dtype {
+            return Ok(shard.bytes(info) == other_shard.bytes(other_info));
+        }
+        let shape: Vec<_> = info.shape.iter().map(|&size| size as i64).collect();
+        let read =
+            |name: &str| -> Result<Tensor, ModelError> { Ok(self.tensor(name, &shape)?.f_to_kind(Kind::Float)?) };
+        Ok(read(one)?.f_equal(&read(other)?)?)
+    }
+
+    fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo), ModelError> {
         let shard = self.holders.get(name).map(|&index| &self.shards[index]);
         shard
             .and_then(|shard| Some((shard, shard.metadata.info(name)?)))
@@ -105,10 +146,7 @@ impl WeightSource for SafetensorsWeights {
             return Err(ModelError::invalid(&shard.path, problem));
         }
         let kind = shard.kind(name, info.dtype)?;
-        let (start, end) = info.data_offsets;
-        // The library has checked the offsets against the file's length and the shape.
-        let bytes = &shard.file[shard.data_start + start..shard.data_start + end];
-        let tensor = Tensor::f_from_data_size(bytes, shape, kind)?;
+        let tensor = Tensor::f_from_data_size(shard.bytes(info), shape, kind)?;
         Ok(if kind == Kind::Half { tensor.f_to_kind(Kind::Float)? } else { tensor })
     }
 }
@@ -120,6 +158,12 @@ impl Shard {
             .map_err(|error| ModelError::invalid(&path, format!("not a whole safetensors file: {error}")))?;
         // The header's length is written before it in eight bytes.
         Ok(Self { data_start: 8 + header_len, file, metadata, path })
+    }
+
+    fn bytes(&self, info: &TensorInfo) -> &[u8] {
+        let (start, end) = info.data_offsets;
+        // The library has checked the offsets against the file's length and the shape.
+        &self.file[self.data_start + start..self.data_start + end]
     }
 
     fn kind(&self, name: &str, dtype: Dtype) -> Result<Kind, ModelError> {
