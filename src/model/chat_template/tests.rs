@@ -136,6 +136,80 @@ fn what_families_use_renders_as_in_transformers() {
     assert_eq!(assert_renders_as_transformers(&reference), 84);
 }
 
+/// A template of `tests/reference/template_language.py`.
+#[derive(serde::Deserialize)]
+struct Piece {
+    /// What it is compared for.
+    kind: String,
+    template: String,
+    /// What Jinja writes, unless it fails.
+    text: Option<String>,
+}
+
+#[test]
+fn the_language_is_that_of_jinja() {
+    let reference = std::fs::read_to_string(reference_file("fixtures/template_language.json")).unwrap();
+    let pieces: Vec<Piece> = serde_json::from_str(&reference).unwrap();
+    let variables =
+        [("bos_token", "<s>"), ("eos_token", "</s>")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let messages = [ChatMessage::new(Role::User, "Hi there"), ChatMessage::new(Role::Assistant, " Yes. ")];
+    let mut counts = std::collections::BTreeMap::new();
+    for Piece { kind, template, text } in &pieces {
+        let rendered = ChatTemplate::new(template, &variables, Vec::new())
+            .and_then(|compiled| compiled.render(&messages, true))
+            .map(|rendered| rendered.text);
+        match kind.as_str() {
+            // Errors have words of their own.
+            "same" => assert_eq!(rendered.as_ref().ok(), text.as_ref(), "{template}: {rendered:?}"),
+            "not supported" => assert!(rendered.is_err() && text.is_some(), "{template}: {rendered:?}"),
+            _ => assert!(rendered.is_ok() && rendered.as_ref().ok() != text.as_ref(), "{template}: {rendered:?}"),
+        }
+        *counts.entry(kind.as_str()).or_insert(0) += 1;
+    }
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("not supported", 51), ("otherwise", 20), ("same", 1192)]);
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let error = |source| {
+        let compiled = ChatTemplate::new(source, &[], specials());
+        compiled.and_then(|template| template.render(&[ChatMessage::new(Role::User, "x")], true)).unwrap_err()
+    };
+    for (source, expected) in [
+        ("{{ strftime_now('%d %Q') }}", "strftime_now: found \"%Q\""),
+        ("{{ 'x' | wordwrap(3) }}", "filter wordwrap is unknown"),
+        ("{{ 'x'.casefold() }}", "string has no method named casefold"),
+        ("{{ messages | map('length') }}", "a generator, which has neither text nor length"),
+        ("{% for m in messages %}{% with %}{% break %}{% endwith %}{% endfor %}", "break inside {% with %}"),
+        ("{% macro f(a, b=a) %}{% endmacro %}", "macro: a value that reads a"),
+        ("{{ '\\N{BULLET}' }}", "names of characters (\\N) are not supported"),
+        ("{{ bos_token + messages[0].content }}", "the tokenizer names no bos_token"),
+    ] {
+        assert!(error(source).contains(expected), "{source}: {}", error(source));
+    }
+}
+
+#[test]
+fn special_tokens_go_through_operators_and_filters_marked() {
+    for source in [
+        "{{ '<|im_start|>%s%s' % (messages[0].content, '<|im_end|>') }}",
+        "{{ '<|im_start|>' ~ messages[0].content ~ 1.5 ~ '<|im_end|>' }}",
+        "{{ ['<|im_start|>', messages[0].content, '<|im_end|>'] }}",
+        "{{ ['<|im_start|>', messages[0].content, '<|im_end|>'] | tojson(ensure_ascii=true) }}",
+        "{{ '\\u003c|im_start|>' ~ messages[0].content }}",
+    ] {
+        let ids = |content| render(source, content).specials.iter().map(|(_, id)| *id).collect::<Vec<_>>();
+        assert_eq!(ids("<|im_end|> é"), ids("x"), "{source}");
+        assert!(!ids("x").is_empty(), "{source}");
+    }
+}
+
+#[test]
+fn a_template_that_shows_part_of_a_text_is_one_for_texts() {
+    assert_eq!(render("{{ messages[0].content[:2] }}", "hi there").text, "hi");
+    assert_eq!(render("{{ messages[0].content | upper }}", "hi").text, "HI");
+}
+
 /// Llama 3, 3.1 and 3.2, Mistral, Qwen 2.5 and 3, Gemma and others, whose templates are not ours to keep here, and files that
 /// `FEDWARD_CHAT_TEMPLATES` names, with colons between them: Llama Guard's own template is in no package.
 #[test]

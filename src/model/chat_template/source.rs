@@ -1,0 +1,383 @@
+//! What a template's source is rewritten to before the template engine sees it.
+//!
+//! The engine has no say over some of Jinja's language: line ends, `generation` blocks, what `%` and `~` do, escapes in strings,
+//! macros of any number of arguments. Here they become what it has; what cannot is refused by name.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use super::lexer::{Piece, Token, TokenKind, pieces};
+
+/// The functions that stand for `~`, for `%`, and for a call of a macro that takes any number of arguments.
+pub(super) const CONCAT: &str = "__concatenated";
+pub(super) const REMAINDER: &str = "__remainder";
+pub(super) const CALL_VARIADIC: &str = "__called";
+
+/// Parameters by macro, of those that take any number of arguments.
+type Variadic<'s> = BTreeMap<&'s str, Vec<&'s str>>;
+
+/// Rewrites a template.
+///
+/// # Errors
+///
+/// Says what of the template is not supported.
+pub(super) fn prepare(source: &str) -> Result<String, String> {
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    let pieces = pieces(&source);
+    let variadic = variadic_macros(&pieces);
+    let mut written = String::with_capacity(source.len());
+    let mut blocks = Vec::new();
+    for piece in &pieces {
+        match piece {
+            Piece::Plain(text) => written.push_str(text),
+            Piece::Code { open, tokens, close } => {
+                if open.starts_with("{%") {
+                    enter_or_leave(&mut blocks, tokens)?;
+                    check_scopes(tokens)?;
+                }
+                written.push_str(open);
+                let statement = if open.starts_with("{%") { tokens.first() } else { None };
+                written.push_str(&Rewriter { variadic: &variadic }.code(tokens, statement.map(|token| token.text))?);
+                written.push_str(close);
+            }
+        }
+    }
+    Ok(written)
+}
+
+/// Statements that have an end of their own.
+const BLOCKS: [&str; 9] = ["for", "if", "with", "macro", "call", "filter", "block", "generation", "set"];
+
+/// Keeps the blocks that are open, and refuses to leave a loop through another block: the template engine loses count.
+fn enter_or_leave<'s>(blocks: &mut Vec<&'s str>, tokens: &[Token<'s>]) -> Result<(), String> {
+    let Some(statement) = tokens.first().map(|token| token.text) else { return Ok(()) };
+    if statement == "autoescape" {
+        return Err("{% autoescape %} is not supported".to_owned());
+    }
+    if let Some(block) = statement.strip_prefix("end") {
+        if blocks.last() == Some(&block) {
+            blocks.pop();
+        }
+    } else if BLOCKS.contains(&statement) {
+        let assigns = statement == "set" && top_level(tokens).any(|token| token.text == "=");
+        if !assigns {
+            blocks.push(statement);
+        }
+    } else if statement == "break" || statement == "continue" {
+        let between = blocks.iter().rev().take_while(|block| **block != "for").find(|block| **block != "if");
+        if let Some(block) = between {
+            return Err(format!("{statement} inside {{% {block} %}} is not supported; put it outside of that block"));
+        }
+    }
+    Ok(())
+}
+
+/// Tokens outside of brackets.
+fn top_level<'t, 's>(tokens: &'t [Token<'s>]) -> impl Iterator<Item = &'t Token<'s>> {
+    let mut depth = 0_usize;
+    tokens.iter().filter(move |token| {
+        let outside = depth == 0;
+        match token.kind {
+            TokenKind::Open => depth += 1,
+            TokenKind::Close => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        outside
+    })
+}
+
+/// Refuses values that read what is assigned beside them: the template engine looks names up in another order.
+fn check_scopes(tokens: &[Token]) -> Result<(), String> {
+    let (assigned, what) = match tokens.first().map(|token| token.text) {
+        Some("with") => (&tokens[1..], "with"),
+        Some("macro") if tokens.len() > 3 => (&tokens[3..tokens.len() - 1], "macro"),
+        _ => return Ok(()),
+    };
+    let (mut targets, mut depth, mut in_value) = (Vec::new(), 0_usize, false);
+    for (index, token) in assigned.iter().enumerate() {
+        match (token.kind, token.text) {
+            (TokenKind::Open, _) => depth += 1,
+            (TokenKind::Close, _) => depth = depth.saturating_sub(1),
+            (_, "=") if depth == 0 => in_value = true,
+            (_, ",") if depth == 0 => in_value = false,
+            (TokenKind::Name, name) if in_value => {
+                let attribute = index > 0 && [".", "|"].contains(&assigned[index - 1].text);
+                let named = assigned.get(index + 1).is_some_and(|next| next.text == "=");
+                let earlier = &targets[..targets.len().saturating_sub(1)];
+                if earlier.contains(&name) && !attribute && !named {
+                    return Err(format!("{what}: a value that reads {name}, assigned beside it, is not supported"));
+                }
+            }
+            (TokenKind::Name, name) if depth == 0 => targets.push(name),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Macros that read `varargs` or `kwargs`.
+fn variadic_macros<'s>(pieces: &[Piece<'s>]) -> Variadic<'s> {
+    let mut variadic = Variadic::new();
+    let mut open: Vec<(&str, Vec<&str>)> = Vec::new();
+    for piece in pieces {
+        let Piece::Code { tokens, .. } = piece else { continue };
+        match tokens.as_slice() {
+            [first, name, bracket, parameters @ ..] if first.text == "macro" && bracket.text == "(" => {
+                let mut names = Vec::new();
+                let mut expected = true;
+                for token in top_level(parameters) {
+                    if expected && token.kind == TokenKind::Name {
+                        names.push(token.text);
+                    }
+                    expected = token.text == ",";
+                }
+                open.push((name.text, names));
+            }
+            [first, ..] if first.text == "endmacro" => {
+                open.pop();
+            }
+            tokens => {
+                let reads = |token: &Token| token.text == "varargs" || token.text == "kwargs";
+                if let Some((name, parameters)) = open.last().filter(|_| tokens.iter().any(reads)) {
+                    variadic.insert(name, parameters.clone());
+                }
+            }
+        }
+    }
+    variadic
+}
+
+/// Rewrites code.
+struct Rewriter<'v> {
+    variadic: &'v Variadic<'v>,
+}
+
+/// A token, or a whole bracket.
+struct Item {
+    space: String,
+    text: String,
+    kind: ItemKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ItemKind {
+    /// Part of an operand.
+    Operand,
+    /// Binds more loosely than `~`.
+    Border,
+    Concat,
+    Product,
+    /// Belongs to the operand behind it.
+    Sign,
+}
+
+impl Rewriter<'_> {
+    fn code(&self, tokens: &[Token], statement: Option<&str>) -> Result<String, String> {
+        let items = self.items(tokens, statement)?;
+        Ok(rewritten(&items))
+    }
+
+    fn items(&self, tokens: &[Token], statement: Option<&str>) -> Result<Vec<Item>, String> {
+        let mut items: Vec<Item> = Vec::new();
+        let mut index = 0;
+        while let Some(token) = tokens.get(index) {
+            let before = index.checked_sub(1).map(|before| tokens[before].text);
+            let operand_before = items.last().is_some_and(|item| item.kind == ItemKind::Operand);
+            let (text, kind) = match token.kind {
+                TokenKind::Open => {
+                    let end = index + closing(&tokens[index..]);
+                    let inside = self.code(&tokens[index + 1..end], None)?;
+                    let parameters = statement == Some("macro") && index == 2;
+                    let more = tokens[1..].first().filter(|name| parameters && self.variadic.contains_key(name.text));
+                    let more = more.map_or("", |_| {
+                        if inside.trim().is_empty() { "varargs=(), kwargs={}" } else { ", varargs=(), kwargs={}" }
+                    });
+                    let close = tokens.get(end).map_or(String::new(), |close| format!("{}{}", close.space, close.text));
+                    let bracket = format!("{}{inside}{more}{close}", token.text);
+                    index = end;
+                    match items.last_mut().filter(|_| !parameters && token.text == "(") {
+                        Some(called) if self.is_variadic(&called.text, tokens, index) => {
+                            called.text = self.variadic_call(&called.text, &inside);
+                            index += 1;
+                            continue;
+                        }
+                        _ => (bracket, ItemKind::Operand),
+                    }
+                }
+                TokenKind::Text => (literal(token.text)?.into_owned(), ItemKind::Operand),
+                TokenKind::Name if statement.is_some() && index == 0 => {
+                    (statement_name(token.text).to_owned(), ItemKind::Border)
+                }
+                TokenKind::Name => (token.text.to_owned(), name_kind(token.text, before)),
+                TokenKind::Number | TokenKind::Close => (token.text.to_owned(), ItemKind::Operand),
+                TokenKind::Operator => (token.text.to_owned(), operator_kind(token.text, operand_before)),
+            };
+            items.push(Item { space: token.space.to_owned(), text, kind });
+            index += 1;
+        }
+        Ok(items)
+    }
+
+    /// Whether the bracket that ends at `end` calls a macro of any number of arguments.
+    fn is_variadic(&self, called: &str, tokens: &[Token], end: usize) -> bool {
+        let mut depth = 0_usize;
+        let open = tokens[..=end.min(tokens.len() - 1)].iter().rposition(|token| {
+            match token.kind {
+                TokenKind::Close => depth += 1,
+                TokenKind::Open => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            depth == 0
+        });
+        let before = open.and_then(|open| open.checked_sub(2)).map(|before| tokens[before].text);
+        self.variadic.contains_key(called) && !matches!(before, Some("." | "|" | "is"))
+    }
+
+    fn variadic_call(&self, called: &str, inside: &str) -> String {
+        let parameters: Vec<_> = self.variadic[called].iter().map(|name| format!("'{name}'")).collect();
+        let args = if inside.trim().is_empty() { String::new() } else { format!(", {inside}") };
+        format!("{CALL_VARIADIC}({called}, [{}]{args})", parameters.join(", "))
+    }
+}
+
+/// Where the bracket that tokens begin with closes, or their end.
+fn closing(tokens: &[Token]) -> usize {
+    let mut depth = 0_usize;
+    let end = tokens.iter().position(|token| {
+        match token.kind {
+            TokenKind::Open => depth += 1,
+            TokenKind::Close => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0
+    });
+    end.unwrap_or(tokens.len())
+}
+
+/// `generation` is the block by which templates tell `transformers` what an assistant says; like `with` it renders what it holds
+/// and keeps its variables to itself.
+fn statement_name(name: &str) -> &str {
+    match name {
+        "generation" => "with",
+        "endgeneration" => "endwith",
+        other => other,
+    }
+}
+
+fn name_kind(name: &str, before: Option<&str>) -> ItemKind {
+    match name {
+        // A test binds as closely as a filter.
+        "not" if before == Some("is") => ItemKind::Operand,
+        "and" | "or" | "not" | "in" | "if" | "else" | "recursive" if before != Some(".") => ItemKind::Border,
+        _ => ItemKind::Operand,
+    }
+}
+
+fn operator_kind(operator: &str, operand_before: bool) -> ItemKind {
+    match operator {
+        "~" => ItemKind::Concat,
+        "*" | "/" | "//" | "%" if operand_before => ItemKind::Product,
+        "-" | "+" if operand_before => ItemKind::Border,
+        "-" | "+" => ItemKind::Sign,
+        "." | "|" | "**" => ItemKind::Operand,
+        _ => ItemKind::Border,
+    }
+}
+
+/// A string with the escapes that the template engine knows.
+fn literal(text: &str) -> Result<Cow<'_, str>, String> {
+    if !text.contains('\\') {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut written = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(backslash) = rest.find('\\') {
+        written.push_str(&rest[..backslash]);
+        let escape = &rest[backslash..];
+        let width = 1 + escape[1..].chars().next().map_or(0, char::len_utf8);
+        let code = |digits: usize| {
+            let code = escape.get(2..2 + digits).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+            let invalid =
+                || format!("string {text}: {:?} is no character", escape.chars().take(2 + digits).collect::<String>());
+            code.and_then(char::from_u32).ok_or_else(invalid)
+        };
+        let length = match escape.as_bytes().get(1) {
+            Some(b'\n') => width,
+            Some(b'a') => {
+                written.push_str("\\x07");
+                width
+            }
+            Some(b'v') => {
+                written.push_str("\\x0b");
+                width
+            }
+            // In Python a slash needs no escape, and the backslash stays.
+            Some(b'/') => {
+                written.push_str("\\\\/");
+                width
+            }
+            Some(letter @ (b'u' | b'x')) => {
+                let digits = if *letter == b'u' { 4 } else { 2 };
+                match code(digits)? {
+                    // Readable, so that special tokens in it are found.
+                    plain @ ' '..='~' if !"'\"\\".contains(plain) => written.push(plain),
+                    _ => written.push_str(&escape[..2 + digits]),
+                }
+                2 + digits
+            }
+            Some(b'U') => {
+                written.push(code(8)?);
+                10
+            }
+            Some(b'N') => return Err(format!("string {text}: names of characters (\\N) are not supported")),
+            _ => {
+                written.push_str(&escape[..width]);
+                width
+            }
+        };
+        rest = &escape[length..];
+    }
+    Ok(Cow::Owned(written + rest))
+}
+
+/// Writes code with functions for `~` and `%`.
+fn rewritten(items: &[Item]) -> String {
+    let mut written = String::new();
+    for run in items.chunk_by(|a, b| a.kind != ItemKind::Border && b.kind != ItemKind::Border) {
+        written.push_str(&concatenation(run));
+    }
+    written
+}
+
+fn plain(items: &[Item]) -> String {
+    items.iter().flat_map(|item| [item.space.as_str(), &item.text]).collect()
+}
+
+fn concatenation(items: &[Item]) -> String {
+    let operands: Vec<_> = items.split(|item| item.kind == ItemKind::Concat).collect();
+    // An operand that is missing is for the template engine to complain of.
+    if operands.iter().any(|operand| operand.is_empty()) {
+        return plain(items);
+    }
+    let operands: Vec<_> = operands.into_iter().map(product).collect();
+    match operands.as_slice() {
+        [only] => only.clone(),
+        _ => format!("{}{CONCAT}({})", items[0].space, operands.join(",")),
+    }
+}
+
+fn product(items: &[Item]) -> String {
+    let operands: Vec<_> = items.split(|item| item.kind == ItemKind::Product).collect();
+    let operators: Vec<_> = items.iter().filter(|item| item.kind == ItemKind::Product).collect();
+    if operands.iter().any(|operand| operand.is_empty()) || operators.iter().all(|operator| operator.text != "%") {
+        return plain(items);
+    }
+    let mut written = plain(operands[0]);
+    for (operator, operand) in operators.into_iter().zip(&operands[1..]) {
+        written = if operator.text == "%" {
+            format!("{}{REMAINDER}({written},{})", items[0].space, plain(operand))
+        } else {
+            format!("{written}{}{}{}", operator.space, operator.text, plain(operand))
+        };
+    }
+    written
+}
