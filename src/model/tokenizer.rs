@@ -1,5 +1,7 @@
 //! Text to token ids and back, and conversations to token ids.
 
+mod normalized;
+
 use std::{
     collections::HashSet,
     ops::Range,
@@ -12,6 +14,7 @@ use tokenizers::{
     PreTokenizer, Token, Tokenizer, normalizer,
 };
 
+use self::normalized::NormalizedTokens;
 use super::{
     ModelError, TokenizedRow,
     chat_template::{ChatTemplate, Rendered, SpecialToken},
@@ -30,6 +33,8 @@ pub(super) struct TokenizerParts {
     pub(super) template: Option<String>,
     /// `bos_token`, `eos_token` and the like, as templates use them.
     pub(super) variables: Vec<(String, String)>,
+    /// Special tokens without names, which the tokenizer may lack.
+    pub(super) extra: Vec<String>,
     /// Tokens that end generation.
     pub(super) stop_ids: Vec<u32>,
 }
@@ -43,8 +48,12 @@ pub struct ChatTokenizer {
     /// Tokens that are matched in any text before it is split, longest first.
     added: Vec<Added>,
     special: Vec<Added>,
+    /// Those of both that are matched behind the normalizer.
+    normalized: NormalizedTokens,
     template: Option<ChatTemplate>,
     stop_ids: Vec<u32>,
+    /// The stop token behind a response that the template leaves open.
+    closing_id: u32,
     path: PathBuf,
 }
 
@@ -74,17 +83,21 @@ impl ChatTokenizer {
 
     fn assemble(parts: TokenizerParts, path: &Path, vocab_size: i64) -> Result<Self, ModelError> {
         let invalid = |problem: String| ModelError::invalid(path, problem);
-        let TokenizerParts { tokenizer, template, variables, mut stop_ids } = parts;
+        let TokenizerParts { tokenizer, template, variables, extra, mut stop_ids } = parts;
+        let Some(&first_stop_id) = stop_ids.first() else {
+            return Err(invalid("no end-of-sequence token: eos_token_id is missing".to_owned()));
+        };
+        let eos = variables.iter().find(|(name, _)| name == "eos_token");
+        let closing_id = eos.and_then(|(_, eos)| tokenizer.token_to_id(eos)).unwrap_or(first_stop_id);
         stop_ids.sort_unstable();
         stop_ids.dedup();
-        if stop_ids.is_empty() {
-            return Err(invalid("no end-of-sequence token: eos_token_id is missing".to_owned()));
-        }
         if let Some(id) = stop_ids.iter().find(|&&id| tokenizer.id_to_token(id).is_none()) {
             return Err(invalid(format!("eos_token_id: found {id}, which the tokenizer does not have")));
         }
         let mut added: Vec<_> =
             tokenizer.get_added_tokens_decoder().into_iter().map(|(id, token)| Added { token, id }).collect();
+        let named = variables.iter().map(|(_, content)| content).chain(&extra);
+        added.extend(named_beside(&added, named, &tokenizer));
         added.sort_by(|a, b| b.token.content.len().cmp(&a.token.content.len()).then(a.id.cmp(&b.id)));
         added.retain(|added| !added.token.content.is_empty());
         if let Some(whole_word) = added.iter().find(|added| added.token.single_word) {
@@ -106,15 +119,16 @@ impl ChatTokenizer {
                 "the tokenizer has token {largest}, but the model's vocab_size is {vocab_size}"
             )));
         }
-        let specials = special
-            .iter()
-            .map(|Added { token, id }| SpecialToken { content: token.content.clone(), id: *id })
-            .collect();
+        let normalized = NormalizedTokens::new(&special, &added, &tokenizer).map_err(invalid)?;
+        let written = template.iter().chain(variables.iter().map(|(_, text)| text)).map(String::as_str);
+        let spellings = normalized.spellings(written, tokenizer.get_normalizer()).map_err(invalid)?;
+        let specials = special.iter().map(|Added { token, id }| (token.content.clone(), *id)).chain(spellings);
+        let specials = specials.map(|(content, id)| SpecialToken { content, id }).collect();
         let template = match template {
             Some(source) => Some(ChatTemplate::new(&source, &variables, specials).map_err(invalid)?),
             None => None,
         };
-        Ok(Self { tokenizer, added, special, template, stop_ids, path: path.to_path_buf() })
+        Ok(Self { tokenizer, added, special, normalized, template, stop_ids, closing_id, path: path.to_path_buf() })
     }
 
     /// Tokens of plain text: none of them special, none put in front.
@@ -188,7 +202,7 @@ impl ChatTokenizer {
         match ids[response_start..].iter().position(|id| self.stop_ids.contains(id)) {
             Some(closing) => ids.truncate(response_start + closing + 1),
             // A template that leaves the turn open would never teach the model to stop.
-            None => ids.push(self.stop_ids[0]),
+            None => ids.push(self.closing_id),
         }
         ids.truncate(max_length);
         Ok((response_start < ids.len()).then_some(TokenizedRow { ids, response_start }))
@@ -246,6 +260,9 @@ impl ChatTokenizer {
         if let Some(normalizer) = self.tokenizer.get_normalizer() {
             pieces.normalize(|piece| normalize(normalizer, piece))?;
         }
+        if !self.normalized.is_empty() {
+            pieces.split(|_, piece| Ok(self.normalized.split(&piece, specials)))?;
+        }
         if let Some(pre_tokenizer) = self.tokenizer.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut pieces)?;
         }
@@ -253,11 +270,13 @@ impl ChatTokenizer {
         pieces.into_encoding(None, 0, OffsetType::Byte)
     }
 
-    /// The parts of `text` that are one token each: the given special ones, and added ones wherever they occur between.
+    /// The parts of `text` that are one token each before it is normalized: the given special ones, and added ones wherever they
+    /// occur between.
     fn fixed_parts(&self, text: &str, specials: &[Fixed]) -> Vec<Fixed> {
         let mut fixed = Vec::new();
         let mut position = 0;
-        for (range, id) in specials {
+        let is_normalized = |id: u32| self.special.iter().any(|special| special.id == id && special.token.normalized);
+        for (range, id) in specials.iter().filter(|(_, id)| !is_normalized(*id)) {
             self.find_added(text, position..range.start, &mut fixed);
             fixed.push((range.clone(), *id));
             position = range.end;
@@ -272,14 +291,19 @@ impl ChatTokenizer {
         fixed
     }
 
+    fn unnormalized(&self) -> impl Iterator<Item = &Added> {
+        self.added.iter().filter(|added| !added.token.normalized)
+    }
+
     fn find_added(&self, text: &str, within: Range<usize>, fixed: &mut Vec<Fixed>) {
-        if self.added.is_empty() {
+        if self.unnormalized().next().is_none() {
             return;
         }
         let mut position = within.start;
         while position < within.end {
             let rest = &text[position..within.end];
-            if let Some(Added { token, id }) = self.added.iter().find(|added| rest.starts_with(&added.token.content)) {
+            if let Some(Added { token, id }) = self.unnormalized().find(|added| rest.starts_with(&added.token.content))
+            {
                 let end = position + token.content.len();
                 fixed.push((position..end, *id));
                 position = end;
@@ -306,6 +330,22 @@ impl ChatTokenizer {
     fn invalid(&self, problem: String) -> ModelError {
         ModelError::invalid(&self.path, problem)
     }
+}
+
+/// Tokens that the checkpoint names without adding them to its tokenizer, which `transformers` then does: under the id that the
+/// vocabulary has for them, or else a new one.
+fn named_beside<'n>(added: &[Added], named: impl Iterator<Item = &'n String>, tokenizer: &Tokenizer) -> Vec<Added> {
+    let mut beside: Vec<Added> = Vec::new();
+    let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+    let mut new_ids = largest + 1..;
+    for content in named {
+        if added.iter().chain(&beside).any(|added| added.token.content == *content) {
+            continue;
+        }
+        let id = tokenizer.token_to_id(content).or_else(|| new_ids.next());
+        beside.extend(id.map(|id| Added { token: AddedToken::from(content.clone(), true), id }));
+    }
+    beside
 }
 
 /// Normalizes step by step: each might make the text many times longer.

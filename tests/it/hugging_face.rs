@@ -7,7 +7,7 @@ use std::{
 };
 
 use fedward::model::Checkpoint;
-use fedward_actors::protocol::{ChatMessage, Role, hex};
+use fedward_actors::protocol::{ChatMessage, ChatRow, Role, hex};
 use half::{bf16, f16};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
@@ -181,6 +181,60 @@ fn the_tokenizer_follows_its_files() {
     assert!(untaught.contains("no chat template"), "{untaught}");
     write_json(dir.path(), "tokenizer_config.json", &json!({"eos_token": "<eos>"}));
     assert!(error(dir.path()).contains("eos_token: \"<eos>\" is not in tokenizer.json"));
+}
+
+#[test]
+fn an_open_response_ends_with_the_token_that_the_tokenizer_names() {
+    let dir = directory();
+    let open = json!({"bos_token": "<s>", "eos_token": "<stop>", "chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"});
+    write_json(dir.path(), "tokenizer_config.json", &open);
+    let row = ChatRow::single_turn("b", "b");
+    let ids = || Checkpoint::open(dir.path()).unwrap().tokenizer.row_ids(&row, usize::MAX).unwrap().unwrap().ids;
+    // config.json says 1, generation_config.json 1 and 7; `eos_token` is 7.
+    assert_eq!(ids(), [3, 3, 7]);
+    let unnamed = json!({"chat_template": open["chat_template"]});
+    write_json(dir.path(), "tokenizer_config.json", &unnamed);
+    write_json(dir.path(), "generation_config.json", &json!({"eos_token_id": [0, 7]}));
+    assert_eq!(ids(), [3, 3, 1], "config.json's first");
+}
+
+#[test]
+fn a_tied_head_that_differs_is_used_as_it_is() {
+    let dir = directory();
+    let weights = dir.path().join("model.safetensors");
+    let mut shapes = shapes();
+    shapes.insert("lm_head.weight".to_owned(), vec![8, 4]);
+    write_weights(&weights, &shapes, Dtype::F32);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    assert!(!checkpoint.config.tie_word_embeddings);
+    let head = checkpoint.weights.tensor("lm_head.weight", &[8, 4]).unwrap();
+    assert_eq!(flat(&head), values("lm_head.weight", &[8, 4]).collect::<Vec<_>>());
+    shapes.insert("lm_head.weight".to_owned(), vec![9, 4]);
+    write_weights(&weights, &shapes, Dtype::F32);
+    assert!(error(dir.path()).contains("lm_head.weight: found shape [9, 4], expected [8, 4]"));
+
+    // A copy of the embedding, in its own type and in another.
+    let embedding: Vec<f32> = values("model.embed_tokens.weight", &[8, 4]).collect();
+    for dtype in [Dtype::F32, Dtype::BF16] {
+        let encode = |value: &f32| match dtype {
+            Dtype::BF16 => bf16::from_f32(*value).to_le_bytes().to_vec(),
+            _ => value.to_le_bytes().to_vec(),
+        };
+        let copy: Vec<u8> = embedding.iter().flat_map(encode).collect();
+        shapes.remove("lm_head.weight");
+        let file: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
+            .iter()
+            .map(|(name, shape)| {
+                (name.clone(), shape.clone(), values(name, shape).flat_map(f32::to_le_bytes).collect())
+            })
+            .collect();
+        let views = file
+            .iter()
+            .map(|(name, shape, bytes)| (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+        let head = ("lm_head.weight".to_owned(), TensorView::new(dtype, vec![8, 4], &copy).unwrap());
+        fs::write(&weights, safetensors::serialize(views.chain([head]), None).unwrap()).unwrap();
+        assert!(Checkpoint::open(dir.path()).unwrap().config.tie_word_embeddings, "{dtype:?}");
+    }
 }
 
 #[test]

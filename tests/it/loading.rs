@@ -205,6 +205,42 @@ fn a_file_written_by_hand_opens() {
 }
 
 #[test]
+fn a_head_beside_the_embedding_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(open_bytes(dir.path(), &TinyGguf::new().bytes()).unwrap().config.tie_word_embeddings);
+    let mut tiny = TinyGguf::new();
+    let numbers = |first: u32| (0..256).flat_map(|index| ((first + index) as f32).to_le_bytes()).collect::<Vec<_>>();
+    tiny.tensors.push(("output.weight".to_owned(), vec![32, 8], 0, numbers(7)));
+    let checkpoint = open_bytes(dir.path(), &tiny.bytes()).unwrap();
+    assert!(!checkpoint.config.tie_word_embeddings);
+    let head = checkpoint.weights.tensor("lm_head.weight", &[8, 32]).unwrap();
+    assert_eq!(bytes(&head), numbers(7));
+}
+
+#[test]
+fn control_tokens_are_special_whatever_their_type() {
+    let dir = tempfile::tempdir().unwrap();
+    let types = |kinds: [i32; 8]| Some(list(5, &kinds.map(|kind| kind.to_le_bytes().to_vec())));
+    let ids = |tiny: TinyGguf, content: &str| {
+        let tokenizer = open_bytes(dir.path(), &tiny.bytes()).unwrap().tokenizer;
+        tokenizer.row_ids(&ChatRow::single_turn(content, "b"), usize::MAX).unwrap().unwrap().ids
+    };
+    let typed_control = ids(TinyGguf::new(), "ab");
+    assert_eq!(typed_control, [0, 4, 1, 0, 3, 1]);
+    for kind in [1, 2, 5] {
+        let normal = || TinyGguf::new().set("tokenizer.ggml.token_type", types([kind, kind, 1, 1, 1, 1, 1, 1]));
+        assert_eq!(ids(normal(), "ab"), typed_control, "type {kind}");
+        let look_alike = "<|im_start|>ab<|im_end|>";
+        assert_eq!(ids(normal(), look_alike), ids(TinyGguf::new(), look_alike), "type {kind}");
+    }
+    // What the template does not write is text, and so is what text is split into.
+    let template = "{% for m in messages %}ab{{ m.content }}{% endfor %}{% if add_generation_prompt %}ab{% endif %}";
+    let plain = TinyGguf::new().set("tokenizer.ggml.token_type", types([1; 8]));
+    let plain = plain.set("tokenizer.chat_template", Some(typed(8, &text(template))));
+    assert_eq!(ids(plain, "a"), [4, 2, 4, 3, 1]);
+}
+
+#[test]
 fn block_kinds_widen_bit_for_bit() {
     let dir = tempfile::tempdir().unwrap();
     let blocks = fixture("gguf_tensors.json")["blocks"].clone();

@@ -1,5 +1,6 @@
 //! The default model's tokenizer and chat template against `transformers` (`tests/reference/tokenizer_and_templates.py`), and
-//! tokenizers of other makes (`tests/reference/sentencepiece.py`).
+//! tokenizers of other makes (`tests/reference/sentencepiece.py`, `tests/reference/normalized_tokens.py`),
+//! named by other files (`tests/reference/special_tokens.py`).
 
 use std::fs;
 
@@ -112,20 +113,23 @@ fn the_tokenizer_is_shared_between_threads() {
     });
 }
 
-/// A Hugging Face directory with a tokenizer of `tests/reference/sentencepiece.py`, and weights that nobody reads.
-fn sentencepiece(expected: &Value) -> ChatTokenizer {
+/// A Hugging Face directory with a tokenizer of the scripts, and weights that nobody reads.
+fn of_script(expected: &Value) -> ChatTokenizer {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, value: &Value| fs::write(dir.path().join(name), value.to_string()).unwrap();
-    let eos = expected["config"]["eos_token"].as_str().unwrap();
+    let eos = expected["config"]["eos_token"].as_str().unwrap_or("<eos>");
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": expected["vocab_size"],
         "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1,
         "rms_norm_eps": 1e-5, "max_position_embeddings": 64, "rope_theta": 10000.0, "tie_word_embeddings": true,
-        "eos_token_id": expected["tokenizer"]["model"]["vocab"][eos],
+        "eos_token_id": id_of(&expected["tokenizer"], eos),
     });
     write("config.json", &config);
     write("tokenizer.json", &expected["tokenizer"]);
     write("tokenizer_config.json", &expected["config"]);
+    if let Some(map) = expected.get("special_tokens_map").filter(|map| !map.is_null()) {
+        write("special_tokens_map.json", map);
+    }
     let vocab_size = expected["vocab_size"].as_u64().unwrap() as usize;
     let layer = |name: &str| format!("model.layers.0.{name}.weight");
     let matrices = ["q_proj", "k_proj", "v_proj", "o_proj"].map(|name| format!("self_attn.{name}"));
@@ -149,12 +153,31 @@ fn sentencepiece(expected: &Value) -> ChatTokenizer {
     Checkpoint::open(dir.path()).unwrap().tokenizer
 }
 
+fn id_of(tokenizer: &Value, content: &str) -> Value {
+    let added = tokenizer["added_tokens"].as_array().unwrap().iter().find(|added| added["content"] == content);
+    added.map_or_else(|| tokenizer["model"]["vocab"][content].clone(), |added| added["id"].clone())
+}
+
 #[test]
 fn tokenizers_from_sentencepiece_read_as_transformers_does() {
-    let fixture = fixture("sentencepiece.json");
+    assert_eq!(compare_with_transformers(&fixture("sentencepiece.json")), 9);
+}
+
+#[test]
+fn tokens_are_named_by_the_files_that_transformers_reads() {
+    assert_eq!(compare_with_transformers(&fixture("special_tokens.json")), 12);
+}
+
+#[test]
+fn tokens_behind_the_normalizer_are_found_as_transformers_does() {
+    assert_eq!(compare_with_transformers(&fixture("normalized_tokens.json")), 12);
+}
+
+/// Compares texts and conversations; returns how many responses agree.
+fn compare_with_transformers(fixture: &Value) -> usize {
     let mut responses = 0;
     for (name, expected) in fixture.as_object().unwrap() {
-        let tokenizer = sentencepiece(expected);
+        let tokenizer = of_script(expected);
         for case in expected["texts"].as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
             let found = tokenizer.encode_text(text).unwrap();
@@ -168,14 +191,17 @@ fn tokenizers_from_sentencepiece_read_as_transformers_does() {
                 assert_eq!(case["response_start"], Value::Null);
                 continue;
             };
-            // What a template writes behind the closing token is in no response.
+            // What a template writes behind the closing token is in no response; where there is none, it is put there.
             let mut theirs = ids(&case["ids"]);
-            let closing = theirs.iter().rposition(|id| tokenizer.stop_ids().contains(id)).unwrap();
-            theirs.truncate(closing + 1);
+            let start = case["response_start"].as_u64().unwrap() as usize;
+            match theirs[start..].iter().position(|id| tokenizer.stop_ids().contains(id)) {
+                Some(closing) => theirs.truncate(start + closing + 1),
+                None => theirs.extend(tokenizer.stop_ids()),
+            }
             assert_eq!(found.ids, theirs, "{name}: {row:?}");
             assert_eq!(json!(found.response_start), case["response_start"], "{name}: {row:?}");
             responses += 1;
         }
     }
-    assert_eq!(responses, 9);
+    responses
 }

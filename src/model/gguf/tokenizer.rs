@@ -1,6 +1,6 @@
 //! The tokenizer, from GGUF metadata.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use tokenizers::{
     AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer,
@@ -59,20 +59,23 @@ fn parts(header: &Header) -> Result<TokenizerParts, String> {
     for key in ["eos", "eot", "eom"] {
         stop_ids.extend(special_id(key)?);
     }
+    let mut special_ids: HashSet<u32> = stop_ids.iter().copied().collect();
     let mut variables = Vec::new();
     for (variable, key) in
         [("bos_token", "bos"), ("eos_token", "eos"), ("unk_token", "unknown"), ("pad_token", "padding")]
     {
         if let Some(id) = special_id(key)? {
+            special_ids.insert(id);
             variables.push((variable.to_owned(), tokens[id as usize].to_owned()));
         }
     }
-    Ok(TokenizerParts {
-        tokenizer: tokenizer(header, &tokens)?,
-        template: header.optional_text("tokenizer.chat_template")?.map(str::to_owned),
-        variables,
-        stop_ids,
-    })
+    let template = header.optional_text("tokenizer.chat_template")?.map(str::to_owned);
+    let mut tokenizer = tokenizer(header, &tokens)?;
+    special_ids.extend(written_whole(&tokenizer, &tokens, template.as_deref().unwrap_or_default())?);
+    tokenizer
+        .add_tokens(added_tokens(header, &tokens, &special_ids)?)
+        .map_err(|error| format!("tokenizer.ggml.tokens: {error}"))?;
+    Ok(TokenizerParts { tokenizer, template, variables, extra: Vec::new(), stop_ids })
 }
 
 fn tokenizer(header: &Header, tokens: &[&str]) -> Result<Tokenizer, String> {
@@ -97,7 +100,6 @@ fn tokenizer(header: &Header, tokens: &[&str]) -> Result<Tokenizer, String> {
         .map_err(|error| format!("tokenizer.ggml.merges: {error}"))?;
     let mut tokenizer = Tokenizer::new(model);
     tokenizer.with_pre_tokenizer(Some(pre_tokenizer)).with_decoder(Some(ByteLevel::new(false, true, true)));
-    tokenizer.add_tokens(added_tokens(header, tokens)?).map_err(|error| format!("tokenizer.ggml.tokens: {error}"))?;
     Ok(tokenizer)
 }
 
@@ -123,15 +125,37 @@ fn pre_tokenizer(header: &Header) -> Result<(PreTokenizerWrapper, bool), String>
     })
 }
 
-/// Tokens that are matched before any splitting.
-fn added_tokens(header: &Header, tokens: &[&str]) -> Result<Vec<AddedToken>, String> {
+/// Tokens in brackets that the template writes and that no text is split into: they can only be meant as control tokens, whatever
+/// their type. Converters of fine-tunes wrote them as normal ones.
+fn written_whole(tokenizer: &Tokenizer, tokens: &[&str], template: &str) -> Result<Vec<u32>, String> {
+    let in_brackets = |token: &str| {
+        let inside = token.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+        inside.or_else(|| token.strip_prefix('[')?.strip_suffix(']')).is_some_and(|inside| !inside.is_empty())
+    };
+    let mut written = Vec::new();
+    for (id, token) in tokens.iter().enumerate() {
+        if !in_brackets(token) || !template.contains(token) {
+            continue;
+        }
+        let pieces =
+            tokenizer.encode(*token, false).map_err(|error| format!("tokenizer.ggml.tokens: {token:?}: {error}"))?;
+        if pieces.get_ids() != [id as u32] {
+            written.push(id as u32);
+        }
+    }
+    Ok(written)
+}
+
+/// Tokens that are matched before any splitting; those of `control` are special whatever their type.
+fn added_tokens(header: &Header, tokens: &[&str], control: &HashSet<u32>) -> Result<Vec<AddedToken>, String> {
     let kinds = header.array("tokenizer.ggml.token_type")?;
     if kinds.len() != tokens.len() {
         return Err(format!("tokenizer.ggml.token_type: found {} of them for {} tokens", kinds.len(), tokens.len()));
     }
-    let added = kinds.iter().zip(tokens).filter_map(|(kind, token)| match kind {
+    let added = kinds.iter().zip(tokens).zip(0..).filter_map(|((kind, token), id)| match kind {
         Value::Integer(CONTROL) => Some(AddedToken::from(*token, true)),
         Value::Integer(USER_DEFINED) => Some(AddedToken::from(*token, false)),
+        _ if control.contains(&id) => Some(AddedToken::from(*token, true)),
         _ => None,
     });
     Ok(added.collect())
