@@ -36,8 +36,11 @@ to architectures.json architectures.py
 to greedy.json greedy.py "$gguf"
 to hhh_likelihoods.json hhh_likelihoods.py "$gguf" $reference/fixtures/hhh
 to chat_templates.json chat_templates.py
+to template_language.json template_language.py
 to tokenizer.json tokenizer_and_templates.py "$models"
 to sentencepiece.json sentencepiece.py
+to normalized_tokens.json normalized_tokens.py
+to special_tokens.json special_tokens.py
 to llama_guard.json llama_guard.py
 for script in weighted_loss dpo_numbers strategies; do
     echo "reference: $reference/$script.py"

@@ -2,7 +2,7 @@
 
     python tests/reference/normalized_tokens.py > tests/reference/fixtures/normalized_tokens.json
 
-Made with tokenizers 0.23.3 and transformers 5.24.0. `lower` lowers all text, tokens included; its template writes some of them in
+Made with tokenizers 0.23.3 and transformers 5.23.0. `lower` lowers all text, tokens included; its template writes some of them in
 other cases. `prepend` is Llama 2's normalizer with the flags that early conversions of it had. `spaces` composes characters and
 has tokens that take white space with them; `none` has no normalizer at all.
 """

@@ -2,7 +2,7 @@
 
     python tests/reference/special_tokens.py > tests/reference/fixtures/special_tokens.json
 
-Made with tokenizers 0.23.3 and transformers 5.24.0: tokenizer_config.json, special_tokens_map.json or both name tokens, which
+Made with tokenizers 0.23.3 and transformers 5.23.0: tokenizer_config.json, special_tokens_map.json or both name tokens, which
 tokenizer.json has among its added tokens, in its vocabulary alone, or not at all.
 """
 

@@ -1,8 +1,11 @@
 //! The environment in which `transformers` renders chat templates.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use minijinja::{
@@ -27,12 +30,10 @@ pub(super) fn environment() -> Result<Environment<'static>, String> {
     environment.set_syntax(syntax.map_err(|error| format!("chat template: {error}"))?);
     environment.set_unknown_method_callback(methods::call);
     environment.set_fuel(Some(MAX_STEPS));
-    environment.set_formatter(|output, _, value| match value.as_str() {
-        Some(text) => output.write_str(text).map_err(Error::from),
-        None => {
-            no_generator(value)?;
-            output.write_str(&python::text(value)).map_err(Error::from)
-        }
+    environment.set_formatter(|output, _, value| {
+        no_generator(value)?;
+        let text = value.as_str().map_or_else(|| Cow::Owned(python::text(value)), Cow::Borrowed);
+        output.write_str(&text).map_err(Error::from)
     });
     environment.remove_global("debug");
     filters::register(&mut environment);

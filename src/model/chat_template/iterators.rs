@@ -129,7 +129,7 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(name: &'static str, elements: Vec<Value>) -> Value {
+    pub(super) fn value(name: &'static str, elements: Vec<Value>) -> Value {
         Value::from_object(Self { name, elements })
     }
 }

@@ -7,7 +7,7 @@ use minijinja::{Error, ErrorKind, Value, value::ValueKind};
 use super::{
     iterators::is_placeless,
     marks::MARK,
-    python::{as_float, bind, float_text, refused, text},
+    python::{DEEPEST, as_float, bind, float_text, refused, text},
 };
 
 /// How the text is laid out.
@@ -52,16 +52,19 @@ pub(super) fn to_json(value: &Value, args: &[Value]) -> Result<String, Error> {
 
 impl Layout {
     fn write(&self, written: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
+        if depth > DEEPEST {
+            return Err(refused(format!("tojson: found lists and the like more than {DEEPEST} deep")));
+        }
         let kind = value.kind();
         match kind {
-            ValueKind::Map => self.write_all(written, ('{', '}'), self.keys(value)?, depth, |written, key| {
+            ValueKind::Map => self.write_all(written, ('{', '}'), &self.keys(value)?, depth, |written, key| {
                 self.write_string(written, &key_text(key)?);
                 written.push_str(&self.key_separator);
                 self.write(written, &value.get_item(key)?, depth + 1)
             }),
             ValueKind::Seq | ValueKind::Iterable if !is_placeless(value) => {
-                let elements = value.try_iter()?.collect();
-                self.write_all(written, ('[', ']'), elements, depth, |written, element| {
+                let elements: Vec<_> = value.try_iter()?.collect();
+                self.write_all(written, ('[', ']'), &elements, depth, |written, element| {
                     self.write(written, element, depth + 1)
                 })
             }
@@ -89,7 +92,7 @@ impl Layout {
         &self,
         written: &mut String,
         (open, close): (char, char),
-        elements: Vec<Value>,
+        elements: &[Value],
         depth: usize,
         write: impl Fn(&mut String, &Value) -> Result<(), Error>,
     ) -> Result<(), Error> {

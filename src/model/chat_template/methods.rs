@@ -40,11 +40,11 @@ fn of_map(value: &Value, method: &str, args: &[Value]) -> Result<Option<Value>, 
     let element = |key: &Value| value.get_item(key);
     let elements = match method {
         "copy" => return bind(args, []).map(|[]| Some(value.clone())),
-        "keys" => View::new("keys", keys()?.collect()),
-        "values" => View::new("values", keys()?.map(|key| element(&key)).collect::<Result<_, _>>()?),
+        "keys" => View::value("keys", keys()?.collect()),
+        "values" => View::value("values", keys()?.map(|key| element(&key)).collect::<Result<_, _>>()?),
         "items" => {
             let pair = |key: Value| Ok::<_, Error>(Value::from(Tuple::from([key.clone(), element(&key)?])));
-            View::new("items", keys()?.map(pair).collect::<Result<_, _>>()?)
+            View::value("items", keys()?.map(pair).collect::<Result<_, _>>()?)
         }
         _ => return Ok(None),
     };
@@ -261,7 +261,7 @@ fn padded(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
         "ljust" => format!("{text}{}", filled(fill)),
         "rjust" => format!("{}{text}", filled(fill)),
         _ => {
-            let sign = if text.starts_with(['-', '+']) { 1 } else { 0 };
+            let sign = usize::from(text.starts_with(['-', '+']));
             format!("{}{}{}", &text[..sign], filled('0'), &text[sign..])
         }
     }))

@@ -1,5 +1,7 @@
 //! Values and texts as Python takes them: `str`, `repr`, white space, cases.
 
+use std::fmt::Write;
+
 use minijinja::{
     Error, ErrorKind, Value,
     value::{Kwargs, ValueKind},
@@ -55,30 +57,36 @@ pub(super) fn text(value: &Value) -> String {
 
 /// `repr(value)`.
 pub(super) fn repr(value: &Value) -> String {
-    let elements = |value: &Value| value.try_iter().map(|elements| elements.map(|element| repr(&element)).collect());
+    repr_within(value, DEEPEST)
+}
+
+/// How deep lists and the like are written.
+pub(super) const DEEPEST: usize = 100;
+
+fn repr_within(value: &Value, depth: usize) -> String {
+    let Some(depth) = depth.checked_sub(1) else { return "...".to_owned() };
+    let elements = || value.try_iter().into_iter().flatten();
     match value.kind() {
         ValueKind::Undefined => "Undefined".to_owned(),
         ValueKind::String => quoted(value.as_str().unwrap_or_default()),
-        ValueKind::Iterable if is_placeless(value) => value.to_string(),
         ValueKind::Map => {
             let pair = |key: Value| {
                 let element = value.get_item(&key).unwrap_or_default();
-                format!("{}: {}", repr(&key), repr(&element))
+                format!("{}: {}", repr_within(&key, depth), repr_within(&element, depth))
             };
-            let pairs: Vec<_> = value.try_iter().into_iter().flatten().map(pair).collect();
-            let pairs = format!("{{{}}}", pairs.join(", "));
+            let pairs = format!("{{{}}}", elements().map(pair).collect::<Vec<_>>().join(", "));
             if is_namespace(value) { format!("<Namespace {pairs}>") } else { pairs }
         }
-        ValueKind::Seq | ValueKind::Iterable => {
-            let Ok(elements) = elements(value) else { return value.to_string() };
-            let elements: Vec<String> = elements;
+        ValueKind::Seq | ValueKind::Iterable if !is_placeless(value) => {
+            let elements: Vec<_> = elements().map(|element| repr_within(&element, depth)).collect();
             match (value.is_tuple(), elements.as_slice()) {
                 (true, [only]) => format!("({only},)"),
                 (true, _) => format!("({})", elements.join(", ")),
                 (false, _) => format!("[{}]", elements.join(", ")),
             }
         }
-        _ => text(value),
+        ValueKind::Number => as_float(value).map_or_else(|| value.to_string(), float_text),
+        _ => value.to_string(),
     }
 }
 
@@ -120,9 +128,15 @@ fn quoted(text: &str) -> String {
             '\\' => written.push_str("\\\\"),
             _ if character == quote => written.extend(['\\', quote]),
             _ if is_printable(character) => written.push(character),
-            '\0'..='\u{ff}' => written.push_str(&format!("\\x{:02x}", character as u32)),
-            '\u{100}'..='\u{ffff}' => written.push_str(&format!("\\u{:04x}", character as u32)),
-            _ => written.push_str(&format!("\\U{:08x}", character as u32)),
+            _ => {
+                let code = character as u32;
+                // Writing into a string cannot fail.
+                let _ = match code {
+                    0..0x100 => write!(written, "\\x{code:02x}"),
+                    0x100..0x1_0000 => write!(written, "\\u{code:04x}"),
+                    _ => write!(written, "\\U{code:08x}"),
+                };
+            }
         }
     }
     written.push(quote);

@@ -12,6 +12,9 @@ pub(super) const CONCAT: &str = "__concatenated";
 pub(super) const REMAINDER: &str = "__remainder";
 pub(super) const CALL_VARIADIC: &str = "__called";
 
+/// How deep brackets may lie in one another.
+const DEEPEST: usize = 100;
+
 /// Parameters by macro, of those that take any number of arguments.
 type Variadic<'s> = BTreeMap<&'s str, Vec<&'s str>>;
 
@@ -36,7 +39,11 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
                 }
                 written.push_str(open);
                 let statement = if open.starts_with("{%") { tokens.first() } else { None };
-                written.push_str(&Rewriter { variadic: &variadic }.code(tokens, statement.map(|token| token.text))?);
+                written.push_str(&Rewriter { variadic: &variadic }.code(
+                    tokens,
+                    statement.map(|token| token.text),
+                    0,
+                )?);
                 written.push_str(close);
             }
         }
@@ -171,12 +178,11 @@ enum ItemKind {
 }
 
 impl Rewriter<'_> {
-    fn code(&self, tokens: &[Token], statement: Option<&str>) -> Result<String, String> {
-        let items = self.items(tokens, statement)?;
-        Ok(rewritten(&items))
-    }
-
-    fn items(&self, tokens: &[Token], statement: Option<&str>) -> Result<Vec<Item>, String> {
+    /// Rewrites code; `statement` is its first word, where it is no expression.
+    fn code(&self, tokens: &[Token], statement: Option<&str>, depth: usize) -> Result<String, String> {
+        if depth > DEEPEST {
+            return Err(format!("found brackets more than {DEEPEST} deep"));
+        }
         let mut items: Vec<Item> = Vec::new();
         let mut index = 0;
         while let Some(token) = tokens.get(index) {
@@ -185,23 +191,15 @@ impl Rewriter<'_> {
             let (text, kind) = match token.kind {
                 TokenKind::Open => {
                     let end = index + closing(&tokens[index..]);
-                    let inside = self.code(&tokens[index + 1..end], None)?;
-                    let parameters = statement == Some("macro") && index == 2;
-                    let more = tokens[1..].first().filter(|name| parameters && self.variadic.contains_key(name.text));
-                    let more = more.map_or("", |_| {
-                        if inside.trim().is_empty() { "varargs=(), kwargs={}" } else { ", varargs=(), kwargs={}" }
-                    });
+                    let inside = self.code(&tokens[index + 1..end], None, depth + 1)?;
                     let close = tokens.get(end).map_or(String::new(), |close| format!("{}{}", close.space, close.text));
-                    let bracket = format!("{}{inside}{more}{close}", token.text);
-                    index = end;
-                    match items.last_mut().filter(|_| !parameters && token.text == "(") {
-                        Some(called) if self.is_variadic(&called.text, tokens, index) => {
-                            called.text = self.variadic_call(&called.text, &inside);
-                            index += 1;
-                            continue;
-                        }
-                        _ => (bracket, ItemKind::Operand),
+                    let bracket = (token.text, inside.as_str(), close.as_str());
+                    index = end + 1;
+                    let defined = tokens.get(1).filter(|_| statement == Some("macro") && items.len() == 2);
+                    if defined.is_none() && token.text == "(" && self.make_variadic(&mut items, &inside) {
+                        continue;
                     }
+                    (self.bracket(bracket, defined.map(|name| name.text)), ItemKind::Operand)
                 }
                 TokenKind::Text => (literal(token.text)?.into_owned(), ItemKind::Operand),
                 TokenKind::Name if statement.is_some() && index == 0 => {
@@ -212,30 +210,32 @@ impl Rewriter<'_> {
                 TokenKind::Operator => (token.text.to_owned(), operator_kind(token.text, operand_before)),
             };
             items.push(Item { space: token.space.to_owned(), text, kind });
-            index += 1;
-        }
-        Ok(items)
-    }
-
-    /// Whether the bracket that ends at `end` calls a macro of any number of arguments.
-    fn is_variadic(&self, called: &str, tokens: &[Token], end: usize) -> bool {
-        let mut depth = 0_usize;
-        let open = tokens[..=end.min(tokens.len() - 1)].iter().rposition(|token| {
-            match token.kind {
-                TokenKind::Close => depth += 1,
-                TokenKind::Open => depth = depth.saturating_sub(1),
-                _ => {}
+            if token.kind != TokenKind::Open {
+                index += 1;
             }
-            depth == 0
-        });
-        let before = open.and_then(|open| open.checked_sub(2)).map(|before| tokens[before].text);
-        self.variadic.contains_key(called) && !matches!(before, Some("." | "|" | "is"))
+        }
+        Ok(rewritten(&items))
     }
 
-    fn variadic_call(&self, called: &str, inside: &str) -> String {
-        let parameters: Vec<_> = self.variadic[called].iter().map(|name| format!("'{name}'")).collect();
+    /// A bracket as it stands; that of a variadic macro's parameters with two more.
+    fn bracket(&self, (open, inside, close): (&str, &str, &str), defined: Option<&str>) -> String {
+        let more = match defined.filter(|name| self.variadic.contains_key(name)) {
+            Some(_) if inside.trim().is_empty() => "varargs=(), kwargs={}",
+            Some(_) => ", varargs=(), kwargs={}",
+            None => "",
+        };
+        format!("{open}{inside}{more}{close}")
+    }
+
+    /// Has the last item, if it is a variadic macro, be called with what stands in the bracket behind it.
+    fn make_variadic(&self, items: &mut [Item], inside: &str) -> bool {
+        let [before @ .., called] = items else { return false };
+        let is_attribute = before.last().is_some_and(|before| [".", "|", "is"].contains(&before.text.as_str()));
+        let Some(parameters) = self.variadic.get(called.text.as_str()).filter(|_| !is_attribute) else { return false };
+        let parameters: Vec<_> = parameters.iter().map(|name| format!("'{name}'")).collect();
         let args = if inside.trim().is_empty() { String::new() } else { format!(", {inside}") };
-        format!("{CALL_VARIADIC}({called}, [{}]{args})", parameters.join(", "))
+        called.text = format!("{CALL_VARIADIC}({}, [{}]{args})", called.text, parameters.join(", "));
+        true
     }
 }
 
