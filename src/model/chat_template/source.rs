@@ -328,6 +328,16 @@ fn literal(text: &str) -> Result<Cow<'_, str>, String> {
                 written.push(code(8)?);
                 10
             }
+            // Python's decoder sees other letters as escapes of their own, behind an escaped backslash.
+            Some(128..) => {
+                let code = escape[1..].chars().next().map_or(0, u32::from);
+                written.push_str(&match code {
+                    0..0x100 => format!("\\\\x{code:02x}"),
+                    0x100..0x1_0000 => format!("\\\\u{code:04x}"),
+                    _ => format!("\\\\U{code:08x}"),
+                });
+                width
+            }
             Some(b'N') => return Err(format!("string {text}: names of characters (\\N) are not supported")),
             _ => {
                 written.push_str(&escape[..width]);
