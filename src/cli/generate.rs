@@ -9,7 +9,7 @@ use fedward_actors::{
     streams::{Purpose, stream},
 };
 use miette::IntoDiagnostic;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Ending,
@@ -17,7 +17,7 @@ use super::{
     print_result,
 };
 use crate::{
-    data::{DataError, Fields, ReadRecord, load_prompts},
+    data::{DataError, PassedRecord, load_prompts},
     model::{Asked, Decoding, FinishReason, ModelError, Reply},
     progress::Progress,
     report::Console,
@@ -73,7 +73,7 @@ pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let (mut records, mut tokens) = (records.into_iter(), 0);
     let mut on_reply = |reply: Reply| {
         tokens += reply.tokens;
-        records.next().map_or(Ok(()), |ReadRecord { fields, .. }| print_result(&line(fields, &reply), &console))
+        records.next().map_or(Ok(()), |record| print_result(line(record.passed(), &reply), &console))
     };
     let named = |error| match error {
         ModelError::Prompt { index, problem, .. } => {
@@ -88,14 +88,13 @@ pub(super) fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     Ok(Ending::Done)
 }
 
-fn line(record: Fields, reply: &Reply) -> Value {
+fn line(mut record: PassedRecord, reply: &Reply) -> PassedRecord {
     let finish_reason = match reply.finish_reason {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
     };
-    let mut line = Value::Object(record);
-    line["response"] = json!(reply.text);
-    line["finish_reason"] = json!(finish_reason);
-    line["response_tokens"] = json!(reply.tokens);
-    line
+    record.set("response", json!(reply.text));
+    record.set("finish_reason", json!(finish_reason));
+    record.set("response_tokens", json!(reply.tokens));
+    record
 }

@@ -176,8 +176,8 @@ fn print_json(value: &serde_json::Value) -> miette::Result<()> {
 }
 
 /// As [`print_json`], where results are handed on as they come.
-fn print_result(value: &serde_json::Value, console: &Console) -> Result<(), ModelError> {
-    console.aside(|| write_line(value)).map_err(ModelError::io("standard output".as_ref()))
+fn print_result(line: impl std::fmt::Display, console: &Console) -> Result<(), ModelError> {
+    console.aside(|| write_line(line)).map_err(ModelError::io("standard output".as_ref()))
 }
 
 /// One line on stdout; a reader that has gone away is an error, not a panic.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use fedward_actors::{cancel::CancelFlag, protocol::ChatRow};
 use miette::IntoDiagnostic;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Ending,
@@ -13,7 +13,7 @@ use super::{
     print_result,
 };
 use crate::{
-    data::{DataError, Fields, ReadRecord, RowFormat, load_rows_with_records},
+    data::{DataError, PassedRecord, ReadRecord, RowFormat, load_rows_with_records},
     model::{ChatModel, ModelError, RowScore, TokenizedRow},
     progress::Progress,
     report::Console,
@@ -85,30 +85,29 @@ impl<R: Iterator<Item = Read>> Lines<'_, R> {
     fn print_with(&mut self, score: RowScore) -> Result<(), ModelError> {
         while let Some((record, tokenized)) = self.rest.next() {
             let Some(row) = tokenized else {
-                self.print(record.fields, None, false)?;
+                self.print(record.passed(), None, false)?;
                 continue;
             };
-            return self.print(record.fields, Some(score), self.model.tokenizer.is_cut(&row));
+            return self.print(record.passed(), Some(score), self.model.tokenizer.is_cut(&row));
         }
         Ok(())
     }
 
     fn print_without_score(&mut self) -> Result<(), ModelError> {
         while let Some((record, _)) = self.rest.next() {
-            self.print(record.fields, None, false)?;
+            self.print(record.passed(), None, false)?;
         }
         Ok(())
     }
 
-    fn print(&mut self, record: Fields, score: Option<RowScore>, is_cut: bool) -> Result<(), ModelError> {
+    fn print(&mut self, mut record: PassedRecord, score: Option<RowScore>, is_cut: bool) -> Result<(), ModelError> {
         self.summary.add(score, is_cut);
-        let mut line = Value::Object(record);
-        line["response_tokens"] = json!(score.map_or(0, |score| score.response_tokens));
-        line["log_likelihood"] = json!(score.map(|score| score.log_likelihood));
+        record.set("response_tokens", json!(score.map_or(0, |score| score.response_tokens)));
+        record.set("log_likelihood", json!(score.map(|score| score.log_likelihood)));
         if is_cut {
-            line["cut"] = json!(true);
+            record.set("cut", json!(true));
         }
-        print_result(&line, self.console)
+        print_result(record, self.console)
     }
 }
 
@@ -132,7 +131,7 @@ impl Summary {
             (self.cut, format!("cut after {max_length} tokens, and marked: their responses go on")),
             (
                 self.without_response,
-                format!("without a response within {max_length} tokens, and so without a log_likelihood"),
+                format!("without a response to train on within {max_length} tokens, and so without a log_likelihood"),
             ),
             (self.no_numbers, "whose log_likelihood is no number: the model or the adapter overflows".to_owned()),
         ];

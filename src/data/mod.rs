@@ -20,8 +20,9 @@ pub use catalogue::{CatalogueEntry, EntryKind, PackageForm, PackagedFile, PipPac
 pub use error::{DataError, Place};
 pub use fetch::FetchStep;
 pub use formats::{
-    Fields, LabelledFields, LabelledRow, Labels, PreferencePair, ReadRecord, Revision, Revisions, RowFormat,
-    load_labelled, load_pairs, load_placed_rows, load_prompts, load_revisions, load_rows, load_rows_with_records,
+    ExactNumbers, Fields, LabelledFields, LabelledRow, Labels, PassedRecord, PreferencePair, ReadRecord, Revision,
+    Revisions, RowFormat, load_labelled, load_pairs, load_placed_rows, load_prompts, load_revisions, load_rows,
+    load_rows_with_records,
 };
 pub use measured::{MeasuredTexts, Overlap, OverlapPolicy, Repeats, describe_repeats};
 pub use partition::{ClientPlan, ClientSource, FederatedRows, HarmfulShare, PartitionScheme, mix, rows_are_shared};

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::{
     Fields, RowFormat,
     records::{CsvComments, Record, read_records},
-    rows::{self, Wanted, chat_row, describe},
+    rows::{self, Reading, Wanted, chat_row, describe},
+    turns::role_named,
 };
 use crate::data::{DataError, catalogue, hazards, scored_rows};
 
@@ -153,7 +154,9 @@ fn named_row(record: &Record, labels: Labels, names: &LabelledFields) -> Result<
 /// A record in one of the forms that are told by their keys.
 fn known_row(fields: &Fields, labels: Labels) -> Result<Labelled, String> {
     let wanted = if has_response(fields) { Wanted::Row } else { Wanted::Prompt };
-    let row = chat_row(fields, RowFormat::Auto, wanted)?.ok_or("found no response; correct or remove the row")?;
+    let (Reading::Row(row, _) | Reading::NotTrained(row)) = chat_row(fields, RowFormat::Auto, wanted)? else {
+        return Err("found no response to assess; correct or remove the row".to_owned());
+    };
     if let (Labels::Told, Some(flags)) = (labels, moderation_flags(fields)) {
         let hazards: BTreeSet<_> = flags.iter().filter_map(|label| hazards::of_moderation(label)).collect();
         let known = !hazards.is_empty() || flags.is_empty();
@@ -180,7 +183,7 @@ fn labelled(mut row: ChatRow, is_unsafe: bool, hazards: Option<BTreeSet<Hazard>>
 fn has_response(fields: &Fields) -> bool {
     let ends_with_assistant = |key: &str, role: &str| {
         let last = fields.get(key).and_then(Value::as_array).and_then(|turns| turns.last());
-        last.is_some_and(|turn| matches!(turn[role].as_str(), Some("assistant" | "gpt")))
+        last.is_some_and(|turn| turn[role].as_str().and_then(role_named) == Some(Role::Assistant))
     };
     rows::names_response(fields)
         || ["chosen", "rejected"].iter().any(|key| fields.contains_key(*key))

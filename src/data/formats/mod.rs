@@ -1,9 +1,12 @@
 //! Reading chat rows and prompts from files in the formats that data sets come in.
 
+mod dialogue;
+mod key_sets;
 mod labelled;
 mod pairs;
 pub(crate) mod records;
 mod rows;
+mod turns;
 
 use std::{fmt, path::Path, str::FromStr};
 
@@ -11,18 +14,22 @@ use fedward_actors::protocol::{ChatMessage, ChatRow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::records::ExactNumbers;
 pub use self::{
     labelled::{LabelledFields, LabelledRow, Labels, load_labelled},
     pairs::{PreferencePair, Revision, Revisions, load_pairs, load_revisions},
 };
 use self::{
     records::{CsvComments, Record, read_records},
-    rows::{Wanted, chat_row},
+    rows::{Reading, Wanted, chat_row},
 };
 use super::{DataError, Place};
 
-/// How a record says a conversation. Every format may come as `.json` (an array), `.jsonl` or `.csv`, each also gzipped;
-/// `topic` and `label` (`safe` or `unsafe`) are taken from any of them.
+/// How a record says a conversation. Every format may come as `.json` (an array), `.jsonl` (or `.ndjson`) or `.csv`,
+/// each also gzipped; `system`, `topic` and `label` (`safe` or `unsafe`) are taken from any of them.
+///
+/// A turn may say that it is not to be trained on (`weight` 0, `train` or `loss` false): where that is the response, the row is no
+/// row to train on, and is left out and counted. Tools, tool calls and reasoning are refused, for they cannot be rendered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RowFormat {
@@ -110,10 +117,11 @@ pub fn load_placed_rows(path: &Path, format: RowFormat) -> Result<Vec<(Place, Ch
     let n_records = records.len();
     let rows: Vec<_> = records.into_iter().filter_map(|record| Some((record.place, record.meaning?))).collect();
     if rows.is_empty() {
-        return Err(DataError::bad_file(path, "found no row with a response, expected at least one"));
-    }
-    if rows.len() < n_records {
-        tracing::warn!(file = %path.display(), left_out = n_records - rows.len(), "rows without a response were left out");
+        let problem = format!(
+            "found no row with a response to train on, expected at least one; {n_records} rows have none, or say that it is not \
+             to be trained on"
+        );
+        return Err(DataError::bad_file(path, problem));
     }
     Ok(rows)
 }
@@ -125,11 +133,52 @@ pub struct ReadRecord<T> {
     pub place: Place,
     /// Its fields, as the file has them.
     pub fields: Fields,
+    /// The text of those whose numbers would be written in another way.
+    pub exact: ExactNumbers,
     /// What they mean.
     pub meaning: T,
 }
 
-/// Every record of a file, with its chat row as [`load_rows`] reads it; `None` where there is no response.
+/// A record as it is handed on: its fields as the file has them, and what was added to them.
+#[derive(Clone, Debug)]
+pub struct PassedRecord {
+    fields: Fields,
+    exact: ExactNumbers,
+}
+
+impl<T> ReadRecord<T> {
+    /// Returns the record without what it means.
+    pub fn passed(self) -> PassedRecord {
+        PassedRecord { fields: self.fields, exact: self.exact }
+    }
+}
+
+impl PassedRecord {
+    /// Adds a field, or puts another value in its place.
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.exact.forget(key);
+        self.fields.insert(key.to_owned(), value);
+    }
+}
+
+/// Writes the record on one line, as JSON.
+impl fmt::Display for PassedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (index, (key, value)) in self.fields.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{}:", Value::from(key.as_str()))?;
+            match self.exact.get(key) {
+                Some(text) => f.write_str(text)?,
+                None => write!(f, "{value}")?,
+            }
+        }
+        f.write_str("}")
+    }
+}
+
+/// Every record of a file, with its chat row as [`load_rows`] reads it; `None` where there is no response, or none that is to be
+/// trained on.
 ///
 /// # Errors
 ///
@@ -145,8 +194,8 @@ pub fn load_rows_with_records(path: &Path, format: RowFormat) -> Result<Vec<Read
 ///
 /// As [`load_rows`].
 pub fn load_prompts(path: &Path) -> Result<Vec<ReadRecord<Vec<ChatMessage>>>, DataError> {
-    let prompt = |ReadRecord { place, fields, meaning }: ReadRecord<Option<ChatRow>>| {
-        Some(ReadRecord { place, fields, meaning: meaning?.messages })
+    let prompt = |ReadRecord { place, fields, exact, meaning }: ReadRecord<Option<ChatRow>>| {
+        Some(ReadRecord { place, fields, exact, meaning: meaning?.messages })
     };
     Ok(load(path, RowFormat::Auto, Wanted::Prompt)?.into_iter().filter_map(prompt).collect())
 }
@@ -156,12 +205,38 @@ fn load(path: &Path, format: RowFormat, wanted: Wanted) -> Result<Vec<ReadRecord
     if records.is_empty() {
         return Err(DataError::bad_file(path, "found no rows, expected at least one"));
     }
-    let read = |Record { place, fields }: Record| {
+    let (mut no_response, mut not_trained, mut others) = (0, 0, 0);
+    let mut read = |Record { place, fields, exact }: Record| {
         let meaning =
             chat_row(&fields, format, wanted).map_err(|problem| DataError::bad_record(path, place, problem))?;
-        Ok(ReadRecord { place, fields, meaning })
+        let meaning = match meaning {
+            Reading::Row(row, asks_for_others) => {
+                others += usize::from(asks_for_others);
+                Some(row)
+            }
+            Reading::NoResponse => {
+                no_response += 1;
+                None
+            }
+            Reading::NotTrained(_) => {
+                not_trained += 1;
+                None
+            }
+        };
+        Ok(ReadRecord { place, fields, exact, meaning })
     };
-    records.into_iter().map(read).collect()
+    let records = records.into_iter().map(&mut read).collect::<Result<Vec<_>, _>>()?;
+    if wanted == Wanted::Row {
+        let notes = [
+            (no_response, "rows without a response are left out"),
+            (not_trained, "rows are left out whose response is not to be trained on (weight 0, train or loss false)"),
+            (others, "rows ask for turns before the response to be trained on; only the response is"),
+        ];
+        for (rows, note) in notes.into_iter().filter(|(rows, _)| *rows > 0) {
+            tracing::warn!(file = %path.display(), rows, "{note}");
+        }
+    }
+    Ok(records)
 }
 
 #[cfg(test)]

@@ -3,9 +3,14 @@
 use fedward_actors::protocol::{ChatMessage, ChatRow, Role, RowLabel};
 use serde_json::{Map, Value};
 
-use super::RowFormat;
+use super::{
+    RowFormat,
+    dialogue::dialogue,
+    key_sets::refuse_another,
+    turns::{Turns, holds_something, turns},
+};
 
-type Fields = Map<String, Value>;
+pub(super) type Fields = Map<String, Value>;
 
 /// Key, found, allowed and what to do, in one line.
 pub(super) type Problem = String;
@@ -24,27 +29,85 @@ const INSTRUCTION_INPUT: &[&str] = &["input", "context"];
 const INSTRUCTION_OUTPUT: &[&str] = &["output", "response"];
 const PROMPT: &[&str] = &["prompt", "question", "query", "goal", "forbidden_prompt"];
 const RESPONSE: &[&str] = &["response", "completion", "answer", "output", "target"];
-const ROLES: &str = "system, user (or human), assistant (or gpt)";
+const SYSTEM: &[&str] = &["system", "system_prompt"];
+const TOOLS: [&str; 2] = ["tools", "functions"];
+pub(super) const ROLE_CONTENT: [&str; 2] = ["role", "content"];
+pub(super) const FROM_VALUE: [&str; 2] = ["from", "value"];
 
-/// A record as a chat row, or `None` for a record that the format knows to hold no response (see
-/// [`RowFormat::HhRlhf`]).
-pub(super) fn chat_row(fields: &Fields, format: RowFormat, wanted: Wanted) -> Result<Option<ChatRow>, Problem> {
-    let messages = match resolve(fields, format)? {
-        RowFormat::Auto | RowFormat::Messages => conversation(fields, "messages", ["role", "content"], wanted)?,
-        RowFormat::ShareGpt => conversation(fields, "conversations", ["from", "value"], wanted)?,
-        RowFormat::Alpaca => alpaca(fields, wanted)?,
-        RowFormat::PromptResponse => prompt_response(fields, wanted)?,
-        RowFormat::HhRlhf => dialogue(fields, "chosen", wanted)?,
-        RowFormat::HhRlhfRejected => dialogue(fields, "rejected", wanted)?,
-    };
-    if messages.is_empty() {
-        return Ok(None);
+/// What a record gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// A row; whether the record also asks for other turns than the response to be trained on.
+    Row(ChatRow, bool),
+    /// The format knows that there is no response (see [`RowFormat::HhRlhf`]).
+    NoResponse,
+    /// A row whose response is not to be trained on, as the record says.
+    NotTrained(ChatRow),
+}
+
+/// Reads a record as a chat row.
+pub(super) fn chat_row(fields: &Fields, format: RowFormat, wanted: Wanted) -> Result<Reading, Problem> {
+    let resolved = resolve(fields, format)?;
+    refuse_tools(fields)?;
+    let said = conversation_of(fields, resolved, wanted)?;
+    if said.messages.is_empty() {
+        return Ok(Reading::NoResponse);
+    }
+    if format == RowFormat::Auto {
+        refuse_another(fields, resolved, &said.messages, wanted)?;
     }
     let (topic, label) = match wanted {
         Wanted::Row => (topic(fields)?, label(fields)?),
         Wanted::Prompt => (None, None),
     };
-    Ok(Some(ChatRow { messages, topic, label }))
+    let row = ChatRow { messages: said.messages, topic, label };
+    if wanted == Wanted::Row && said.last_is_muted {
+        return Ok(Reading::NotTrained(row));
+    }
+    Ok(Reading::Row(row, said.asks_for_others))
+}
+
+/// The conversation of a record in a format that is known; no messages for one that has no response.
+pub(super) fn conversation_of(fields: &Fields, format: RowFormat, wanted: Wanted) -> Result<Turns, Problem> {
+    let (key, system) = match format {
+        RowFormat::Auto | RowFormat::Messages => return conversation(fields, "messages", ROLE_CONTENT, wanted),
+        RowFormat::ShareGpt => return conversation(fields, "conversations", FROM_VALUE, wanted),
+        RowFormat::Alpaca => return alpaca(fields, wanted),
+        RowFormat::PromptResponse => return prompt_response(fields, wanted),
+        RowFormat::HhRlhf => ("chosen", system_turn(fields)?),
+        RowFormat::HhRlhfRejected => ("rejected", system_turn(fields)?),
+    };
+    let (key, value) = required(fields, &[key])?;
+    if value.is_array() {
+        return conversation(fields, key, ROLE_CONTENT, wanted);
+    }
+    let messages = dialogue(key, value, wanted)?;
+    let messages = if messages.is_empty() { messages } else { led_by(system, messages) };
+    Ok(Turns { messages, ..Turns::default() })
+}
+
+/// Functions that a template would have to describe.
+fn refuse_tools(fields: &Fields) -> Result<(), Problem> {
+    for key in TOOLS {
+        if let Some(value) = fields.get(key).filter(|value| holds_something(value)) {
+            return Err(format!(
+                "{key}: found {}, expected none: tools cannot be rendered; remove the key or the row",
+                describe(value)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Turns after a system turn, unless they begin with the same one.
+pub(super) fn led_by(system: Option<ChatMessage>, messages: Vec<ChatMessage>) -> Vec<ChatMessage> {
+    let is_same = |system: &ChatMessage| {
+        messages
+            .first()
+            .is_some_and(|first| first.role == Role::System && first.content.trim() == system.content.trim())
+    };
+    let system = system.filter(|system| !is_same(system));
+    system.into_iter().chain(messages).collect()
 }
 
 /// Whether a record has a key for the response to a prompt.
@@ -67,11 +130,11 @@ pub(super) fn describe(value: &Value) -> String {
 
 /// The format that a record's keys speak of, if none is prescribed.
 fn resolve(fields: &Fields, format: RowFormat) -> Result<RowFormat, Problem> {
-    let has = |keys: &[&str]| keys.iter().any(|key| fields.contains_key(*key));
+    let has = |keys: &[&'static str]| optional(fields, keys).is_some();
     Ok(match format {
         RowFormat::Auto if has(&["messages"]) => RowFormat::Messages,
         RowFormat::Auto if has(&["conversations"]) => RowFormat::ShareGpt,
-        RowFormat::Auto if has(INSTRUCTION) => RowFormat::Alpaca,
+        RowFormat::Auto if has(INSTRUCTION) || is_alpaca_without_instruction(fields) => RowFormat::Alpaca,
         RowFormat::Auto if has(PROMPT) => RowFormat::PromptResponse,
         RowFormat::Auto if has(&["chosen"]) => RowFormat::HhRlhf,
         RowFormat::Auto => {
@@ -125,10 +188,10 @@ fn conversation(
     list_key: &'static str,
     turn_keys: [&'static str; 2],
     wanted: Wanted,
-) -> Result<Vec<ChatMessage>, Problem> {
+) -> Result<Turns, Problem> {
     let (key, value) = required(fields, &[list_key])?;
-    let mut messages = Vec::from_iter(system_turn(fields)?);
-    messages.extend(turns(key, value, turn_keys, wanted)?);
+    let mut read = turns(key, value, turn_keys, wanted)?;
+    let mut messages = led_by(system_turn(fields)?, read.messages);
     match (wanted, messages.last().map(|last| last.role)) {
         (Wanted::Row, Some(Role::Assistant)) => {}
         (Wanted::Row, found) => {
@@ -146,72 +209,41 @@ fn conversation(
             "{key}: found no turn of user, expected one before the response; correct or remove the row"
         ));
     }
-    Ok(messages)
-}
-
-pub(super) fn turns(
-    key: &str,
-    value: &Value,
-    [role_key, text_key]: [&str; 2],
-    wanted: Wanted,
-) -> Result<Vec<ChatMessage>, Problem> {
-    let Value::Array(items) = value else {
-        return Err(format!("{key}: found {}, expected an array of turns", describe(value)));
-    };
-    let mut messages = Vec::with_capacity(items.len());
-    for (index, item) in items.iter().enumerate() {
-        let turn = item.as_object().ok_or_else(|| {
-            format!("{key}[{index}]: found {}, expected an object with {role_key} and {text_key}", describe(item))
-        })?;
-        let part = |part: &str| {
-            turn.get(part).ok_or_else(|| format!("{key}[{index}]: missing key {part}; found: {}", keys_of(turn)))
-        };
-        let role = role(&format!("{key}[{index}].{role_key}"), part(role_key)?)?;
-        let content = part(text_key)?;
-        let empty = content.as_str().is_some_and(|text| text.trim().is_empty());
-        let unread_response = wanted == Wanted::Prompt && role == Role::Assistant && index + 1 == items.len();
-        if empty && (role == Role::System || unread_response) {
-            continue;
-        }
-        messages.push(ChatMessage::new(role, text(&format!("{key}[{index}].{text_key}"), content)?));
-    }
-    Ok(messages)
-}
-
-fn role(key: &str, value: &Value) -> Result<Role, Problem> {
-    match value.as_str() {
-        Some("system") => Ok(Role::System),
-        Some("user" | "human") => Ok(Role::User),
-        Some("assistant" | "gpt") => Ok(Role::Assistant),
-        Some(other) if other.len() <= 24 => {
-            Err(format!("{key}: found {other:?}, allowed: {ROLES}; rename or remove the turn"))
-        }
-        _ => Err(format!("{key}: found {}, allowed: {ROLES}; rename or remove the turn", describe(value))),
-    }
+    read.messages = messages;
+    Ok(read)
 }
 
 pub(super) fn system_turn(fields: &Fields) -> Result<Option<ChatMessage>, Problem> {
-    Ok(text_or_empty(fields, &["system"])?.map(|text| ChatMessage::new(Role::System, text)))
+    Ok(text_or_empty(fields, SYSTEM)?.map(|text| ChatMessage::new(Role::System, text)))
 }
 
-/// `instruction`, maybe `input`, `output`; earlier turns in `history` as pairs, as LLaMA-Factory writes them.
-fn alpaca(fields: &Fields, wanted: Wanted) -> Result<Vec<ChatMessage>, Problem> {
+/// Whether a record has Alpaca's keys, though its instruction is null: what is asked is in `input` then.
+fn is_alpaca_without_instruction(fields: &Fields) -> bool {
+    INSTRUCTION.iter().any(|key| fields.contains_key(*key)) && optional(fields, INSTRUCTION_INPUT).is_some()
+}
+
+/// `instruction`, maybe `input`, `output`; earlier turns in `history` as pairs, as LLaMA-Factory writes them. What is asked may be in
+/// `input` alone.
+fn alpaca(fields: &Fields, wanted: Wanted) -> Result<Turns, Problem> {
     let mut messages = Vec::from_iter(system_turn(fields)?);
     if let Some((key, value)) = optional(fields, &["history"]) {
         messages.extend(history(key, value)?);
     }
-    let (key, instruction) = required(fields, INSTRUCTION)?;
-    let mut prompt = text(key, instruction)?;
-    if let Some(input) = text_or_empty(fields, INSTRUCTION_INPUT)? {
-        prompt.push('\n');
-        prompt.push_str(&input);
-    }
+    let input = text_or_empty(fields, INSTRUCTION_INPUT)?;
+    let prompt = match (text_or_empty(fields, INSTRUCTION)?, input) {
+        (Some(instruction), Some(input)) => format!("{instruction}\n{input}"),
+        (Some(text), None) | (None, Some(text)) => text,
+        (None, None) => {
+            let (key, instruction) = required(fields, INSTRUCTION)?;
+            text(key, instruction)?
+        }
+    };
     messages.push(ChatMessage::new(Role::User, prompt));
     if wanted == Wanted::Row {
         let (key, response) = required(fields, INSTRUCTION_OUTPUT)?;
         messages.push(ChatMessage::new(Role::Assistant, text(key, response)?));
     }
-    Ok(messages)
+    Ok(Turns { messages, ..Turns::default() })
 }
 
 fn history(key: &str, value: &Value) -> Result<Vec<ChatMessage>, Problem> {
@@ -228,90 +260,53 @@ fn history(key: &str, value: &Value) -> Result<Vec<ChatMessage>, Problem> {
 }
 
 /// `prompt` and `response`, each a text or (as TRL writes them) an array of turns.
-fn prompt_response(fields: &Fields, wanted: Wanted) -> Result<Vec<ChatMessage>, Problem> {
-    let turn_keys = ["role", "content"];
-    let mut messages = Vec::from_iter(system_turn(fields)?);
+fn prompt_response(fields: &Fields, wanted: Wanted) -> Result<Turns, Problem> {
     let (key, prompt) = required(fields, PROMPT)?;
-    if prompt.is_array() {
-        messages.extend(turns(key, prompt, turn_keys, Wanted::Row)?);
-        if messages.iter().all(|message| message.role != Role::User) {
-            return Err(format!("{key}: found no turn of user, expected one; correct or remove the row"));
-        }
+    let prompt = if prompt.is_array() {
+        turns(key, prompt, ROLE_CONTENT, Wanted::Row)?.messages
     } else {
-        messages.push(ChatMessage::new(Role::User, text(key, prompt)?));
+        vec![ChatMessage::new(Role::User, text(key, prompt)?)]
+    };
+    if prompt.iter().all(|message| message.role != Role::User) {
+        return Err(format!("{key}: found no turn of user, expected one; correct or remove the row"));
     }
+    let prompt = led_by(system_turn(fields)?, prompt);
     if wanted == Wanted::Prompt {
-        return Ok(messages);
+        return Ok(Turns { messages: prompt, ..Turns::default() });
     }
     let (key, response) = required(fields, RESPONSE)?;
     if !response.is_array() {
-        messages.push(ChatMessage::new(Role::Assistant, text(key, response)?));
-        return Ok(messages);
+        let response = ChatMessage::new(Role::Assistant, text(key, response)?);
+        return Ok(Turns { messages: prompt.into_iter().chain([response]).collect(), ..Turns::default() });
     }
-    messages.extend(turns(key, response, turn_keys, Wanted::Row)?);
-    if messages.last().is_some_and(|last| last.role == Role::Assistant) {
-        Ok(messages)
-    } else {
-        Err(format!("{key}: found no assistant turn at the end, expected the response; correct or remove the row"))
+    let mut read = turns(key, response, ROLE_CONTENT, Wanted::Row)?;
+    if read.messages.last().is_none_or(|last| last.role != Role::Assistant) {
+        return Err(format!(
+            "{key}: found no assistant turn at the end, expected the response; correct or remove the row"
+        ));
     }
+    read.messages = after_prompt(&prompt, read.messages);
+    Ok(read)
 }
 
-/// A dialogue in one text: `\n\nHuman: … \n\nAssistant: …`. No messages if a response is wanted and the last turn is
-/// empty.
-pub(super) fn dialogue(fields: &Fields, key: &'static str, wanted: Wanted) -> Result<Vec<ChatMessage>, Problem> {
-    let (key, value) = required(fields, &[key])?;
-    let text = format!("\n\n{}", text(key, value)?.trim_start());
-    let turns = split_dialogue(&text);
-    match turns.as_slice() {
-        [(Role::User, _), .., (Role::Assistant, response)] => {
-            let answered = !response.is_empty();
-            let mut messages = join_turns(turns);
-            match wanted {
-                Wanted::Row if answered => {}
-                Wanted::Row => messages.clear(),
-                Wanted::Prompt => {
-                    messages.pop_if(|last| answered && last.role == Role::Assistant);
-                }
-            }
-            Ok(messages)
-        }
-        _ => Err(format!(
-            "{key}: expected a dialogue \"\\n\\nHuman: … \\n\\nAssistant: …\" that Human opens and Assistant closes; \
-             correct or remove the row"
-        )),
+/// What is said after a prompt: turns that repeat it are the whole conversation, and keep its system turns if they have none.
+pub(super) fn after_prompt(prompt: &[ChatMessage], said: Vec<ChatMessage>) -> Vec<ChatMessage> {
+    if !repeats(prompt, &said) {
+        return prompt.iter().cloned().chain(said).collect();
     }
+    let is_system = |message: &&ChatMessage| message.role == Role::System;
+    let has_system = said.iter().any(|message| is_system(&message));
+    let system = prompt.iter().filter(is_system).filter(|_| !has_system).cloned();
+    system.chain(said).collect()
 }
 
-/// The turns of a dialogue as they stand; empty if it does not begin with a speaker.
-fn split_dialogue(text: &str) -> Vec<(Role, &str)> {
-    const SPEAKERS: [(&str, Role); 2] = [("\n\nHuman:", Role::User), ("\n\nAssistant:", Role::Assistant)];
-    let next = |from: usize| {
-        let found = SPEAKERS.iter().filter_map(|&(marker, role)| {
-            let at = from + text[from..].find(marker)?;
-            Some((at, at + marker.len(), role))
-        });
-        found.min_by_key(|&(at, ..)| at)
-    };
-    let mut turns = Vec::new();
-    let mut turn = next(0).filter(|&(at, ..)| at == 0);
-    while let Some((_, start, role)) = turn {
-        turn = next(start);
-        let end = turn.map_or(text.len(), |(at, ..)| at);
-        turns.push((role, text[start..end].trim()));
-    }
-    turns
-}
-
-/// Turns as messages: what one speaker says in several turns on end is one message, empty turns are left out.
-fn join_turns(turns: Vec<(Role, &str)>) -> Vec<ChatMessage> {
-    let mut messages: Vec<ChatMessage> = Vec::new();
-    for (role, content) in turns.into_iter().filter(|(_, content)| !content.is_empty()) {
-        match messages.last_mut() {
-            Some(last) if last.role == role => last.content = format!("{}\n\n{content}", last.content),
-            _ => messages.push(ChatMessage::new(role, content)),
-        }
-    }
-    messages
+/// Whether turns begin with those of a prompt, system turns aside.
+pub(super) fn repeats(prompt: &[ChatMessage], said: &[ChatMessage]) -> bool {
+    let spoken = |message: &&ChatMessage| message.role != Role::System;
+    let mut said = said.iter().filter(spoken);
+    prompt.iter().filter(spoken).all(|asked| {
+        said.next().is_some_and(|said| said.role == asked.role && said.content.trim() == asked.content.trim())
+    })
 }
 
 /// `topic`, or `category` where it is a text, as Dolly writes it.
@@ -323,18 +318,18 @@ fn topic(fields: &Fields) -> Result<Option<String>, Problem> {
     }
 }
 
+/// The label of a record, in any case.
 pub(super) fn label(fields: &Fields) -> Result<Option<RowLabel>, Problem> {
-    match fields.get("label") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(label)) if label == "safe" => Ok(Some(RowLabel::Safe)),
-        Some(Value::String(label)) if label == "unsafe" => Ok(Some(RowLabel::Unsafe)),
-        Some(Value::String(label)) if label.is_empty() => Ok(None),
-        Some(Value::String(label)) if label.len() <= 24 => Err(format!(
-            "label: found {label:?}, allowed: \"safe\", \"unsafe\"; rename the key if it means something else"
-        )),
-        Some(other) => Err(format!(
-            "label: found {}, allowed: \"safe\", \"unsafe\"; rename the key if it means something else",
-            describe(other)
-        )),
-    }
+    let found = match fields.get("label") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(label)) => match label.trim().to_lowercase().as_str() {
+            "" => return Ok(None),
+            "safe" => return Ok(Some(RowLabel::Safe)),
+            "unsafe" => return Ok(Some(RowLabel::Unsafe)),
+            short if short.len() <= 24 => format!("{label:?}"),
+            _ => describe(&Value::from(label.as_str())),
+        },
+        Some(other) => describe(other),
+    };
+    Err(format!("label: found {found}, expected \"safe\" or \"unsafe\"; rename the key if it means something else"))
 }

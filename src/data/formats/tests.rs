@@ -64,6 +64,7 @@ fn all_containers_give_the_same_rows() {
     assert_eq!((expected[0].topic.as_deref(), expected[0].label), (Some("t"), Some(RowLabel::Safe)));
     let lines = format!("\u{feff}\n{}\n\n", &json[1..json.len() - 1]);
     assert_eq!(rows("rows.jsonl", &lines, RowFormat::Auto), expected);
+    assert_eq!(rows("rows.ndjson", &lines, RowFormat::Auto), expected);
     let csv = "prompt,response,topic,label\n\"a, \"\"b\"\"\",\"c\nd\",t,safe\n";
     assert_eq!(rows("rows.csv", csv, RowFormat::Auto), expected);
 
@@ -146,7 +147,8 @@ fn complaints_name_file_place_key_found_and_allowed() {
         (
             RowFormat::Messages,
             r#"{"messages":[{"role":"bot","content":"a"}]}"#,
-            "messages[0].role: found \"bot\", allowed: system, user (or human), assistant (or gpt); rename or remove the turn",
+            "messages[0].role: found \"bot\", expected system (or developer), user (or human), assistant (or gpt, chatgpt, model); \
+             rename or remove the turn",
         ),
         (
             RowFormat::Messages,
@@ -192,7 +194,7 @@ fn complaints_name_file_place_key_found_and_allowed() {
         (
             RowFormat::Auto,
             r#"{"prompt":"a","response":"b","label":"bad"}"#,
-            "label: found \"bad\", allowed: \"safe\", \"unsafe\"; rename the key if it means something else",
+            "label: found \"bad\", expected \"safe\" or \"unsafe\"; rename the key if it means something else",
         ),
         (RowFormat::Auto, r#"["a"]"#, "found an array of 1, expected an object"),
         (RowFormat::Auto, r#"{"prompt" "a"}"#, "not valid JSON: expected `:` at column 11"),
@@ -222,17 +224,34 @@ fn complaints_about_containers() {
     );
     assert_eq!(
         complaint("rows.txt", "a", auto),
-        "rows.txt: found extension .txt, allowed: .json, .jsonl, .csv, each also with .gz"
+        "rows.txt: found extension .txt, expected .json, .jsonl (or .ndjson) or .csv, each also with .gz"
     );
     assert_eq!(
         complaint("rows", "a", auto),
-        "rows: found no extension, allowed: .json, .jsonl, .csv, each also with .gz"
+        "rows: found no extension, expected .json, .jsonl (or .ndjson) or .csv, each also with .gz"
     );
     assert_eq!(complaint("rows.json", "{}", auto), "rows.json: found an object, expected an array of objects");
     assert_eq!(
         complaint("rows.json", "{\"a\":1}\n{\"a\":2}", auto),
         "rows.json: not valid JSON: trailing characters at line 2 column 1; if each line is an object of its own, name \
          the file .jsonl"
+    );
+    assert_eq!(
+        complaint("rows.csv", "prompt,response, prompt\na,b,c\n", auto),
+        "rows.csv, line 1: header: found \"prompt\" twice, expected each column once; rename or remove one"
+    );
+    assert_eq!(
+        complaint("rows.csv", "prompt,response\na,b\nc,\"d\ne,f\n", auto),
+        "rows.csv, line 3: found a quote that is never closed, expected one at the end of its cell; close it, or write quotes \
+         inside quotes twice"
+    );
+    let twice = "found the key \"content\" twice, expected each once; remove one";
+    let row = r#"{"messages":[{"role":"user","content":"a","content":"b"}]}"#;
+    assert_eq!(complaint("rows.jsonl", row, auto), format!("rows.jsonl, line 1: {twice}"));
+    assert_eq!(complaint("rows.json", &format!("[\n{row}]"), auto), format!("rows.json, item 1: {twice}"));
+    assert_eq!(
+        complaint("rows.jsonl", "{\"prompt\":\"a\"\n", auto),
+        "rows.jsonl, line 1: not valid JSON: EOF while parsing an object"
     );
     assert_eq!(complaint("rows.jsonl", "\n", auto), "rows.jsonl: found no rows, expected at least one");
     let (dir, path) = file("rows.csv", "");
@@ -252,4 +271,98 @@ fn names_read_back() {
         "csv".parse::<RowFormat>().unwrap_err(),
         "unknown row format \"csv\"; allowed: auto, messages, alpaca, sharegpt, prompt_response, hh_rlhf, hh_rlhf_rejected"
     );
+}
+
+#[test]
+fn numbers_are_handed_on_as_they_are_written() {
+    let numbers =
+        r#""id":123456789012345678901234567890,"big":18446744073709551615,"neg":-9223372036854775809,"f":0.10,"g":1e2"#;
+    let nested = r#""meta":{"ids":[1, 2.50, 36893488147419103232],"note":"a  b"}"#;
+    let line = format!(r#"{{"prompt":"A","response":"B",{numbers},{nested}}}"#);
+    let compact = line.replace("[1, 2.50, ", "[1,2.50,");
+    for (name, content) in [("a.jsonl", line.clone()), ("a.json", format!("[\n  {}\n]", line.replace(":{", ":\n{\n")))]
+    {
+        let (_dir, path) = file(name, &content);
+        let passed = || load_rows_with_records(&path, RowFormat::Auto).unwrap().remove(0).passed();
+        assert_eq!(passed().to_string(), compact);
+        let mut changed = passed();
+        changed.set("id", 3.into());
+        changed.set("more", "x".into());
+        let expected = compact.replace("123456789012345678901234567890", "3").replace("\"}}", "\"},\"more\":\"x\"}");
+        assert_eq!(changed.to_string(), expected);
+    }
+}
+
+#[test]
+fn a_response_that_is_not_to_be_trained_on_makes_no_row() {
+    let line = |flag: &str| {
+        format!(r#"{{"conversations":[{{"from":"human","value":"a"}},{{"from":"gpt","value":"b"{flag}}}]}}"#)
+    };
+    let content = [line(""), line(r#","weight":0"#), line(r#","train":false"#), line(r#","weight":1"#)].join("\n");
+    let (_dir, path) = file("rows.jsonl", &content);
+    let places: Vec<_> =
+        load_placed_rows(&path, RowFormat::Auto).unwrap().into_iter().map(|(place, _)| place.to_string()).collect();
+    assert_eq!(places, ["line 1", "line 4"]);
+    // All are prompts, whatever is to be trained on.
+    assert_eq!(load_prompts(&path).unwrap().len(), 4);
+    assert_eq!(
+        complaint("rows.jsonl", &line(r#","weight":0"#), RowFormat::Auto),
+        "rows.jsonl: found no row with a response to train on, expected at least one; 1 rows have none, or say that it is not \
+         to be trained on"
+    );
+}
+
+#[test]
+fn what_cannot_be_rendered_is_refused() {
+    let tools = r#"{"prompt":"a","response":"b","tools":[{"type":"function"}]}"#;
+    assert_eq!(
+        complaint("rows.jsonl", tools, RowFormat::Auto),
+        "rows.jsonl, line 1: tools: found an array of 1, expected none: tools cannot be rendered; remove the key or the row"
+    );
+    let call = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[{}]}]}"#;
+    assert_eq!(
+        complaint("rows.jsonl", call, RowFormat::Auto),
+        "rows.jsonl, line 1: messages[1].tool_calls: found an array of 1, expected none: tool calls cannot be rendered; remove the \
+         key or the row"
+    );
+    assert_eq!(
+        turns(&rows("rows.jsonl", &tools.replace(r#"[{"type":"function"}]"#, "[]"), RowFormat::Auto)[0]).len(),
+        2
+    );
+}
+
+#[test]
+fn keys_that_are_null_are_no_keys() {
+    for (line, expected) in [
+        (r#"{"instruction":"a","input":null,"output":"b","prompt":null,"history":null,"system":null}"#, "a"),
+        (r#"{"instruction":null,"input":"a","output":"b"}"#, "a"),
+        (r#"{"instruction":"","input":"a","output":"b"}"#, "a"),
+        (r#"{"instruction":null,"prompt":"a","response":"b"}"#, "a"),
+        (r#"{"messages":null,"instruction":"a","output":"b"}"#, "a"),
+        (r#"{"instruction":"a","input":"x","output":"b"}"#, "a\nx"),
+    ] {
+        assert_eq!(
+            turns(&rows("rows.jsonl", line, RowFormat::Auto)[0]),
+            [("user", expected), ("assistant", "b")],
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_system_turn_leads_every_form() {
+    let conversation = r#"[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]"#;
+    let led = r#"[{"role":"developer","content":"S"},{"role":"user","content":"a"}]"#;
+    for line in [
+        r#"{"system":"S","chosen":"\n\nHuman: a\n\nAssistant: b","rejected":"x"}"#.to_owned(),
+        format!(r#"{{"system":"S","chosen":{conversation},"rejected":{conversation}}}"#),
+        format!(r#"{{"system_prompt":"S","messages":{conversation}}}"#),
+        r#"{"system_prompt":"S","question":"a","response":"b"}"#.to_owned(),
+        format!(r#"{{"system":"S ","prompt":{led},"completion":"b"}}"#),
+        // A completion that repeats the prompt is the whole conversation.
+        format!(r#"{{"prompt":{led},"completion":{conversation}}}"#),
+    ] {
+        let found = &rows("rows.jsonl", &line, RowFormat::Auto)[0];
+        assert_eq!(turns(found), [("system", "S"), ("user", "a"), ("assistant", "b")], "{line}");
+    }
 }

@@ -1,0 +1,132 @@
+//! Records that say a conversation twice, under the keys of two formats.
+
+use fedward_actors::protocol::{ChatMessage, Role};
+use serde_json::Value;
+
+use super::{
+    RowFormat,
+    dialogue::{dialogue, is_dialogue},
+    rows::{FROM_VALUE, Fields, Problem, ROLE_CONTENT, Wanted},
+    turns::{holds_something, turns},
+};
+
+/// Keys that no format shares with another, and whose text is not metadata in data sets.
+const CONVERSATIONS: [&str; 3] = ["messages", "conversations", "chosen"];
+const ASKED: [&str; 2] = ["instruction", "prompt"];
+const ANSWERED: [&str; 2] = ["response", "completion"];
+
+/// Refuses a record with the keys of another format beside those that are read, unless they say the same: which of the two
+/// is meant, nobody can know.
+pub(super) fn refuse_another(
+    fields: &Fields,
+    read: RowFormat,
+    messages: &[ChatMessage],
+    wanted: Wanted,
+) -> Result<(), Problem> {
+    let own: &[&str] = match read {
+        RowFormat::Auto | RowFormat::Messages => &["messages"],
+        RowFormat::ShareGpt => &["conversations"],
+        RowFormat::Alpaca => &["instruction", "response"],
+        RowFormat::PromptResponse => &["prompt", "response", "completion"],
+        RowFormat::HhRlhf | RowFormat::HhRlhfRejected => &["chosen", "rejected"],
+    };
+    let others = |keys: &'static [&'static str]| {
+        let others = keys.iter().filter(|key| !own.contains(key));
+        others.filter_map(|key| Some((*key, fields.get(*key).filter(|value| holds_something(value))?)))
+    };
+    let texts_of = |role: Role| {
+        let texts = messages.iter().filter(move |message| message.role == role);
+        texts.map(|message| message.content.trim()).collect::<Vec<_>>()
+    };
+    let asked = others(&ASKED).find(|(_, value)| !says(value, &texts_of(Role::User)));
+    let is_row = wanted == Wanted::Row;
+    let responses = if is_row { texts_of(Role::Assistant).pop() } else { None };
+    let answered = others(&ANSWERED).find(|(_, value)| is_row && !says(value, responses.as_slice()));
+    let conversation = others(&CONVERSATIONS).find(|(key, value)| is_row && !is_conversation(key, value, messages));
+    let Some((other, _)) = asked.or(answered).or(conversation) else { return Ok(()) };
+    Err(format!(
+        "found {} and {other}, which say different things, expected one conversation; remove one, or name the format",
+        own.iter().find(|key| fields.contains_key(**key)).unwrap_or(&own[0])
+    ))
+}
+
+/// Whether a value repeats one of the texts: a rendering may have words around it, and a shorter key only a part of it.
+fn says(value: &Value, texts: &[&str]) -> bool {
+    let parts: Vec<&str> = match value {
+        Value::String(text) => vec![text.trim()],
+        Value::Array(turns) => {
+            turns.iter().filter_map(|turn| turn.get("content").and_then(Value::as_str)).map(str::trim).collect()
+        }
+        // Numbers, flags and objects are metadata.
+        _ => return true,
+    };
+    parts.iter().any(|part| texts.iter().any(|text| part.contains(text) || text.contains(part)))
+}
+
+/// Whether a value is the same conversation, system turns aside.
+fn is_conversation(key: &str, value: &Value, messages: &[ChatMessage]) -> bool {
+    let turn_keys = if key == "conversations" { FROM_VALUE } else { ROLE_CONTENT };
+    let read = match value {
+        Value::Array(_) => turns(key, value, turn_keys, Wanted::Row).map(|read| read.messages),
+        dialogued if is_dialogue(dialogued) => dialogue(key, value, Wanted::Row),
+        // One side of a pair, which says nothing of the prompt.
+        other => return says(other, &messages.iter().map(|message| message.content.trim()).collect::<Vec<_>>()),
+    };
+    let spoken = |messages: &[ChatMessage]| {
+        let turns = messages.iter().filter(|message| message.role != Role::System);
+        turns.map(|message| (message.role, message.content.trim().to_owned())).collect::<Vec<_>>()
+    };
+    read.is_ok_and(|read| spoken(&read) == spoken(messages))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::data::formats::rows::chat_row;
+
+    fn problem(record: &Value, format: RowFormat, wanted: Wanted) -> Option<Problem> {
+        chat_row(record.as_object().unwrap(), format, wanted).err()
+    }
+
+    #[test]
+    fn a_second_conversation_is_refused_unless_it_is_the_same() {
+        let messages = json!([{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."}]);
+        let turns = json!([{"from": "human", "value": "How?"}, {"from": "gpt", "value": "So."}]);
+        let other = json!([{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]);
+        let same = [
+            json!({"messages": messages, "prompt": " How?", "prompt_id": 3, "category": "x"}),
+            json!({"messages": messages, "conversations": turns, "response": "So."}),
+            json!({"messages": messages, "chosen": messages, "rejected": other}),
+            json!({"messages": messages, "prompt": null, "response": ""}),
+            json!({"instruction": "How?", "output": "So.", "prompt": "### Instruction: How? ### Response: So."}),
+            json!({"prompt": "How?", "completion": "So.", "chosen": "So.", "rejected": "No."}),
+            json!({"conversations": turns, "messages": null, "target": "4", "answer": "4"}),
+        ];
+        for record in same {
+            assert_eq!(problem(&record, RowFormat::Auto, Wanted::Row), None, "{record}");
+        }
+        let expected = |own: &str, other: &str| {
+            Some(format!(
+                "found {own} and {other}, which say different things, expected one conversation; remove one, or name the \
+                 format"
+            ))
+        };
+        for (record, keys) in [
+            (json!({"messages": messages, "prompt": "Why?"}), ["messages", "prompt"]),
+            (json!({"messages": messages, "response": "No."}), ["messages", "response"]),
+            (json!({"messages": messages, "chosen": other}), ["messages", "chosen"]),
+            (json!({"messages": other, "conversations": turns}), ["messages", "conversations"]),
+            (json!({"instruction": "How?", "output": "So.", "prompt": "Why?"}), ["instruction", "prompt"]),
+        ] {
+            assert_eq!(problem(&record, RowFormat::Auto, Wanted::Row), expected(keys[0], keys[1]), "{record}");
+        }
+        // Who names the format has chosen; and to a prompt, responses say nothing.
+        let record = json!({"messages": messages, "response": "No."});
+        assert_eq!(problem(&record, RowFormat::Messages, Wanted::Row), None);
+        assert_eq!(problem(&record, RowFormat::Auto, Wanted::Prompt), None);
+        let record = json!({"messages": messages, "prompt": "Why?"});
+        assert_eq!(problem(&record, RowFormat::Auto, Wanted::Prompt), expected("messages", "prompt"));
+    }
+}
