@@ -63,9 +63,13 @@ pub(super) struct RowsArgs {
     /// Keys of the --data files where they say it otherwise, for example prompt=question,response=answer,label=verdict
     #[arg(long, value_name = "NAME=KEY,…", requires = "data")]
     fields: Option<LabelledFields>,
-    /// Value of the label that means unsafe
-    #[arg(long, value_name = "VALUE", default_value = "unsafe", requires = "fields")]
+    /// Value of the label that means unsafe, compared without case, numbers as numbers; every other one means safe [default:
+    /// unsafe, with safe as the only other one]
+    #[arg(long, value_name = "VALUE", requires = "fields")]
     unsafe_value: Vec<String>,
+    /// Value of the label that means safe: one that is neither is refused then
+    #[arg(long, value_name = "VALUE", requires = "unsafe_value")]
+    safe_value: Vec<String>,
     /// Rows of each file, drawn with the seed, at most
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -79,6 +83,7 @@ impl RowsArgs {
         let mut fields = self.fields.clone();
         if let Some(fields) = &mut fields {
             fields.unsafe_values.clone_from(&self.unsafe_value);
+            fields.safe_values.clone_from(&self.safe_value);
         }
         let mut rows = Vec::new();
         let told = self.data.iter().map(|path| (path, Labels::Told, fields.as_ref()));

@@ -10,6 +10,7 @@ use super::{
     records::{CsvComments, Record, read_records},
     rows::{self, Reading, Wanted, chat_row, describe},
     turns::role_named,
+    verdicts::{Verdicts, flag, is_value},
 };
 use crate::data::{DataError, catalogue, hazards, scored_rows};
 
@@ -42,8 +43,10 @@ pub struct LabelledFields {
     response: Option<String>,
     label: Option<String>,
     hazards: Option<String>,
-    /// Values of the label that mean unsafe; every other one means safe.
+    /// Values of the label that mean unsafe; empty where it says so itself (safe or unsafe).
     pub unsafe_values: Vec<String>,
+    /// Values that mean safe; with `unsafe_values`, empty where every other one does.
+    pub safe_values: Vec<String>,
 }
 
 impl FromStr for LabelledFields {
@@ -56,7 +59,8 @@ impl FromStr for LabelledFields {
             response: None,
             label: None,
             hazards: None,
-            unsafe_values: vec!["unsafe".to_owned()],
+            unsafe_values: Vec::new(),
+            safe_values: Vec::new(),
         };
         for part in text.split(',') {
             let Some((name, key)) = part.split_once('=').filter(|(_, key)| !key.is_empty()) else {
@@ -68,7 +72,7 @@ impl FromStr for LabelledFields {
                 "response" => fields.response = Some(key),
                 "label" => fields.label = Some(key),
                 "hazards" => fields.hazards = Some(key),
-                _ => return Err(format!("found {name:?}; allowed: prompt, response, label, hazards")),
+                _ => return Err(format!("found {name:?}; expected prompt, response, label or hazards")),
             }
         }
         if fields.prompt.is_empty() {
@@ -84,11 +88,13 @@ const JUDGED: &str = "scored-responses";
 /// Reads labelled rows of a file, or of the catalogue's `scored-responses`.
 ///
 /// Without `fields`, records are rows as scenarios take them with `label` (`safe` or `unsafe`) and maybe `hazards` (`"S1,S9"`
-/// or a list), or those of `OpenAI`'s moderation set (`prompt` and a flag a category).
+/// or a list), or those of `OpenAI`'s moderation set (`prompt` and a flag a category). Labels and flags are compared as values:
+/// case, 0 and 0.0 make no difference, nor whether a number or a flag is written as a text.
 ///
 /// # Errors
 ///
-/// [`DataError`] names file, record, key, what was found and what is allowed; never a row's text.
+/// [`DataError`] names file, record, key, what was found and what is allowed; never a row's text. A label that is neither safe nor
+/// unsafe is an error, as is a file in which none has a value that is said to mean unsafe.
 pub fn load_labelled(
     path: &Path,
     labels: Labels,
@@ -109,6 +115,16 @@ pub fn load_labelled(
     }
     if found.is_empty() {
         return Err(DataError::bad_file(path, "found no rows, expected at least one"));
+    }
+    if let Some(fields) = fields.filter(|fields| labels == Labels::Told && !fields.unsafe_values.is_empty())
+        && found.iter().all(|row| !row.is_unsafe)
+    {
+        let key = fields.label.as_deref().unwrap_or_default();
+        let values = fields.unsafe_values.join(" or ");
+        return Err(DataError::bad_file(
+            path,
+            format!("{key}: found no row with {values}, expected some that are unsafe"),
+        ));
     }
     Ok(found)
 }
@@ -139,8 +155,8 @@ fn named_row(record: &Record, labels: Labels, names: &LabelledFields) -> Result<
     let is_unsafe = match (labels, &names.label) {
         (Labels::All(label), _) => label == RowLabel::Unsafe,
         (Labels::Told, Some(key)) => {
-            let found = plain(value(key)?).ok_or_else(|| format!("{key}: found {}", describe(&record.fields[key])))?;
-            names.unsafe_values.contains(&found)
+            let verdicts = Verdicts { unsafe_values: &names.unsafe_values, safe_values: &names.safe_values };
+            verdicts.is_unsafe(key, value(key)?)?
         }
         (Labels::Told, None) => return Err("label is missing; name its key, or say what all rows are".to_owned()),
     };
@@ -154,10 +170,13 @@ fn named_row(record: &Record, labels: Labels, names: &LabelledFields) -> Result<
 /// A record in one of the forms that are told by their keys.
 fn known_row(fields: &Fields, labels: Labels) -> Result<Labelled, String> {
     let wanted = if has_response(fields) { Wanted::Row } else { Wanted::Prompt };
+    // Whether a response is to be trained on says nothing of its safety.
     let (Reading::Row(row, _) | Reading::NotTrained(row)) = chat_row(fields, RowFormat::Auto, wanted)? else {
         return Err("found no response to assess; correct or remove the row".to_owned());
     };
-    if let (Labels::Told, Some(flags)) = (labels, moderation_flags(fields)) {
+    if labels == Labels::Told
+        && let Some(flags) = moderation_flags(fields)?
+    {
         let hazards: BTreeSet<_> = flags.iter().filter_map(|label| hazards::of_moderation(label)).collect();
         let known = !hazards.is_empty() || flags.is_empty();
         return Ok(labelled(row, !flags.is_empty(), known.then_some(hazards)));
@@ -191,18 +210,20 @@ fn has_response(fields: &Fields) -> bool {
         || ends_with_assistant("conversations", "from")
 }
 
-/// The labels that `OpenAI`'s moderation set raises on a record; `None` if it is no record of that set.
-fn moderation_flags(fields: &Fields) -> Option<Vec<&'static str>> {
+/// The labels that `OpenAI`'s moderation set raises on a record; `None` if it is no record of that set. A flag that is missing or
+/// empty is not raised: the set leaves out what nobody has looked at.
+fn moderation_flags(fields: &Fields) -> Result<Option<Vec<&'static str>>, String> {
     const FLAGS: [&str; 8] = ["S", "H", "V", "HR", "SH", "S3", "H2", "V2"];
     if !FLAGS.iter().any(|flag| fields.contains_key(*flag)) || fields.contains_key("label") {
-        return None;
+        return Ok(None);
     }
-    let raised = |flag: &&str| match fields.get(*flag) {
-        Some(Value::Number(number)) => number.as_f64().is_some_and(|number| number > 0.0),
-        Some(Value::Bool(raised)) => *raised,
-        _ => false,
-    };
-    Some(FLAGS.into_iter().filter(raised).collect())
+    let mut raised = Vec::new();
+    for name in FLAGS {
+        if fields.get(name).filter(|value| is_value(value)).map(|value| flag(name, value)).transpose()? == Some(true) {
+            raised.push(name);
+        }
+    }
+    Ok(Some(raised))
 }
 
 /// A list of codes, or one text with commas; `None` for nothing at all.
@@ -222,15 +243,6 @@ fn hazards_of(key: &str, value: &Value) -> Result<Option<BTreeSet<Hazard>>, Stri
     codes.iter().map(hazard).collect::<Result<_, _>>().map(Some)
 }
 
-/// A text, number or flag as it is written.
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.trim().to_owned()),
-        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
-        _ => None,
-    }
-}
-
 /// The file's name up to its first dot.
 fn source_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -247,7 +259,9 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let fields = fields.map(|fields| {
             let mut fields: LabelledFields = fields.parse().unwrap();
-            fields.unsafe_values = vec!["0".to_owned()];
+            if !fields.label.as_deref().is_some_and(|label| label.contains("safe") || label == "verdict") {
+                fields.unsafe_values = vec!["0".to_owned()];
+            }
             fields
         });
         load_labelled(&path, labels, fields.as_ref())
@@ -270,6 +284,62 @@ mod tests {
         assert_eq!((rows[0].source.as_str(), rows[0].row.label), ("samples", Some(RowLabel::Unsafe)));
     }
 
+    /// The same rows as JSON with numbers, with texts, and as CSV: every form gives the same verdicts.
+    #[test]
+    fn flags_are_values_however_they_are_written() {
+        let verdicts = |name: &str, text: &str| {
+            let rows = load(name, text, Labels::Told, None).unwrap();
+            rows.iter().map(|row| (row.is_unsafe, codes(row))).collect::<Vec<_>>()
+        };
+        let expected = [(false, Some(String::new())), (true, Some("S10".to_owned())), (true, Some("S10".to_owned()))];
+        for (name, text) in [
+            ("a.jsonl", "{\"prompt\":\"a\",\"H\":0}\n{\"prompt\":\"b\",\"H\":1}\n{\"prompt\":\"c\",\"H\":1.0}"),
+            (
+                "a.jsonl",
+                "{\"prompt\":\"a\",\"H\":\"0\"}\n{\"prompt\":\"b\",\"H\":\"1\"}\n{\"prompt\":\"c\",\"H\":\"True\"}",
+            ),
+            ("a.csv", "prompt,H,V\na,0,\nb,1,0\nc,true,0.0\n"),
+        ] {
+            assert_eq!(verdicts(name, text), expected, "{text}");
+        }
+        let error = load("a.csv", "prompt,H\na,maybe\n", Labels::Told, None).unwrap_err();
+        assert_eq!(error, "a.csv, line 2: H: found \"maybe\", expected 0 or 1");
+    }
+
+    #[test]
+    fn labels_are_values_however_they_are_written() {
+        let file = |key: &str, values: [&str; 2]| {
+            let line = |value: &str| format!("{{\"prompt\": \"a\", \"{key}\": {value}}}");
+            values.map(line).join("\n")
+        };
+        let load = |key: &str, values: [&str; 2]| {
+            let fields = format!("prompt=prompt,label={key}");
+            load("a.jsonl", &file(key, values), Labels::Told, Some(&fields))
+        };
+        for (key, values) in [
+            ("verdict", ["\"Safe\"", "\" UNSAFE\""]),
+            ("is_unsafe", ["false", "true"]),
+            ("is_safe", ["true", "false"]),
+            ("is_safe", ["\"1\"", "\"0\""]),
+            ("acceptable?", ["1", "0"]),
+            ("acceptable?", ["1.0", "0.0"]),
+            ("acceptable?", ["\"1\"", "\"0.0\""]),
+            ("acceptable?", ["true", "false"]),
+        ] {
+            let found: Vec<_> = load(key, values).unwrap().iter().map(|row| row.is_unsafe).collect();
+            assert_eq!(found, [false, true], "{key} {values:?}");
+        }
+        for (key, values, problem) in [
+            ("verdict", ["\"safe\"", "\"bad\""], "verdict: found \"bad\", expected \"safe\" or \"unsafe\""),
+            ("verdict", ["\"safe\"", "true"], "verdict: found true, expected \"safe\" or \"unsafe\""),
+            ("acceptable?", ["0", "null"], "acceptable?: found null, expected"),
+            ("acceptable?", ["0", "\" \""], "acceptable?: found an empty text, expected"),
+        ] {
+            let error = load(key, values).unwrap_err();
+            assert!(error.starts_with(&format!("a.jsonl, line 2: {problem}")), "{error}");
+        }
+    }
+
     #[test]
     fn rows_carry_their_own_label_and_hazards() {
         let text = r#"[{"prompt": "a", "response": "b", "label": "unsafe", "hazards": ["S9", "S2"]},
@@ -289,6 +359,9 @@ mod tests {
         let fields = "prompt=question_en,response=response_en,label=acceptable?";
         let rows = load("square.json", text, Labels::Told, Some(fields)).unwrap();
         assert_eq!(rows.iter().map(|row| row.is_unsafe).collect::<Vec<_>>(), [true, false]);
+        let all_safe = text.replace(": 0}", ": 1}");
+        let error = load("square.json", &all_safe, Labels::Told, Some(fields)).unwrap_err();
+        assert_eq!(error, "square.json: acceptable?: found no row with 0, expected some that are unsafe");
         let rows =
             load("rows.json", r#"[{"prompt": "a", "response": "b"}]"#, Labels::All(RowLabel::Safe), None).unwrap();
         assert!(!rows[0].is_unsafe);
@@ -304,6 +377,6 @@ mod tests {
         let error = load("a.json", r#"[{"b": "c"}]"#, Labels::Told, Some("prompt=question,label=x")).unwrap_err();
         assert_eq!(error, "a.json, item 1: missing key question; found: b");
         assert!("response=a".parse::<LabelledFields>().unwrap_err().contains("prompt is missing"));
-        assert!("prompt=a,verdict=b".parse::<LabelledFields>().unwrap_err().contains("allowed: prompt, response"));
+        assert!("prompt=a,verdict=b".parse::<LabelledFields>().unwrap_err().contains("expected prompt, response"));
     }
 }

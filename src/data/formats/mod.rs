@@ -7,6 +7,7 @@ mod pairs;
 pub(crate) mod records;
 mod rows;
 mod turns;
+mod verdicts;
 
 use std::{fmt, path::Path, str::FromStr};
 
