@@ -69,7 +69,8 @@ fn every_record_is_scored_in_its_line() {
     );
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        stderr.contains("rows cut after 100 tokens") && stderr.contains("rows without a response to train on within 100 tokens"),
+        stderr.contains("rows cut after 100 tokens")
+            && stderr.contains("rows without a response to train on within 100 tokens"),
         "{stderr}"
     );
 }

@@ -1,11 +1,12 @@
 //! Rows of files that repeat what is measured with. The measured goals come from the catalogue; no text of them stands here.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
 };
 
-use fedward::data::{AdvBench, GoalParts, GoalSplit, GoalUse};
+use fedward::data::{AdvBench, GoalParts, GoalSplit, GoalUse, ScoredRow, overlap::normalized, scored_rows};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -161,4 +162,34 @@ fn commands_that_train_say_what_an_evaluation_would_not_hold_out() {
             .arg("--out")
             .arg(&guard),
     );
+}
+
+/// The guard's own rows are the catalogue's, which answer some measured goals word by word: they stay, and are counted.
+#[test]
+fn judged_responses_to_what_is_measured_are_counted() {
+    let advbench = AdvBench::load(&home().join("data/advbench/adv_bench.prompt")).unwrap();
+    let goals: HashSet<_> =
+        advbench.goals(AdvBenchPart::Evaluation).iter().map(|goal| normalized(&goal.text)).collect();
+    let judged = scored_rows(&home().join("data/scored-responses")).unwrap();
+    let answers_a_goal = |row: &&ScoredRow| goals.contains(&normalized(&row.row.messages[0].content));
+    let count = judged.iter().filter(answers_a_goal).count();
+    assert!(count > 0);
+
+    let (folder, path) = scenario(&[]);
+    let guard = ["guard.enabled=true", "guard.train_rows=100", "guard.layers=1"];
+    let (is_ok, told) = run(&path, &folder.path().join("out"), &guard);
+    let expected = format!("of {} judged responses, of which these answer what is measured with", judged.len());
+    assert!(is_ok && told.contains(&expected), "{told}");
+    assert!(told.contains(&format!("(AdvBench goals: {count} the same)")), "{told}");
+}
+
+#[test]
+fn prompts_of_other_benchmarks_are_held_out_where_they_are_measured() {
+    let (folder, path) = scenario(&[]);
+    let prompts = folder.path().join("xstest.csv");
+    fs::write(&prompts, "prompt,type,label\n\"Abba sang 3 BALLADS, in bar 3a?\",homonyms,safe\nba,homonyms,safe\n")
+        .unwrap();
+    let data = format!("evaluation.data.xstest={}", prompts.display());
+    let (is_ok, told) = run(&path, &folder.path().join("out"), &["evaluation.benches=[\"xstest\"]", &data]);
+    assert!(is_ok && told.contains("1 of the 8 rows of ") && told.contains("(XSTest prompts: 1 the same)"), "{told}");
 }
