@@ -69,7 +69,7 @@ impl SingleRun<'_> {
         if let Some(description) = judge.and_then(|judge| workshop.description_once(judge)) {
             self.job.console.line(&format!("judge of responses: {description}"));
         }
-        for assumption in prepared.data.assumptions() {
+        for assumption in prepared.data.assumptions().iter().filter(|assumption| workshop.is_new(assumption)) {
             self.job.console.line(&format!("assumed: {assumption}"));
         }
         let (max_length, context) = (self.scenario.training.max_length, prepared.model.context());

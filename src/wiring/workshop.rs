@@ -29,8 +29,8 @@ pub struct Workshop {
     /// By what they are of, and the place of their device among those that clients train on.
     models: HashMap<(String, usize), Arc<ChatModel>>,
     guards: HashMap<String, Arc<FittedGuard>>,
-    /// Versions of guards that people have been told of.
-    described: HashSet<String>,
+    /// What people have been told: versions of guards, assumptions.
+    told: HashSet<String>,
     trainings: Arc<SharedTrainings>,
     cache: PathBuf,
 }
@@ -47,7 +47,7 @@ impl Workshop {
         Self {
             models: HashMap::new(),
             guards: HashMap::new(),
-            described: HashSet::new(),
+            told: HashSet::new(),
             trainings: SharedTrainings::new(REMEMBERED_BYTES),
             cache: catalogue::home().join("cache"),
         }
@@ -145,7 +145,12 @@ impl Workshop {
 
     /// What people are to be told of a guard: once, however many runs share it.
     pub fn description_once(&mut self, guard: &FittedGuard) -> Option<String> {
-        self.described.insert(guard.model.version().to_owned()).then(|| guard.description())
+        self.is_new(guard.model.version()).then(|| guard.description())
+    }
+
+    /// Whether people have not been told this yet; from now on they have.
+    pub fn is_new(&mut self, text: &str) -> bool {
+        self.told.insert(text.to_owned())
     }
 
     /// Where work is kept for later commands.

@@ -164,7 +164,8 @@ impl Unpaired {
     }
 
     fn describe(&self) -> String {
-        self.notes().map(|(pairs, note)| format!("; {pairs} {note}")).collect()
+        let notes: Vec<_> = self.notes().map(|(pairs, note)| format!("; {pairs} {note}")).collect();
+        notes.concat()
     }
 
     fn warn(&self, path: &Path) {
@@ -415,7 +416,7 @@ mod tests {
         let [chosen, rejected] =
             [("Hello!", "Fine."), ("No.", "Late.")].map(|(one, two)| [say(one), second.clone(), say(two)]);
         let whole = |side: &[Value; 3]| [&[first.clone()][..], side].concat();
-        let expected = ["Hello!", "No."].map(|one| one.to_owned());
+        let expected = ["Hello!", "No."].map(str::to_owned);
         let full = json!({"chosen": whole(&chosen), "rejected": whole(&rejected)});
         for record in [
             &full,

@@ -91,7 +91,7 @@ fn own_verdict(key: &str, value: &Value) -> Option<bool> {
 /// What was found, if it is no flag.
 pub(super) fn flag(key: &str, value: &Value) -> Result<bool, String> {
     match Plain::of(value) {
-        Some(Plain::Number(number)) if number == 0.0 => Ok(false),
+        Some(Plain::Number(0.0)) => Ok(false),
         Some(Plain::Number(number)) if (number - 1.0).abs() < f64::EPSILON => Ok(true),
         _ => Err(format!("{key}: found {}, expected 0 or 1", shown(value))),
     }
