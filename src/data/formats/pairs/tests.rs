@@ -1,0 +1,208 @@
+use serde_json::json;
+
+use super::*;
+
+fn read(record: &Value) -> Result<Said, Problem> {
+    said(record.as_object().unwrap())
+}
+
+fn user(text: &str) -> Value {
+    json!({"role": "user", "content": text})
+}
+
+fn say(text: &str) -> Value {
+    json!({"role": "assistant", "content": text})
+}
+
+fn system(text: &str) -> Value {
+    json!({"role": "system", "content": text})
+}
+
+/// Both sides, each turn as its role and its text.
+fn sides(record: &Value) -> [Vec<(&'static str, String)>; 2] {
+    match read(record) {
+        Ok(Said::Revision(Revision::Pair(pair))) => {
+            pair.sides().map(|row| row.messages.iter().map(|turn| (turn.role.as_str(), turn.content.clone())).collect())
+        }
+        other => panic!("{record}: {other:?}"),
+    }
+}
+
+#[test]
+fn every_form_says_the_same_pair() {
+    let expected = PreferencePair::single_turn("Hi", "Hello!", "What?");
+    let hi = user("Hi");
+    for record in [
+        json!({"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}),
+        json!({"prompt": [hi], "chosen": [say("Hello!")], "rejected": [say("What?")]}),
+        json!({"prompt": "Hi", "chosen": [hi, say("Hello!")], "rejected": [hi, say("What?")]}),
+        json!({"prompt": [hi], "chosen": [hi, say("Hello!")], "rejected": "What?"}),
+        // The implicit prompt of TRL.
+        json!({"chosen": [hi, say("Hello!")], "rejected": [hi, say("What?")]}),
+        json!({
+            "chosen": "\n\nHuman: Hi\n\nAssistant: Hello!",
+            "rejected": "\n\nHuman: Hi\n\nAssistant: What?",
+        }),
+        json!({
+            "prompt": "Hi",
+            "chosen": "\n\nHuman: Hi\n\nAssistant: Hello!",
+            "rejected": "\n\nHuman: Hi\n\nAssistant: What?",
+        }),
+    ] {
+        assert_eq!(read(&record), Ok(Said::Revision(Revision::Pair(expected.clone()))), "{record}");
+    }
+}
+
+/// What the model says before its last response may differ; the prompt stays in front of turns that go on after it.
+#[test]
+fn sides_of_several_turns_keep_their_prompt() {
+    let (first, second) = (user("Hi"), user("And?"));
+    let [chosen, rejected] =
+        [("Hello!", "Fine."), ("No.", "Late.")].map(|(one, two)| [say(one), second.clone(), say(two)]);
+    let whole = |side: &[Value; 3]| [&[first.clone()][..], side].concat();
+    let expected = ["Hello!", "No."].map(str::to_owned);
+    let full = json!({"chosen": whole(&chosen), "rejected": whole(&rejected)});
+    for record in [
+        &full,
+        &json!({"prompt": [first], "chosen": chosen, "rejected": rejected}),
+        &json!({"prompt": "Hi", "chosen": chosen, "rejected": whole(&rejected)}),
+        &json!({"prompt": [first], "chosen": whole(&chosen), "rejected": whole(&rejected)}),
+    ] {
+        let found = sides(record);
+        assert_eq!(found, sides(&full), "{record}");
+        assert_eq!(found.each_ref().map(|side| side[1].1.clone()), expected);
+        assert!(found.iter().all(|side| side.len() == 4 && side[0] == ("user", "Hi".to_owned())), "{record}");
+    }
+}
+
+#[test]
+fn a_system_turn_leads_both_sides_wherever_it_stands() {
+    let (kind, hi) = (system("Be kind"), user("Hi"));
+    let [chosen, rejected] = [say("Hello!"), say("What?")];
+    let prompt = json!([kind, hi]);
+    let right = json!({"prompt": prompt, "chosen": [chosen], "rejected": [rejected]});
+    assert!(sides(&right).iter().all(|side| side[0] == ("system", "Be kind".to_owned()) && side.len() == 3));
+    let dialogue = |text: &str| format!("\n\nHuman: Hi\n\nAssistant: {text}");
+    for record in [
+        json!({"system": "Be kind", "prompt": "Hi", "chosen": [hi, chosen], "rejected": [hi, rejected]}),
+        json!({"system": "Be kind", "chosen": [hi, chosen], "rejected": [hi, rejected]}),
+        json!({"system_prompt": "Be kind", "chosen": dialogue("Hello!"), "rejected": dialogue("What?")}),
+        json!({"prompt": prompt, "chosen": [hi, chosen], "rejected": [hi, rejected]}),
+        json!({"prompt": prompt, "chosen": [kind, hi, chosen], "rejected": [kind, hi, rejected]}),
+        json!({"system": "Be kind", "prompt": prompt, "chosen": "Hello!", "rejected": [hi, rejected]}),
+    ] {
+        assert_eq!(sides(&record), sides(&right), "{record}");
+    }
+    let differ = "chosen and rejected: found system turns that differ";
+    for (record, expected) in [
+        (json!({"prompt": prompt, "chosen": [kind, hi, chosen], "rejected": [hi, rejected]}), differ),
+        (json!({"chosen": [hi, chosen], "rejected": [kind, hi, rejected]}), differ),
+        (
+            json!({"prompt": prompt, "chosen": [system("Be rude"), hi, chosen], "rejected": [kind, hi, rejected]}),
+            "chosen: found another system turn than in prompt",
+        ),
+    ] {
+        let problem = read(&record).unwrap_err();
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+}
+
+#[test]
+fn sides_that_ask_different_things_are_refused_and_those_of_hh_left_out() {
+    let [chosen, rejected] = [say("Hello!"), say("What?")];
+    let other = "chosen: found a conversation that begins otherwise than prompt";
+    for (record, expected) in [
+        (json!({"prompt": "A", "chosen": [user("B"), chosen], "rejected": [user("C"), rejected]}), other),
+        (
+            json!({"chosen": [user("B"), chosen], "rejected": [user("C"), rejected]}),
+            "chosen and rejected: found turns of user that differ",
+        ),
+        (
+            json!({"prompt": "A", "chosen": [chosen, user("B"), chosen], "rejected": [rejected]}),
+            "chosen and rejected: found turns of user that differ",
+        ),
+    ] {
+        let problem = read(&record).unwrap_err();
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+    let diverging = json!({
+        "chosen": "\n\nHuman: A\n\nAssistant: a\n\nHuman: B\n\nAssistant: b",
+        "rejected": "\n\nHuman: A\n\nAssistant: c\n\nHuman: C\n\nAssistant: d",
+    });
+    assert_eq!(read(&diverging), Ok(Said::AsksDifferently));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hh.jsonl");
+    std::fs::write(&path, diverging.to_string()).unwrap();
+    let problem = load_pairs(&path).unwrap_err().to_string();
+    assert!(
+        problem.ends_with("1 pairs whose sides ask different things are left out (the first on line 1)"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn a_response_that_is_not_to_be_trained_on_makes_no_pair() {
+    let muted = json!({"role": "assistant", "content": "No.", "weight": 0});
+    let record = json!({"prompt": "Hi", "chosen": "Hello!", "rejected": [muted]});
+    assert_eq!(read(&record), Ok(Said::Muted));
+}
+
+#[test]
+fn complaints_name_the_key() {
+    for (record, expected) in [
+        (json!({"prompt": "Hi", "chosen": "Hello!"}), "missing key rejected"),
+        (json!({"prompt": "Hi", "chosen": "", "rejected": "x"}), "chosen: found an empty text"),
+        (json!({"answer": "Hi"}), "expected prompt, chosen and rejected"),
+        (json!({"prompt": "Hi", "chosen": 3, "rejected": "x"}), "chosen: found the number 3"),
+        (json!({"prompt": [], "chosen": "x", "rejected": "y"}), "prompt: expected a turn of user"),
+        (json!({"chosen": "Hello", "rejected": "x"}), "chosen: expected a dialogue"),
+        (
+            json!({"chosen": [say("Hello")], "rejected": [say("x")]}),
+            "chosen: found an array of 1, expected turns of user",
+        ),
+    ] {
+        let problem = read(&record).unwrap_err();
+        assert!(problem.contains(expected), "{problem}");
+    }
+}
+
+#[test]
+fn a_dialogue_without_a_response_is_left_out() {
+    let open = json!({"chosen": "\n\nHuman: Hi\n\nAssistant: ", "rejected": "\n\nHuman: Hi\n\nAssistant: What?"});
+    assert_eq!(read(&open), Ok(Said::Open));
+}
+
+#[test]
+fn an_answer_that_nothing_is_preferred_to_says_so() {
+    let expected = Ok(Said::Revision(Revision::Answer(ChatRow::single_turn("Hi", "Hello!"))));
+    for record in [
+        json!({"prompt": "Hi", "chosen": "Hello!", "rejected": null}),
+        json!({"chosen": [user("Hi"), say("Hello!")], "rejected": null}),
+    ] {
+        assert_eq!(read(&record), expected, "{record}");
+    }
+}
+
+#[test]
+fn answers_are_no_pairs_but_revisions_hold_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pairs.jsonl");
+    let answer = json!({"prompt": "Hi", "chosen": "Hello!", "rejected": null}).to_string();
+    std::fs::write(&path, &answer).unwrap();
+    let problem = load_pairs(&path).unwrap_err().to_string();
+    assert!(problem.contains("no preference pairs"), "{problem}");
+    let pair = json!({"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}).to_string();
+    std::fs::write(&path, format!("{answer}\n{pair}\n")).unwrap();
+    let pairs = vec![PreferencePair::single_turn("Hi", "Hello!", "What?")];
+    let read: Vec<_> = load_pairs(&path).unwrap().into_iter().map(|(_, pair)| pair).collect();
+    assert_eq!(read, pairs);
+    let good_answers = vec![ChatRow::single_turn("Hi", "Hello!")];
+    let revisions: Revisions = load_revisions(&path).unwrap().into_iter().collect();
+    assert_eq!(revisions, Revisions { pairs, good_answers });
+}
+
+#[test]
+fn sides_that_differ_by_white_space_are_equal() {
+    assert!(PreferencePair::single_turn("Hi", "Hello! ", "Hello!").sides_are_equal());
+    assert!(!PreferencePair::single_turn("Hi", "Hello!", "Hallo!").sides_are_equal());
+}
