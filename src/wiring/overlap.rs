@@ -7,11 +7,11 @@ use fedward_actors::protocol::{ChatMessage, ChatRow};
 use super::SetupError;
 use crate::{
     data::{
-        self, DataError, GoalParts, GoalUse, Labels, MeasuredTexts, Overlap, OverlapPolicy, describe_repeats,
-        overlap::TextIndex,
+        self, DataError, GoalParts, GoalSplit, GoalUse, Labels, MeasuredTexts, Overlap, OverlapPolicy,
+        describe_repeats, overlap::TextIndex,
     },
     eval::{BenchName, RefusalPrompt, prompts_of},
-    scenario::{CaiSection, GuardSource, RowSource, Scenario},
+    scenario::{CaiSection, GuardSection, GuardSource, RowSource, Scenario},
 };
 
 /// What a run measures with, and what has been found to repeat it.
@@ -49,7 +49,9 @@ impl Measured {
                 }
             }
         }
-        if scenario.guard.as_ref().is_some_and(|guard| matches!(guard.source, GuardSource::Embedded { .. })) {
+        // A split by cluster keeps them from the guard.
+        let is_embedded = |guard: &GuardSection| matches!(guard.source, GuardSource::Embedded { .. });
+        if evaluation.split == GoalSplit::Fixed && scenario.guard.as_ref().is_some_and(is_embedded) {
             measured.look_at_judged_responses()?;
         }
         Ok(measured)

@@ -168,8 +168,8 @@ fn commands_that_train_say_what_an_evaluation_would_not_hold_out() {
 #[test]
 fn judged_responses_to_what_is_measured_are_counted() {
     let advbench = AdvBench::load(&home().join("data/advbench/adv_bench.prompt")).unwrap();
-    let goals: HashSet<_> =
-        advbench.goals(AdvBenchPart::Evaluation).iter().map(|goal| normalized(&goal.text)).collect();
+    let parts = GoalParts::new(&advbench, GoalSplit::Fixed, 0);
+    let goals: HashSet<_> = parts.of(GoalUse::Evaluation).iter().map(|goal| normalized(&goal.text)).collect();
     let judged = scored_rows(&home().join("data/scored-responses")).unwrap();
     let answers_a_goal = |row: &&ScoredRow| goals.contains(&normalized(&row.row.messages[0].content));
     let count = judged.iter().filter(answers_a_goal).count();
@@ -177,7 +177,10 @@ fn judged_responses_to_what_is_measured_are_counted() {
 
     let (folder, path) = scenario(&[]);
     let guard = ["guard.enabled=true", "guard.train_rows=100", "guard.layers=1"];
-    let (is_ok, told) = run(&path, &folder.path().join("out"), &guard);
+    let (is_ok, told) = run(&path, &folder.path().join("clustered"), &guard);
+    assert!(is_ok && !told.contains("judged responses, of which"), "a split by cluster leaves them out: {told}");
+    let fixed = [guard[0], guard[1], guard[2], "evaluation.split=fixed"];
+    let (is_ok, told) = run(&path, &folder.path().join("out"), &fixed);
     let expected = format!("of {} judged responses, of which these answer what is measured with", judged.len());
     assert!(is_ok && told.contains(&expected), "{told}");
     assert!(told.contains(&format!("(AdvBench goals: {count} the same)")), "{told}");
