@@ -5,6 +5,7 @@
 mod autograd;
 pub mod cuda;
 pub mod kernels;
+pub mod processor;
 
 use std::{fs::File, io, path::Path};
 

@@ -8,6 +8,7 @@
 #include <exception>
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/Version.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/_fused_rms_norm_backward.h>
@@ -106,6 +107,17 @@ char *fedward_exchange_stream(int64_t *before, int64_t id, int32_t device) {
     c10::Device place(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device));
     *before = guard.exchangeStream(c10::Stream(c10::Stream::UNSAFE, place, id)).id();
   });
+}
+
+/// Names the instructions that libtorch's kernels are chosen for, ended by a zero.
+void fedward_cpu_capability(char *name, size_t length) {
+  if (length == 0)
+    return;
+  name[0] = '\0';
+  char *failure = caught([&] { std::strncpy(name, at::get_cpu_capability().c_str(), length - 1); });
+  name[length - 1] = '\0';
+  if (failure && failure != no_memory)
+    std::free(failure);
 }
 
 void fedward_free_message(char *message) {

@@ -26,7 +26,7 @@ use crate::{
     },
     safety::guard::GuardReport,
     scenario::{self, Scenario, ScenarioFile},
-    store::{FolderLock, RunDirectory, write_atomically},
+    store::{CodeChange, FolderLock, RunDirectory, write_atomically},
     wiring::Workshop,
 };
 
@@ -40,6 +40,9 @@ pub(super) struct GridArgs {
     /// Where the cells are kept; cells that are finished there are not run again [default: runs/<name of the file>]
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Go on, too, with cells that another build of fedward has computed so far; what this one computes may differ
+    #[arg(long)]
+    allow_code_change: bool,
     /// Override a key, for example --set federation.rounds=3
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
@@ -93,6 +96,7 @@ fn job(args: &GridArgs) -> miette::Result<Job> {
         out: args.out.clone().unwrap_or_else(|| Path::new("runs").join(name())),
         resume: true,
         overwrite: false,
+        code_change: CodeChange::allowed_if(args.allow_code_change),
         console,
         telemetry,
         metrics,
@@ -198,6 +202,6 @@ fn write_report(job: &Job, results: &[CellResult]) -> miette::Result<()> {
     for (name, svg) in charts(results).into_diagnostic()? {
         write(&name, &svg.standalone())?;
     }
-    eprintln!("\n{text}\neverything is in {}", job.out.display());
+    tell!("\n{text}\neverything is in {}", job.out.display());
     Ok(())
 }

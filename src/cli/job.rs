@@ -15,12 +15,15 @@ use super::Ending;
 use crate::{
     report::Console,
     scenario::{self, GuardSection, JudgeGuard, Scenario, ScenarioFile},
-    store::{FolderLock, RunDirectory, Unfinished},
+    store::{CodeChange, FolderLock, RunDirectory, Unfinished},
     telemetry::{Exposure, Telemetry},
 };
 
 /// Where metrics are served unless somebody says otherwise.
 const DEFAULT_METRICS: &str = "127.0.0.1:9464";
+
+/// The code that computes, as manifests record it.
+pub(super) const CODE: &str = env!("FEDWARD_CODE");
 
 /// How long work gets to notice that it was cancelled before the program ends without it.
 const GRACE: Duration = Duration::from_millis(1200);
@@ -31,6 +34,8 @@ pub(super) struct Job {
     pub(super) out: PathBuf,
     pub(super) resume: bool,
     pub(super) overwrite: bool,
+    /// Whether runs may go on that another build has begun.
+    pub(super) code_change: CodeChange,
     pub(super) console: Arc<Console>,
     pub(super) telemetry: Telemetry,
     pub(super) metrics: Option<SocketAddr>,
@@ -92,7 +97,8 @@ impl Job {
     pub(super) fn refuse_what_is_taken(&self, scenario: &Scenario, out: &Path) -> miette::Result<()> {
         if self.resume && RunDirectory::is_at(out) {
             let recorded = scenario.recorded().into_diagnostic()?;
-            RunDirectory::open(out).and_then(|run| run.check_scenario(&recorded)).into_diagnostic()
+            let check = |run: RunDirectory| run.check_resumable(&recorded, CODE, self.code_change);
+            RunDirectory::open(out).and_then(check).into_diagnostic()
         } else {
             RunDirectory::check_place(out, self.unfinished()).into_diagnostic()
         }
@@ -149,7 +155,7 @@ pub(super) fn until_interrupted(
         runtime.block_on(until_scraped(telemetry));
     }
     if matches!(ending, Ok(Ending::Interrupted)) {
-        eprintln!("interrupted; every finished round is stored, {how_to_go_on} goes on from there");
+        tell!("interrupted; every finished round is stored, {how_to_go_on} goes on from there");
         // Blocking threads may still be inside libtorch: they end with the process.
         std::process::exit(i32::from(super::INTERRUPTED));
     }
@@ -159,7 +165,7 @@ pub(super) fn until_interrupted(
 /// Lets a Prometheus that is watching read what the last round did; Ctrl-C ends that, too.
 async fn until_scraped(telemetry: &Telemetry) {
     let Some((longest, scrape)) = telemetry.next_scrape() else { return };
-    eprintln!(
+    tell!(
         "Prometheus reads the metrics once more, in {:.0} s at most; Ctrl-C ends at once",
         longest.as_secs_f64().ceil()
     );

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     report::{Console, comparison},
     scenario::{self, ScenarioFile},
-    store::{FolderLock, RunDirectory, write_json},
+    store::{CodeChange, FolderLock, RunDirectory, write_json},
     wiring::Workshop,
 };
 
@@ -39,6 +39,9 @@ pub(super) struct RunArgs {
     /// first variant is prepared
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
+    /// Go on, too, with a run that another build of fedward has computed so far; what this one computes may differ
+    #[arg(long, requires = "resume")]
+    allow_code_change: bool,
     /// Override a key, for example --set federation.rounds=3
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
@@ -66,6 +69,7 @@ pub(super) fn run(args: &RunArgs) -> miette::Result<Ending> {
         out,
         resume: args.resume,
         overwrite: args.overwrite,
+        code_change: CodeChange::allowed_if(args.allow_code_change),
         console: Arc::clone(&console),
         telemetry: telemetry.clone(),
         metrics,
@@ -109,13 +113,13 @@ async fn run_variants(job: Job) -> miette::Result<Ending> {
     }
     job.console.finish();
     let table = comparison(&summaries);
-    eprintln!("\n{}\n{table}", job.file.scenarios.first().map_or("", |scenario| &scenario.question));
+    tell!("\n{}\n{table}", job.file.scenarios.first().map_or("", |scenario| &scenario.question));
     if job.file.has_variants() {
         write_json(&job.out.join(COMPARISON), &summaries).into_diagnostic()?;
         let variants = job.file.scenarios.iter().map(|scenario| job.out.join(&scenario.variant));
         write_page(&job.out, &variants.collect::<Vec<_>>())?;
     }
-    eprintln!("everything is in {}", job.out.display());
+    tell!("everything is in {}", job.out.display());
     Ok(Ending::Done)
 }
 

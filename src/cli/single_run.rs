@@ -19,9 +19,10 @@ use serde_json::{Value, json};
 
 use self::before::Before;
 pub(super) use self::before::StartEvaluations;
-use super::job::Job;
+use super::job::{CODE, Job};
 use crate::{
     lora::peft,
+    model::device,
     progress::Progress,
     report::{Observers, RunStatus, StoredRun, Summary, Totals, page},
     scenario::Scenario,
@@ -140,6 +141,7 @@ impl SingleRun<'_> {
             return Ok(None);
         }
         directory.check_scenario(&self.scenario.recorded().into_diagnostic()?).into_diagnostic()?;
+        directory.check_rows().into_diagnostic()?;
         Ok(Some(Finished { directory, summary }))
     }
 
@@ -150,7 +152,7 @@ impl SingleRun<'_> {
         Finished { directory, mut summary }: Finished,
         known: &mut StartEvaluations,
     ) -> miette::Result<Option<Summary>> {
-        directory.check_begun_with(&self.manifest(prepared)?).into_diagnostic()?;
+        directory.check_begun_with(&self.manifest(prepared)?, self.job.code_change).into_diagnostic()?;
         known.extend(self.evaluations_of(&summary, &prepared.start.sha256())?);
         let Some(base) = self.evaluate_before(prepared, Before::Base, known).await? else { return Ok(None) };
         summary.base_eval = Some(base);
@@ -193,7 +195,8 @@ impl SingleRun<'_> {
     fn open(&self, prepared: &Prepared) -> miette::Result<(RunDirectory, StartState)> {
         let manifest = self.manifest(prepared)?;
         if self.job.resume
-            && let Some((directory, checkpoint)) = RunDirectory::resume(self.out, &manifest).into_diagnostic()?
+            && let Some((directory, checkpoint)) =
+                RunDirectory::resume(self.out, &manifest, self.job.code_change).into_diagnostic()?
         {
             self.job.console.line(&format!("{}: going on after {}", self.out.display(), checkpoint.round));
             let state = StartState {
@@ -219,8 +222,9 @@ impl SingleRun<'_> {
             "seed": self.scenario.seed,
             "scenario_file": self.job.file.path,
             "started_unix_seconds": started,
-            "versions": { "fedward": env!("CARGO_PKG_VERSION"), "libtorch": crate::model::device::LIBTORCH_VERSION },
-            "code": env!("FEDWARD_CODE"),
+            "versions": { "fedward": env!("CARGO_PKG_VERSION"), "libtorch": device::LIBTORCH_VERSION },
+            "code": CODE,
+            "instructions": device::instructions(),
             "device": format!("{:?}", prepared.model.base.device()),
             "precision": format!("{:?}", prepared.model.base.precision()),
             "threads": prepared.model.threads,

@@ -101,6 +101,12 @@ pub fn init_backend() {
     tch::set_num_threads(1);
 }
 
+/// What decides which kernels compute on the CPU, and with that the last bits of results: the processor, and what variables of
+/// the environment have libraries use.
+pub fn instructions() -> serde_json::Map<String, serde_json::Value> {
+    fedward_native::processor::instructions().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+}
+
 /// How weights and activations are stored. Adapters, losses and optimizer state are `f32` either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -10,7 +10,7 @@ use fedward_actors::protocol::{Adapter, AdapterLayout, RoundId, hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{StoreError, files};
+use super::{StoreError, files, rows::Extent};
 
 /// The state after a round.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +29,22 @@ struct Header {
     round: RoundId,
     layout: AdapterLayout,
     strategy_state_bytes: usize,
+    /// Of the body; where it is known what belongs to the checkpoint, that comes before it.
     sha256: String,
+    /// Absent in those of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    belongings: Option<Belongings>,
+}
+
+/// What belongs to a checkpoint beside it. The rows of its own round are written after it and are not among them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Belongings {
+    /// Rows of the rounds before.
+    pub(super) rounds: Extent,
+    /// Rows of the clients in the rounds before.
+    pub(super) clients: Extent,
+    /// Rows of the index of client states, those of this round included.
+    pub(super) states: Extent,
 }
 
 impl Checkpoint {
@@ -38,12 +53,12 @@ impl Checkpoint {
         folder.join(format!("round-{:05}.checkpoint", round.0))
     }
 
-    /// Writes the checkpoint into `folder`, whole or not at all.
+    /// Writes the checkpoint into `folder`, whole or not at all, and what belongs to it.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if it cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<PathBuf, StoreError> {
+    pub(super) fn write(&self, folder: &Path, belongings: Option<Belongings>) -> Result<PathBuf, StoreError> {
         let path = Self::path(folder, self.round);
         let mut body: Vec<u8> = self.global.values().iter().flat_map(|value| value.to_le_bytes()).collect();
         body.extend_from_slice(&self.strategy_state);
@@ -51,7 +66,8 @@ impl Checkpoint {
             round: self.round,
             layout: (**self.global.layout()).clone(),
             strategy_state_bytes: self.strategy_state.len(),
-            sha256: hex(&Sha256::digest(&body)),
+            sha256: checksum(&body, belongings.as_ref()),
+            belongings,
         };
         let mut bytes = serde_json::to_vec(&header)
             .map_err(|error| StoreError::Invalid { path: path.clone(), problem: error.to_string() })?;
@@ -67,13 +83,18 @@ impl Checkpoint {
     ///
     /// [`StoreError`] if it is missing, cut off or changed.
     pub fn read(folder: &Path, round: RoundId) -> Result<Self, StoreError> {
+        Ok(Self::read_whole(folder, round)?.0)
+    }
+
+    /// As [`Checkpoint::read`], with what belongs to it; nothing is known of that in those of earlier versions.
+    pub(super) fn read_whole(folder: &Path, round: RoundId) -> Result<(Self, Option<Belongings>), StoreError> {
         let path = Self::path(folder, round);
         let bytes = fs::read(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
         let invalid = |problem: String| StoreError::Invalid { path: path.clone(), problem };
         let end = bytes.iter().position(|&byte| byte == b'\n').ok_or_else(|| invalid("found no header line".into()))?;
         let header: Header = serde_json::from_slice(&bytes[..end]).map_err(|error| invalid(error.to_string()))?;
         let body = &bytes[end + 1..];
-        let found = hex(&Sha256::digest(body));
+        let found = checksum(body, header.belongings.as_ref());
         if found != header.sha256 || header.round != round {
             let problem = format!("checksum of its content is {found}, its header says {}", header.sha256);
             return Err(invalid(problem));
@@ -84,6 +105,18 @@ impl Checkpoint {
         }
         let values = body[..values_bytes].as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let global = Adapter::new(Arc::new(header.layout), values).map_err(|error| invalid(error.to_string()))?;
-        Ok(Self { round, global, strategy_state: body[values_bytes..].to_vec() })
+        let checkpoint = Self { round, global, strategy_state: body[values_bytes..].to_vec() };
+        Ok((checkpoint, header.belongings))
     }
+}
+
+fn checksum(body: &[u8], belongings: Option<&Belongings>) -> String {
+    let mut hash = Sha256::new();
+    if let Some(Belongings { rounds, clients, states }) = belongings {
+        for Extent { rows, bytes, sha256 } in [rounds, clients, states] {
+            hash.update(format!("{rows} {bytes} {sha256}\n"));
+        }
+    }
+    hash.update(body);
+    hex(&hash.finalize())
 }

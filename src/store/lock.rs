@@ -10,7 +10,7 @@ use std::{
 
 use fedward_actors::cancel::CancelFlag;
 
-use super::StoreError;
+use super::{StoreError, files};
 
 /// How soon a lock that was given up is noticed, and a raised flag.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
@@ -42,7 +42,7 @@ impl FolderLock {
     /// As [`FolderLock::take`].
     pub fn take_if_known(folder: &Path) -> Result<Option<Self>, StoreError> {
         let path = folder.join(LOCK_FILE);
-        match OpenOptions::new().write(true).open(&path) {
+        match files::open_own(OpenOptions::new().write(true), &path) {
             Ok(file) => Self::if_free(file, folder)?.map_or_else(|| Err(in_use(folder)), |lock| Ok(Some(lock))),
             Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => Ok(None),
             Err(source) => Err(StoreError::Io { path, source }),
@@ -57,7 +57,9 @@ impl FolderLock {
     pub fn take_if_free(folder: &Path) -> Result<Option<Self>, StoreError> {
         fs::create_dir_all(folder).map_err(|source| StoreError::Io { path: folder.to_owned(), source })?;
         let path = folder.join(LOCK_FILE);
-        let file = File::create(&path).map_err(|source| StoreError::Io { path, source })?;
+        // Whatever is in the file stays: nobody but fedward need have made it.
+        let file = files::open_own(OpenOptions::new().write(true).create(true).truncate(false), &path);
+        let file = file.map_err(|source| StoreError::Io { path, source })?;
         Self::if_free(file, folder)
     }
 
@@ -81,7 +83,10 @@ impl FolderLock {
 
     fn if_free(file: File, folder: &Path) -> Result<Option<Self>, StoreError> {
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => {
+                files::remove_abandoned(folder);
+                Ok(Some(Self { _file: file }))
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(StoreError::Io { path: folder.join(LOCK_FILE), source }),
         }
@@ -110,5 +115,29 @@ mod tests {
         }
         drop(lock);
         assert!(FolderLock::take_if_known(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_no_file_of_its_own_is_neither_followed_nor_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, lock) = (folder.path().join("thesis.tex"), folder.path().join(LOCK_FILE));
+        let refused = |found: &str| {
+            for taken in [FolderLock::take(folder.path()).err(), FolderLock::take_if_known(folder.path()).err()] {
+                let told = taken.expect("taken").to_string();
+                assert!(told.contains(&format!("{LOCK_FILE}: expected a regular file, found {found}")), "{told}");
+            }
+            fs::remove_file(&lock).unwrap();
+        };
+        fs::write(&target, "mine").unwrap();
+        std::os::unix::fs::symlink(&target, &lock).unwrap();
+        refused("a symbolic link");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
+
+        assert!(std::process::Command::new("mkfifo").arg(&lock).status().unwrap().success());
+        refused("a pipe");
+
+        fs::write(&lock, "somebody's").unwrap();
+        drop(FolderLock::take(folder.path()).unwrap());
+        assert_eq!(fs::read_to_string(&lock).unwrap(), "somebody's");
     }
 }

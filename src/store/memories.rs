@@ -1,26 +1,46 @@
 //! What clients remember, on disk: `clients/<client>/<round>.memory`, a SHA-256 and the bytes that it is of.
 //!
 //! A client that took part has the memory of its last turn that counted, and the one before it, which counts if the last
-//! round's row was cut off. Nothing of it is in memory but in the client's turn.
+//! round's row was cut off. Nothing of it is in memory but in the client's turn. `clients/states.jsonl` has a row of each that
+//! was written, with its checksum; a checkpoint names how many of these rows belong to it, and their checksum.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use fedward_actors::protocol::hex;
 use fedward_actors::{
     ports::{ClientMemories, NewMemories, PortError, PortResult},
     protocol::{ClientId, RoundId},
 };
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{StoreError, files, run_directory::remove_if_there};
+use super::{
+    StoreError, files,
+    rows::{self, Extent, Rows},
+    run_directory::remove_if_there,
+};
 
 /// Memories kept of each client.
 const KEPT: usize = 2;
 
 const EXTENSION: &str = "memory";
+
+/// The name of the index.
+const INDEX: &str = "states.jsonl";
+
+/// What a client remembered after a round, as the index names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StateRow {
+    client: ClientId,
+    round: RoundId,
+    /// SHA-256 of what it remembered.
+    sha256: String,
+}
 
 /// The folder of a run that holds what its clients remember.
 #[derive(Clone, Debug)]
@@ -32,10 +52,17 @@ impl MemoryFolder {
         Self(directory.join("clients"))
     }
 
-    /// Writes what clients remember after `round`, each file whole or not at all.
-    pub(super) fn write(&self, round: RoundId, memories: &NewMemories) -> Result<(), StoreError> {
+    /// Where the index lies.
+    pub(super) fn index_path(&self) -> PathBuf {
+        self.0.join(INDEX)
+    }
+
+    /// Writes what clients remember after `round`, each file whole or not at all, and gives their rows of the index.
+    pub(super) fn write(&self, round: RoundId, memories: &NewMemories) -> Result<Vec<StateRow>, StoreError> {
+        let mut written = Vec::with_capacity(memories.len());
         for (client, memory) in memories {
             let mut bytes = Sha256::digest(memory).to_vec();
+            written.push(StateRow { client: *client, round, sha256: hex(&bytes) });
             bytes.extend_from_slice(memory);
             files::write_atomically(&self.path(*client, round), &bytes)?;
             let kept = self.rounds(*client)?;
@@ -43,13 +70,84 @@ impl MemoryFolder {
                 remove_if_there(&self.path(*client, *old))?;
             }
         }
+        Ok(written)
+    }
+
+    /// Adds rows to the index and gives their lines.
+    pub(super) fn extend_index(&self, states: &[StateRow]) -> Result<String, StoreError> {
+        // A run whose clients remember nothing has no such folder.
+        if states.is_empty() { Ok(String::new()) } else { rows::append(&self.index_path(), states) }
+    }
+
+    /// Whether what clients remembered after `round` is what the index says, as far as `extent` goes; the problem names the file.
+    pub(super) fn check(&self, round: RoundId, extent: &Extent) -> Result<(), StoreError> {
+        let invalid = |path: PathBuf, problem: &str| StoreError::Invalid { path, problem: problem.to_owned() };
+        let index = Rows::<StateRow>::read(&self.index_path())?;
+        if !index.begins_with(extent) {
+            return Err(invalid(self.index_path(), "is not the index of client states that belongs to the checkpoint"));
+        }
+        let mut current = BTreeMap::new();
+        for row in index.iter().take(extent.rows as usize) {
+            current.insert(row.client, row);
+        }
+        for row in current.values() {
+            let path = self.path(row.client, row.round);
+            match content(&path) {
+                Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(invalid(path, "is missing: the state of a client that belongs to the checkpoint"));
+                }
+                Err(error) => return Err(error),
+                Ok(memory) if hex(&Sha256::digest(&memory)) != row.sha256 => {
+                    return Err(invalid(path, "is not the state of that client that belongs to the checkpoint"));
+                }
+                Ok(_) => {}
+            }
+        }
+        for client in self.clients()? {
+            let last = self.rounds(client)?.into_iter().rfind(|&of| of <= round);
+            if let Some(last) = last.filter(|&last| current.get(&client).is_none_or(|row| row.round != last)) {
+                return Err(invalid(self.path(client, last), "is no state of a client that belongs to the checkpoint"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes back to what was there after `round`: takes away what was written of rounds after it, which were not stored.
+    pub(super) fn go_back_to(&self, round: RoundId, extent: Option<&Extent>) -> Result<(), StoreError> {
+        self.forget_after(round)?;
+        match extent {
+            Some(extent) => Rows::<StateRow>::read(&self.index_path())?.keep_first(extent.rows as usize),
+            // Earlier versions had no index: what is there is taken as it is.
+            None => self.make_index(),
+        }
+    }
+
+    /// Makes the index of what is there.
+    fn make_index(&self) -> Result<(), StoreError> {
+        let mut states = Vec::new();
+        for client in self.clients()? {
+            for round in self.rounds(client)? {
+                let sha256 = hex(&Sha256::digest(content(&self.path(client, round))?));
+                states.push(StateRow { client, round, sha256 });
+            }
+        }
+        if states.is_empty() {
+            return Ok(());
+        }
+        let path = self.index_path();
+        files::write_atomically(&path, rows::to_lines(&states, &path)?.as_bytes())
+    }
+
+    /// Removes what writes that were killed have left.
+    pub(super) fn remove_abandoned(&self) -> Result<(), StoreError> {
+        files::remove_abandoned(&self.0);
+        self.clients()?.into_iter().for_each(|client| files::remove_abandoned(&self.folder(client)));
         Ok(())
     }
 
     /// Takes away what was written of rounds after `round`, which were not stored.
-    pub(super) fn forget_after(&self, round: RoundId) -> Result<(), StoreError> {
-        for folder in entries(&self.0)? {
-            let Some(client) = number(&folder).map(ClientId) else { continue };
+    fn forget_after(&self, round: RoundId) -> Result<(), StoreError> {
+        for client in self.clients()? {
             for later in self.rounds(client)?.into_iter().filter(|&of| of > round) {
                 remove_if_there(&self.path(client, later))?;
             }
@@ -60,12 +158,14 @@ impl MemoryFolder {
     /// What `client` remembered after `round`.
     pub(super) fn read(&self, client: ClientId, round: RoundId) -> Result<Option<Arc<[u8]>>, StoreError> {
         let Some(last) = self.rounds(client)?.into_iter().rfind(|&of| of <= round) else { return Ok(None) };
-        let path = self.path(client, last);
-        let bytes = fs::read(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
-        match bytes.split_first_chunk::<32>() {
-            Some((digest, memory)) if digest[..] == Sha256::digest(memory)[..] => Ok(Some(memory.into())),
-            _ => Err(StoreError::Invalid { path, problem: "its content does not have its checksum".to_owned() }),
-        }
+        Ok(Some(content(&self.path(client, last))?.into()))
+    }
+
+    /// The clients that have a folder, ascending.
+    fn clients(&self) -> Result<Vec<ClientId>, StoreError> {
+        let mut clients: Vec<_> = entries(&self.0)?.iter().filter_map(|folder| number(folder).map(ClientId)).collect();
+        clients.sort_unstable();
+        Ok(clients)
     }
 
     /// The rounds of which there is a memory of `client`, ascending.
@@ -89,6 +189,18 @@ impl MemoryFolder {
 impl ClientMemories for MemoryFolder {
     fn memory(&self, client: ClientId, round: RoundId) -> PortResult<Option<Arc<[u8]>>> {
         self.read(client, round).map_err(|error| PortError::Failed(error.to_string()))
+    }
+}
+
+/// What a client remembered, by its file.
+fn content(path: &Path) -> Result<Vec<u8>, StoreError> {
+    let bytes = fs::read(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+    match bytes.split_first_chunk::<32>() {
+        Some((digest, memory)) if digest[..] == Sha256::digest(memory)[..] => Ok(memory.to_vec()),
+        _ => {
+            let problem = "its content does not have its checksum".to_owned();
+            Err(StoreError::Invalid { path: path.to_owned(), problem })
+        }
     }
 }
 

@@ -9,13 +9,15 @@ mod lock;
 mod memories;
 mod rows;
 mod run_directory;
+mod seal;
 
 pub use checkpoint::Checkpoint;
-pub(crate) use files::{is_temporary, replace};
+pub(crate) use files::{create_new, is_temporary, open_own, remove_abandoned, replace};
 pub use files::{read_json, write_atomically, write_json};
 pub use lock::FolderLock;
 pub use memories::MemoryFolder;
-pub use run_directory::{RunDirectory, Unfinished};
+pub use run_directory::{CodeChange, RunDirectory, Unfinished};
+pub(crate) use seal::{Seal, Sealed};
 
 use std::path::PathBuf;
 

@@ -1,5 +1,8 @@
 //! One run's directory, as `fedward run` writes and resumes it.
 
+mod begun;
+mod resume;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -13,7 +16,15 @@ use fedward_actors::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Checkpoint, MemoryFolder, StoreError, files, lock::LOCK_FILE, rows};
+use super::{
+    Checkpoint, MemoryFolder, StoreError,
+    checkpoint::Belongings,
+    files,
+    lock::LOCK_FILE,
+    rows::{self, Growing, Rows},
+};
+
+pub use begun::CodeChange;
 
 /// Checkpoints kept: the last, and the one before it, which counts if the last round's rows were cut off.
 const KEPT_CHECKPOINTS: u32 = 2;
@@ -28,6 +39,16 @@ const CLIENTS: &str = "clients.jsonl";
 #[derive(Debug)]
 pub struct RunDirectory {
     path: PathBuf,
+    /// What it holds so far, for checkpoints to name; read when the first one is written.
+    ledger: Option<Ledger>,
+}
+
+/// The extents of files that grow.
+#[derive(Debug)]
+struct Ledger {
+    rounds: Growing,
+    clients: Growing,
+    states: Growing,
 }
 
 /// What becomes of a run that has not completed, where another is to begin.
@@ -40,6 +61,10 @@ pub enum Unfinished {
 }
 
 impl RunDirectory {
+    fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), ledger: None }
+    }
+
     /// Starts a run afresh in `path`: a completed run that is there, or one that has stored no round, gives way, its manifest
     /// last, so that what a crash leaves is still known for a run. Another one gives way only to `unfinished`.
     ///
@@ -48,12 +73,13 @@ impl RunDirectory {
     /// [`StoreError`] if the directory cannot be made, is in use for something else, or holds a run that is to stay.
     pub fn create(path: &Path, unfinished: Unfinished) -> Result<Self, StoreError> {
         Self::check_place(path, unfinished)?;
-        let directory = Self { path: path.to_owned() };
+        let directory = Self::at(path);
         fs::create_dir_all(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
         for name in OWN_FILES {
             remove_if_there(&path.join(name))?;
         }
         remove_if_there(&directory.manifest_path())?;
+        files::remove_abandoned(path);
         Ok(directory)
     }
 
@@ -63,7 +89,7 @@ impl RunDirectory {
     ///
     /// [`StoreError`] if it is in use for something else, or holds a run that is to stay.
     pub fn check_place(path: &Path, unfinished: Unfinished) -> Result<(), StoreError> {
-        let directory = Self { path: path.to_owned() };
+        let directory = Self::at(path);
         match fs::read_dir(path) {
             Ok(entries) => {
                 // An entry that cannot be read is there.
@@ -103,64 +129,13 @@ impl RunDirectory {
         summary.is_some_and(|summary| summary["status"] == "completed")
     }
 
-    /// Takes up the run in `path`, if it was begun there and has stored a round. `manifest` is what it would be begun with
-    /// now: all that results depend on must be the same.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if the directory holds another run, or files that cannot be read.
-    pub fn resume(path: &Path, manifest: &Value) -> Result<Option<(Self, Checkpoint)>, StoreError> {
-        let directory = Self { path: path.to_owned() };
-        if !directory.manifest_path().exists() {
-            return Ok(None);
-        }
-        directory.check_begun_with(manifest)?;
-        let mut rounds = directory.rounds()?;
-        let Some(checkpoint) = directory.newest_checkpoint(&rounds)? else { return Ok(None) };
-        rounds.retain(|round| round.round <= checkpoint.round);
-        // A crash between the two files, or inside a line, leaves rows of a round that is not stored.
-        let mut clients = directory.clients()?;
-        clients.retain(|client| client.round <= checkpoint.round);
-        rows::rewrite(&path.join(ROUNDS), &rounds)?;
-        rows::rewrite(&path.join(CLIENTS), &clients)?;
-        directory.memories().forget_after(checkpoint.round)?;
-        Ok(Some((directory, checkpoint)))
-    }
-
-    /// The last round's checkpoint, or an earlier one that is kept where it cannot be read; none of no round.
-    fn newest_checkpoint(&self, rounds: &[RoundRecord]) -> Result<Option<Checkpoint>, StoreError> {
-        let mut damage = None;
-        for round in rounds.iter().rev().take(KEPT_CHECKPOINTS as usize) {
-            match self.checkpoint_of(round) {
-                Ok(checkpoint) => {
-                    if let Some(damage) = damage {
-                        tracing::warn!(%damage, "a checkpoint cannot be read: going on from the one before it");
-                    }
-                    return Ok(Some(checkpoint));
-                }
-                Err(error) => damage = damage.or(Some(error)),
-            }
-        }
-        damage.map_or(Ok(None), Err)
-    }
-
-    fn checkpoint_of(&self, round: &RoundRecord) -> Result<Checkpoint, StoreError> {
-        let checkpoint = Checkpoint::read(&self.checkpoints(), round.round)?;
-        if checkpoint.global.sha256() != round.adapter_sha256 {
-            let path = Checkpoint::path(&self.checkpoints(), round.round);
-            let problem = format!("is not the adapter that rounds.jsonl records for {}", round.round);
-            return Err(StoreError::Invalid { path, problem });
-        }
-        Ok(checkpoint)
-    }
-
     /// Opens the directory of a run that was begun, to read it.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if it is not the directory of a run.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let directory = Self { path: path.to_owned() };
+        let directory = Self::at(path);
         if directory.manifest_path().exists() {
             return Ok(directory);
         }
@@ -170,7 +145,7 @@ impl RunDirectory {
 
     /// Whether `path` is the directory of a run that was begun.
     pub fn is_at(path: &Path) -> bool {
-        Self { path: path.to_owned() }.manifest_path().is_file()
+        Self::at(path).manifest_path().is_file()
     }
 
     /// The directory.
@@ -181,7 +156,7 @@ impl RunDirectory {
     /// A second handle, for the store port that the actors own.
     #[must_use]
     pub fn share(&self) -> Self {
-        Self { path: self.path.clone() }
+        Self::at(&self.path)
     }
 
     /// Writes `manifest.json`.
@@ -227,7 +202,7 @@ impl RunDirectory {
     ///
     /// [`StoreError`].
     pub fn clients(&self) -> Result<Vec<ClientRecord>, StoreError> {
-        rows::read(&self.path.join(CLIENTS))
+        Ok(Rows::read(&self.path.join(CLIENTS))?.into_rows())
     }
 
     /// The rows of all stored rounds.
@@ -236,7 +211,7 @@ impl RunDirectory {
     ///
     /// [`StoreError`].
     pub fn rounds(&self) -> Result<Vec<RoundRecord>, StoreError> {
-        rows::read(&self.path.join(ROUNDS))
+        Ok(Rows::read(&self.path.join(ROUNDS))?.into_rows())
     }
 
     /// The checkpoint of the last stored round, if a round is stored.
@@ -254,62 +229,61 @@ impl RunDirectory {
         MemoryFolder::of(&self.path)
     }
 
-    /// Refuses a run that was begun with another scenario than `recorded`, which is as in a manifest.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] names keys that differ.
-    pub fn check_scenario(&self, recorded: &Value) -> Result<(), StoreError> {
-        let begun = self.manifest()?;
-        let resolved = [&begun, recorded].map(|manifest| {
-            let mut settings = manifest["scenario"].clone();
-            // Assumptions are the settings in words, which another version may choose otherwise.
-            settings.as_object_mut().map(|settings| settings.remove("assumptions"));
-            without_base(settings)
-        });
-        let resolved = differences(&resolved[0], &resolved[1], "");
-        if resolved.is_empty() {
-            return Ok(());
-        }
-        // What people have written, they find again; what a key means may stand elsewhere.
-        let written = [&begun, recorded].map(|manifest| without_base(manifest["written"].clone()));
-        let written = if written[0].is_object() { differences(&written[0], &written[1], "") } else { Vec::new() };
-        let told = if written.is_empty() { resolved } else { written };
-        let problem = format!(
-            "was begun with another scenario ({}); remove its folder, or choose another --out",
-            told.join(", ")
-        );
-        Err(StoreError::Invalid { path: self.manifest_path(), problem })
-    }
-
-    /// Refuses a run that was begun with another scenario, program, model or other rows.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] says what differs.
-    pub fn check_begun_with(&self, manifest: &Value) -> Result<(), StoreError> {
-        self.check_scenario(manifest)?;
-        let begun = self.manifest()?;
-        for pointer in RESULTS_DEPEND_ON {
-            let value = |manifest: &Value| manifest.pointer(pointer).cloned().unwrap_or_default();
-            let key = pointer.trim_start_matches('/').replace('/', ".");
-            if let Some(difference) = differences(&value(&begun), &value(manifest), &key).first() {
-                let problem = format!(
-                    "its results would not be those of an uninterrupted run ({difference}); remove it, or \
-                     choose another --out"
-                );
-                return Err(StoreError::Invalid { path: self.manifest_path(), problem });
-            }
-        }
-        Ok(())
-    }
-
     fn manifest_path(&self) -> PathBuf {
         self.path.join("manifest.json")
     }
 
     fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
+    }
+
+    /// Removes what writes that were killed have left.
+    fn remove_abandoned(&self) -> Result<(), StoreError> {
+        [self.path.clone(), self.checkpoints(), self.path.join("adapter")]
+            .iter()
+            .for_each(|it| files::remove_abandoned(it));
+        self.memories().remove_abandoned()
+    }
+
+    fn ledger(&mut self) -> Result<&mut Ledger, StoreError> {
+        let ledger = match self.ledger.take() {
+            Some(ledger) => ledger,
+            None => Ledger {
+                rounds: Growing::of(&self.path.join(ROUNDS))?,
+                clients: Growing::of(&self.path.join(CLIENTS))?,
+                states: Growing::of(&self.memories().index_path())?,
+            },
+        };
+        Ok(self.ledger.insert(ledger))
+    }
+
+    /// Writes the state after a round: what clients remember, its index, then the checkpoint that names what belongs to it.
+    fn write_checkpoint(&mut self, checkpoint: &Checkpoint, memories: &NewMemories) -> Result<(), StoreError> {
+        let folder = self.memories();
+        // Before anything is added: what it counts is what the rounds before have left.
+        self.ledger()?;
+        let states = folder.extend_index(&folder.write(checkpoint.round, memories)?)?;
+        let ledger = self.ledger()?;
+        ledger.states.add(states.as_bytes());
+        let belongings = Belongings {
+            rounds: ledger.rounds.extent(),
+            clients: ledger.clients.extent(),
+            states: ledger.states.extent(),
+        };
+        checkpoint.write(&self.checkpoints(), Some(belongings))?;
+        match checkpoint.round.0.checked_sub(KEPT_CHECKPOINTS) {
+            Some(old) => remove_if_there(&Checkpoint::path(&self.checkpoints(), RoundId(old))),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds a round's rows, its own last: a round is stored once it is there.
+    fn append_rows(&mut self, record: &RoundRecord, clients: &[ClientRecord]) -> Result<(), StoreError> {
+        let paths = [CLIENTS, ROUNDS].map(|name| self.path.join(name));
+        let ledger = self.ledger()?;
+        ledger.clients.add(rows::append(&paths[0], clients)?.as_bytes());
+        ledger.rounds.add(rows::append(&paths[1], std::slice::from_ref(record))?.as_bytes());
+        Ok(())
     }
 }
 
@@ -321,24 +295,14 @@ impl RunStore for RunDirectory {
         strategy_state: &[u8],
         memories: &NewMemories,
     ) -> PortResult<()> {
-        self.memories().write(round, memories).map_err(to_port_error)?;
         let checkpoint = Checkpoint { round, global: global.clone(), strategy_state: strategy_state.to_vec() };
-        checkpoint.write(&self.checkpoints()).map_err(to_port_error)?;
-        if let Some(old) = round.0.checked_sub(KEPT_CHECKPOINTS) {
-            remove_if_there(&Checkpoint::path(&self.checkpoints(), RoundId(old))).map_err(to_port_error)?;
-        }
-        Ok(())
+        self.write_checkpoint(&checkpoint, memories).map_err(to_port_error)
     }
 
     fn append(&mut self, record: &RoundRecord, clients: &[ClientRecord]) -> PortResult<()> {
-        // The round's row comes last: a round is stored once it is there.
-        rows::append(&self.path.join(CLIENTS), clients).map_err(to_port_error)?;
-        rows::append(&self.path.join(ROUNDS), std::slice::from_ref(record)).map_err(to_port_error)
+        self.append_rows(record, clients).map_err(to_port_error)
     }
 }
-
-/// What a run shares with the one that it goes on with, beside the scenario: the places in the manifest.
-const RESULTS_DEPEND_ON: [&str; 5] = ["/versions", "/device", "/precision", "/checksums", "/guard/version"];
 
 /// What a run writes into its directory beside the manifest, which tells that it is one.
 const OWN_FILES: [&str; 8] =
@@ -356,37 +320,6 @@ pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
         }
         _ => Ok(()),
     }
-}
-
-/// A scenario but for whether the base model is measured, which has nothing to do with the run and can be done later.
-fn without_base(mut scenario: Value) -> Value {
-    let evaluation = scenario.pointer_mut("/evaluation").and_then(Value::as_object_mut);
-    evaluation.map(|evaluation| evaluation.remove("base"));
-    scenario
-}
-
-/// The keys whose values differ, in words.
-fn differences(found: &Value, expected: &Value, key: &str) -> Vec<String> {
-    // A table that is not there has no keys.
-    let is_table = |value: &Value| value.is_object() || value.is_null();
-    let are_equal_numbers = found.is_number() && expected.is_number() && found.as_f64() == expected.as_f64();
-    if found == expected || are_equal_numbers {
-        return Vec::new();
-    }
-    if !(is_table(found) && is_table(expected)) {
-        return vec![format!("{key} was {}, is {}", in_words(found), in_words(expected))];
-    }
-    let names = |value| Value::as_object(value).into_iter().flat_map(|table| table.keys());
-    let all: std::collections::BTreeSet<_> = names(found).chain(names(expected)).collect();
-    let inside = |name: &String| {
-        let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-        differences(&found[name], &expected[name], &key)
-    };
-    all.into_iter().flat_map(inside).collect()
-}
-
-fn in_words(value: &Value) -> String {
-    if value.is_null() { "not set".to_owned() } else { value.to_string() }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use fedward_actors::cancel::CancelFlag;
 use miette::{IntoDiagnostic, WrapErr};
 
 use super::GridArgs;
-use crate::{model::device, report::Console};
+use crate::{model::device, report::Console, store::open_own};
 
 /// How long the others get to end by themselves.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -52,6 +52,7 @@ impl Helpers {
             let log = out.join(format!("helper-{number}.log"));
             let mut command = Command::new(&program);
             command.arg("grid").args(["--metrics=off", "--is-helper"]).arg(format!("--threads={threads}"));
+            command.args(args.allow_code_change.then_some("--allow-code-change"));
             command.args(args.sets.iter().map(|set| format!("--set={set}"))).arg("--out").arg(out);
             command.arg("--").arg(&args.file);
             let process = command
@@ -113,10 +114,7 @@ fn log_file(path: &Path) -> miette::Result<File> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).into_diagnostic().wrap_err_with(|| folder.display().to_string())?;
     }
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
+    open_own(OpenOptions::new().create(true).append(true), path)
         .into_diagnostic()
         .wrap_err_with(|| path.display().to_string())
 }

@@ -1,4 +1,4 @@
-use std::{fs::OpenOptions, io::Write, sync::Arc};
+use std::{collections::BTreeMap, fs::OpenOptions, io::Write, sync::Arc};
 
 use fedward_actors::{
     protocol::{AdapterLayout, ClientId},
@@ -27,8 +27,36 @@ fn record(round: u32, global: &Adapter) -> RoundRecord {
     .unwrap()
 }
 
+fn client_row(round: u32) -> ClientRecord {
+    serde_json::from_value(json!({
+        "round": round, "client": 0, "outcome": "accepted", "attempt": 1,
+        "guard": {"kept": 1, "filtered": 0, "kept_unsafe": 0, "filtered_safe": 0},
+        "steps": 1, "train_tokens": 1, "train_loss": 1.0, "train_seconds": 0.5, "reused": false, "update_norm": 1.0,
+        "clipped_to": null,
+    }))
+    .unwrap()
+}
+
 fn manifest(seed: u64) -> Value {
     json!({"scenario": {"seed": seed}, "versions": {"fedward": "0"}, "checksums": {"model_sha256": "m"}})
+}
+
+fn resume(folder: &Path, manifest: &Value) -> Result<Option<(RunDirectory, Checkpoint)>, StoreError> {
+    RunDirectory::resume(folder, manifest, CodeChange::Refuse)
+}
+
+/// All files below a folder with their bytes.
+fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(content(&path))
+        } else {
+            files.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    files
 }
 
 fn begun(folder: &Path) -> RunDirectory {
@@ -39,7 +67,7 @@ fn begun(folder: &Path) -> RunDirectory {
         let global = adapter(round as f32);
         let memories = [(ClientId(0), Arc::from([round as u8]))];
         store.checkpoint(RoundId(round), &global, &[round as u8], &memories).unwrap();
-        store.append(&record(round, &global), &[]).unwrap();
+        store.append(&record(round, &global), &[client_row(round)]).unwrap();
     }
     directory
 }
@@ -56,7 +84,7 @@ fn c1_resume_takes_up_the_last_stored_round_and_drops_what_a_crash_cut_off() {
     file.write_all(b"{\"round\": 4, \"outc").unwrap();
     drop(file);
 
-    let (_, checkpoint) = RunDirectory::resume(folder.path(), &manifest(1)).unwrap().unwrap();
+    let (_, checkpoint) = resume(folder.path(), &manifest(1)).unwrap().unwrap();
     assert_eq!(checkpoint, Checkpoint { round: RoundId(3), global: adapter(3.0), strategy_state: vec![3] });
     let remembered = directory.memories().read(ClientId(0), RoundId(9)).unwrap();
     assert_eq!(remembered.as_deref(), Some(&[3][..]));
@@ -74,13 +102,13 @@ fn c1_a_changed_checkpoint_is_refused_and_the_one_before_it_counts() {
         fs::write(&path, bytes).unwrap();
     };
     damage(3);
-    let (_, checkpoint) = RunDirectory::resume(folder.path(), &manifest(1)).unwrap().unwrap();
+    let (_, checkpoint) = resume(folder.path(), &manifest(1)).unwrap().unwrap();
     assert_eq!(checkpoint, Checkpoint { round: RoundId(2), global: adapter(2.0), strategy_state: vec![2] });
     assert_eq!(directory.rounds().unwrap().len(), 2);
     assert_eq!(directory.memories().read(ClientId(0), RoundId(9)).unwrap().as_deref(), Some(&[2][..]));
 
     damage(2);
-    let error = RunDirectory::resume(folder.path(), &manifest(1)).unwrap_err().to_string();
+    let error = resume(folder.path(), &manifest(1)).unwrap_err().to_string();
     assert!(error.contains("round-00002") && error.contains("checksum"), "{error}");
 }
 
@@ -88,7 +116,7 @@ fn c1_a_changed_checkpoint_is_refused_and_the_one_before_it_counts() {
 fn another_scenario_is_refused_and_the_key_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let directory = begun(folder.path());
-    let error = RunDirectory::resume(folder.path(), &manifest(2)).unwrap_err().to_string();
+    let error = resume(folder.path(), &manifest(2)).unwrap_err().to_string();
     assert!(error.contains("(seed was 1, is 2)"), "{error}");
     // Where it is known what was written, that is what is named.
     let with = |seed: u64, written: Value| {
@@ -98,15 +126,15 @@ fn another_scenario_is_refused_and_the_key_is_named() {
     };
     directory.write_manifest(&with(1, json!({"lora": {"alpha": 8}}))).unwrap();
     let other = json!({"evaluation": {"base": true}, "lora": {"alpha": 8.0}, "training": {"local_steps": 5}});
-    let error = RunDirectory::resume(folder.path(), &with(5, other)).unwrap_err().to_string();
+    let error = resume(folder.path(), &with(5, other)).unwrap_err().to_string();
     assert!(error.contains("(training.local_steps was not set, is 5)"), "{error}");
     let base_too = json!({"evaluation": {"base": true}, "lora": {"alpha": 8}});
-    assert!(RunDirectory::resume(folder.path(), &with(1, base_too)).is_ok());
+    assert!(resume(folder.path(), &with(1, base_too)).is_ok());
     directory.write_manifest(&manifest(1)).unwrap();
     // The same settings in other words are the same settings.
     let mut reworded = manifest(1);
     reworded["scenario"]["assumptions"] = json!(["said otherwise"]);
-    assert!(RunDirectory::resume(folder.path(), &reworded).is_ok());
+    assert!(resume(folder.path(), &reworded).is_ok());
 }
 
 #[test]
@@ -124,7 +152,7 @@ fn c1_another_model_guard_or_program_is_refused_and_named() {
         (guarded, r#"(guard.version was not set, is "g")"#),
         (newer, r#"(versions.fedward was "0", is "1")"#),
     ] {
-        let error = RunDirectory::resume(folder.path(), &manifest).unwrap_err().to_string();
+        let error = resume(folder.path(), &manifest).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -174,4 +202,190 @@ fn only_the_last_checkpoints_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     begun(folder.path());
     assert_eq!(fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), 2);
+}
+
+/// A run of three rounds, changed by `damage`: the error of resuming it, which changes nothing.
+fn refused(damage: impl FnOnce(&Path)) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = RunDirectory::create(folder.path(), Unfinished::Keep).unwrap();
+    directory.write_manifest(&manifest(1)).unwrap();
+    let mut store = directory.share();
+    for round in 1..=3 {
+        let global = adapter(round as f32);
+        let memories = [(ClientId(0), Arc::from([round as u8])), (ClientId(7), Arc::from([10 + round as u8]))];
+        store.checkpoint(RoundId(round), &global, &[], &memories).unwrap();
+        store.append(&record(round, &global), &[client_row(round)]).unwrap();
+    }
+    damage(folder.path());
+    let before = content(folder.path());
+    let error = resume(folder.path(), &manifest(1)).map(|taken| taken.map(|(_, it)| it.round)).expect_err("is taken");
+    assert_eq!(content(folder.path()), before, "something was changed: {error}");
+    error.to_string()
+}
+
+#[test]
+fn c1_rows_that_are_missing_doubled_swapped_or_changed_are_refused_and_nothing_is_deleted() {
+    let edit = |name: &'static str, change: fn(Vec<&str>) -> Vec<String>| {
+        refused(move |folder| {
+            let text = fs::read_to_string(folder.join(name)).unwrap();
+            let lines = change(text.lines().collect());
+            fs::write(folder.join(name), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        })
+    };
+    let error = edit(ROUNDS, |lines| vec![lines[1].into(), lines[2].into()]);
+    assert!(error.contains("rounds.jsonl: row 1: expected round 1, found round 2"), "{error}");
+    assert!(error.contains("the checkpoints of rounds 2 and 3 are left, nothing was changed"), "{error}");
+    let error = edit(ROUNDS, |lines| vec![lines[0].into(), lines[1].into(), lines[1].into(), lines[2].into()]);
+    assert!(error.contains("row 3: expected round 3, found round 2"), "{error}");
+    let error = edit(ROUNDS, |lines| vec![lines[1].into(), lines[0].into(), lines[2].into()]);
+    assert!(error.contains("row 1: expected round 1, found round 2"), "{error}");
+    let error = edit(ROUNDS, |lines| {
+        vec![lines[0].replace("\"train_tokens\":1", "\"train_tokens\":2"), lines[1].into(), lines[2].into()]
+    });
+    assert!(error.contains("its first 2 rows are not those that belong to"), "{error}");
+    let error = edit(ROUNDS, |lines| vec![lines[0].into()]);
+    assert!(
+        error.contains("rows are missing: its last one is of round 1, but there is") && error.contains("round-00003"),
+        "{error}"
+    );
+    let error = edit(CLIENTS, |lines| vec![lines[0].into(), lines[1].into()]);
+    assert!(error.contains("clients.jsonl: the row of client 0 in round 3 is missing"), "{error}");
+    let error = edit(CLIENTS, |lines| vec![lines[0].into(), lines[0].into(), lines[1].into(), lines[2].into()]);
+    assert!(error.contains("clients.jsonl: client 0 of round 1 has a row too many"), "{error}");
+    let error =
+        edit(CLIENTS, |lines| vec![lines[0].replace("\"steps\":1", "\"steps\":2"), lines[1].into(), lines[2].into()]);
+    assert!(error.contains("clients.jsonl: its first 2 rows are not those"), "{error}");
+    let error = refused(|folder| fs::remove_file(folder.join(CLIENTS)).unwrap());
+    assert!(error.contains("clients.jsonl: the row of client 0 in round 1 is missing"), "{error}");
+    for text in [None, Some(""), Some("{\"round\": 1, \"outc")] {
+        let error = refused(|folder| match text {
+            None => fs::remove_file(folder.join(ROUNDS)).unwrap(),
+            Some(text) => fs::write(folder.join(ROUNDS), text).unwrap(),
+        });
+        assert!(error.contains("rows are missing: its last one is of round 0"), "{error}");
+        assert!(error.contains("the checkpoints of rounds 2 and 3 are left"), "{error}");
+    }
+}
+
+#[test]
+fn c1_client_states_that_are_missing_older_or_anothers_are_refused() {
+    let state = |folder: &Path, client: u32, round: u32| folder.join(format!("clients/{client:05}/{round:05}.memory"));
+    let error = refused(|folder| fs::remove_file(state(folder, 7, 3)).unwrap());
+    assert!(error.contains("00007/00003.memory: is missing: the state of a client"), "{error}");
+    assert!(
+        error.contains("the state after round 2 is whole: without ") && error.contains("round-00003.checkpoint"),
+        "{error}"
+    );
+    let error = refused(|folder| {
+        fs::copy(state(folder, 7, 2), state(folder, 7, 3)).unwrap();
+    });
+    assert!(error.contains("00007/00003.memory: is not the state of that client"), "{error}");
+    let error = refused(|folder| {
+        fs::rename(state(folder, 7, 3), folder.join("aside")).unwrap();
+        fs::rename(state(folder, 0, 3), state(folder, 7, 3)).unwrap();
+        fs::rename(folder.join("aside"), state(folder, 0, 3)).unwrap();
+    });
+    assert!(error.contains("00000/00003.memory: is not the state of that client"), "{error}");
+    let error = refused(|folder| fs::write(state(folder, 0, 3), [0; 40]).unwrap());
+    assert!(error.contains("does not have its checksum"), "{error}");
+    let error = refused(|folder| {
+        fs::create_dir_all(state(folder, 9, 2).parent().unwrap()).unwrap();
+        fs::copy(state(folder, 7, 2), state(folder, 9, 2)).unwrap();
+    });
+    assert!(error.contains("00009/00002.memory: is no state of a client"), "{error}");
+    let error = refused(|folder| fs::remove_file(folder.join("clients/states.jsonl")).unwrap());
+    assert!(error.contains("states.jsonl: is not the index of client states"), "{error}");
+}
+
+#[test]
+fn a_state_that_is_whole_is_gone_on_from_as_the_error_says() {
+    let folder = tempfile::tempdir().unwrap();
+    begun(folder.path());
+    fs::remove_file(folder.path().join("clients/00000/00003.memory")).unwrap();
+    assert!(resume(folder.path(), &manifest(1)).is_err());
+    fs::remove_file(Checkpoint::path(&folder.path().join("checkpoints"), RoundId(3))).unwrap();
+    let (directory, checkpoint) = resume(folder.path(), &manifest(1)).unwrap().unwrap();
+    assert_eq!(checkpoint.round, RoundId(2));
+    // What comes then belongs together again.
+    let mut store = directory.share();
+    store.checkpoint(RoundId(3), &adapter(3.0), &[], &[(ClientId(0), Arc::from([3]))]).unwrap();
+    store.append(&record(3, &adapter(3.0)), &[client_row(3)]).unwrap();
+    assert_eq!(resume(folder.path(), &manifest(1)).unwrap().unwrap().1.round, RoundId(3));
+}
+
+#[test]
+fn a_crash_before_the_first_row_begins_afresh() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = RunDirectory::create(folder.path(), Unfinished::Keep).unwrap();
+    directory.write_manifest(&manifest(1)).unwrap();
+    assert!(resume(folder.path(), &manifest(1)).unwrap().is_none());
+    directory.share().checkpoint(RoundId(1), &adapter(1.0), &[], &[(ClientId(0), Arc::from([1]))]).unwrap();
+    assert!(resume(folder.path(), &manifest(1)).unwrap().is_none());
+    rows::append(&folder.path().join(CLIENTS), &[client_row(1)]).unwrap();
+    assert!(resume(folder.path(), &manifest(1)).unwrap().is_none());
+}
+
+/// Versions before this one named nothing in checkpoints and had no index.
+#[test]
+fn a_run_of_an_earlier_version_is_gone_on_with_and_known_from_then_on() {
+    let folder = tempfile::tempdir().unwrap();
+    begun(folder.path());
+    for round in [2, 3] {
+        let checkpoints = folder.path().join("checkpoints");
+        Checkpoint::read(&checkpoints, RoundId(round)).unwrap().write(&checkpoints, None).unwrap();
+    }
+    fs::remove_file(folder.path().join("clients/states.jsonl")).unwrap();
+    let (directory, checkpoint) = resume(folder.path(), &manifest(1)).unwrap().unwrap();
+    assert_eq!(checkpoint.round, RoundId(3));
+    let mut store = directory.share();
+    store.checkpoint(RoundId(4), &adapter(4.0), &[], &[]).unwrap();
+    store.append(&record(4, &adapter(4.0)), &[client_row(4)]).unwrap();
+    assert_eq!(resume(folder.path(), &manifest(1)).unwrap().unwrap().1.round, RoundId(4));
+    fs::remove_file(folder.path().join("clients/00000/00003.memory")).unwrap();
+    let error = resume(folder.path(), &manifest(1)).unwrap_err().to_string();
+    assert!(error.contains("00003.memory: is missing"), "{error}");
+}
+
+#[test]
+fn other_code_is_gone_on_with_only_where_it_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = begun(folder.path());
+    let built = |code: &str, cpu: &str| {
+        let mut manifest = manifest(1);
+        manifest["code"] = json!(code);
+        manifest["instructions"] = json!({"libtorch": cpu});
+        manifest
+    };
+    directory.write_manifest(&built("a", "AVX512")).unwrap();
+    let other = built("b", "AVX2");
+    let error = resume(folder.path(), &other).unwrap_err().to_string();
+    assert!(error.contains(r#"(code was "a", is "b")"#) && error.contains("--allow-code-change"), "{error}");
+    let recorded = json!({"scenario": {"seed": 1}});
+    assert!(directory.check_resumable(&recorded, "b", CodeChange::Refuse).is_err());
+    assert!(directory.check_resumable(&recorded, "b", CodeChange::Allow).is_ok());
+    assert!(RunDirectory::resume(folder.path(), &other, CodeChange::Allow).unwrap().is_some());
+    // From then on it is the run's.
+    let change = json!([{"after_round": 3, "code": "b", "instructions": {"libtorch": "AVX2"}}]);
+    assert_eq!(directory.manifest().unwrap()["resumed"], change);
+    assert!(resume(folder.path(), &other).unwrap().is_some());
+    assert_eq!(directory.manifest().unwrap()["resumed"], change);
+    // One that has completed is not computed any more.
+    directory.write_summary(&json!({"status": "completed"})).unwrap();
+    assert!(directory.check_resumable(&recorded, "c", CodeChange::Refuse).is_ok());
+}
+
+#[test]
+fn leftovers_of_killed_writes_go_when_a_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    begun(folder.path());
+    let left = [
+        "summary.json.4194999.tmp",
+        "checkpoints/round-00004.checkpoint.4194999.tmp",
+        "clients/00000/00004.memory.4194999.tmp",
+    ];
+    for name in left {
+        fs::write(folder.path().join(name), "half").unwrap();
+    }
+    resume(folder.path(), &manifest(1)).unwrap().unwrap();
+    assert!(left.iter().all(|name| !folder.path().join(name).exists()));
 }
