@@ -10,7 +10,7 @@ use miette::{IntoDiagnostic, WrapErr};
 
 use crate::{
     lora::peft,
-    store::{is_temporary, write_atomically},
+    store::{create_new, is_temporary, remove_abandoned, write_atomically},
 };
 
 /// A file that is as it was until the first lines are there, and whole after each.
@@ -35,7 +35,9 @@ impl OutFile {
             return Ok(Self::Stream(path.to_owned(), stream));
         }
         let path = if path.exists() { path.canonicalize().into_diagnostic()? } else { path.to_owned() };
-        check_writable(path.parent().unwrap_or(Path::new("")))?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        check_writable(folder)?;
+        remove_abandoned(folder);
         Ok(Self::Replaced(path, String::new()))
     }
 
@@ -66,14 +68,16 @@ pub(super) fn check_folder(path: &Path, mark: &str) -> miette::Result<()> {
     if !is_free && !path.join(mark).exists() {
         miette::bail!("{}: is not empty and has no {mark}; choose another --out", path.display());
     }
-    check_writable(path)
+    check_writable(path)?;
+    remove_abandoned(path);
+    Ok(())
 }
 
 /// Makes a file for a moment in the folder, or in the nearest above it that is there.
 fn check_writable(folder: &Path) -> miette::Result<()> {
     let nearest = folder.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
     let probe = nearest.join(format!(".fedward.{}.tmp", std::process::id()));
-    let written = File::create(&probe).and_then(|_| fs::remove_file(&probe));
+    let written = create_new(&probe).and_then(|_| fs::remove_file(&probe));
     written.into_diagnostic().wrap_err_with(|| format!("{}: nothing can be written there", folder.display()))
 }
 

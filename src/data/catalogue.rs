@@ -3,14 +3,16 @@
 mod entries;
 
 use std::{
+    collections::BTreeSet,
     env,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use self::entries::ENTRIES;
 use super::{
     DataError,
-    fetch::{self, FetchStep},
+    fetch::{self, EntryState, FetchStep},
 };
 
 /// What an entry is.
@@ -115,10 +117,13 @@ pub fn named(name: &str) -> Result<&'static CatalogueEntry, DataError> {
 /// [`DataError::Fetch`] says how to fetch what is not there.
 pub fn fetched(name: &str) -> Result<PathBuf, DataError> {
     let entry = named(name)?;
-    if is_present(entry) {
-        return Ok(path_of(entry));
-    }
-    let problem = format!("it is not in {}; fetch it with: fedward fetch {name}", home().display());
+    let problem = match state(entry) {
+        EntryState::Whole => return Ok(path_of(entry)),
+        EntryState::Missing => format!("it is not in {}; fetch it with: fedward fetch {name}", home().display()),
+        EntryState::Damaged(file) => {
+            format!("{} does not have its checksum; fetch it anew with: fedward fetch {name}", file.display())
+        }
+    };
     Err(DataError::Fetch { name: name.to_owned(), problem })
 }
 
@@ -148,9 +153,23 @@ pub fn path_of(entry: &CatalogueEntry) -> PathBuf {
     home().join(entry.path)
 }
 
-/// Whether an entry lies below [`home`], complete and unchanged. Files are hashed only if they changed since.
+/// Whether an entry lies below [`home`], complete and unchanged: all its files have their checksums. They are hashed once by each
+/// process, for a file can change without its size and time.
 pub fn is_present(entry: &CatalogueEntry) -> bool {
-    fetch::is_present(&home(), entry)
+    state(entry) == EntryState::Whole
+}
+
+fn state(entry: &CatalogueEntry) -> EntryState {
+    static WHOLE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let path = path_of(entry);
+    if WHOLE.lock().unwrap_or_else(PoisonError::into_inner).contains(&path) {
+        return EntryState::Whole;
+    }
+    let found = fetch::state(&home(), entry);
+    if found == EntryState::Whole {
+        WHOLE.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
+    }
+    found
 }
 
 /// Fetches an entry unless it is present, and says where it lies. What is there afterwards has the expected SHA-256,

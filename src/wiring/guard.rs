@@ -25,7 +25,7 @@ use crate::{
         RememberingGuard, SafetyGuard, Split, assess,
     },
     scenario::{GuardSection, GuardSource, HeadRows, ModelSection},
-    store::{FolderLock, read_json, write_json},
+    store::{self, FolderLock, Seal, Sealed, read_json, write_json},
 };
 
 /// A guard, and its measurement if it has one.
@@ -104,16 +104,17 @@ fn embedded(
     let rows_key = rows_key(rows.iter().map(|row| &row.row));
     let key = cache_key(&(model.identity(), reading, threshold, seed, rows_key))?;
     let guards = cache.join("guards");
-    let path = guards.join(format!("{key}.json"));
-    let on_wait = || progress.stage("waiting for another fedward that is fitting the same guard");
-    let _lock = if path.exists() {
-        None
-    } else {
-        Some(FolderLock::wait_for(&guards.join(key), cancel, on_wait)?.ok_or(ModelError::Cancelled)?)
-    };
-    if path.exists() {
-        return Ok(read_json(&path)?);
+    if let Ok(Some(kept)) = kept(&guards, &key) {
+        return Ok(kept);
     }
+    let on_wait = || progress.stage("waiting for another fedward that is fitting the same guard");
+    let _lock = FolderLock::wait_for(&guards.join(&key), cancel, on_wait)?.ok_or(ModelError::Cancelled)?;
+    match kept(&guards, &key) {
+        Ok(Some(kept)) => return Ok(kept),
+        Ok(None) => {}
+        Err(problem) => tracing::warn!(%problem, "a guard that was kept is damaged and is fitted anew"),
+    }
+    store::remove_abandoned(&guards);
     progress.stage("fitting the guard (kept for later runs)");
     let Split { fitted, held_out } = Split::of(rows, seed);
     let heads = GuardHeads::fit(model, &fitted, reading, cancel)?;
@@ -124,8 +125,26 @@ fn embedded(
     })?;
     let report = GuardReport::new(fitted.len(), Measurement::of(&held_out, &verdicts));
     let kept = Kept { heads, report };
-    write_json(&path, &kept)?;
+    write_json(&guards.join(file_name(&key)), &kept)?;
+    seal(&guards, &key).set(&[&file_name(&key)])?;
     Ok(kept)
+}
+
+/// The guard that an earlier run has kept, if there is one; what is wrong with it otherwise.
+fn kept(guards: &Path, key: &str) -> Result<Option<Kept>, String> {
+    match seal(guards, key).check(&[&file_name(key)]) {
+        Sealed::Absent => Ok(None),
+        Sealed::Damaged(problem) => Err(problem),
+        Sealed::Whole => read_json(&guards.join(file_name(key))).map(Some).map_err(|error| error.to_string()),
+    }
+}
+
+fn file_name(key: &str) -> String {
+    format!("{key}.json")
+}
+
+fn seal(guards: &Path, key: &str) -> Seal {
+    Seal::at(guards.join(format!("{key}.sha256")))
 }
 
 /// Labelled rows of the guard, about `limit` in all: the server's own, and responses that people have judged.

@@ -13,7 +13,7 @@ use crate::{
     model::{ChatModel, ModelError},
     progress::Progress,
     scenario::{Scenario, StartSection},
-    store::FolderLock,
+    store::{self, FolderLock, Seal, Sealed},
     train::{SftSettings, TrainStreams, train_sft},
 };
 
@@ -72,15 +72,19 @@ fn aligned(
     let depends_on =
         (model.identity(), &scenario.lora, training, max_length, scenario.training_seed(), rows_key(&rows));
     let folder = cache.join("starts").join(cache_key(&depends_on)?);
-    let kept = || peft::is_saved(&folder).then(|| peft::load(&folder, model.base.config())).transpose();
-    if let Some((_, adapter)) = kept()? {
+    if let Kept::Whole(adapter) = kept(&folder, model) {
         return Ok(adapter);
     }
     let on_wait = || progress.stage("waiting for another fedward that is aligning the same adapter");
     let _lock = FolderLock::wait_for(&folder, cancel, on_wait)?.ok_or(ModelError::Cancelled)?;
-    if let Some((_, adapter)) = kept()? {
-        return Ok(adapter);
+    match kept(&folder, model) {
+        Kept::Whole(adapter) => return Ok(adapter),
+        Kept::Absent => {}
+        Kept::Damaged(problem) => {
+            tracing::warn!(%problem, "a starting adapter that was kept is damaged and is made anew")
+        }
     }
+    store::remove_abandoned(&folder);
     progress.stage("aligning the starting adapter on refusals (kept for later runs)");
     let tokenized = model.tokenize(&rows, max_length)?;
     let start = initial_adapter(&scenario.lora, model.base.config(), scenario.training_seed());
@@ -88,9 +92,33 @@ fn aligned(
     let total = training.steps as u64;
     let mut on_step = |report: &crate::train::StepReport| progress.step(report.step as u64, total);
     let outcome = train_sft(&model.base, &scenario.lora, &start, &tokenized, training, streams, cancel, &mut on_step)?;
-    peft::save(&folder, &scenario.lora, &outcome.adapter, &model.name)?;
     if cancel.is_cancelled() {
         return Err(ModelError::Cancelled.into());
     }
+    peft::save(&folder, &scenario.lora, &outcome.adapter, &model.name)?;
+    seal(&folder).set(&peft::FILES)?;
     Ok(outcome.adapter)
+}
+
+/// How an adapter of an earlier run is found.
+enum Kept {
+    Whole(Adapter),
+    Absent,
+    Damaged(String),
+}
+
+/// The adapter that an earlier run has kept in `folder`.
+fn kept(folder: &Path, model: &ChatModel) -> Kept {
+    match seal(folder).check(&peft::FILES) {
+        Sealed::Absent => Kept::Absent,
+        Sealed::Damaged(problem) => Kept::Damaged(problem),
+        Sealed::Whole => match peft::load(folder, model.base.config()) {
+            Ok((_, adapter)) => Kept::Whole(adapter),
+            Err(error) => Kept::Damaged(error.to_string()),
+        },
+    }
+}
+
+fn seal(folder: &Path) -> Seal {
+    Seal::at(folder.join("SHA256SUMS"))
 }

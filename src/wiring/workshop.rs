@@ -198,9 +198,11 @@ fn precision_of(name: PrecisionName, device: tch::Device) -> Precision {
 /// The code that computes, by its checksum: other code may compute something else from the same settings.
 const CODE: &str = env!("FEDWARD_CODE");
 
-/// A name for cached work: the checksum of everything that it depends on, the program's code included.
+/// A name for cached work: the checksum of everything that it depends on, the program's code and the processor's instructions
+/// included.
 pub(super) fn cache_key<T: Serialize>(depends_on: &T) -> Result<String, SetupError> {
-    let text = serde_json::to_vec(&(CODE, depends_on)).map_err(|error| SetupError::Other(error.to_string()))?;
+    let text = serde_json::to_vec(&(CODE, device::instructions(), depends_on))
+        .map_err(|error| SetupError::Other(error.to_string()))?;
     Ok(hex(&Sha256::digest(&text))[..16].to_owned())
 }
 
