@@ -21,6 +21,17 @@
 //! | [`progress`] | how long work is followed |
 //! | [`cli`] | the command line |
 
+#![deny(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "they panic where nobody reads any more; `tell!` does not"
+)]
+
+/// Tells people something on stderr, as `eprintln!` does, but goes on where nobody reads any more.
+macro_rules! tell {
+    ($($text:tt)*) => { $crate::report::tell(format_args!($($text)*)) };
+}
+
 pub mod cli;
 pub mod data;
 pub mod endpoint;

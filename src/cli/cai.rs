@@ -133,7 +133,7 @@ fn tell(path: &Path, harvest: &Harvest, alone: usize) -> miette::Result<Ending> 
     let reasons: Vec<_> = discarded.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     let reasons = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
     let kept = harvest.screened.good_answers.len();
-    eprintln!(
+    tell!(
         "{}: {pairs} pairs of {} red prompts; {kept} answers need no revision, {alone} revisions are like their answers \
          (both to fine-tune on); discarded: {reasons}",
         path.display(),
@@ -153,7 +153,7 @@ fn tell(path: &Path, harvest: &Harvest, alone: usize) -> miette::Result<Ending> 
         return Err(miette!("{} is not written: nothing was good or became so", path.display()));
     }
     if pairs == 0 {
-        eprintln!("there is nothing to learn preferences from; cai.revise = \"all\" revises good answers, too");
+        tell!("there is nothing to learn preferences from; cai.revise = \"all\" revises good answers, too");
     }
     Ok(Ending::Done)
 }

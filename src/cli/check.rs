@@ -32,27 +32,27 @@ pub(super) fn check(args: &CheckArgs) -> miette::Result<Ending> {
     for scenario in &file.scenarios {
         print_json(&serde_json::to_value(scenario).into_diagnostic()?)?;
     }
-    eprintln!("{} is valid: {} run(s)", args.scenario.display(), file.scenarios.len());
+    tell!("{} is valid: {} run(s)", args.scenario.display(), file.scenarios.len());
     if let Some(grid) = grid {
-        eprintln!("as a grid: {} cells", grid.cells.len());
+        tell!("as a grid: {} cells", grid.cells.len());
     }
     for problem in missing {
-        eprintln!("not on this machine: {problem}");
+        tell!("not on this machine: {problem}");
     }
     if let Some(first) = file.scenarios.first() {
-        eprintln!("question: {}", first.question);
+        tell!("question: {}", first.question);
         if !args.elsewhere
             && let Some(entry) = catalogue::find(&first.model.base).filter(|entry| !catalogue::is_present(entry))
         {
-            eprintln!("not fetched yet: {0}; fedward fetch {0} does it", entry.name);
+            tell!("not fetched yet: {0}; fedward fetch {0} does it", entry.name);
         }
     }
     for scenario in &file.scenarios {
         if !scenario.variant.is_empty() {
-            eprintln!("variant {}", scenario.variant);
+            tell!("variant {}", scenario.variant);
         }
         for assumption in &scenario.assumptions {
-            eprintln!("  assumed: {assumption}");
+            tell!("  assumed: {assumption}");
         }
     }
     Ok(Ending::Done)

@@ -22,8 +22,8 @@ pub(super) fn fetch(args: &FetchArgs) -> miette::Result<Ending> {
     }
     let entries: Result<Vec<_>, _> = args.names.iter().map(|name| catalogue::named(name)).collect();
     for entry in entries.into_diagnostic()? {
-        let path = catalogue::fetch(entry, &|step| eprintln!("{}: {step}", entry.name)).into_diagnostic()?;
-        eprintln!("{} is in {}", entry.name, path.display());
+        let path = catalogue::fetch(entry, &|step| tell!("{}: {step}", entry.name)).into_diagnostic()?;
+        tell!("{} is in {}", entry.name, path.display());
     }
     Ok(Ending::Done)
 }

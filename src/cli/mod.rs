@@ -26,6 +26,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use fedward_native::processor::fail_writes_beyond_limit;
 use miette::IntoDiagnostic;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{EnvFilter, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
@@ -90,6 +91,7 @@ enum Ending {
 /// The program: parses the command line, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    fail_writes_beyond_limit();
     restart_with_settings();
     let environment = match Environment::read() {
         Ok(environment) => environment,
@@ -127,11 +129,11 @@ fn run_command(command: Command) -> miette::Result<Ending> {
 /// Prints what went wrong, with its causes.
 fn failed(error: &miette::Report) -> ExitCode {
     let mut told = error.to_string();
-    eprintln!("fedward: {told}");
+    tell!("fedward: {told}");
     // Many errors say themselves what caused them.
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !told.contains(&cause) {
-            eprintln!("  because {cause}");
+            tell!("  because {cause}");
             told.push_str(&cause);
         }
     }
@@ -141,7 +143,8 @@ fn failed(error: &miette::Report) -> ExitCode {
 /// Logs to stderr what `filter` lets through.
 fn init_log(filter: EnvFilter) {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
-    let lines = lines.with_ansi(std::io::stderr().is_terminal());
+    // A log that cannot be written is not written about: that would panic.
+    let lines = lines.with_ansi(std::io::stderr().is_terminal()).log_internal_errors(false);
     // At this level the HTTP client prints requests byte by byte: keys and prompts.
     let is_wire = |metadata: &Metadata<'_>| metadata.target().starts_with("ureq") && *metadata.level() == Level::TRACE;
     tracing_subscriber::registry().with(filter).with(filter_fn(move |metadata| !is_wire(metadata))).with(lines).init();

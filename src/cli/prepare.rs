@@ -36,6 +36,6 @@ pub(super) fn prepare(args: &PrepareArgs) -> miette::Result<Ending> {
         }
     }
     console.finish();
-    eprintln!("{} is prepared", args.scenario.display());
+    tell!("{} is prepared", args.scenario.display());
     Ok(Ending::Done)
 }

@@ -26,7 +26,7 @@ pub(super) fn report(args: &ReportArgs) -> miette::Result<Ending> {
     let runs = StoredRun::read_all(&args.runs).into_diagnostic()?;
     for run in &runs {
         if let Some(caveat) = run.caveat() {
-            eprintln!("{}: {caveat}", run.path.display());
+            tell!("{}: {caveat}", run.path.display());
         }
     }
     let out = args.out.clone().unwrap_or_else(|| match args.runs.as_slice() {
@@ -34,7 +34,7 @@ pub(super) fn report(args: &ReportArgs) -> miette::Result<Ending> {
         _ => PathBuf::from(PAGE),
     });
     write_atomically(&out, page(&runs).into_diagnostic()?.as_bytes()).into_diagnostic()?;
-    eprintln!("{} of {} runs", out.display(), runs.len());
+    tell!("{} of {} runs", out.display(), runs.len());
     Ok(Ending::Done)
 }
 

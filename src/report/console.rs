@@ -1,6 +1,7 @@
 //! Progress on stderr: bars on a terminal, plain lines elsewhere.
 
 use std::{
+    io::{self, Write as _},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,6 +16,11 @@ use crate::progress::Progress;
 
 /// Seconds between two plain lines about the same piece of work.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Writes a line to stderr. Nobody may be there to read it: a pipe that was closed ends no run.
+pub(crate) fn tell(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
 
 /// Tells people on stderr what is going on.
 pub struct Console {
@@ -63,7 +69,7 @@ impl Console {
         if self.is_terminal() {
             self.bar.println(text);
         } else {
-            eprintln!("{text}");
+            tell!("{text}");
         }
     }
 
@@ -105,7 +111,7 @@ impl Progress for Console {
         if self.is_terminal() {
             self.begin(what.to_owned());
         } else {
-            eprintln!("{what} …");
+            tell!("{what} …");
         }
     }
 
@@ -131,7 +137,7 @@ impl Progress for Console {
         let is_end = done == total && state.part.is_empty();
         if is_end || state.last_line.elapsed() >= LINE_EVERY {
             state.last_line = Instant::now();
-            eprintln!("{}: {done} of {total}", state.what());
+            tell!("{}: {done} of {total}", state.what());
         }
     }
 }

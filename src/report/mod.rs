@@ -10,6 +10,7 @@ mod stored;
 mod summary;
 mod table;
 
+pub(crate) use console::tell;
 pub use console::{Console, Observers};
 pub use page::{PageError, page};
 pub use pairs::PairedComparison;

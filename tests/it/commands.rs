@@ -130,3 +130,104 @@ fn a_scenario_for_another_machine_is_checked_without_what_it_names() {
     let (is_valid, told) = check(&["--elsewhere"]);
     assert!(is_valid && told.contains("not on this machine: ") && told.contains(problem), "{told}");
 }
+
+/// A reader of progress that has gone away ends nothing, and neither does its absence keep results from standard output.
+#[test]
+fn nobody_has_to_read_what_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.toml");
+    fs::write(&path, crate::run::TINY).unwrap();
+    let told = |unread: bool| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut command = fedward();
+        command.args(["check", path.to_str().unwrap()]).stderr(writer).stdout(std::process::Stdio::piped());
+        // The log is told on stderr, too.
+        command.env("FEDWARD_LOG", "trace");
+        let kept = (!unread).then_some(reader);
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        drop(kept);
+        (output.status.code(), output.stdout)
+    };
+    let (status, printed) = told(true);
+    assert_eq!(status, Some(0));
+    assert!(!printed.is_empty());
+    assert_eq!(told(false), (status, printed));
+}
+
+/// A limit on the size of files is an error that says so, not a death without a word.
+#[test]
+fn a_file_that_may_not_grow_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = folder.path().join("rows.jsonl");
+    fs::write(&rows, "{\"prompt\": \"a\", \"response\": \"b\"}\n").unwrap();
+    let tune = "ulimit -f 8; exec \"$0\" tune --data \"$1\" --out \"$2\" --steps 1 --batch-size 1";
+    let program = fedward();
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", tune]).arg(program.get_program()).arg(&rows).arg(folder.path().join("adapter"));
+    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("adapter_model.safetensors: File too large"), "{stderr}");
+}
+
+/// Starting adapter and guard that are kept for later commands are used while they are whole, and made anew where a bit has
+/// flipped, a file is cut, or a checksum is gone.
+#[test]
+fn what_is_kept_and_damaged_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let own_home = folder.path().join("home");
+    fs::create_dir(&own_home).unwrap();
+    for shared in ["data", "models"] {
+        std::os::unix::fs::symlink(fs::canonicalize(home().join(shared)).unwrap(), own_home.join(shared)).unwrap();
+    }
+    let path = folder.path().join("tiny.toml");
+    let aligned = "[start]\nkind = \"aligned\"\nsteps = 1\nbatch_size = 2\n";
+    fs::write(&path, crate::run::TINY.to_owned() + aligned).unwrap();
+    let prepare = || {
+        let output = fedward().env("FEDWARD_HOME", &own_home).arg("prepare").arg(&path).output().unwrap();
+        assert_success(&output);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = |told: &str| (told.contains("fitting the guard"), told.contains("aligning the starting adapter"));
+    assert_eq!(said(&prepare()), (true, true));
+    let kept = |kind: &str, name: &str| {
+        let mut folders = vec![own_home.join("cache").join(kind)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.to_str().unwrap().ends_with(name) {
+                    return path;
+                }
+            }
+        }
+        panic!("no {name} of {kind}")
+    };
+    let (weights, guard) = (kept("starts", ".safetensors"), kept("guards", ".json"));
+    let first = [&weights, &guard].map(|path| fs::read(path).unwrap());
+    assert_eq!(said(&prepare()), (false, false));
+
+    let mut flipped = first[0].clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    fs::write(&weights, flipped).unwrap();
+    fs::write(&guard, &first[1][..first[1].len() / 2]).unwrap();
+    let told = prepare();
+    assert_eq!(said(&told), (true, true));
+    assert!(
+        told.contains("a starting adapter that was kept is damaged") && told.contains("a guard that was kept is"),
+        "{told}"
+    );
+    assert_eq!([&weights, &guard].map(|path| fs::read(path).unwrap()), first);
+
+    fs::write(&weights, "").unwrap();
+    fs::remove_file(kept("guards", ".sha256")).unwrap();
+    assert_eq!(said(&prepare()), (true, true));
+    assert_eq!([&weights, &guard].map(|path| fs::read(path).unwrap()), first);
+
+    // What another kind of processor has made is another thing.
+    let output =
+        fedward().env("FEDWARD_HOME", &own_home).env("ATEN_CPU_CAPABILITY", "avx2").arg("prepare").arg(&path).output();
+    assert_eq!(said(&String::from_utf8_lossy(&output.unwrap().stderr)), (true, true));
+}

@@ -60,9 +60,9 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     line["version"] = json!(opened.guard.version());
     line["assess"] = json!(part);
     line["left_out_as_fitted_on"] = json!(n_given - rows.len());
-    eprintln!("{}", tables(&measured));
+    tell!("{}", tables(&measured));
     if n_given > rows.len() {
-        eprintln!("{} rows were left out: the guard was fitted on them", n_given - rows.len());
+        tell!("{} rows were left out: the guard was fitted on them", n_given - rows.len());
     }
     add_tally(&mut line, opened.guard.as_ref());
     line["by_source"] = json!(measured.by_source);
@@ -91,7 +91,7 @@ fn add_tally(line: &mut Value, guard: &dyn SafetyGuard) {
     line["malformed"] = json!(tally.malformed);
     line["cut"] = json!(tally.cut);
     line["mean_mass_outside"] = json!(tally.mean_mass_outside());
-    eprintln!(
+    tell!(
         "{} of {} answers malformed (called unsafe), {} rows read in part, mean probability of neither word {}",
         tally.malformed,
         tally.answers,

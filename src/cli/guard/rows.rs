@@ -41,10 +41,10 @@ pub(super) fn viewed(assess: Assessed, rows: Vec<LabelledRow>) -> Vec<LabelledRo
     let contradicting = rows.iter().filter(differs).count();
     if contradicting > 0 {
         let part = part_read(assess);
-        eprintln!("{contradicting} of {} rows contradict others: {part} is the same, the label is not", rows.len());
+        tell!("{contradicting} of {} rows contradict others: {part} is the same, the label is not", rows.len());
     }
     if assess == Assessed::Response && without_response > 0 {
-        eprintln!("{without_response} of {} rows have no response, and are shown whole", rows.len());
+        tell!("{without_response} of {} rows have no response, and are shown whole", rows.len());
     }
     rows
 }

@@ -129,7 +129,7 @@ pub(super) fn train(args: &TrainArgs) -> miette::Result<Ending> {
     };
     file.write(&args.out, adapter.as_ref().map(|(lora, adapter)| (lora, adapter))).into_diagnostic()?;
     console.finish();
-    eprintln!("{}", tables(&measured));
+    tell!("{}", tables(&measured));
     let mut line = json!({
         "guard": args.out,
         "version": guard.version(),
