@@ -41,6 +41,7 @@ pub fn page(runs: &[StoredRun]) -> Result<String, PageError> {
         paired_columns => paired.columns,
         paired_lines => paired.lines,
         paired_reading => pairs::READING,
+        warnings => comparison.warnings,
         figures,
         runs => runs.iter().map(described).collect::<Vec<_>>(),
         assumptions => Value::from(Serde(assumptions(runs))),

@@ -1,5 +1,7 @@
 //! The table that compares runs: a column for each benchmark that one of them has, each number with what it rests on.
 
+use std::collections::BTreeMap;
+
 use comfy_table::{CellAlignment, Table, presets};
 use fedward_actors::ports::{BenchmarkScore, Cost, Evaluation};
 
@@ -15,6 +17,8 @@ pub struct Comparison {
     pub lines: Vec<Vec<String>>,
     /// How to read the columns, for somebody who has not met them: a sentence or two each.
     pub reading: Vec<&'static str>,
+    /// What keeps lines from being compared: measurements of different prompts.
+    pub warnings: Vec<String>,
 }
 
 /// A benchmark's column.
@@ -92,11 +96,13 @@ impl Comparison {
             runs.iter().flat_map(|(_, run)| run.base_eval.iter().chain([&run.start_eval, &run.eval])).collect();
         let is_measured = |column: &&Column| evaluations.iter().any(|of| of.contains_key(column.benchmark));
         let measured: Vec<&Column> = BENCHMARKS.iter().filter(is_measured).collect();
-        let base = in_common(&runs, |run| run.base_eval.as_ref()).map(|base| line_before("base", base, &measured));
-        let start = in_common(&runs, |run| Some(&run.start_eval)).map(|start| line_before("start", start, &measured));
+        let before = |name, of: fn(&Summary) -> Option<&Evaluation>| lines_before(name, &runs, of, &measured);
+        let base = before("base", |run| run.base_eval.as_ref());
+        let start = before("start", |run| Some(&run.start_eval));
         let mut compared = Self {
             columns: COLUMNS.into_iter().chain(measured.iter().map(|column| column.title)).collect(),
             lines: base.into_iter().chain(start).collect(),
+            warnings: different_sizes(&runs),
             reading: READING.into_iter().chain(measured.iter().map(|column| column.reading)).collect(),
         };
         let before = compared.lines.len();
@@ -123,13 +129,44 @@ impl Comparison {
     }
 }
 
-/// An evaluation that was made and is the same for all runs: it gets a line of its own.
-fn in_common<'a>(
-    runs: &[(&str, &'a Summary)],
-    of: impl Fn(&'a Summary) -> Option<&'a Evaluation>,
-) -> Option<&'a Evaluation> {
-    let first = runs.first().and_then(|(_, run)| of(run)).filter(|first| !first.is_empty())?;
-    runs.iter().all(|(_, run)| of(run) == Some(first)).then_some(first)
+/// A line for each evaluation of what was there before the runs: of one that they have in common, or of each with the names of
+/// its runs. Runs of which nothing is known have none.
+fn lines_before(
+    name: &str,
+    runs: &[(&str, &Summary)],
+    of: fn(&Summary) -> Option<&Evaluation>,
+    measured: &[&Column],
+) -> Vec<Vec<String>> {
+    let mut different: Vec<(&Evaluation, Vec<&str>)> = Vec::new();
+    for (run, summary) in runs {
+        let Some(found) = of(summary).filter(|found| !found.is_empty()) else { continue };
+        match different.iter_mut().find(|(known, _)| *known == found) {
+            Some((_, names)) => names.push(run),
+            None => different.push((found, vec![run])),
+        }
+    }
+    let is_one = different.len() == 1;
+    let named = |names: &[&str]| if is_one { name.to_owned() } else { format!("{name} of {}", names.join(", ")) };
+    different.iter().map(|(found, names)| line_before(&named(names), found, measured)).collect()
+}
+
+/// Warns of benchmarks that the runs' ends were not measured on as many prompts each.
+fn different_sizes(runs: &[(&str, &Summary)]) -> Vec<String> {
+    let mut sizes: BTreeMap<&str, BTreeMap<u64, Vec<&str>>> = BTreeMap::new();
+    for (name, run) in runs {
+        for (benchmark, score) in &run.eval {
+            sizes.entry(benchmark).or_default().entry(score.n).or_default().push(name);
+        }
+    }
+    let differing = sizes.into_iter().filter(|(_, sizes)| sizes.len() > 1);
+    let told = differing.map(|(benchmark, sizes)| {
+        let sizes: Vec<_> = sizes.iter().map(|(n, names)| format!("n={n} in {}", names.join(", "))).collect();
+        format!(
+            "warning: {benchmark} was not measured on the same prompts, its numbers cannot be compared: {}",
+            sizes.join("; ")
+        )
+    });
+    told.collect()
 }
 
 /// A line of what was there before training: the base model, the starting adapter.
@@ -143,8 +180,9 @@ fn line_before(name: &str, found: &Evaluation, measured: &[&Column]) -> Vec<Stri
 
 fn line(name: &str, run: &Summary, measured: &[&Column]) -> Vec<String> {
     let [refused, interval] = refusal_cells(&run.eval);
-    let change = match (refusal_rate(&run.eval), refusal_rate(&run.start_eval)) {
-        (Some(end), Some(start)) => format!("{:+.2}", end - start),
+    let change = match (refusals(&run.eval), refusals(&run.start_eval)) {
+        // Of other prompts it would be no change.
+        (Some((end, n)), Some((start, of))) if n == of => format!("{:+.2}", end - start),
         _ => String::new(),
     };
     let totals = &run.totals;
@@ -163,10 +201,10 @@ fn rows(count: f64) -> String {
 /// The comparison as a terminal shows it, and how to read it.
 pub fn comparison(summaries: &[Summary]) -> String {
     let named = || summaries.iter().map(|run| (run.label(), run));
-    let Comparison { columns, lines, reading } = Comparison::of(named());
+    let Comparison { columns, lines, reading, warnings } = Comparison::of(named());
     let table = terminal_table(&columns, lines);
     let notes = summaries.iter().filter_map(without_change);
-    let below: Vec<_> = reading.into_iter().map(str::to_owned).chain(notes).collect();
+    let below: Vec<_> = reading.into_iter().map(str::to_owned).chain(warnings).chain(notes).collect();
     let pairs = PairedComparison::of(named());
     let pairs = if pairs.lines.is_empty() {
         String::new()
@@ -228,8 +266,10 @@ fn share(rate: f64, n: f64) -> Option<String> {
     (n > 0.0).then(|| format!("{rate:.2} ({:.0} of {n:.0})", rate * n))
 }
 
-fn refusal_rate(evaluation: &Evaluation) -> Option<f64> {
-    value(evaluation.get(BenchName::AdvBench.name())?, "refusal_rate")
+/// The share of prompts that are refused, and how many there are.
+fn refusals(evaluation: &Evaluation) -> Option<(f64, u64)> {
+    let score = evaluation.get(BenchName::AdvBench.name())?;
+    Some((value(score, "refusal_rate")?, score.n))
 }
 
 /// Refusals with their denominator, and their interval; empty where they were not measured.
@@ -283,7 +323,7 @@ mod tests {
             "advbench": {"n": 64, "refusal_rate": 0.5, "ci_low": 0.25, "ci_high": 0.75},
             "mt_bench": {"n": 80, "rated": 0.0, "unparsable": 80.0, "judge_failures": 0.0},
         });
-        let Comparison { columns, lines, reading } = comparison_of(&start, [&start, &end]);
+        let Comparison { columns, lines, reading, .. } = comparison_of(&start, [&start, &end]);
         assert_eq!(columns.len(), 6 + 4);
         assert_eq!(lines[0][1], "0.75 (48 of 64)");
         assert_eq!(lines[0][6..], ["17.40 (n=48)", "0.50, 0.25 (n=221)", "0.12 (3 of 25)", "3.12 (60 of 80 rated)"]);
@@ -306,6 +346,38 @@ mod tests {
     }
 
     #[test]
+    fn different_starts_have_a_line_each_and_other_prompts_are_not_compared() {
+        let score = |n: u64, rate: f64| json!({"advbench": {"n": n, "refusal_rate": rate}});
+        let runs = [
+            summary("a", &score(64, 0.75), &score(64, 0.5)),
+            summary("b", &score(64, 0.25), &score(4, 0.5)),
+            summary("c", &score(64, 0.75), &score(64, 1.0)),
+            summary("unfinished", &json!({}), &json!({})),
+        ];
+        let Comparison { lines, warnings, .. } = Comparison::of(runs.iter().map(|run| (run.label(), run)));
+        let found: Vec<_> = lines.iter().map(|line| (line[0].as_str(), line[1].as_str(), line[3].as_str())).collect();
+        assert_eq!(
+            found,
+            [
+                ("start of a, c", "0.75 (48 of 64)", ""),
+                ("start of b", "0.25 (16 of 64)", ""),
+                ("a", "0.50 (32 of 64)", "-0.25"),
+                ("b", "0.50 (2 of 4)", ""),
+                ("c", "1.00 (64 of 64)", "+0.25"),
+                ("unfinished", "", ""),
+            ]
+        );
+        assert_eq!(
+            warnings,
+            [
+                "warning: advbench was not measured on the same prompts, its numbers cannot be compared: n=4 in b; n=64 in a, c"
+            ]
+        );
+        let told = comparison(&runs);
+        assert!(told.contains(&warnings[0]), "{told}");
+    }
+
+    #[test]
     fn the_base_model_stands_above_the_start() {
         let score = |perplexity: f64| json!({"utility": {"n": 48, "perplexity": perplexity}});
         let mut runs = ["a", "b"].map(|name| summary(name, &score(17.0), &score(16.0)));
@@ -317,20 +389,20 @@ mod tests {
         assert_eq!(names(&runs), ["base", "start", "a", "b"]);
         assert_eq!(lines(&runs)[0][6], "20.00 (n=48)");
         runs[1].base_eval = None;
-        assert_eq!(names(&runs), ["start", "a", "b"]);
+        assert_eq!(names(&runs), ["base", "start", "a", "b"]);
         // What Constitutional AI took is a column, where any run had it.
         runs[1].totals.realignments.sft = Cost { seconds: 7.0, tokens: 10, flops: 2e12 };
         let Comparison { columns, lines, .. } = Comparison::of(runs.iter().map(|run| (run.label(), run)));
         assert_eq!(columns.last(), Some(&"CAI:\nseconds,\nTFLOP"));
         assert!(lines.iter().all(|line| line.len() == columns.len()), "{lines:?}");
-        assert_eq!(lines.iter().map(|line| line.last().unwrap().as_str()).collect::<Vec<_>>(), ["", "", "7, 2.0"]);
+        assert_eq!(lines.iter().map(|line| line.last().unwrap().as_str()).collect::<Vec<_>>(), ["", "", "", "7, 2.0"]);
         // And so are faults, where any were put in.
         runs[0].totals.faults = [("crash".to_owned(), 2), ("offline".to_owned(), 1)].into();
         (runs[0].totals.dropped, runs[0].totals.counted) = (3, Some(0));
-        let Comparison { columns, lines, reading } = Comparison::of(runs.iter().map(|run| (run.label(), run)));
+        let Comparison { columns, lines, reading, .. } = Comparison::of(runs.iter().map(|run| (run.label(), run)));
         assert_eq!(columns[columns.len() - 2..], ["faults\nput in", "updates\nthat\ncounted"]);
         let cells: Vec<_> = lines.iter().map(|line| line[line.len() - 2..].to_vec()).collect();
-        assert_eq!(cells, [["", ""], ["3", "0 of 4"], ["0", "1 of 1"]]);
+        assert_eq!(cells, [["", ""], ["", ""], ["3", "0 of 4"], ["0", "1 of 1"]]);
         assert!(reading.last().unwrap().starts_with("updates that counted: "));
     }
 }
