@@ -249,14 +249,14 @@ fn c1_rows_that_are_missing_doubled_swapped_or_changed_are_refused_and_nothing_i
         "{error}"
     );
     let error = edit(CLIENTS, |lines| vec![lines[0].into(), lines[1].into()]);
-    assert!(error.contains("clients.jsonl: the row of client 0 in round 3 is missing"), "{error}");
+    assert!(error.contains("clients.jsonl: the row of client-0 in round 3 is missing"), "{error}");
     let error = edit(CLIENTS, |lines| vec![lines[0].into(), lines[0].into(), lines[1].into(), lines[2].into()]);
-    assert!(error.contains("clients.jsonl: client 0 of round 1 has a row too many"), "{error}");
+    assert!(error.contains("clients.jsonl: client-0 of round 1 has a row too many"), "{error}");
     let error =
         edit(CLIENTS, |lines| vec![lines[0].replace("\"steps\":1", "\"steps\":2"), lines[1].into(), lines[2].into()]);
     assert!(error.contains("clients.jsonl: its first 2 rows are not those"), "{error}");
     let error = refused(|folder| fs::remove_file(folder.join(CLIENTS)).unwrap());
-    assert!(error.contains("clients.jsonl: the row of client 0 in round 1 is missing"), "{error}");
+    assert!(error.contains("clients.jsonl: the row of client-0 in round 1 is missing"), "{error}");
     for text in [None, Some(""), Some("{\"round\": 1, \"outc")] {
         let error = refused(|folder| match text {
             None => fs::remove_file(folder.join(ROUNDS)).unwrap(),
