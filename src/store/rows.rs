@@ -17,7 +17,7 @@ pub(super) struct Rows<T> {
     path: PathBuf,
     text: String,
     /// Each with the place in the text where its line ends.
-    rows: Vec<(T, usize)>,
+    lines: Vec<(T, usize)>,
 }
 
 impl<T: DeserializeOwned> Rows<T> {
@@ -28,7 +28,7 @@ impl<T: DeserializeOwned> Rows<T> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(StoreError::Io { path: path.to_owned(), source }),
         };
-        let (mut rows, mut end) = (Vec::new(), 0);
+        let (mut lines, mut end) = (Vec::new(), 0);
         for (index, line) in text.split_inclusive('\n').enumerate() {
             let Some(line) = line.strip_suffix('\n') else { break };
             end += line.len() + 1;
@@ -39,9 +39,9 @@ impl<T: DeserializeOwned> Rows<T> {
                 path: path.to_owned(),
                 problem: format!("line {}: {error}", index + 1),
             })?;
-            rows.push((row, end));
+            lines.push((row, end));
         }
-        Ok(Self { path: path.to_owned(), text, rows })
+        Ok(Self { path: path.to_owned(), text, lines })
     }
 }
 
@@ -53,12 +53,12 @@ impl<T> Rows<T> {
 
     /// The rows in their order.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator {
-        self.rows.iter().map(|(row, _)| row)
+        self.lines.iter().map(|(row, _)| row)
     }
 
     /// The rows alone.
     pub(super) fn into_rows(self) -> Vec<T> {
-        self.rows.into_iter().map(|(row, _)| row).collect()
+        self.lines.into_iter().map(|(row, _)| row).collect()
     }
 
     /// Whether the file begins with the rows that an extent is of.
@@ -69,7 +69,7 @@ impl<T> Rows<T> {
 
     /// Leaves the first `count` rows in the file, in the bytes that they have.
     pub(super) fn keep_first(&self, count: usize) -> Result<(), StoreError> {
-        let end = count.checked_sub(1).map_or(0, |last| self.rows.get(last).map_or(self.text.len(), |(_, end)| *end));
+        let end = count.checked_sub(1).map_or(0, |last| self.lines.get(last).map_or(self.text.len(), |(_, end)| *end));
         if end == self.text.len() {
             return Ok(());
         }
@@ -110,7 +110,7 @@ impl Growing {
 
     /// Takes lines in that were added to the file.
     pub(super) fn add(&mut self, lines: &[u8]) {
-        self.rows += lines.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        self.rows += lines.split_inclusive(|&byte| byte == b'\n').count() as u64;
         self.bytes += lines.len() as u64;
         self.hash.update(lines);
     }

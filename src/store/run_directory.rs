@@ -239,9 +239,9 @@ impl RunDirectory {
 
     /// Removes what writes that were killed have left.
     fn remove_abandoned(&self) -> Result<(), StoreError> {
-        [self.path.clone(), self.checkpoints(), self.path.join("adapter")]
-            .iter()
-            .for_each(|it| files::remove_abandoned(it));
+        for folder in [self.path.clone(), self.checkpoints(), self.path.join("adapter")] {
+            files::remove_abandoned(&folder);
+        }
         self.memories().remove_abandoned()
     }
 

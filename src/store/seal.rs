@@ -36,7 +36,7 @@ impl Seal {
         for name in names {
             let path = self.file(name);
             let bytes = fs::read(&path).map_err(|source| StoreError::Io { path, source })?;
-            text += &format!("{}  {name}\n", hex(&Sha256::digest(bytes)));
+            text.extend([hex(&Sha256::digest(bytes)).as_str(), "  ", name, "\n"]);
         }
         files::write_atomically(&self.0, text.as_bytes())
     }

@@ -81,7 +81,7 @@ fn aligned(
         Kept::Whole(adapter) => return Ok(adapter),
         Kept::Absent => {}
         Kept::Damaged(problem) => {
-            tracing::warn!(%problem, "a starting adapter that was kept is damaged and is made anew")
+            tracing::warn!(%problem, "a starting adapter that was kept is damaged and is made anew");
         }
     }
     store::remove_abandoned(&folder);

@@ -51,7 +51,7 @@ fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            files.extend(content(&path))
+            files.extend(content(&path));
         } else {
             files.insert(path.clone(), fs::read(&path).unwrap());
         }
@@ -229,7 +229,7 @@ fn c1_rows_that_are_missing_doubled_swapped_or_changed_are_refused_and_nothing_i
         refused(move |folder| {
             let text = fs::read_to_string(folder.join(name)).unwrap();
             let lines = change(text.lines().collect());
-            fs::write(folder.join(name), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+            fs::write(folder.join(name), lines.join("\n") + "\n").unwrap();
         })
     };
     let error = edit(ROUNDS, |lines| vec![lines[1].into(), lines[2].into()]);
