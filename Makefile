@@ -16,7 +16,7 @@ SHORT_ARGS ?= --set federation.rounds=1
 # One profile for demo, tests and checks, so that the dependencies are compiled once.
 PROFILE := --release --locked
 FEDWARD := $(or $(CARGO_TARGET_DIR),target)/release/fedward
-DEMO_CATALOGUE := smollm2-135m-instruct advbench scored-responses
+DEMO_CATALOGUE := smollm2-135m-instruct advbench scored-responses do-not-answer
 # Models, data and what scenarios share are kept in the checkout, for demo and tests alike.
 export FEDWARD_HOME ?= $(CURDIR)/.fedward
 # libtorch's OpenMP threads read this when the program is loaded.

@@ -127,6 +127,24 @@ pub fn fetched(name: &str) -> Result<PathBuf, DataError> {
     Err(DataError::Fetch { name: name.to_owned(), problem })
 }
 
+/// Entries that are prompts which a responsible model declines, and no benchmark here.
+pub const RED_PROMPTS: [&str; 2] = ["do-not-answer", "strongreject"];
+
+/// The files of prompts that a name among [`RED_PROMPTS`] means, in the order of the catalogue; any other path is one file.
+///
+/// # Errors
+///
+/// [`DataError::Fetch`] says how to fetch what is not there.
+pub fn prompt_files(name_or_path: &Path) -> Result<Vec<PathBuf>, DataError> {
+    match RED_PROMPTS.iter().find(|name| Path::new(name) == name_or_path) {
+        None => Ok(vec![name_or_path.to_owned()]),
+        Some(name) => {
+            fetched(name)?;
+            Ok(named(name)?.files.iter().map(|file| home().join(file.target)).collect())
+        }
+    }
+}
+
 /// The model that a name of the catalogue, a `.gguf` file or a Hugging Face directory means.
 ///
 /// # Errors

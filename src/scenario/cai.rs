@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{counted, endpoint::RawEndpoint, is_default, rules::Rules, schedule::ScheduleName, training::RawTraining};
 use crate::{
+    data::catalogue,
     endpoint::EndpointSettings,
     safety::cai::{Effort, Examples, Revise},
     train::{DpoSettings, LrSchedule, SftSettings},
@@ -199,7 +200,9 @@ impl RawCai {
             }
             Some(path)
         };
-        let prompts = file("cai.prompts", &self.prompts);
+        let named =
+            self.prompts.as_ref().filter(|path| catalogue::RED_PROMPTS.iter().any(|name| Path::new(name) == *path));
+        let prompts = named.cloned().or_else(|| file("cai.prompts", &self.prompts));
         let constitution = file("cai.constitution", &self.constitution);
         let data = file("cai.data", &self.data);
         (schedule != Schedule::Never).then(|| CaiSection {

@@ -98,9 +98,12 @@ impl CaiSource {
             return prepared_revisions(path, cai.sft_share, tokenizer, measured).map(Self::Prepared);
         }
         let Some(path) = &cai.prompts else { return Ok(Self::Goals) };
-        let prompts = data::load_prompts(path)?;
-        check_prompts(&prompts, path, tokenizer)?;
-        let prompts = prompts.into_iter().map(|record| record.meaning).collect();
+        let mut prompts = Vec::new();
+        for file in data::catalogue::prompt_files(path)? {
+            let read = data::load_prompts(&file)?;
+            check_prompts(&read, &file, tokenizer)?;
+            prompts.extend(read.into_iter().map(|record| record.meaning));
+        }
         Ok(Self::Prompts(measured.sift(("cai.prompts", path), prompts, |prompt: &Vec<_>| vec![prompt])?))
     }
 }
