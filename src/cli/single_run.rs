@@ -66,6 +66,10 @@ impl SingleRun<'_> {
         if let Some(description) = description {
             self.job.console.line(&description);
         }
+        let shares = prepared.harmful.to_string();
+        if workshop.is_new(&shares) {
+            self.job.console.line(&shares);
+        }
         let judge = prepared.judge.as_ref().filter(|judge| !is_same(judge, prepared.guard.as_ref()));
         if let Some(description) = judge.and_then(|judge| workshop.description_once(judge)) {
             self.job.console.line(&format!("judge of responses: {description}"));
@@ -236,6 +240,7 @@ impl SingleRun<'_> {
             "guard": prepared.guard.as_deref().map(described),
             "judge": prepared.judge.as_deref().map(described),
         });
+        manifest["harmful_share"] = json!(prepared.harmful);
         let goals = &prepared.data.goals;
         manifest["goals"] = json!({
             "sizes": goals.sizes(),

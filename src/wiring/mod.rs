@@ -6,6 +6,7 @@ mod cai;
 mod data_plan;
 mod guard;
 mod overlap;
+mod shares;
 mod start;
 mod turns;
 mod workshop;
@@ -23,6 +24,7 @@ use fedward_actors::{
 pub use cai::cai_generator;
 pub use data_plan::DataPlan;
 pub use guard::FittedGuard;
+pub use shares::HarmfulShares;
 pub use workshop::Workshop;
 
 use crate::{
@@ -72,6 +74,8 @@ pub struct Prepared {
     pub judge: Option<Arc<FittedGuard>>,
     /// Which rows are whose.
     pub data: Arc<DataPlan>,
+    /// How much of what clients train on is harmful.
+    pub harmful: HarmfulShares,
     /// Hears how far realignments are.
     pub progress: Arc<dyn Progress>,
 }

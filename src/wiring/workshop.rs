@@ -11,7 +11,7 @@ use fedward_actors::{cancel::CancelFlag, protocol::hex};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{DataPlan, FittedGuard, Prepared, SetupError, benchmark_suite, cai, guard, start};
+use super::{DataPlan, FittedGuard, HarmfulShares, Prepared, SetupError, benchmark_suite, cai, guard, start};
 use crate::{
     data::catalogue,
     model::{ChatModel, NumberFormat, Precision, Replicas, device},
@@ -81,7 +81,9 @@ impl Workshop {
         let judge = fitted(judge)?;
         let judging = judge.as_ref().map(|judge| Arc::clone(&judge.model) as _);
         let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judging, progress, cancel)?);
-        Ok(Prepared { model, replicas, start, benchmarks, guard, judge, data, progress: Arc::clone(progress) })
+        let (max_length, clients) = (scenario.training.max_length, scenario.federation.clients);
+        let harmful = HarmfulShares::of(&data, &model, max_length, clients)?;
+        Ok(Prepared { model, replicas, start, benchmarks, guard, judge, data, harmful, progress: Arc::clone(progress) })
     }
 
     /// The model of a scenario, loaded once, on the first of its devices.

@@ -80,6 +80,9 @@ fn rows_that_are_measured_with_are_left_out_counted_and_kept_only_on_demand() {
     let (is_ok, told) = run(&plain, &plain_out, &[]);
     assert!(is_ok && !told.contains("overlap:"), "{told}");
     let (is_ok, told) = run(&path, &out, &[]);
+    assert!(told.contains("harmful: 100.0% of clients' rows, 100.0% of their tokens"), "{told}");
+    let shares = &json(&plain_out.join("manifest.json"))["harmful_share"];
+    assert_eq!(shares, &json!({"clients": 2, "rows": 1.0, "tokens": 1.0, "response_tokens": 1.0}));
     let finding = "data.harmful.source: 3 of the 11 rows of ";
     assert!(is_ok && told.contains(&format!("assumed: overlap: {finding}")) && told.contains("3 the same"), "{told}");
     // The run is that of a file without them.
