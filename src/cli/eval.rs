@@ -27,6 +27,7 @@ use crate::{
     model::Decoding,
     progress::Progress,
     report::Console,
+    store::RunDirectory,
 };
 
 #[derive(Debug, Args)]
@@ -53,9 +54,12 @@ pub(super) struct EvalArgs {
     /// Longest MT-Bench answer, in tokens
     #[arg(long, default_value = "1024")]
     mt_bench_max_new_tokens: NonZeroUsize,
-    /// How advbench's goals are parted; by cluster, --seed must be the data seed of the run whose adapter is measured
-    #[arg(long, value_enum, default_value = "cluster")]
-    advbench_split: GoalSplit,
+    /// How advbench's goals are parted [default: as in the run that --adapter comes from, else cluster]
+    #[arg(long, value_enum)]
+    advbench_split: Option<GoalSplit>,
+    /// What a split by cluster is drawn with [default: that of the run that --adapter comes from, else 0]
+    #[arg(long, value_name = "N")]
+    data_seed: Option<u64>,
     /// Which of advbench's goals prompts are drawn from; all, where --data names a file of your own
     #[arg(long, value_enum, default_value = "held_out")]
     advbench_goals: MeasuredGoals,
@@ -160,6 +164,15 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
         cancel: &cancel,
         progress: &console,
     };
+    if benchmarks.iter().any(|(bench, _)| *bench == BenchName::AdvBench)
+        && !recipe.data.contains_key(&BenchName::AdvBench)
+    {
+        console.line(&format!(
+            "advbench: goals parted by {} with data seed {}; what another seed holds out may have been trained on",
+            if recipe.split == GoalSplit::Fixed { "checksum" } else { "cluster" },
+            recipe.data_seed
+        ));
+    }
     if recipe.judge.is_none() && benchmarks.iter().any(|(bench, _)| *bench == BenchName::MtBench) {
         console.line(
             "mt_bench: without --judge nothing is rated; the likelihood of the reference answers is printed instead",
@@ -191,7 +204,16 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
 }
 
 impl EvalArgs {
+    /// How goals are parted and with which seed: as is said, else as in the run whose adapter is measured, so that what it was
+    /// trained on is not taken for held out.
+    fn parting(&self) -> (GoalSplit, u64) {
+        let run = self.adapter.adapter.as_deref().and_then(Path::parent).and_then(parting_of_run);
+        let (split, seed) = run.unwrap_or_default();
+        (self.advbench_split.unwrap_or(split), self.data_seed.unwrap_or(seed))
+    }
+
     fn recipe(&self, guard: Option<Arc<dyn GuardModel>>) -> miette::Result<BenchRecipe> {
+        let (split, data_seed) = self.parting();
         let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
         let data = self.data.iter().cloned().collect::<BTreeMap<_, _>>();
         let utility_rows = match data.get(&BenchName::Utility) {
@@ -204,7 +226,8 @@ impl EvalArgs {
             hhh_items: limit,
             xstest_prompts: limit,
             mt_bench_questions: limit,
-            split: self.advbench_split,
+            split,
+            data_seed,
             advbench_goals: self.advbench_goals,
             advbench_suffix: self.advbench_suffix.clone(),
             decoding: Decoding::new(self.max_new_tokens.get(), self.temperature),
@@ -220,6 +243,16 @@ impl EvalArgs {
     }
 }
 
+/// The split and the data seed of a run, by its manifest. One that says nothing of a split is of a time when there was one alone.
+fn parting_of_run(run: &Path) -> Option<(GoalSplit, u64)> {
+    let scenario = RunDirectory::open(run).ok()?.manifest().ok()?["scenario"].take();
+    let seed = scenario["seeds"]["data"].as_u64().or(scenario["seed"].as_u64())?;
+    let split = scenario["evaluation"]
+        .get("split")
+        .map_or(Some(GoalSplit::Fixed), |split| serde_json::from_value(split.clone()).ok())?;
+    Some((split, seed))
+}
+
 /// What is printed of a benchmark.
 fn line_of(found: &Measurement, model: &str, adapter: Option<&Path>) -> Value {
     let mut line = json!({ "bench": found.name, "model": model, "adapter": adapter, "n": found.score.n });
@@ -233,4 +266,26 @@ fn line_of(found: &Measurement, model: &str, adapter: Option<&Path>) -> Value {
 fn details_of(found: &Measurement, with_text: bool) -> String {
     let lines = found.findings.iter().map(|finding| finding.to_json(found.name, with_text).to_string() + "\n");
     lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_of_a_run_is_measured_on_what_its_run_held_out() {
+        let run = tempfile::tempdir().unwrap();
+        let parting = |scenario: Value| {
+            let manifest = json!({"scenario": scenario, "versions": {"fedward": "1"}});
+            std::fs::write(run.path().join("manifest.json"), manifest.to_string()).unwrap();
+            parting_of_run(run.path())
+        };
+        let cluster = json!({"seed": 7, "evaluation": {"split": "cluster"}});
+        assert_eq!(parting(cluster.clone()), Some((GoalSplit::Cluster, 7)));
+        let mut apart = cluster;
+        apart["seeds"] = json!({"data": 3});
+        assert_eq!(parting(apart), Some((GoalSplit::Cluster, 3)));
+        assert_eq!(parting(json!({"seed": 7, "evaluation": {}})), Some((GoalSplit::Fixed, 7)));
+        assert_eq!(parting_of_run(&run.path().join("nowhere")), None);
+    }
 }

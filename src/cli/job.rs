@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Ending;
 use crate::{
     report::Console,
-    scenario::{self, GuardSection, JudgeGuard, Scenario, ScenarioFile},
+    scenario::{self, GuardSection, Scenario, ScenarioFile},
     store::{CodeChange, FolderLock, RunDirectory, Unfinished},
     telemetry::{Exposure, Telemetry},
 };
@@ -77,15 +77,9 @@ impl Job {
         stale.clear(own, self.unfinished(), &self.console)
     }
 
-    /// Returns the guard that judges responses in all runs, which is one for all that are compared.
+    /// Returns the guard that judges responses in all runs.
     pub(super) fn judge(&self) -> Option<GuardSection> {
-        let scenarios = &self.file.scenarios;
-        let is_defended = |scenario: &Scenario| scenario.guard.is_some() || scenario.cai.is_some();
-        match scenarios.first()?.evaluation.judge_guard {
-            JudgeGuard::Independent => scenarios.iter().any(is_defended).then(GuardSection::independent_judge),
-            JudgeGuard::Filter => scenarios.iter().find_map(|scenario| scenario.guard.clone()),
-            JudgeGuard::Off => None,
-        }
+        self.file.judge()
     }
 
     /// What becomes of runs that have not completed. Nothing is lost of one to be resumed that has stored no round.

@@ -25,14 +25,17 @@ pub(super) fn prepare(args: &PrepareArgs) -> miette::Result<Ending> {
     if let Some(aside) = file.grid_left_aside() {
         console.line(&aside);
     }
+    let judge = file.judge();
     let progress = Arc::clone(&console) as Arc<dyn Progress>;
     let mut workshop = Workshop::new();
     let cancel = CancelFlag::new();
     for scenario in &file.scenarios {
-        let prepared = workshop.prepare(scenario, None, &progress, &cancel).into_diagnostic()?;
-        let Some(guard) = prepared.guard else { continue };
-        if let Some(description) = workshop.description_once(&guard) {
+        let prepared = workshop.prepare(scenario, judge.as_ref(), &progress, &cancel).into_diagnostic()?;
+        if let Some(description) = prepared.guard.and_then(|guard| workshop.description_once(&guard)) {
             console.line(&description);
+        }
+        if let Some(description) = prepared.judge.and_then(|judge| workshop.description_once(&judge)) {
+            console.line(&format!("judge of responses: {description}"));
         }
     }
     console.finish();

@@ -36,7 +36,7 @@ pub struct Goal {
     pub categories: Vec<String>,
 }
 
-/// What a goal is used for. The split is by SHA-256 of the goals, so it is the same for every seed and every source.
+/// What a goal is used for in a fixed split, which is by SHA-256 of the goals: the same for every seed and every source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AdvBenchPart {
     /// A quarter: harmful rows of clients.
@@ -52,7 +52,7 @@ pub enum AdvBenchPart {
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum MeasuredGoals {
-    /// The half that no run of fedward trains on
+    /// Those that nothing is trained on
     #[default]
     HeldOut,
     /// All, as where models are trained on none of them

@@ -199,7 +199,7 @@ impl Values {
     }
 }
 
-/// What was found on each item, the items named by their texts.
+/// What was found on each item, the items named by their texts. Scores are finite.
 pub(super) fn item_scores<'t>(
     texts: impl IntoIterator<Item = &'t str>,
     scores: impl IntoIterator<Item = (&'static str, Vec<f64>)>,

@@ -40,6 +40,8 @@ pub struct BenchRecipe {
     pub mt_bench_questions: usize,
     /// How AdvBench's goals are parted.
     pub split: GoalSplit,
+    /// What they are parted with.
+    pub data_seed: u64,
     /// Which of AdvBench's goals are drawn from; all of those of a file of the user's own.
     pub advbench_goals: MeasuredGoals,
     /// What is appended to AdvBench's goals; OpenFedLLM appends a full stop.
@@ -114,7 +116,7 @@ impl BenchRecipe {
         let advbench = AdvBench::load(&path(&self.data, BenchName::AdvBench)?)?;
         let measured =
             if self.data.contains_key(&BenchName::AdvBench) { MeasuredGoals::All } else { self.advbench_goals };
-        let parts = GoalParts::new(&advbench, self.split, self.seed);
+        let parts = GoalParts::new(&advbench, self.split, self.data_seed);
         Ok(harmful_prompts(parts.measured(measured)))
     }
 

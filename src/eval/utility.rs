@@ -33,8 +33,9 @@ impl Benchmark for Utility {
         let scores = subject.score(BenchName::Utility, &rows)?;
         let values = likelihood(&scores, subject.seed)
             .ok_or_else(|| PortError::Failed("utility: no held-out benign row has a response that fits".to_owned()))?;
-        // Without one number a row, nobody could tell which row it belongs to.
-        let items = (self.rows.len() == scores.len()).then(|| items(&self.rows, &scores));
+        // Without one number a row, nobody could tell which row it belongs to; what is not finite, a row could not say.
+        let is_told = self.rows.len() == scores.len() && scores.iter().all(|score| score.log_likelihood.is_finite());
+        let items = is_told.then(|| items(&self.rows, &scores));
         let score = BenchmarkScore { items, ..values.score(rows.len()) };
         let findings = findings(&self.rows, &rows, &scores);
         Ok(Measurement { name: BenchName::Utility.name(), score, findings, warnings: Vec::new() })

@@ -104,7 +104,19 @@ fn outcomes_cell(outcomes: PairedOutcomes) -> String {
 }
 
 fn difference_cell(Difference { mean, low, high, .. }: Difference, digits: usize) -> String {
-    format!("{mean:+.digits$} [{low:+.digits$}, {high:+.digits$}]")
+    format!("{} [{}, {}]", signed(mean, digits), signed(low, digits), signed(high, digits))
+}
+
+/// A number with its sign and so many digits behind the point; with more where it would read as 0 and is none, since a bound says on
+/// which side of 0 it lies.
+pub(super) fn signed(value: f64, digits: usize) -> String {
+    let rounded = format!("{value:+.digits$}");
+    let reads_as_zero = rounded.chars().all(|character| !('1'..='9').contains(&character));
+    match (value == 0.0, reads_as_zero) {
+        (true, _) => format!("{:+.digits$}", 0.0),
+        (false, true) if digits < 6 => signed(value, digits + 1),
+        _ => rounded,
+    }
 }
 
 #[cfg(test)]
@@ -146,6 +158,12 @@ mod tests {
         // By hand: (1 − 4) / 6 ∓ 1.96 √((5/6 − 1/4) / 6), and by the binomial distribution 2 / 2³.
         assert_eq!(lines[0][1..], ["-0.75 [-1.00, +0.11], 0:3, p = 0.250", "+0.500 [+0.250, +0.750]"]);
         assert_eq!(lines[2][1], "+0.50 [-0.42, +1.00], 3:1, p = 0.625");
+    }
+
+    #[test]
+    fn a_number_reads_as_zero_only_where_it_is() {
+        let found = [0.0, -0.0, 0.04, -0.04, 0.0001, 0.96].map(|value| signed(value, 1));
+        assert_eq!(found, ["+0.0", "+0.0", "+0.04", "-0.04", "+0.0001", "+1.0"]);
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Comparison {
         let mut compared = Self {
             columns: COLUMNS.into_iter().chain(measured.iter().map(|column| column.title)).collect(),
             lines: base.into_iter().chain(start).collect(),
-            warnings: different_sizes(&runs),
+            warnings: different_prompts(&runs),
             reading: READING.into_iter().chain(measured.iter().map(|column| column.reading)).collect(),
         };
         let before = compared.lines.len();
@@ -150,17 +150,18 @@ fn lines_before(
     different.iter().map(|(found, names)| line_before(&named(names), found, measured)).collect()
 }
 
-/// Warns of benchmarks that the runs' ends were not measured on as many prompts each.
-fn different_sizes(runs: &[(&str, &Summary)]) -> Vec<String> {
-    let mut sizes: BTreeMap<&str, BTreeMap<u64, Vec<&str>>> = BTreeMap::new();
+/// Warns of benchmarks that the runs' ends were not measured on the same prompts, as far as runs say which these were.
+fn different_prompts(runs: &[(&str, &Summary)]) -> Vec<String> {
+    let mut sizes: BTreeMap<&str, BTreeMap<(u64, &str), Vec<&str>>> = BTreeMap::new();
     for (name, run) in runs {
         for (benchmark, score) in &run.eval {
-            sizes.entry(benchmark).or_default().entry(score.n).or_default().push(name);
+            let prompts = score.items.as_ref().map_or("", |items| &items.sha256);
+            sizes.entry(benchmark).or_default().entry((score.n, prompts)).or_default().push(name);
         }
     }
     let differing = sizes.into_iter().filter(|(_, sizes)| sizes.len() > 1);
     let told = differing.map(|(benchmark, sizes)| {
-        let sizes: Vec<_> = sizes.iter().map(|(n, names)| format!("n={n} in {}", names.join(", "))).collect();
+        let sizes: Vec<_> = sizes.iter().map(|((n, _), names)| format!("n={n} in {}", names.join(", "))).collect();
         format!(
             "warning: {benchmark} was not measured on the same prompts, its numbers cannot be compared: {}",
             sizes.join("; ")

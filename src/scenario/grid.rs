@@ -122,5 +122,14 @@ pub fn load_grid_if_any(path: &Path, sets: &[String], paths: Paths) -> Result<Op
             cells.extend(load_for(path, &sets, paths)?.0.scenarios);
         }
     }
+    let is_fixed = |of: &Scenario| of.seeds.data.and(of.seeds.training).and(of.seeds.evaluation).is_some();
+    if axes.seeds.len() > 1 && cells.iter().any(is_fixed) {
+        let message = "found seeds.data, seeds.training and seeds.evaluation, which leave nothing to grid.seeds: every seed would be the \
+                       same run; leave one of them out, or name one seed";
+        let place = path.display().to_string();
+        return Err(ScenarioError {
+            problems: vec![Problem { place, key: "grid.seeds".into(), message: message.into() }],
+        });
+    }
     Ok(Some(GridFile { cells }))
 }

@@ -167,6 +167,16 @@ impl ScenarioFile {
         })
     }
 
+    /// Returns the guard that judges responses in all runs of the file, which is one for all that are compared.
+    pub fn judge(&self) -> Option<GuardSection> {
+        let is_defended = |scenario: &Scenario| scenario.guard.is_some() || scenario.cai.is_some();
+        match self.scenarios.first()?.evaluation.judge_guard {
+            JudgeGuard::Independent => self.scenarios.iter().any(is_defended).then(GuardSection::independent_judge),
+            JudgeGuard::Filter => self.scenarios.iter().find_map(|scenario| scenario.guard.clone()),
+            JudgeGuard::Off => None,
+        }
+    }
+
     /// Whether the file lists variants.
     pub fn has_variants(&self) -> bool {
         self.scenarios.iter().any(|scenario| !scenario.variant.is_empty())
@@ -237,6 +247,9 @@ pub fn load_for(path: &Path, sets: &[String], paths: Paths) -> Result<(ScenarioF
     if paths == Paths::Here {
         problems.append(&mut missing);
     }
+    if problems.is_empty() {
+        problems.extend(measured_otherwise(&document, &scenarios));
+    }
     // Variants share most of the file, and so most of its faults.
     let mut told = HashSet::new();
     problems.retain(|problem| told.insert(problem.clone()));
@@ -247,6 +260,23 @@ pub fn load_for(path: &Path, sets: &[String], paths: Paths) -> Result<(ScenarioF
     } else {
         Err(ScenarioError { problems })
     }
+}
+
+/// Complains of variants that would be measured on other goals, or judged by another guard, than the first: they are compared.
+fn measured_otherwise(document: &document::Document, scenarios: &[Scenario]) -> Vec<Problem> {
+    let Some(first) = scenarios.first() else { return Vec::new() };
+    let mut problems = Vec::new();
+    for (variant, scenario) in document.variants().iter().zip(scenarios) {
+        let (own, common) = (&scenario.evaluation, &first.evaluation);
+        for (key, differs) in [
+            ("evaluation.split", own.split != common.split),
+            ("evaluation.judge_guard", own.judge_guard != common.judge_guard),
+        ] {
+            let message = "differs between variants, which are compared; set it once for all of them";
+            problems.extend(differs.then(|| document.problem(variant, key, message.to_owned())));
+        }
+    }
+    problems
 }
 
 /// Counts of scenarios that people ask for first, by name; where scenarios differ, all values in their order.

@@ -3,17 +3,16 @@
 use std::{path::Path, sync::Arc};
 
 use fedward_actors::{
-    protocol::{ChatRow, ClientId, RoundId, RowLabel},
+    protocol::{ChatRow, RoundId, RowLabel},
     streams::{Purpose, stream},
 };
-use rand::{RngExt, seq::SliceRandom};
+use rand::seq::SliceRandom;
 
-use super::{SetupError, cai::CaiSource, overlap::Measured, turns::check_rows};
+use super::{SetupError, cai::CaiSource, judged::JudgedParts, overlap::Measured, turns::check_rows};
 use crate::{
     data::{
         self, AdvBench, ClientPlan, FederatedRows, GoalParts, GoalSplit, GoalUse, HarmfulShare, LabelledRow, Labels,
-        MeasuredGoals, Overlap, RowFormat,
-        overlap::{NEAR_DUPLICATE, TextIndex, clusters},
+        MeasuredGoals, Overlap, RowFormat, overlap::TextIndex,
     },
     eval::{BenchName, RefusalPrompt, harmful_prompts},
     model::ChatTokenizer,
@@ -58,31 +57,6 @@ struct Benign {
     utility: Vec<ChatRow>,
     /// Why there may be fewer for clients than the source holds.
     left_out: String,
-}
-
-/// How judged responses are parted between guard and judge.
-struct JudgedParts {
-    split: GoalSplit,
-    seed: u64,
-    measured: Vec<String>,
-}
-
-impl JudgedParts {
-    fn of(&self, of: HeadRows, rows: Vec<LabelledRow>) -> Vec<LabelledRow> {
-        if self.split == GoalSplit::Fixed {
-            return rows;
-        }
-        let measured = TextIndex::new(&self.measured);
-        let asked = |row: &LabelledRow| row.row.messages.first().map_or(String::new(), |turn| turn.content.clone());
-        let prompts: Vec<String> = rows.iter().map(asked).collect();
-        let cluster = clusters(&prompts, NEAR_DUPLICATE);
-        let is_wanted = |index: usize| {
-            // Each cluster tosses its own coin, so that a row more or less changes the side of no other.
-            let mut coin = stream(self.seed, Purpose::Split, RoundId(1), Some(ClientId(cluster[index] as u32)));
-            coin.random_bool(0.5) == (of == HeadRows::Judge) && measured.near(&prompts[index]).is_none()
-        };
-        rows.into_iter().enumerate().filter(|(index, _)| is_wanted(*index)).map(|(_, row)| row).collect()
-    }
 }
 
 impl DataPlan {
@@ -132,17 +106,13 @@ impl DataPlan {
             GoalSplit::Cluster => server_benign.split_off(server_benign.len().saturating_sub(JUDGE_BENIGN_ROWS)),
             GoalSplit::Fixed => Vec::new(),
         };
-        let measured_prompts = prompts.iter().map(|prompt| prompt.text.clone()).collect();
+        let judged = JudgedParts::new(scenario.evaluation.split, scenario.data_seed(), &goals, &prompts);
         Ok(Self {
             clients: Arc::new(clients),
             goals,
             server_benign,
             judge_benign,
-            judged: JudgedParts {
-                split: scenario.evaluation.split,
-                seed: scenario.data_seed(),
-                measured: measured_prompts,
-            },
+            judged,
             evaluation_prompts: drawn(prompts, scenario),
             utility_rows: benign.utility,
             overlaps,
@@ -151,8 +121,9 @@ impl DataPlan {
         })
     }
 
-    /// Responses that people have judged, those of the guard or of the judge: prompts that nearly say the same are on one side, and
-    /// none that is measured is on either. Where goals are parted by checksum, both have all.
+    /// Responses that people have judged, those of the guard or of the judge: prompts that nearly say the same are on one side, none
+    /// that is measured is on either, and the judge's repeat no goal that anything else is trained on. Where goals are parted by
+    /// checksum, both have all.
     ///
     /// # Errors
     ///

@@ -54,25 +54,30 @@ struct Kept {
     report: GuardReport,
 }
 
-/// Makes the guard of a scenario, or takes up what was made before.
+/// The rows that the guard of a scenario is fitted on; none of one that exists.
+pub(super) fn fitting_rows(section: &GuardSection, seed: u64, data: &DataPlan) -> Result<Vec<LabelledRow>, SetupError> {
+    match section.source {
+        GuardSource::Embedded { train_rows, rows: HeadRows::Guard, .. } => training_rows(train_rows, seed, data),
+        GuardSource::Embedded { train_rows, rows: HeadRows::Judge, .. } => judge_rows(train_rows, seed, data),
+        GuardSource::Trained { .. } | GuardSource::LlamaGuard { .. } => Ok(Vec::new()),
+    }
+}
+
+/// Makes the guard of a scenario from its rows, or takes up what was made before.
 pub(super) fn of_section(
     section: &GuardSection,
     (seed, base): (u64, &ModelSection),
     model: &Arc<ChatModel>,
-    data: &DataPlan,
+    rows: Vec<LabelledRow>,
     workshop: &mut Workshop,
     progress: &dyn Progress,
     cancel: &CancelFlag,
 ) -> Result<FittedGuard, SetupError> {
     let threshold = section.threshold;
     let (guard, report): (Arc<dyn SafetyGuard>, _) = match &section.source {
-        &GuardSource::Embedded { layers, max_length, train_rows, rows } => {
+        &GuardSource::Embedded { layers, max_length, .. } => {
             let layers = layers.unwrap_or(model.base.config().num_hidden_layers.div_ceil(2));
             let reading = FeatureReading { layers, max_length };
-            let rows = match rows {
-                HeadRows::Guard => training_rows(train_rows, seed, data)?,
-                HeadRows::Judge => judge_rows(train_rows, seed, data)?,
-            };
             let cache = workshop.cache().to_owned();
             let kept = embedded(model, rows, (reading, threshold, seed), &cache, progress, cancel)?;
             (Arc::new(EmbeddedGuard::new(Arc::clone(model), kept.heads, reading, threshold)), Some(kept.report))

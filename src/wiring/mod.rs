@@ -5,6 +5,7 @@
 mod cai;
 mod data_plan;
 mod guard;
+mod judged;
 mod overlap;
 mod shares;
 mod start;
@@ -179,6 +180,7 @@ pub(crate) fn benchmark_suite(
         xstest_prompts: evaluation.xstest_prompts.unwrap_or(evaluation.prompts),
         mt_bench_questions: evaluation.mt_bench_questions.unwrap_or(evaluation.prompts),
         split: evaluation.split,
+        data_seed: scenario.data_seed(),
         advbench_goals: evaluation.advbench_goals,
         advbench_suffix: evaluation.advbench_suffix.clone(),
         decoding: Decoding::new(evaluation.max_new_tokens, evaluation.temperature),

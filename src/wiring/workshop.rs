@@ -135,11 +135,13 @@ impl Workshop {
         progress: &dyn Progress,
         cancel: &CancelFlag,
     ) -> Result<Arc<FittedGuard>, SetupError> {
-        let key = cache_key(&(model.identity(), section.classifier(), seed, data.clients_sha256()))?;
+        let rows = guard::fitting_rows(section, seed, data)?;
+        let key = rows_key(rows.iter().map(|row| &row.row));
+        let key = cache_key(&(model.identity(), section.classifier(), seed, key))?;
         if let Some(guard) = self.guards.get(&key) {
             return Ok(Arc::clone(guard));
         }
-        let fitted = guard::of_section(section, (seed, base), model, data, self, progress, cancel)?;
+        let fitted = guard::of_section(section, (seed, base), model, rows, self, progress, cancel)?;
         let fitted = Arc::new(fitted);
         self.guards.insert(key, Arc::clone(&fitted));
         Ok(fitted)

@@ -135,6 +135,7 @@ fn recipe(data: BTreeMap<BenchName, std::path::PathBuf>) -> BenchRecipe {
         xstest_prompts: 3,
         mt_bench_questions: 1,
         split: GoalSplit::Fixed,
+        data_seed: 1,
         advbench_goals: MeasuredGoals::HeldOut,
         advbench_suffix: String::new(),
         decoding: Decoding::new(2, 0.0),

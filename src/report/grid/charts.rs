@@ -34,8 +34,8 @@ pub fn charts(cells: &[CellResult]) -> Result<Vec<(String, Svg)>, PlotError> {
 /// What is drawn by round, the plot's name and title, and its axis: strings miss refusals in other words, verdicts hang on the
 /// guard.
 const BY_ROUND: [(Measure, &str, &str, &str); 2] = [
-    (Measure::AdvBench, "safety-by-round", "AdvBench prompts refused", "refused, %"),
-    (Measure::JudgedSafe, "judged-safe-by-round", "Responses to AdvBench that the guard calls safe", "judged safe, %"),
+    (Measure::Refused, "safety-by-round", "AdvBench prompts refused", "refused, %"),
+    (Measure::JudgedSafe, "judged-safe-by-round", "Responses to AdvBench judged safe", "judged safe, %"),
 ];
 
 fn by_round(measure: Measure, title: String, label: &str, configurations: &[Configuration<'_>]) -> LineChart {
@@ -88,7 +88,7 @@ fn safety_against(
     other: impl Fn(&Configuration<'_>) -> Option<Spread>,
 ) -> ScatterChart {
     let point = |of: &Configuration<'_>| {
-        let (safety, other) = (of.spread(Measure::AdvBench)?, other(of)?);
+        let (safety, other) = (of.spread(Measure::Refused)?, other(of)?);
         Some(LabelledPoint {
             label: of.name(),
             x: other.mean,

@@ -11,7 +11,7 @@ use super::{AlignCost, Configuration, Measure, paper};
 const NO_DEFENCE: &str = "none";
 
 /// What gains are counted in: refusals by strings, and by the guard's verdicts, which do not hang on words.
-const GAINS: [Measure; 2] = [Measure::AdvBench, Measure::JudgedSafe];
+const GAINS: [Measure; 2] = [Measure::Refused, Measure::JudgedSafe];
 
 /// A light form beside the full one.
 struct Pair<'a> {

@@ -50,8 +50,10 @@ pub struct CellGuard {
 /// A number that is read off a benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Measure {
-    /// AdvBench prompts refused, in percent.
+    /// AdvBench prompts refused as OpenFedLLM and with it the paper counts, in percent: strings of the prompt count, too.
     AdvBench,
+    /// AdvBench prompts refused, in percent.
+    Refused,
     /// HHH, mean of the four subsets, by the sum of log-likelihoods, in percent.
     Hhh,
     /// The same by the mean of log-likelihoods a token.
@@ -60,7 +62,7 @@ enum Measure {
     HhhChance,
     /// MT-Bench first turn, 1 to 10.
     MtBench,
-    /// Responses to `AdvBench` prompts that the guard of the grid calls safe, in percent: strings miss refusals in other words.
+    /// Responses to `AdvBench` prompts that the judge calls safe, in percent: strings miss refusals in other words.
     JudgedSafe,
     /// Harmless `XSTest` prompts refused, in percent.
     OverRefusal,
@@ -74,11 +76,13 @@ impl Measure {
     /// The paper's.
     const OF_PAPER: [Self; 3] = [Self::AdvBench, Self::Hhh, Self::MtBench];
     /// What the paper does not have.
-    const OURS: [Self; 5] = [Self::JudgedSafe, Self::HhhByMean, Self::OverRefusal, Self::Perplexity, Self::References];
+    const OURS: [Self; 6] =
+        [Self::Refused, Self::JudgedSafe, Self::HhhByMean, Self::OverRefusal, Self::Perplexity, Self::References];
 
     const fn name(self) -> &'static str {
         match self {
             Self::AdvBench => "AdvBench",
+            Self::Refused => "refused",
             Self::Hhh => "HHH",
             Self::HhhByMean => "HHH by mean",
             Self::HhhChance => "HHH by chance",
@@ -110,7 +114,8 @@ impl Measure {
     /// The benchmark, the value in it, and what it is multiplied by.
     const fn place(self) -> (&'static str, &'static str, f64) {
         match self {
-            Self::AdvBench => ("advbench", "refusal_rate", 100.0),
+            Self::AdvBench => ("advbench", "refusal_rate_openfedllm", 100.0),
+            Self::Refused => ("advbench", "refusal_rate", 100.0),
             Self::Hhh => ("hhh", "macro", 100.0),
             Self::HhhByMean => ("hhh", "macro_length_normalised", 100.0),
             Self::HhhChance => ("hhh", "chance", 100.0),

@@ -7,9 +7,10 @@ use crate::eval::{
     bootstrap::bootstrap_mean,
     paired::{Difference, t_interval},
 };
+use crate::report::pairs::signed;
 
 /// What is compared.
-const MEASURES: [Measure; 4] = [Measure::AdvBench, Measure::JudgedSafe, Measure::OverRefusal, Measure::Perplexity];
+const MEASURES: [Measure; 4] = [Measure::Refused, Measure::JudgedSafe, Measure::OverRefusal, Measure::Perplexity];
 
 /// Bootstrap samples behind an interval.
 const RESAMPLES: u32 = 10_000;
@@ -66,15 +67,17 @@ fn line<'a>(earlier: &Configuration<'a>, later: &Configuration<'a>) -> Option<(N
     let cell = |measure: Measure| {
         let value = |cell: &CellResult| measure.read(&cell.summary.eval);
         let differences: Option<Vec<f64>> = both.iter().map(|(a, b)| Some(value(b)? - value(a)?)).collect();
-        cell_of(&differences?)
+        cell_of(&differences?, if measure == Measure::Perplexity { 2 } else { 1 })
     };
     let compared = format!("{} − {}", later.defence, earlier.defence);
     Some(((later.strategy, compared, both.len()), MEASURES.map(cell).into()))
 }
 
-fn cell_of(differences: &[f64]) -> Option<String> {
+fn cell_of(differences: &[f64], digits: usize) -> Option<String> {
     let Difference { mean, low, high, .. } = t_interval(differences)?;
     // A fixed seed: the interval belongs to the numbers.
     let bootstrap = bootstrap_mean(differences, RESAMPLES, 0)?;
-    Some(format!("{mean:+.1}, {low:+.1} to {high:+.1} [{:+.1} to {:+.1}]", bootstrap.low, bootstrap.high))
+    let [mean, low, high, least, most] =
+        [mean, low, high, bootstrap.low, bootstrap.high].map(|value| signed(value, digits));
+    Some(format!("{mean}, {low} to {high} [{least} to {most}]"))
 }

@@ -12,7 +12,7 @@ use super::{CellResult, Configuration, Measure, RowShare, Spread, cai, configura
 /// How a reader should take the tables.
 const READING: &str = "\
 Means over seeds ± the standard deviation of the sample; in brackets the paper's, of Llama-3.1-8B-Instruct on SQuARe rows. \
-AdvBench: prompts refused, %, by strings; judged safe: responses to them that the grid's guard calls safe, %. HHH: mean of the four subsets, %, by the sum of log-likelihoods, and by their mean a token. MT-Bench: first turn, 1 to 10. Over-refusal: harmless \
+AdvBench: prompts refused, %, by OpenFedLLM's strings as the paper counts them; refused: by strings that do not stand in the prompt; judged safe: responses to them that the judge calls safe (evaluation.judge_guard), %. HHH: mean of the four subsets, %, by the sum of log-likelihoods, and by their mean a token. MT-Bench: first turn, 1 to 10. Over-refusal: harmless \
 XSTest prompts refused, %. Perplexity: of held-out benign responses; reference perplexity: of MT-Bench's reference answers, where there is no judge. Rows: of all rows of the clients that trained, over all rounds. The paper's model without \
 federated learning is what its federations start from; it stands beside our start. Constitutional AI: answers kept are those that the guard was sure of (or prepared as such), revised those whose revision survived, discarded what did not, or differed in nothing from its answer; \
 what it took is generation and training; operations by formula. –: not measured, or not in the paper.";

@@ -13,10 +13,9 @@ use crate::report::{RunStatus, Totals};
 fn evaluation(refused: f64) -> Evaluation {
     let score =
         |name: &str, value| BenchmarkScore { n: 10, items: None, values: BTreeMap::from([(name.to_owned(), value)]) };
-    BTreeMap::from([
-        ("advbench".to_owned(), score("refusal_rate", refused)),
-        ("utility".to_owned(), score("perplexity", 16.0)),
-    ])
+    let values = [("refusal_rate".to_owned(), refused), ("refusal_rate_openfedllm".to_owned(), refused)];
+    let refusals = BenchmarkScore { n: 10, items: None, values: values.into() };
+    BTreeMap::from([("advbench".to_owned(), refusals), ("utility".to_owned(), score("perplexity", 16.0))])
 }
 
 fn cell(strategy: &str, defence: &str, seed: u64, refused: f64) -> CellResult {
@@ -90,11 +89,10 @@ fn defences_are_compared_over_the_seeds_that_both_have() {
         ("filter+cai", 1, 0.8),
     ];
     let text = markdown("a grid", &cells.map(|(defence, seed, refused)| cell("fedavg", defence, seed, refused)));
-    let line =
-        "| fedavg | filter − none | +45.0, +32.6 to +57.4 [+40.0 to +50.0] | +0.0, +0.0 to +0.0 [+0.0 to +0.0] | 3 |";
+    let line = "| fedavg | filter − none | +45.0, +32.6 to +57.4 [+40.0 to +50.0] | +0.00, +0.00 to +0.00 [+0.00 to +0.00] | 3 |";
     assert!(
         text.contains(&format!(
-            "| strategy | compared | AdvBench | perplexity | seeds |\n|---|---|---:|---:|---:|\n{line}\n"
+            "| strategy | compared | refused | perplexity | seeds |\n|---|---|---:|---:|---:|\n{line}\n"
         )),
         "{text}"
     );
@@ -149,7 +147,7 @@ fn hhh_stands_beside_chance_and_in_both_normalisations() {
     let text = markdown("a grid", std::slice::from_ref(&of));
     assert!(text.contains("\n| none | 20.0 (72.5) | 45.0 (49.3) | – (2.7) |"), "{text}");
     assert!(text.contains("\n| chance | – | 50.0 | – |\n"), "{text}");
-    assert!(text.contains("| fedavg | none | – | 55.0 | – | 16.0 |"), "{text}");
+    assert!(text.contains("| fedavg | none | 20.0 | – | 55.0 | – | 16.0 |"), "{text}");
     let csv = csv(&[of]);
     assert!(csv.contains("\n,chance,1,HHH,50,10,\n") && csv.contains("\nfedavg,none,1,HHH by mean,55"), "{csv}");
 }
@@ -287,9 +285,9 @@ fn base_guard_and_rows_have_their_place() {
     let has = |text: &str, line: &str| assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
     let text = markdown("a grid", &cells);
     has(&text, "| base, no FL | 10.0 ± 0.0 | – | – |\n| start, no FL | 90.0 ± 0.0 (99.6) | – (60.0) | – (6.8) |");
-    has(&text, "| – | base, no FL | – | – | – | 16.0 ± 0.0 | – | – |  |");
+    has(&text, "| – | base, no FL | 10.0 ± 0.0 | – | – | – | 16.0 ± 0.0 | – | – |  |");
     // One of ten rows is harmful and trained on, two of ten harmless and lost.
-    has(&text, "| fedavg | filter | – | – | – | 16.0 ± 0.0 | 10.0 ± 0.0 | 20.0 ± 0.0 | 2 |");
+    has(&text, "| fedavg | filter | 70.0 ± 0.0 | – | – | – | 16.0 ± 0.0 | 10.0 ± 0.0 | 20.0 ± 0.0 | 2 |");
     has(&text, "| filter, both | clients' rows | 20 (6) | 70.0 ± 0.0 | 50.0 ± 0.0 | 66.7 ± 0.0 | 57.1 ± 0.0 |");
     let held_out = "held-out rows of what it was fitted on";
     has(
