@@ -86,17 +86,23 @@ impl SingleRun<'_> {
         let (directory, start) = self.open(&prepared)?;
         let resumed: Option<Summary> = directory.summary().into_diagnostic()?;
         if let Some(resumed) = &resumed {
-            start_evaluations.extend(self.evaluations_of(resumed, &prepared.start.sha256())?);
+            let recorded = directory.manifest().into_diagnostic()?;
+            start_evaluations.extend(self.evaluations_of(resumed, &recorded)?);
         }
-        let start_eval = self.evaluate_before(&prepared, Before::Start, &mut start_evaluations).await?;
+        // What the run has measured of itself stays, also where other code goes on with it.
+        let (own_start, own_base) = resumed.map_or((None, None), |own| (Some(own.start_eval), own.base_eval));
+        let start_eval = match own_start.filter(|start| !start.is_empty()) {
+            None => self.evaluate_before(&prepared, Before::Start, &mut start_evaluations).await?,
+            own => own,
+        };
         let Some(start_eval) = start_eval else { return Ok((workshop, start_evaluations, None)) };
-        let base_eval = if self.scenario.evaluation.base {
+        let base_eval = if self.scenario.evaluation.base && own_base.is_none() {
             match self.evaluate_before(&prepared, Before::Base, &mut start_evaluations).await? {
                 None => return Ok((workshop, start_evaluations, None)),
                 found => found,
             }
         } else {
-            resumed.and_then(|resumed| resumed.base_eval)
+            own_base
         };
 
         let metrics = Arc::new(self.job.telemetry.observer(&self.run_info(&prepared)));
@@ -127,8 +133,7 @@ impl SingleRun<'_> {
             return Ok(None);
         }
         let manifest = directory.manifest().into_diagnostic()?;
-        let start = manifest["checksums"]["start_adapter_sha256"].as_str().unwrap_or_default();
-        Ok(Some((self.evaluations_of(&summary, start)?, summary)))
+        Ok(Some((self.evaluations_of(&summary, &manifest)?, summary)))
     }
 
     /// This run, if an earlier command has completed it and this one is to go on.
@@ -157,7 +162,7 @@ impl SingleRun<'_> {
         known: &mut StartEvaluations,
     ) -> miette::Result<Option<Summary>> {
         directory.check_begun_with(&self.manifest(prepared)?, self.job.code_change).into_diagnostic()?;
-        known.extend(self.evaluations_of(&summary, &prepared.start.sha256())?);
+        known.extend(self.evaluations_of(&summary, &directory.manifest().into_diagnostic()?)?);
         let Some(base) = self.evaluate_before(prepared, Before::Base, known).await? else { return Ok(None) };
         summary.base_eval = Some(base);
         directory.write_summary(&summary).into_diagnostic()?;

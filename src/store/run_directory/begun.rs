@@ -7,7 +7,11 @@ use super::RunDirectory;
 use crate::store::StoreError;
 
 /// What a run shares with the one that it goes on with, beside the scenario: the places in the manifest.
-const RESULTS_DEPEND_ON: [&str; 5] = ["/versions", "/device", "/precision", "/checksums", "/guard/version"];
+const RESULTS_DEPEND_ON: [&str; 6] =
+    ["/versions", "/device", "/precision", "/checksums", "/guard/version", "/judge/version"];
+
+/// What earlier versions did not record of it.
+const RECORDED_LATER: [&str; 3] = ["/checksums/measured_sha256", "/checksums/cai_sha256", "/judge"];
 
 /// The manifest's key for what has changed since the run began.
 const RESUMED: &str = "resumed";
@@ -76,6 +80,9 @@ impl RunDirectory {
             let key = pointer.trim_start_matches('/').replace('/', ".");
             if let Some(difference) = differences(&value(&begun), &value(manifest), &key).first() {
                 let cause = match &other_processor {
+                    _ if is_unrecorded(&begun, &key, difference) => {
+                        "; it was begun by an earlier version of fedward, which did not record this".to_owned()
+                    }
                     Some(differences) => format!("; perhaps since the processor's instructions differ: {differences}"),
                     None => String::new(),
                 };
@@ -146,6 +153,15 @@ fn last_code(manifest: &Value) -> &Value {
 fn last_instructions(manifest: &Value) -> &Value {
     let last = manifest[RESUMED].as_array().and_then(|changes| changes.last());
     last.map_or(&manifest["instructions"], |last| &last["instructions"])
+}
+
+/// Whether a difference in `key` is that an earlier version did not record what is compared.
+fn is_unrecorded(begun: &Value, key: &str, difference: &str) -> bool {
+    RECORDED_LATER.iter().any(|pointer| {
+        let name = pointer.trim_start_matches('/').replace('/', ".");
+        let is_meant = difference.starts_with(&format!("{name} was not set")) || key.starts_with(&format!("{name}."));
+        is_meant && begun.pointer(pointer).is_none()
+    })
 }
 
 /// How the processor's instructions differ, in words, where both are known.

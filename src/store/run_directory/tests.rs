@@ -138,23 +138,46 @@ fn another_scenario_is_refused_and_the_key_is_named() {
 }
 
 #[test]
-fn c1_another_model_guard_or_program_is_refused_and_named() {
+fn c1_another_model_guard_judge_or_program_is_refused_and_named() {
     let folder = tempfile::tempdir().unwrap();
-    begun(folder.path());
+    let directory = begun(folder.path());
     let mut other = manifest(1);
     other["checksums"]["model_sha256"] = json!("n");
     let mut guarded = manifest(1);
     guarded["guard"] = json!({"version": "g"});
+    let mut judged = manifest(1);
+    judged["judge"] = json!({"version": "j"});
+    let mut measured = manifest(1);
+    measured["checksums"]["measured_sha256"] = json!("p");
     let mut newer = manifest(1);
     newer["versions"]["fedward"] = json!("1");
     for (manifest, expected) in [
         (other, r#"(checksums.model_sha256 was "m", is "n")"#),
         (guarded, r#"(guard.version was not set, is "g")"#),
         (newer, r#"(versions.fedward was "0", is "1")"#),
+        (judged.clone(), r#"(judge.version was not set, is "j"; it was begun by an earlier version of fedward"#),
+        (measured.clone(), r#"(checksums.measured_sha256 was not set, is "p"; it was begun by an earlier version"#),
     ] {
         let error = resume(folder.path(), &manifest).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
+    for (begun, key, value) in [(judged, "judge", "version"), (measured, "checksums", "measured_sha256")] {
+        directory.write_manifest(&begun).unwrap();
+        assert!(resume(folder.path(), &begun).is_ok());
+        let mut other = begun.clone();
+        other[key][value] = json!("o");
+        let error = resume(folder.path(), &other).unwrap_err().to_string();
+        let was = &begun[key][value];
+        assert!(error.contains(&format!("({key}.{value} was {was}, is \"o\")")), "{error}");
+    }
+    // One without a judge said so.
+    let mut unjudged = manifest(1);
+    unjudged["judge"] = Value::Null;
+    directory.write_manifest(&unjudged).unwrap();
+    let mut judged = unjudged;
+    judged["judge"] = json!({"version": "j"});
+    let error = resume(folder.path(), &judged).unwrap_err().to_string();
+    assert!(error.contains(r#"(judge.version was not set, is "j")"#), "{error}");
 }
 
 #[test]
