@@ -241,6 +241,8 @@ impl SingleRun<'_> {
                 "model_sha256": prepared.model.sha256,
                 "start_adapter_sha256": prepared.start.sha256(),
                 "client_rows_sha256": prepared.data.clients_sha256(),
+                "measured_sha256": prepared.inputs.measured,
+                "cai_sha256": prepared.inputs.cai,
             },
             "guard": prepared.guard.as_deref().map(described),
             "judge": prepared.judge.as_deref().map(described),

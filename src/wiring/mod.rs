@@ -5,6 +5,7 @@
 mod cai;
 mod data_plan;
 mod guard;
+mod inputs;
 mod judged;
 mod overlap;
 mod shares;
@@ -25,6 +26,7 @@ use fedward_actors::{
 pub use cai::cai_generator;
 pub use data_plan::DataPlan;
 pub use guard::FittedGuard;
+pub use inputs::InputChecksums;
 pub use shares::HarmfulShares;
 pub use workshop::Workshop;
 
@@ -75,6 +77,8 @@ pub struct Prepared {
     pub judge: Option<Arc<FittedGuard>>,
     /// Which rows are whose.
     pub data: Arc<DataPlan>,
+    /// Checksums of what is read beside the rows of clients.
+    pub inputs: InputChecksums,
     /// How much of what clients train on is harmful.
     pub harmful: HarmfulShares,
     /// Hears how far realignments are.

@@ -11,7 +11,9 @@ use fedward_actors::{cancel::CancelFlag, protocol::hex};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{DataPlan, FittedGuard, HarmfulShares, Prepared, SetupError, benchmark_suite, cai, guard, start};
+use super::{
+    DataPlan, FittedGuard, HarmfulShares, InputChecksums, Prepared, SetupError, benchmark_suite, cai, guard, start,
+};
 use crate::{
     data::catalogue,
     model::{ChatModel, NumberFormat, Precision, Replicas, device},
@@ -72,6 +74,7 @@ impl Workshop {
         let model = Arc::clone(replicas.first());
         let data = Arc::new(DataPlan::of(scenario, &model.tokenizer)?);
         cai::check(scenario, &data, cancel)?;
+        let inputs = InputChecksums::of(scenario, &data)?;
         let start = start::adapter(scenario, &model, &data, &self.cache, told, cancel)?;
         let mut fitted = |section: Option<&GuardSection>| {
             let from = (scenario.data_seed(), &scenario.model);
@@ -83,7 +86,18 @@ impl Workshop {
         let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judging, progress, cancel)?);
         let (max_length, clients) = (scenario.training.max_length, scenario.federation.clients);
         let harmful = HarmfulShares::of(&data, &model, max_length, clients)?;
-        Ok(Prepared { model, replicas, start, benchmarks, guard, judge, data, harmful, progress: Arc::clone(progress) })
+        Ok(Prepared {
+            model,
+            replicas,
+            start,
+            benchmarks,
+            guard,
+            judge,
+            data,
+            inputs,
+            harmful,
+            progress: Arc::clone(progress),
+        })
     }
 
     /// The model of a scenario, loaded once, on the first of its devices.
