@@ -107,9 +107,7 @@ impl RunDirectory {
         if !directory.holds_a_run() {
             return stays("is not empty and holds no run of fedward's; choose another --out");
         }
-        // Rows that cannot be read are something to lose, too.
-        let has_rounds = !directory.rounds().is_ok_and(|rounds| rounds.is_empty());
-        if unfinished == Unfinished::Keep && has_rounds && !directory.is_completed() {
+        if unfinished == Unfinished::Keep && !directory.is_completed() && directory.has_stored_rounds() {
             return stays(
                 "holds a run that has not completed; --resume goes on with it, --overwrite begins afresh, another --out \
                  leaves it alone",

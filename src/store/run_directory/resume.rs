@@ -71,22 +71,40 @@ impl RunDirectory {
         StoredRows::read(self).map(drop).map_err(|error| self.with_advice(error))
     }
 
-    /// Refuses a directory that has states of later rounds than its rows, which a crash does not leave.
+    /// Returns whether there is something to lose: rounds that are stored, or what is left of them.
+    pub(super) fn has_stored_rounds(&self) -> bool {
+        // Rows that cannot be read, or that are gone, are something to lose, too.
+        let rows = StoredRows::read(self);
+        rows.is_err() || rows.is_ok_and(|rows| rows.rounds.iter().len() > 0 || self.check_begun(&rows).is_err())
+    }
+
+    /// Refuses a directory that has states of later rounds than its rows, or a summary of rounds, or clients' rows, without a
+    /// round's row.
     fn check_begun(&self, rows: &StoredRows) -> Result<(), StoreError> {
         let last = rows.rounds.iter().next_back().map_or(RoundId::START, |last| last.round);
         let newest = self.checkpointed()?.last().copied().unwrap_or(RoundId::START);
         // The checkpoint comes before the rows of its round, the clients' rows before the round's.
         let known = rows.clients.iter().next_back().map_or(RoundId::START, |last| last.round);
-        if newest.0 <= last.0 + 1 && known.0 <= last.0.max(newest.0) {
-            return Ok(());
-        }
         let beyond = if newest.0 > last.0 + 1 {
             Checkpoint::path(&self.checkpoints(), newest).display().to_string()
-        } else {
+        } else if known.0 > last.0.max(newest.0) || (last == RoundId::START && known > last) {
+            // To begin afresh would delete them: a crash in the moment between the rows of round 1 leaves the same, and then
+            // somebody has to say that it may.
             format!("rows of {known} in {}", self.path().join(CLIENTS).display())
+        } else if last == RoundId::START && self.is_summed_up().map_err(|error| self.with_advice(error))? {
+            format!("the summary of a run with rounds, {}", self.path().join("summary.json").display())
+        } else {
+            return Ok(());
         };
         let problem = format!("rows are missing: its last one is of {last}, but there is {beyond}");
         Err(self.with_advice(StoreError::Invalid { path: self.path().join(ROUNDS), problem }))
+    }
+
+    /// Whether there is a summary of stored rounds. A run that was interrupted in its first round has one of none.
+    fn is_summed_up(&self) -> Result<bool, StoreError> {
+        let summary: Option<Value> = self.summary()?;
+        let is_of_rounds = |summary: &Value| summary["totals"]["rounds"].as_u64().is_some_and(|rounds| rounds > 0);
+        Ok(summary.is_some_and(|summary| summary["status"] == "completed" || is_of_rounds(&summary)))
     }
 
     /// The last round's state, or an earlier one that is kept where its checkpoint cannot be read.

@@ -344,8 +344,45 @@ fn a_crash_before_the_first_row_begins_afresh() {
     assert!(resume(folder.path(), &manifest(1)).unwrap().is_none());
     directory.share().checkpoint(RoundId(1), &adapter(1.0), &[], &[(ClientId(0), Arc::from([1]))]).unwrap();
     assert!(resume(folder.path(), &manifest(1)).unwrap().is_none());
-    rows::append(&folder.path().join(CLIENTS), &[client_row(1)]).unwrap();
+    // One that was interrupted then has summed up no round.
+    directory.write_summary(&json!({"status": "interrupted", "totals": {"rounds": 0}})).unwrap();
     assert!(resume(folder.path(), &manifest(1)).unwrap().is_none());
+}
+
+#[test]
+fn c1_a_run_of_one_round_whose_row_is_lost_is_refused_and_nothing_is_deleted() {
+    for text in [None, Some(""), Some("{\"round\": 1, \"outc")] {
+        for (summary, has_client_rows, told) in [
+            (Some(json!({"status": "completed", "totals": {"rounds": 1}})), true, "clients.jsonl"),
+            (Some(json!({"status": "completed", "totals": {"rounds": 1}})), false, "summary.json"),
+            (Some(json!({"status": "interrupted", "totals": {"rounds": 1}})), false, "summary.json"),
+            (None, true, "clients.jsonl"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let directory = RunDirectory::create(folder.path(), Unfinished::Keep).unwrap();
+            directory.write_manifest(&manifest(1)).unwrap();
+            let mut store = directory.share();
+            store.checkpoint(RoundId(1), &adapter(1.0), &[], &[(ClientId(0), Arc::from([1]))]).unwrap();
+            store.append(&record(1, &adapter(1.0)), &[client_row(1)]).unwrap();
+            let is_completed = summary.as_ref().is_some_and(|summary| summary["status"] == "completed");
+            summary.iter().for_each(|summary| directory.write_summary(summary).unwrap());
+            if !has_client_rows {
+                fs::remove_file(folder.path().join(CLIENTS)).unwrap();
+            }
+            match text {
+                None => fs::remove_file(folder.path().join(ROUNDS)).unwrap(),
+                Some(text) => fs::write(folder.path().join(ROUNDS), text).unwrap(),
+            }
+            let before = content(folder.path());
+            let error = resume(folder.path(), &manifest(1)).expect_err("is taken").to_string();
+            assert!(error.contains("rounds.jsonl: rows are missing: its last one is of round 0"), "{error}");
+            assert!(error.contains(told) && error.contains("the checkpoint of round 1 is left"), "{error}");
+            assert!(error.contains("--overwrite"), "{error}");
+            // A run that has not completed stays without --resume, too.
+            assert_eq!(RunDirectory::check_place(folder.path(), Unfinished::Keep).is_ok(), is_completed);
+            assert_eq!(content(folder.path()), before, "{error}");
+        }
+    }
 }
 
 /// Versions before this one named nothing in checkpoints and had no index.
