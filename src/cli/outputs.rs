@@ -10,7 +10,7 @@ use miette::{IntoDiagnostic, WrapErr};
 
 use crate::{
     lora::peft,
-    store::{create_new, is_temporary, remove_abandoned, write_atomically},
+    store::{OtherWriters, create_new, is_own_name, is_temporary, remove_abandoned, write_atomically},
 };
 
 /// A file that is as it was until the first lines are there, and whole after each.
@@ -37,7 +37,8 @@ impl OutFile {
         let path = if path.exists() { path.canonicalize().into_diagnostic()? } else { path.to_owned() };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         check_writable(folder)?;
-        remove_abandoned(folder);
+        let name = path.file_name().and_then(|name| name.to_str());
+        remove_abandoned(folder, |left| Some(left) == name, OtherWriters::Possible);
         Ok(Self::Replaced(path, String::new()))
     }
 
@@ -62,14 +63,14 @@ pub(super) fn check_folder(path: &Path, mark: &str) -> miette::Result<()> {
     }
     // What a command that failed in writing has left is not somebody's: weights come before the file that tells of what.
     let is_left = |entry: io::Result<fs::DirEntry>| {
-        entry.is_ok_and(|entry| is_temporary(&entry.path()) || entry.file_name() == peft::WEIGHTS)
+        entry.is_ok_and(|entry| is_temporary(&entry.path(), is_own_name) || entry.file_name() == peft::WEIGHTS)
     };
     let is_free = fs::read_dir(path).map_or(true, |mut entries| entries.all(is_left));
     if !is_free && !path.join(mark).exists() {
         miette::bail!("{}: is not empty and has no {mark}; choose another --out", path.display());
     }
     check_writable(path)?;
-    remove_abandoned(path);
+    remove_abandoned(path, is_own_name, OtherWriters::Possible);
     Ok(())
 }
 
@@ -116,6 +117,21 @@ mod tests {
         assert_eq!(told(check_folder(&at("failed"), mark)), "fine");
         assert_eq!(told(check_folder(&at("new/adapter"), mark)), "fine");
         assert_eq!(fs::read_to_string(at("notes.txt")).unwrap(), "mine");
+    }
+
+    #[test]
+    fn only_old_leftovers_of_the_file_itself_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 60 * 60);
+        let names = ["pairs.jsonl.4194999.tmp", "draft.4194999.tmp", "summary.json.4194999.tmp"];
+        for name in names {
+            File::create(dir.path().join(name)).unwrap().set_modified(old).unwrap();
+        }
+        fs::write(dir.path().join("pairs.jsonl.4194998.tmp"), "half").unwrap();
+        OutFile::new(&dir.path().join("pairs.jsonl")).unwrap();
+        let left = ["pairs.jsonl.4194998.tmp", names[1], names[2]];
+        assert!(left.iter().all(|name| dir.path().join(name).exists()));
+        assert!(!dir.path().join(names[0]).exists());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     process::{self, Command},
+    time::Duration,
 };
 
 use fedward_actors::protocol::hex;
@@ -17,7 +18,7 @@ use super::{
     DataError,
     catalogue::{CatalogueEntry, PackageForm, PackagedFile, PipPackage},
 };
-use crate::store::create_new;
+use crate::store::{create_new, is_older};
 
 /// What a fetch is doing, for progress display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +200,9 @@ impl Drop for Scratch {
     }
 }
 
+/// After this time nobody is taken to be fetching any more whose process is not seen here: it may be one of another container.
+const LONGEST_DOWNLOAD: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Removes what killed processes left behind.
 fn remove_abandoned(parent: &Path, name: &str) {
     let processes = Path::new("/proc");
@@ -206,7 +210,8 @@ fn remove_abandoned(parent: &Path, name: &str) {
     for folder in folders.flatten() {
         let file_name = folder.file_name();
         let owner = file_name.to_str().and_then(|text| text.strip_prefix(name)?.strip_prefix('.'));
-        let abandoned = owner.is_some_and(|pid| processes.is_dir() && !processes.join(pid).exists());
+        let is_old = folder.metadata().is_ok_and(|metadata| is_older(&metadata, LONGEST_DOWNLOAD));
+        let abandoned = is_old && owner.is_some_and(|pid| processes.is_dir() && !processes.join(pid).exists());
         if abandoned && let Err(error) = fs::remove_dir_all(folder.path()) {
             tracing::warn!(folder = %folder.path().display(), %error, "cannot remove an abandoned temporary folder");
         }
@@ -440,12 +445,19 @@ mod tests {
     #[test]
     fn leftovers_of_killed_processes_are_removed() {
         let home = tempfile::tempdir().unwrap();
-        let (dead, alive) = (home.path().join("tmp/pack.4194999"), home.path().join("tmp/pack.1"));
-        fs::create_dir_all(&dead).unwrap();
-        fs::create_dir_all(&alive).unwrap();
+        let [dead, alive, young] =
+            ["tmp/pack.4194999", "tmp/pack.1", "tmp/pack.4194998"].map(|name| home.path().join(name));
+        let two_days_ago = std::time::SystemTime::now() - 2 * LONGEST_DOWNLOAD;
+        for folder in [&dead, &alive, &young] {
+            fs::create_dir_all(folder).unwrap();
+            if *folder != young {
+                File::open(folder).unwrap().set_modified(two_days_ago).unwrap();
+            }
+        }
         let index = Index::new(wheel_bytes(CONTENT));
         index.fetch(home.path(), &entry(&index.wheel)).unwrap();
-        assert!(!dead.exists() && alive.exists());
+        // Its process may be one of another container.
+        assert!(!dead.exists() && alive.exists() && young.exists());
     }
 
     #[test]

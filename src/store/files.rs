@@ -5,6 +5,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -65,34 +66,93 @@ pub(crate) fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<Fil
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused("a pipe or device")) }
 }
 
-/// Whether it is what a write that never ended has left.
-pub(crate) fn is_temporary(path: &Path) -> bool {
-    writer(path).is_some()
+/// What fedward writes under fixed names into folders that it shares with people's own files.
+const NAMES: [&str; 15] = [
+    "manifest.json",
+    "rounds.jsonl",
+    "clients.jsonl",
+    "states.jsonl",
+    "summary.json",
+    "report.html",
+    "metrics.prom",
+    "comparison.json",
+    "grid.md",
+    "grid.csv",
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "guard.json",
+    "SHA256SUMS",
+    // Made for a moment, to see whether a folder can be written to.
+    ".fedward",
+];
+
+/// How a grid's charts begin.
+const CHARTS: [&str; 4] = ["safety-by-round-", "judged-safe-by-round-", "safety-against-", "cost-of-cai"];
+
+/// After this time nobody is taken to be writing any more whose process is not seen here: it may be one of another container.
+const LONGEST_WRITE: Duration = Duration::from_secs(60 * 60);
+
+/// Whether writers that are not seen here can be at work in a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OtherWriters {
+    /// They cannot: whoever asks has locked what they would write.
+    LockedOut,
+    /// They can, in another container for example.
+    Possible,
 }
 
-/// The process that wrote a temporary file, by its name.
-fn writer(path: &Path) -> Option<u32> {
-    let name = path.file_name()?.to_str()?;
-    name.strip_suffix(".tmp")?.rsplit_once('.')?.1.parse().ok()
+/// Whether fedward writes files of this name into runs, grids, adapters and guards.
+pub(crate) fn is_own_name(name: &str) -> bool {
+    let is_numbered = |before: &str, after: &str| {
+        let number = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    NAMES.contains(&name)
+        || is_numbered("round-", ".checkpoint")
+        || is_numbered("", ".memory")
+        || (name.ends_with(".svg") && CHARTS.iter().any(|chart| name.starts_with(chart)))
 }
 
-/// Removes temporary files in `folder` whose writers no longer live: a write that was killed leaves them.
-pub(crate) fn remove_abandoned(folder: &Path) {
-    let processes = Path::new("/proc");
-    // Where it is not known who lives, nothing is removed.
-    if !processes.join("self").exists() {
-        return;
-    }
+/// Whether it is what a write of a file that `is_meant` by its name, and that never ended, has left.
+pub(crate) fn is_temporary(path: &Path, is_meant: impl Fn(&str) -> bool) -> bool {
+    written(path).is_some_and(|(name, _)| is_meant(name))
+}
+
+/// The file that a temporary one was to become, and the process that wrote it, by its name.
+fn written(path: &Path) -> Option<(&str, u32)> {
+    let (name, writer) = path.file_name()?.to_str()?.strip_suffix(".tmp")?.rsplit_once('.')?;
+    Some((name, writer.parse().ok()?))
+}
+
+/// Removes temporary files in `folder` of files that `is_meant` by their names, whose writers no longer live: a write that was
+/// killed leaves them.
+pub(crate) fn remove_abandoned(folder: &Path, is_meant: impl Fn(&str) -> bool, others: OtherWriters) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let is_abandoned = writer(&entry.path()).is_some_and(|pid| !processes.join(pid.to_string()).exists());
+        let path = entry.path();
+        let is_meant = written(&path).is_some_and(|(name, writer)| is_meant(name) && !may_live(writer));
+        // Of a link, that is its own age.
+        let is_old = || entry.metadata().is_ok_and(|metadata| is_older(&metadata, LONGEST_WRITE));
         let is_link_or_file = entry.file_type().is_ok_and(|kind| !kind.is_dir());
-        if is_abandoned
+        if is_meant
             && is_link_or_file
-            && let Err(error) = fs::remove_file(entry.path())
+            && (others == OtherWriters::LockedOut || is_old())
+            && let Err(error) = fs::remove_file(&path)
         {
-            tracing::warn!(file = %entry.path().display(), %error, "cannot remove what a killed write has left");
+            tracing::warn!(file = %path.display(), %error, "cannot remove what a killed write has left");
         }
     }
+}
+
+/// Whether a process lives here, or that cannot be known.
+fn may_live(process: u32) -> bool {
+    let processes = Path::new("/proc");
+    !processes.join("self").exists() || processes.join(process.to_string()).exists()
+}
+
+/// Whether something was changed last before `age`.
+pub(crate) fn is_older(metadata: &fs::Metadata, age: Duration) -> bool {
+    let changed = metadata.modified().ok();
+    changed.and_then(|changed| SystemTime::now().duration_since(changed).ok()).is_some_and(|passed| passed > age)
 }
 
 /// Writes a value as indented JSON, whole or absent.
@@ -130,18 +190,56 @@ mod tests {
 
     use super::*;
 
+    /// What of `names` is left in a folder, all changed `hours` ago.
+    fn left(names: &[&str], hours: u64, others: OtherWriters) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(hours * 60 * 60)).unwrap();
+        }
+        remove_abandoned(folder.path(), is_own_name, others);
+        let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut left: Vec<_> = left.map(|name| name.into_string().unwrap()).collect();
+        left.sort();
+        left
+    }
+
     #[test]
     fn only_leftovers_of_processes_that_no_longer_live_are_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
         let alive = format!("rows.jsonl.{}.tmp", std::process::id());
-        for name in ["rows.jsonl.4194999.tmp", &alive, "notes.tmp", "4194999.tmp", "kept.4194999.tmp2"] {
-            fs::write(at(name), "half").unwrap();
-        }
-        remove_abandoned(folder.path());
-        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["4194999.tmp", "kept.4194999.tmp2", "notes.tmp", &alive]);
+        let alive_too = format!("rounds.jsonl.{}.tmp", std::process::id());
+        let theirs = [
+            "4194999.tmp",
+            "draft.4194999.tmp",
+            "kept.4194999.tmp2",
+            "notes.tmp",
+            &alive_too,
+            "rows.jsonl.4194999.tmp",
+        ];
+        let own = [
+            "rounds.jsonl.4194999.tmp",
+            "round-00012.checkpoint.4194999.tmp",
+            "00003.memory.4194999.tmp",
+            "safety-by-round-fedavg.svg.4194999.tmp",
+            ".fedward.4194999.tmp",
+        ];
+        let all: Vec<_> = theirs.into_iter().chain(own).chain([alive.as_str()]).collect();
+        let mut expected: Vec<_> = theirs.map(str::to_owned).into_iter().chain([alive.clone()]).collect();
+        expected.sort();
+        assert_eq!(left(&all, 0, OtherWriters::LockedOut), expected);
+        // Where others may write, what is young may be theirs.
+        let mut everything = all.clone();
+        everything.sort_unstable();
+        assert_eq!(left(&all, 0, OtherWriters::Possible), everything);
+        assert_eq!(left(&all, 2, OtherWriters::Possible), expected);
+    }
+
+    #[test]
+    fn names_are_known_that_only_fedward_writes() {
+        let own = crate::lora::peft::FILES.into_iter().chain([crate::safety::guard::GUARD_FILE, "00001.memory"]);
+        assert!(own.chain(["cost-of-cai.svg", "round-00001.checkpoint"]).all(is_own_name));
+        let others = ["draft", "round-.checkpoint", "round-1a.checkpoint", ".memory", "cost-of-cai.png", "safety.svg"];
+        assert!(!others.into_iter().any(is_own_name));
     }
 
     #[test]

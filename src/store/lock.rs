@@ -10,7 +10,10 @@ use std::{
 
 use fedward_actors::cancel::CancelFlag;
 
-use super::{StoreError, files};
+use super::{
+    StoreError,
+    files::{self, OtherWriters},
+};
 
 /// How soon a lock that was given up is noticed, and a raised flag.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
@@ -84,7 +87,7 @@ impl FolderLock {
     fn if_free(file: File, folder: &Path) -> Result<Option<Self>, StoreError> {
         match file.try_lock() {
             Ok(()) => {
-                files::remove_abandoned(folder);
+                files::remove_abandoned(folder, files::is_own_name, OtherWriters::LockedOut);
                 Ok(Some(Self { _file: file }))
             }
             Err(TryLockError::WouldBlock) => Ok(None),

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    StoreError, files,
+    StoreError,
+    files::{self, OtherWriters},
     rows::{self, Extent, Rows},
     run_directory::remove_if_there,
 };
@@ -138,10 +139,12 @@ impl MemoryFolder {
         files::write_atomically(&path, rows::to_lines(&states, &path)?.as_bytes())
     }
 
-    /// Removes what writes that were killed have left.
+    /// Removes what writes that were killed have left. The run is locked.
     pub(super) fn remove_abandoned(&self) -> Result<(), StoreError> {
-        files::remove_abandoned(&self.0);
-        self.clients()?.into_iter().for_each(|client| files::remove_abandoned(&self.folder(client)));
+        let clients = self.clients()?.into_iter().map(|client| self.folder(client));
+        for folder in clients.chain([self.0.clone()]) {
+            files::remove_abandoned(&folder, files::is_own_name, OtherWriters::LockedOut);
+        }
         Ok(())
     }
 

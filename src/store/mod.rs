@@ -12,7 +12,9 @@ mod run_directory;
 mod seal;
 
 pub use checkpoint::Checkpoint;
-pub(crate) use files::{create_new, is_temporary, open_own, remove_abandoned, replace};
+pub(crate) use files::{
+    OtherWriters, create_new, is_older, is_own_name, is_temporary, open_own, remove_abandoned, replace,
+};
 pub use files::{read_json, write_atomically, write_json};
 pub use lock::FolderLock;
 pub use memories::MemoryFolder;

@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::{
     Checkpoint, MemoryFolder, StoreError,
     checkpoint::Belongings,
-    files,
+    files::{self, OtherWriters},
     lock::LOCK_FILE,
     rows::{self, Growing, Rows},
 };
@@ -79,7 +79,7 @@ impl RunDirectory {
             remove_if_there(&path.join(name))?;
         }
         remove_if_there(&directory.manifest_path())?;
-        files::remove_abandoned(path);
+        files::remove_abandoned(path, files::is_own_name, OtherWriters::LockedOut);
         Ok(directory)
     }
 
@@ -92,9 +92,10 @@ impl RunDirectory {
         let directory = Self::at(path);
         match fs::read_dir(path) {
             Ok(entries) => {
+                let is_left = |path: &Path| files::is_temporary(path, files::is_own_name);
                 // An entry that cannot be read is there.
                 let is_nothing = |entry: std::io::Result<fs::DirEntry>| {
-                    entry.is_ok_and(|it| it.file_name() == LOCK_FILE || files::is_temporary(&it.path()))
+                    entry.is_ok_and(|it| it.file_name() == LOCK_FILE || is_left(&it.path()))
                 };
                 if entries.into_iter().all(is_nothing) {
                     return Ok(());
@@ -235,10 +236,10 @@ impl RunDirectory {
         self.path.join("checkpoints")
     }
 
-    /// Removes what writes that were killed have left.
+    /// Removes what writes that were killed have left. The run is locked.
     fn remove_abandoned(&self) -> Result<(), StoreError> {
         for folder in [self.path.clone(), self.checkpoints(), self.path.join("adapter")] {
-            files::remove_abandoned(&folder);
+            files::remove_abandoned(&folder, files::is_own_name, OtherWriters::LockedOut);
         }
         self.memories().remove_abandoned()
     }

@@ -25,7 +25,7 @@ use crate::{
         RememberingGuard, SafetyGuard, Split, assess,
     },
     scenario::{GuardSection, GuardSource, HeadRows, ModelSection},
-    store::{self, FolderLock, Seal, Sealed, read_json, write_json},
+    store::{self, FolderLock, OtherWriters, Seal, Sealed, read_json, write_json},
 };
 
 /// A guard, and its measurement if it has one.
@@ -119,7 +119,8 @@ fn embedded(
         Ok(None) => {}
         Err(problem) => tracing::warn!(%problem, "a guard that was kept is damaged and is fitted anew"),
     }
-    store::remove_abandoned(&guards);
+    let of_key = [file_name(&key), seal_name(&key)];
+    store::remove_abandoned(&guards, |name| of_key.iter().any(|own| own == name), OtherWriters::LockedOut);
     progress.stage("fitting the guard (kept for later runs)");
     let Split { fitted, held_out } = Split::of(rows, seed);
     let heads = GuardHeads::fit(model, &fitted, reading, cancel)?;
@@ -149,7 +150,11 @@ fn file_name(key: &str) -> String {
 }
 
 fn seal(guards: &Path, key: &str) -> Seal {
-    Seal::at(guards.join(format!("{key}.sha256")))
+    Seal::at(guards.join(seal_name(key)))
+}
+
+fn seal_name(key: &str) -> String {
+    format!("{key}.sha256")
 }
 
 /// Labelled rows of the guard, about `limit` in all: the server's own, and responses that people have judged.

@@ -13,7 +13,7 @@ use crate::{
     model::{ChatModel, ModelError},
     progress::Progress,
     scenario::{Scenario, StartSection},
-    store::{self, FolderLock, Seal, Sealed},
+    store::{FolderLock, Seal, Sealed},
     train::{SftSettings, TrainStreams, train_sft},
 };
 
@@ -84,7 +84,6 @@ fn aligned(
             tracing::warn!(%problem, "a starting adapter that was kept is damaged and is made anew");
         }
     }
-    store::remove_abandoned(&folder);
     progress.stage("aligning the starting adapter on refusals (kept for later runs)");
     let tokenized = model.tokenize(&rows, max_length)?;
     let start = initial_adapter(&scenario.lora, model.base.config(), scenario.training_seed());

@@ -443,9 +443,17 @@ fn leftovers_of_killed_writes_go_when_a_run_goes_on() {
         "checkpoints/round-00004.checkpoint.4194999.tmp",
         "clients/00000/00004.memory.4194999.tmp",
     ];
-    for name in left {
+    let kept = ["draft.4194999.tmp", "checkpoints/draft.4194999.tmp", "clients/00000/draft.4194999.tmp"];
+    for name in left.iter().chain(&kept) {
         fs::write(folder.path().join(name), "half").unwrap();
     }
     resume(folder.path(), &manifest(1)).unwrap().unwrap();
     assert!(left.iter().all(|name| !folder.path().join(name).exists()));
+    assert!(kept.iter().all(|name| folder.path().join(name).exists()));
+    // Nor is a folder with somebody's own file empty.
+    let theirs = tempfile::tempdir().unwrap();
+    fs::write(theirs.path().join("summary.json.4194999.tmp"), "half").unwrap();
+    assert!(RunDirectory::check_place(theirs.path(), Unfinished::Keep).is_ok());
+    fs::write(theirs.path().join("draft.4194999.tmp"), "mine").unwrap();
+    assert!(RunDirectory::check_place(theirs.path(), Unfinished::Keep).is_err());
 }
