@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn only_old_leftovers_of_the_file_itself_are_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 60 * 60);
+        let old = std::time::SystemTime::now() - std::time::Duration::from_hours(2);
         let names = ["pairs.jsonl.4194999.tmp", "draft.4194999.tmp", "summary.json.4194999.tmp"];
         for name in names {
             File::create(dir.path().join(name)).unwrap().set_modified(old).unwrap();

@@ -201,7 +201,7 @@ impl Drop for Scratch {
 }
 
 /// After this time nobody is taken to be fetching any more whose process is not seen here: it may be one of another container.
-const LONGEST_DOWNLOAD: Duration = Duration::from_secs(24 * 60 * 60);
+const LONGEST_DOWNLOAD: Duration = Duration::from_hours(24);
 
 /// Removes what killed processes left behind.
 fn remove_abandoned(parent: &Path, name: &str) {

@@ -90,7 +90,7 @@ const NAMES: [&str; 15] = [
 const CHARTS: [&str; 4] = ["safety-by-round-", "judged-safe-by-round-", "safety-against-", "cost-of-cai"];
 
 /// After this time nobody is taken to be writing any more whose process is not seen here: it may be one of another container.
-const LONGEST_WRITE: Duration = Duration::from_secs(60 * 60);
+const LONGEST_WRITE: Duration = Duration::from_hours(1);
 
 /// Whether writers that are not seen here can be at work in a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ pub(crate) fn is_own_name(name: &str) -> bool {
     NAMES.contains(&name)
         || is_numbered("round-", ".checkpoint")
         || is_numbered("", ".memory")
-        || (name.ends_with(".svg") && CHARTS.iter().any(|chart| name.starts_with(chart)))
+        || name.strip_suffix(".svg").is_some_and(|name| CHARTS.iter().any(|chart| name.starts_with(chart)))
 }
 
 /// Whether it is what a write of a file that `is_meant` by its name, and that never ended, has left.
@@ -195,7 +195,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for name in names {
             let file = File::create(folder.path().join(name)).unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_secs(hours * 60 * 60)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_hours(hours)).unwrap();
         }
         remove_abandoned(folder.path(), is_own_name, others);
         let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());

@@ -42,11 +42,19 @@ impl InputChecksums {
         let mut texts = Texts::default();
         match &data.cai {
             CaiSource::Prepared(revisions) => {
-                revisions.iter().for_each(|(_, revision)| texts.add_revision(revision));
+                for (_, revision) in revisions {
+                    texts.add_revision(revision);
+                }
             }
-            CaiSource::Prompts(prompts) => prompts.iter().for_each(|turns| texts.add_turns(turns)),
+            CaiSource::Prompts(prompts) => {
+                for turns in prompts {
+                    texts.add_turns(turns);
+                }
+            }
             CaiSource::Goals => {
-                data.goals.of(GoalUse::RedPrompts).iter().for_each(|goal| texts.add(goal.text.as_bytes()));
+                for goal in data.goals.of(GoalUse::RedPrompts) {
+                    texts.add(goal.text.as_bytes());
+                }
             }
         }
         // What is prepared has been revised already.
@@ -70,7 +78,9 @@ fn measured(
         texts.add(prompt.text.as_bytes());
     }
     texts.add_count(rows.len());
-    rows.iter().for_each(|row| texts.add(&row.digest().0));
+    for row in rows {
+        texts.add(&row.digest().0);
+    }
     for (bench, path) in data {
         texts.add(bench.name().as_bytes());
         let failed = |error: io::Error| {
@@ -106,7 +116,9 @@ impl Texts {
     fn add_revision(&mut self, revision: &Revision) {
         let conversations: Vec<_> = revision.conversations().collect();
         self.add_count(conversations.len());
-        conversations.iter().for_each(|row| self.add(&row.digest().0));
+        for row in conversations {
+            self.add(&row.digest().0);
+        }
     }
 
     fn add_as_json<T: Serialize>(&mut self, value: &T) -> Result<(), SetupError> {
