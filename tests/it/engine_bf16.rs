@@ -51,10 +51,16 @@ fn logits_and_likelihoods() {
         let ours = likelihoods(&model, adapter, &rows);
         let [theirs, exact] = [theirs, exact].map(|numbers| reals_of(&numbers["log_likelihoods"]));
         assert_as_near(what, &ours, &theirs, &exact);
-        // No single row hides behind the others.
-        for (ours, exact) in ours.iter().zip(&exact) {
-            assert!((ours / exact - 1.0).abs() < 5e-2, "{what}: {ours}, exact {exact}");
-        }
+        // No single row hides behind the others: by the order in which a processor adds up, one row or another is the farthest.
+        let off = |found: &[f64]| {
+            found.iter().zip(&exact).map(|(found, exact)| (found / exact - 1.0).abs()).fold(0.0, f64::max)
+        };
+        assert!(
+            off(&ours) < 2.0 * off(&theirs),
+            "{what}: a row is off by {:e}, theirs by {:e}",
+            off(&ours),
+            off(&theirs)
+        );
     }
 }
 

@@ -55,7 +55,7 @@ fn what_constitutional_ai_lacks_is_said_before_anything_is_computed() {
     let folder = tempfile::tempdir().unwrap();
     let refused = run(&tiny(folder.path()), &folder.path().join("out"), &["--set", "cai.red_prompts=4000"]);
     let told = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && told.contains("cai.red_prompts: found 4000, but there are 130"), "{told}");
+    assert!(!refused.status.success() && told.contains("cai.red_prompts: found 4000, but there are "), "{told}");
     assert!(!told.contains("aligning") && !told.contains("fitting"), "{told}");
 
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -78,8 +78,8 @@ impl RunDirectory {
         rows.is_err() || rows.is_ok_and(|rows| rows.rounds.iter().len() > 0 || self.check_begun(&rows).is_err())
     }
 
-    /// Refuses a directory that has states of later rounds than its rows, or a summary of rounds, or clients' rows, without a
-    /// round's row.
+    /// Refuses a directory that has states of later rounds than its rows, or a summary of rounds without a round's row. Clients' rows of
+    /// the round after the last are what a crash in the moment between the two files leaves: that round was never stored.
     fn check_begun(&self, rows: &StoredRows) -> Result<(), StoreError> {
         let last = rows.rounds.iter().next_back().map_or(RoundId::START, |last| last.round);
         let newest = self.checkpointed()?.last().copied().unwrap_or(RoundId::START);
@@ -87,9 +87,7 @@ impl RunDirectory {
         let known = rows.clients.iter().next_back().map_or(RoundId::START, |last| last.round);
         let beyond = if newest.0 > last.0 + 1 {
             Checkpoint::path(&self.checkpoints(), newest).display().to_string()
-        } else if known.0 > last.0.max(newest.0) || (last == RoundId::START && known > last) {
-            // To begin afresh would delete them: a crash in the moment between the rows of round 1 leaves the same, and then
-            // somebody has to say that it may.
+        } else if known.0 > last.0.max(newest.0) {
             format!("rows of {known} in {}", self.path().join(CLIENTS).display())
         } else if last == RoundId::START && self.is_summed_up().map_err(|error| self.with_advice(error))? {
             format!("the summary of a run with rounds, {}", self.path().join("summary.json").display())
