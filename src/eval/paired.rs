@@ -114,7 +114,7 @@ mod tests {
         PairedOutcomes { gained, lost, n }
     }
 
-    /// The example of R's `statpsych::ci.prop.ps(.05, 12, 4, 26, 6)`: 0.44 (its estimate is the adjusted one), 0.2548067, 0.6251933.
+    /// By hand: 27/50 - 5/50 = 0.44, more or less 1.959964 √((0.64 - 0.44²) / 50).
     #[test]
     fn the_interval_of_two_rates_is_bonett_and_price_s() {
         let found = outcomes(26, 4, 48).difference();
