@@ -3,6 +3,7 @@
 pub mod advbench;
 pub mod benign;
 pub mod catalogue;
+mod client_files;
 mod error;
 mod fetch;
 pub mod formats;
@@ -17,12 +18,13 @@ mod split;
 pub use advbench::{AdvBench, AdvBenchPart, Goal, MeasuredGoals, refusal_rows, refusal_rows_in, unsafe_rows};
 pub use benign::{TOPICS, benign_rows, held_out_benign_capacity, held_out_benign_rows};
 pub use catalogue::{CatalogueEntry, EntryKind, PackageForm, PackagedFile, PipPackage};
+pub use client_files::{ClientFiles, client_files};
 pub use error::{DataError, Place};
 pub use fetch::FetchStep;
 pub use formats::{
     ExactNumbers, Fields, LabelledFields, LabelledRow, Labels, PassedRecord, PreferencePair, ReadRecord, Revision,
     Revisions, RowFormat, load_labelled, load_pairs, load_placed_rows, load_prompts, load_revisions, load_rows,
-    load_rows_with_records,
+    load_rows_by, load_rows_with_records,
 };
 pub use measured::{MeasuredTexts, Overlap, OverlapPolicy, Repeats, describe_repeats};
 pub use partition::{ClientPlan, ClientSource, FederatedRows, HarmfulShare, PartitionScheme, mix, rows_are_shared};

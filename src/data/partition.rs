@@ -1,21 +1,22 @@
 //! Who holds which rows: the spread of data over clients.
 
 mod dealer;
+mod holders;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, mem, sync::Arc};
 
 use fedward_actors::{
     ports::{ClientRows, PortError, PortResult},
-    protocol::{ChatRow, ClientId, RoundId, hex},
+    protocol::{ChatRow, ClientId, RoundId, RowLabel, hex},
     streams::{Purpose, stream},
 };
-use rand::seq::SliceRandom;
+use rand::{Rng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use self::dealer::Dealer;
+use self::{dealer::Dealer, holders::hold};
 use super::DataError;
 
 /// How rows are spread over clients.
@@ -25,12 +26,24 @@ pub enum PartitionScheme {
     /// Every client draws from all rows alike.
     #[default]
     Iid,
-    /// Each client's shares of topics come from a symmetric Dirichlet distribution (Hsu et al., 2019): small `alpha`
-    /// gives clients of few topics, large `alpha` approaches [`Self::Iid`].
-    Topic {
+    /// Each client's shares of topics ([`ChatRow::topic`]) come from a symmetric Dirichlet distribution (Hsu et al., 2019): small
+    /// `alpha` gives clients of few topics, large `alpha` approaches [`Self::Iid`].
+    Dirichlet {
         /// Concentration, above 0.
         alpha: f64,
     },
+    /// Topics are dealt whole: the clients take them in turn, in alphabetical order. Where there are fewer topics than clients, those
+    /// that have the same topic divide its rows.
+    Value,
+    /// Each client holds the rows of one topic, in alphabetical order: there are as many topics as clients.
+    ClientFiles,
+}
+
+impl PartitionScheme {
+    /// Returns whether rows belong to clients from the beginning, instead of being dealt until each has enough.
+    const fn is_held(self) -> bool {
+        matches!(self, Self::Value | Self::ClientFiles)
+    }
 }
 
 /// Which clients hold harmful rows, and how many.
@@ -56,8 +69,8 @@ pub enum HarmfulShare {
 pub struct ClientPlan {
     /// How many clients.
     pub clients: u32,
-    /// Rows of each.
-    pub rows_per_client: usize,
+    /// Rows of each. Where rows belong to clients, at most so many; all of them if `None`.
+    pub rows_per_client: Option<usize>,
     /// Harmful rows among them.
     pub harmful: HarmfulShare,
     /// How benign rows are spread. Harmful rows are always spread alike.
@@ -71,7 +84,7 @@ pub struct ClientPlan {
 pub struct ClientSource {
     /// Indices into the benign rows followed by the harmful rows, in an order drawn by the seed.
     pub rows: Box<[u32]>,
-    /// How many of them are harmful.
+    /// How many of them are harmful: drawn from the harmful rows, or labelled so among the benign ones.
     pub harmful: u32,
 }
 
@@ -85,36 +98,84 @@ impl ClientSource {
 /// Decides which benign and which harmful rows each client holds.
 ///
 /// No client holds a row twice. While there are enough rows, no two clients hold the same one; where the plan asks for
-/// more rows than there are, every row is handed out before any is handed out again ([`rows_are_shared`]).
+/// more rows than there are, every row is handed out before any is handed out again ([`rows_are_shared`]). Where rows belong to
+/// clients, harmful rows take the place of some that the client would hold otherwise.
 ///
 /// # Errors
 ///
 /// [`DataError::BadSetting`] if the plan cannot be met: it names the setting, what was found and what would do.
 pub fn mix(benign: &[ChatRow], harmful: &[ChatRow], plan: &ClientPlan) -> Result<Vec<ClientSource>, DataError> {
-    check(plan.clients, plan.scheme)?;
-    let harmful_each = harmful_rows_each(plan)?;
-    let benign_each = plan.rows_per_client - harmful_each;
+    check(plan)?;
+    let share = harmful_share(plan)?;
     let malicious = malicious_clients(plan);
-    let most_benign = if malicious.len() < plan.clients as usize { plan.rows_per_client } else { benign_each };
-    enough("benign", most_benign, benign.len(), "rows_per_client")?;
-    if !malicious.is_empty() {
-        enough("harmful", harmful_each, harmful.len(), "rows_per_client or the harmful share")?;
-    }
-
     let mut rng = stream(plan.seed, Purpose::Partition, RoundId::START, None);
     let mut harmful_dealer = Dealer::new(harmful, PartitionScheme::Iid, rng.clone());
     rng.set_stream(1);
-    let mut benign_dealer = Dealer::new(benign, plan.scheme, rng);
+    let mut benign_hands = Hands::new(benign, plan, rng)?;
+    let counts = |client: u32| {
+        let n = benign_hands.rows_of(client);
+        let n_harmful = if malicious.contains(&client) { (share * n as f64).round() as usize } else { 0 };
+        (n - n_harmful, n_harmful)
+    };
+    let counts: Vec<_> = (0..plan.clients).map(counts).collect();
+    let most = |of: &dyn Fn(&(usize, usize)) -> usize| counts.iter().map(of).max().unwrap_or_default();
+    if let Hands::Dealt { .. } = benign_hands {
+        enough("benign", most(&|(n_benign, _)| *n_benign), benign.len(), "rows_per_client")?;
+    }
+    enough("harmful", most(&|(_, n_harmful)| *n_harmful), harmful.len(), "rows_per_client or the harmful share")?;
+
     let offset = benign.len() as u32;
-    let source = |client| {
+    let source = |(client, &(n_benign, n_harmful)): (u32, &(usize, usize))| {
         let rng = &mut stream(plan.seed, Purpose::Partition, RoundId::START, Some(ClientId(client)));
-        let n_harmful = if malicious.contains(&client) { harmful_each } else { 0 };
-        let mut rows = benign_dealer.deal(plan.rows_per_client - n_harmful, rng);
+        let mut rows = benign_hands.take(client, n_benign, rng);
+        let labelled = rows.iter().filter(|&&row| benign[row as usize].label == Some(RowLabel::Unsafe)).count();
         rows.extend(harmful_dealer.deal(n_harmful, rng).into_iter().map(|index| offset + index));
         rows.shuffle(rng);
-        ClientSource { rows: rows.into(), harmful: n_harmful as u32 }
+        ClientSource { rows: rows.into(), harmful: (labelled + n_harmful) as u32 }
     };
-    Ok((0..plan.clients).map(source).collect())
+    Ok((0..).zip(&counts).map(source).collect())
+}
+
+/// Where the benign rows of clients come from.
+enum Hands<R> {
+    /// All clients' deck.
+    Dealt { dealer: Dealer<R>, each: usize },
+    /// What each client holds by itself, and the most of it that it gets.
+    Held { rows: Vec<Vec<u32>>, most: usize },
+}
+
+impl<R: Rng> Hands<R> {
+    fn new(benign: &[ChatRow], plan: &ClientPlan, mut rng: R) -> Result<Self, DataError> {
+        if plan.scheme.is_held() {
+            let rows = hold(benign, plan.scheme, plan.clients, &mut rng)?;
+            return Ok(Self::Held { rows, most: plan.rows_per_client.unwrap_or(usize::MAX) });
+        }
+        let each = plan.rows_per_client.ok_or_else(|| {
+            DataError::BadSetting("rows_per_client: found none, expected how many rows each client is dealt".to_owned())
+        })?;
+        Ok(Self::Dealt { dealer: Dealer::new(benign, plan.scheme, rng), each })
+    }
+
+    /// Returns how many rows a client is to have in all.
+    fn rows_of(&self, client: u32) -> usize {
+        match self {
+            Self::Dealt { each, .. } => *each,
+            Self::Held { rows, most } => rows[client as usize].len().min(*most),
+        }
+    }
+
+    /// Takes `n` rows for a client, whose own stream is `rng`.
+    fn take(&mut self, client: u32, n: usize, rng: &mut impl Rng) -> Vec<u32> {
+        match self {
+            Self::Dealt { dealer, .. } => dealer.deal(n, rng),
+            Self::Held { rows, .. } => {
+                let mut held = mem::take(&mut rows[client as usize]);
+                held.shuffle(rng);
+                held.truncate(n);
+                held
+            }
+        }
+    }
 }
 
 /// Whether some row is held by more than one client.
@@ -123,17 +184,18 @@ pub fn rows_are_shared(sources: &[ClientSource]) -> bool {
     sources.iter().flat_map(|source| &source.rows).any(|row| !seen.insert(row))
 }
 
-fn check(clients: u32, scheme: PartitionScheme) -> Result<(), DataError> {
-    match scheme {
-        _ if clients == 0 => Err(DataError::BadSetting("clients: found 0, expected at least 1".to_owned())),
-        PartitionScheme::Topic { alpha } if !(alpha > 0.0 && alpha.is_finite()) => {
+fn check(plan: &ClientPlan) -> Result<(), DataError> {
+    match plan.scheme {
+        _ if plan.clients == 0 => Err(DataError::BadSetting("clients: found 0, expected at least 1".to_owned())),
+        PartitionScheme::Dirichlet { alpha } if !(alpha > 0.0 && alpha.is_finite()) => {
             Err(DataError::BadSetting(format!("alpha: found {alpha}, expected a number above 0, for example 0.5")))
         }
         _ => Ok(()),
     }
 }
 
-fn harmful_rows_each(plan: &ClientPlan) -> Result<usize, DataError> {
+/// The share of harmful rows of a client that holds any.
+fn harmful_share(plan: &ClientPlan) -> Result<f64, DataError> {
     let share = match plan.harmful {
         HarmfulShare::Every { share } => share,
         HarmfulShare::Malicious { count, share } if count <= plan.clients => share,
@@ -144,7 +206,7 @@ fn harmful_rows_each(plan: &ClientPlan) -> Result<usize, DataError> {
         }
     };
     if (0.0..=1.0).contains(&share) {
-        Ok((share * plan.rows_per_client as f64).round() as usize)
+        Ok(share)
     } else {
         Err(DataError::BadSetting(format!("harmful share: found {share}, allowed: 0 to 1")))
     }

@@ -10,8 +10,8 @@ use crate::data::{OverlapPolicy, PartitionScheme, RowFormat};
 /// What clients hold.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DataSection {
-    /// Rows of each client.
-    pub rows_per_client: usize,
+    /// Rows of each client; where rows belong to clients, at most so many, and all of them if `None`.
+    pub rows_per_client: Option<usize>,
     /// Share of harmful rows where clients hold any.
     pub harmful_share: f64,
     /// Which clients hold harmful rows.
@@ -22,10 +22,16 @@ pub struct DataSection {
     pub harmful: RowSource,
     /// How rows are spread over clients.
     pub partition: PartitionScheme,
+    /// The column of the benign rows that they are parted by; `None` means their topics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition_column: Option<String>,
     /// What becomes of rows of files that repeat what is measured with.
     #[serde(skip_serializing_if = "is_default")]
     pub overlap: OverlapPolicy,
 }
+
+/// Rows that a client is dealt where nothing is said.
+const ROWS_PER_CLIENT: usize = 100;
 
 /// Where rows come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,6 +48,13 @@ pub enum RowSource {
         /// Its form.
         format: RowFormat,
     },
+    /// A folder of the user's with one file per client.
+    ClientFiles {
+        /// The folder.
+        path: PathBuf,
+        /// The form of its files.
+        format: RowFormat,
+    },
 }
 
 /// How rows are spread over clients.
@@ -51,8 +64,11 @@ pub enum PartitionName {
     /// Every client draws from all rows alike.
     #[default]
     Iid,
-    /// Each client's topics are drawn from a Dirichlet distribution.
-    Topic,
+    /// Each client's shares of the values of a column are drawn from a Dirichlet distribution.
+    #[serde(alias = "topic")]
+    Dirichlet,
+    /// The values of a column are dealt to clients.
+    Value,
 }
 
 /// Which clients hold harmful rows.
@@ -88,26 +104,29 @@ impl<'de> Deserialize<'de> for HarmfulClients {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawData {
-    pub rows_per_client: usize,
+    pub rows_per_client: Option<usize>,
     pub harmful_share: f64,
     pub harmful_clients: HarmfulClients,
     pub benign: RawSource,
     pub harmful: RawSource,
     pub partition: PartitionName,
-    pub topic_alpha: f64,
+    pub partition_column: Option<String>,
+    #[serde(alias = "topic_alpha")]
+    pub partition_alpha: f64,
     pub overlap: OverlapPolicy,
 }
 
 impl Default for RawData {
     fn default() -> Self {
         Self {
-            rows_per_client: 100,
+            rows_per_client: None,
             harmful_share: 0.0,
             harmful_clients: HarmfulClients::All,
             benign: RawSource { source: "everyday".into(), format: None },
             harmful: RawSource { source: "advbench".into(), format: None },
             partition: PartitionName::Iid,
-            topic_alpha: 0.5,
+            partition_column: None,
+            partition_alpha: 0.5,
             overlap: OverlapPolicy::LeaveOut,
         }
     }
@@ -124,14 +143,25 @@ pub(super) struct RawSource {
 
 impl RawData {
     pub(super) fn check(&self, clients: u32, rules: &mut Rules) {
-        rules.at_least_one("data.rows_per_client", self.rows_per_client);
+        rules.at_least_one("data.rows_per_client", self.rows_per_client.unwrap_or(1));
         rules.share("data.harmful_share", self.harmful_share);
-        rules.positive("data.topic_alpha", self.topic_alpha);
+        rules.positive("data.partition_alpha", self.partition_alpha);
+        self.check_column(rules);
         if let HarmfulClients::Count(count) = self.harmful_clients {
             rules.check(count <= clients, "data.harmful_clients", || {
                 format!("found {count}; allowed: 0 to {clients} (federation.clients), or \"all\"")
             });
         }
+    }
+
+    fn check_column(&self, rules: &mut Rules) {
+        let Some(column) = &self.partition_column else { return };
+        rules.check(self.partition != PartitionName::Iid, "data.partition_column", || {
+            "is set, but data.partition is not; allowed with it: \"dirichlet\" or \"value\"".into()
+        });
+        rules.check(self.benign.source != "everyday" || column == "topic", "data.partition_column", || {
+            format!("found {column:?}; allowed with data.benign.source = \"everyday\": \"topic\"")
+        });
     }
 
     /// The section, unless a source is no source.
@@ -144,16 +174,36 @@ impl RawData {
         });
         let benign = resolve_source(&self.benign, "data.benign", folder, rules);
         let harmful = resolve_source(&self.harmful, "data.harmful", folder, rules);
+        if let Some(RowSource::ClientFiles { path, .. }) = &harmful {
+            rules.complain(
+                "data.harmful.source",
+                format!(
+                    "found the folder {}; expected \"advbench\" or a file; rows of clients' own files are harmful \
+                         where their label is \"unsafe\"",
+                    path.display()
+                ),
+            );
+        }
+        let partition = match (&benign, self.partition) {
+            (Some(RowSource::ClientFiles { .. }), partition) => {
+                rules.check(partition == PartitionName::Iid, "data.partition", || {
+                    "is set, but data.benign.source is a folder whose files are the clients'; remove it".into()
+                });
+                PartitionScheme::ClientFiles
+            }
+            (_, PartitionName::Iid) => PartitionScheme::Iid,
+            (_, PartitionName::Dirichlet) => PartitionScheme::Dirichlet { alpha: self.partition_alpha },
+            (_, PartitionName::Value) => PartitionScheme::Value,
+        };
+        let is_dealt = matches!(partition, PartitionScheme::Iid | PartitionScheme::Dirichlet { .. });
         Some(DataSection {
-            rows_per_client: self.rows_per_client,
+            rows_per_client: self.rows_per_client.or(is_dealt.then_some(ROWS_PER_CLIENT)),
             harmful_share: self.harmful_share,
             harmful_clients: self.harmful_clients,
             benign: benign?,
             harmful: harmful?,
-            partition: match self.partition {
-                PartitionName::Iid => PartitionScheme::Iid,
-                PartitionName::Topic => PartitionScheme::Topic { alpha: self.topic_alpha },
-            },
+            partition,
+            partition_column: self.partition_column.clone(),
             overlap: self.overlap,
         })
     }
@@ -176,9 +226,11 @@ fn resolve_source(raw: &RawSource, key: &str, folder: &Path, rules: &mut Rules) 
         }
         file => {
             let path = folder.join(file);
-            if !path.is_file() {
+            let is_folder = path.is_dir();
+            if !is_folder && !path.is_file() {
                 let message = format!(
-                    "found {file:?}, but there is no file {}; allowed: \"everyday\", \"advbench\" or a file",
+                    "found {file:?}, but there is no file {}; allowed: \"everyday\", \"advbench\", a file, or a folder with a file \
+                     for each client (benign rows)",
                     path.display()
                 );
                 rules.lacks(&format!("{key}.source"), message);
@@ -188,6 +240,7 @@ fn resolve_source(raw: &RawSource, key: &str, folder: &Path, rules: &mut Rules) 
                 Some(name) => name.parse::<RowFormat>(),
             };
             match format {
+                Ok(format) if is_folder => Some(RowSource::ClientFiles { path, format }),
                 Ok(format) => Some(RowSource::File { path, format }),
                 Err(message) => {
                     rules.complain(&format!("{key}.format"), message);

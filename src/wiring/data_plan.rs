@@ -11,16 +11,19 @@ use rand::seq::SliceRandom;
 use super::{SetupError, cai::CaiSource, judged::JudgedParts, overlap::Measured, turns::check_rows};
 use crate::{
     data::{
-        self, AdvBench, ClientPlan, FederatedRows, GoalParts, GoalSplit, GoalUse, HarmfulShare, LabelledRow, Labels,
-        MeasuredGoals, Overlap, RowFormat, overlap::TextIndex,
+        self, AdvBench, ClientFiles, ClientPlan, DataError, FederatedRows, GoalParts, GoalSplit, GoalUse, HarmfulShare,
+        LabelledRow, Labels, MeasuredGoals, Overlap, PartitionScheme, RowFormat, overlap::TextIndex,
     },
     eval::{BenchName, RefusalPrompt, harmful_prompts},
     model::ChatTokenizer,
-    scenario::{HarmfulClients, HeadRows, RowSource, Scenario},
+    scenario::{DataSection, HarmfulClients, HeadRows, RowSource, Scenario},
 };
 
 /// Benign rows that the server holds: alignment, guard training, Constitutional AI, the judge.
 const SERVER_BENIGN_ROWS: usize = 400;
+
+/// Everyday rows that are made per client where nothing says how many a client holds.
+const EVERYDAY_ROWS_PER_CLIENT: usize = 100;
 
 /// Those of them that the judge of evaluations alone is fitted on.
 const JUDGE_BENIGN_ROWS: usize = 120;
@@ -80,8 +83,8 @@ impl DataPlan {
                 let rows = if is_held { measured.sift_clients("data.harmful.source", path, rows)? } else { rows };
                 shuffled(labelled(rows, RowLabel::Unsafe), scenario.data_seed())
             }
-            RowSource::Everyday => {
-                return Err(SetupError::Other("data.harmful.source cannot be \"everyday\": it is benign".into()));
+            RowSource::Everyday | RowSource::ClientFiles { .. } => {
+                return Err(SetupError::Other("data.harmful.source: expected \"advbench\" or a file".into()));
             }
         };
         let cai = CaiSource::read(scenario, tokenizer, &mut measured)?;
@@ -164,14 +167,17 @@ impl DataPlan {
 fn benign_rows(scenario: &Scenario, tokenizer: &ChatTokenizer, measured: &mut Measured) -> Result<Benign, SetupError> {
     let utility = scenario.evaluation.utility_rows;
     match &scenario.data.benign {
-        RowSource::File { path, format } => {
-            let rows = read(path, *format, tokenizer)?;
+        RowSource::File { path, format } | RowSource::ClientFiles { path, format } => {
+            let rows = match &scenario.data.benign {
+                RowSource::ClientFiles { .. } => read_client_files(scenario, (path, *format), tokenizer, measured)?,
+                _ => read_parted(&scenario.data, (path, *format), tokenizer)?,
+            };
             let mut rows = shuffled(labelled(rows, RowLabel::Safe), scenario.data_seed());
             let read = rows.len();
             let utility = rows.split_off(read.saturating_sub(utility));
             measured.add_rows(&utility);
             let clients = measured.sift_clients("data.benign.source", path, rows)?;
-            let is_short = clients.len() < scenario.data.rows_per_client.min(read);
+            let is_short = clients.len() < scenario.data.rows_per_client.map_or(read, |each| each.min(read));
             let (path, held_out) = (path.display(), utility.len());
             let left_out = format!(
                 "; of the {read} rows of {path} {held_out} are held out to be measured (evaluation.utility_rows)"
@@ -187,7 +193,8 @@ fn benign_rows(scenario: &Scenario, tokenizer: &ChatTokenizer, measured: &mut Me
                      for measuring"
                 )));
             }
-            let needed = scenario.federation.clients as usize * scenario.data.rows_per_client;
+            let each = scenario.data.rows_per_client.unwrap_or(EVERYDAY_ROWS_PER_CLIENT);
+            let needed = scenario.federation.clients as usize * each;
             let mut clients = data::benign_rows(scenario.data_seed(), needed + SERVER_BENIGN_ROWS);
             let server = clients.drain(..SERVER_BENIGN_ROWS.min(clients.len())).collect();
             let utility = data::held_out_benign_rows(scenario.data_seed(), utility);
@@ -198,6 +205,62 @@ fn benign_rows(scenario: &Scenario, tokenizer: &ChatTokenizer, measured: &mut Me
             Err(SetupError::Other("data.benign.source cannot be \"advbench\": it is harmful".into()))
         }
     }
+}
+
+/// The rows of a file by which clients differ as the scenario says.
+fn read_parted(
+    data: &DataSection,
+    (path, format): (&Path, RowFormat),
+    tokenizer: &ChatTokenizer,
+) -> Result<Vec<ChatRow>, SetupError> {
+    let rows = match &data.partition_column {
+        Some(column) => data::load_rows_by(path, format, column)?,
+        None => data::load_placed_rows(path, format)?,
+    };
+    check_rows(rows.iter().map(|(place, row)| (*place, row)), path, tokenizer)?;
+    if data.partition == PartitionScheme::Value
+        && let Some((place, _)) = rows.iter().find(|(_, row)| row.topic.is_none())
+    {
+        let problem =
+            "found no topic, which rows are parted by; add it, or name another column in data.partition_column";
+        return Err(DataError::bad_record(path, *place, problem).into());
+    }
+    let first = rows.first().and_then(|(_, row)| row.topic.as_deref());
+    if data.partition != PartitionScheme::Iid && rows.iter().all(|(_, row)| row.topic.as_deref() == first) {
+        let column = data.partition_column.as_deref().unwrap_or("topic");
+        let problem = format!(
+            "{column}: found {} in all rows, expected two or more values to part rows by; name another column in \
+             data.partition_column, or another data.partition",
+            if first.is_some() { "the same value" } else { "none" }
+        );
+        return Err(DataError::bad_file(path, problem).into());
+    }
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+/// The rows of a folder with a file for each client; their topics say whose they are.
+fn read_client_files(
+    scenario: &Scenario,
+    (folder, format): (&Path, RowFormat),
+    tokenizer: &ChatTokenizer,
+    measured: &mut Measured,
+) -> Result<Vec<ChatRow>, SetupError> {
+    let ClientFiles { files, spare } = data::client_files(folder, scenario.federation.clients)?;
+    let mut all = Vec::new();
+    for file in &files {
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
+        let mut rows = read(file, format, tokenizer)?;
+        rows.iter_mut().for_each(|row| row.topic.clone_from(&name));
+        all.extend(rows);
+    }
+    let told = format!(
+        "clients hold the first {} of {} files of {}, by name",
+        files.len(),
+        files.len() + spare,
+        folder.display()
+    );
+    measured.add_finding((spare > 0).then_some(told));
+    Ok(all)
 }
 
 /// The rows of a file, all of which the model's chat template takes.

@@ -146,7 +146,7 @@ const PROMPTS: [(BenchName, &str); 3] =
 
 /// Whether anything is trained on that comes from a file.
 fn has_files(scenario: &Scenario) -> bool {
-    let is_file = |source: &RowSource| matches!(source, RowSource::File { .. });
+    let is_file = |source: &RowSource| matches!(source, RowSource::File { .. } | RowSource::ClientFiles { .. });
     let of_cai = |cai: &CaiSection| cai.prompts.is_some() || cai.data.is_some();
     is_file(&scenario.data.benign) || is_file(&scenario.data.harmful) || scenario.cai.as_ref().is_some_and(of_cai)
 }

@@ -2,6 +2,7 @@
 
 mod architectures;
 mod benchmarks;
+mod client_rows;
 mod commands;
 mod dpo;
 mod engine_behaviour;

@@ -61,7 +61,7 @@ pub enum RowLabel {
 pub struct ChatRow {
     /// The turns, oldest first.
     pub messages: Vec<ChatMessage>,
-    /// What the row is about, where its source says so; partitions can be skewed by it.
+    /// What the row is about, or the value of the column that rows are parted by; partitions go by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
     /// What the row is known to be, where its source says so.

@@ -22,7 +22,7 @@ pub use self::{
 };
 use self::{
     records::{CsvComments, Record, read_records},
-    rows::{Reading, Wanted, chat_row},
+    rows::{Reading, Wanted, chat_row, column_value},
 };
 use super::{DataError, Place};
 
@@ -123,6 +123,27 @@ pub fn load_placed_rows(path: &Path, format: RowFormat) -> Result<Vec<(Place, Ch
              to be trained on"
         );
         return Err(DataError::bad_file(path, problem));
+    }
+    Ok(rows)
+}
+
+/// As [`load_placed_rows`], the topic of each row being its value in a column, whatever that says: rows can be parted by it.
+///
+/// # Errors
+///
+/// As [`load_rows`], also for a row that has no such column, or neither a text, a number, true nor false in it.
+pub fn load_rows_by(path: &Path, format: RowFormat, column: &str) -> Result<Vec<(Place, ChatRow)>, DataError> {
+    let mut rows = Vec::new();
+    for record in load_rows_with_records(path, format)? {
+        let Some(mut row) = record.meaning else { continue };
+        let exact = record.exact.get(column);
+        let value = column_value(&record.fields, column, exact)
+            .map_err(|problem| DataError::bad_record(path, record.place, problem))?;
+        row.topic = Some(value);
+        rows.push((record.place, row));
+    }
+    if rows.is_empty() {
+        return Err(DataError::bad_file(path, "found no row with a response to train on, expected at least one"));
     }
     Ok(rows)
 }

@@ -318,6 +318,24 @@ fn topic(fields: &Fields) -> Result<Option<String>, Problem> {
     }
 }
 
+/// What a column says, as a text; `exact` is the text of a number that would be written in another way.
+pub(super) fn column_value(fields: &Fields, column: &str, exact: Option<&str>) -> Result<String, Problem> {
+    match fields.get(column) {
+        Some(Value::String(text)) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
+        Some(value @ (Value::Number(_) | Value::Bool(_))) => {
+            Ok(exact.map_or_else(|| value.to_string(), |exact| exact.trim().to_owned()))
+        }
+        Some(other) => Err(format!(
+            "{column}: found {}, expected a text, a number, true or false to part rows by; correct or remove the row",
+            describe(other)
+        )),
+        None => Err(format!(
+            "missing key {column}, which rows are to be parted by; found: {}; add it or name another column",
+            keys_of(fields)
+        )),
+    }
+}
+
 /// The label of a record, in any case.
 pub(super) fn label(fields: &Fields) -> Result<Option<RowLabel>, Problem> {
     let found = match fields.get("label") {

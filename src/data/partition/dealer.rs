@@ -20,8 +20,8 @@ impl<R: Rng> Dealer<R> {
         let mut decks: BTreeMap<Option<&str>, Vec<u32>> = BTreeMap::new();
         for (index, row) in (0..).zip(rows) {
             let topic = match scheme {
-                PartitionScheme::Iid => None,
-                PartitionScheme::Topic { .. } => row.topic.as_deref(),
+                PartitionScheme::Dirichlet { .. } => row.topic.as_deref(),
+                PartitionScheme::Iid | PartitionScheme::Value | PartitionScheme::ClientFiles => None,
             };
             decks.entry(topic).or_default().push(index);
         }
@@ -40,8 +40,8 @@ impl<R: Rng> Dealer<R> {
     /// Deals `n` different rows to one client, whose own stream is `rng`. There must be `n` rows in all.
     pub(super) fn deal(&mut self, n: usize, rng: &mut impl Rng) -> Vec<u32> {
         let shares = match self.scheme {
-            PartitionScheme::Iid => vec![1.0; self.full.len()],
-            PartitionScheme::Topic { alpha } => dirichlet(alpha, self.full.len(), rng),
+            PartitionScheme::Dirichlet { alpha } => dirichlet(alpha, self.full.len(), rng),
+            PartitionScheme::Iid | PartitionScheme::Value | PartitionScheme::ClientFiles => vec![1.0; self.full.len()],
         };
         let mut rows = Vec::with_capacity(n);
         let mut held = HashSet::with_capacity(n);
