@@ -2,24 +2,32 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::{
     compute::{Compute, Panicked},
     faults::{Faults, ON_PURPOSE, ServerFault},
     federation::StrategyFactory,
-    ports::{Instructions, Strategy, UpdateScreen},
+    ports::{Strategy, UpdateScreen},
     protocol::{
-        Attempt, RoundId,
-        messages::{
-            AggregateRequest, Aggregation, AggregatorMessage, InstructRequest, ScreenRequest, ScreenedUpdate,
-            StrategyState,
-        },
+        Attempt, Payload, RoundId,
+        server::{AggregateOrder, Aggregation, InstructOrder, ScreenOrder, ScreenedUpdate, StrategyState},
     },
     screening::{self, screen_updates},
 };
 
-/// The actor that screens and combines updates. What it remembers it can lose: each request carries the state to go on from.
+/// To the aggregator.
+#[derive(Debug)]
+pub(crate) enum AggregatorMessage {
+    /// What are this round's clients to be sent?
+    Instruct(InstructOrder, RpcReplyPort<Result<Payload, String>>),
+    /// Which of these updates may enter the global adapter?
+    Screen(ScreenOrder, RpcReplyPort<Vec<ScreenedUpdate>>),
+    /// What is the next global adapter?
+    Aggregate(AggregateOrder, RpcReplyPort<Aggregation>),
+}
+
+/// The actor that screens and combines updates. What it remembers it can lose: each order carries the state to go on from.
 #[derive(Clone, Copy)]
 pub(crate) struct Aggregator;
 
@@ -78,35 +86,35 @@ impl Actor for Aggregator {
         state: &mut AggregatorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            AggregatorMessage::Instruct(request, reply) => drop(reply.send(state.instruct(request).await?)),
-            AggregatorMessage::Screen(request, reply) => drop(reply.send(state.args.screen(request).await?)),
-            AggregatorMessage::Aggregate(request, reply) => drop(reply.send(state.aggregate(request).await?)),
+            AggregatorMessage::Instruct(order, reply) => drop(reply.send(state.instruct(order).await?)),
+            AggregatorMessage::Screen(order, reply) => drop(reply.send(state.args.screen(order).await?)),
+            AggregatorMessage::Aggregate(order, reply) => drop(reply.send(state.aggregate(order).await?)),
         }
         Ok(())
     }
 }
 
 impl AggregatorArgs {
-    async fn screen(&self, request: ScreenRequest) -> Result<Vec<ScreenedUpdate>, Panicked> {
-        tracing::trace!(ticket = ?request.ticket, updates = request.updates.len(), "updates to screen");
+    async fn screen(&self, order: ScreenOrder) -> Result<Vec<ScreenedUpdate>, Panicked> {
+        tracing::trace!(id = ?order.id, updates = order.updates.len(), "updates to screen");
         let screen = self.screen.clone();
-        let updates = request.updates.len();
+        let updates = order.updates.len();
         let screened =
-            self.compute.run_within(self.limit, move |cancel| screen_updates(screen.as_deref(), &request, cancel));
+            self.compute.run_within(self.limit, move |cancel| screen_updates(screen.as_deref(), &order, cancel));
         Ok(screened.await?.unwrap_or_else(|overdue| screening::unscreened(updates, &overdue.to_string())))
     }
 }
 
 impl AggregatorState {
     /// What the strategy has to say to a round's clients.
-    async fn instruct(&mut self, request: InstructRequest) -> Result<Result<Instructions, String>, Panicked> {
-        let InstructRequest { ticket, global, strategy: state } = request;
-        tracing::trace!(?ticket, "instructions to give");
+    async fn instruct(&mut self, order: InstructOrder) -> Result<Result<Payload, String>, Panicked> {
+        let InstructOrder { id, global, strategy: state } = order;
+        tracing::trace!(?id, "instructions to give");
         let held = self.take_held(&state);
         let factory = Arc::clone(&self.args.strategy);
         let instructed = self.args.compute.run_within(self.args.limit, move |_| -> Result<_, String> {
             let held = held.map_or_else(|| HeldStrategy::restored(&factory, &state), Ok)?;
-            let given = held.strategy.instructions(ticket.round, &global).map_err(|error| error.to_string())?;
+            let given = held.strategy.instructions(id.round, &global).map_err(|error| error.to_string())?;
             Ok((held, given))
         });
         let instructed = instructed.await?.unwrap_or_else(|overdue| Err(overdue.to_string()));
@@ -116,26 +124,26 @@ impl AggregatorState {
         }))
     }
 
-    /// The strategy at hand, if it stands where a request's state says.
+    /// The strategy at hand, if it stands where an order's state says.
     fn take_held(&mut self, state: &StrategyState) -> Option<HeldStrategy> {
         self.held.take().filter(|held| held.after == state.after)
     }
 
-    /// Combines updates with the strategy as of the request's state. A strategy that fails is discarded, half-changed as
+    /// Combines updates with the strategy as of the order's state. A strategy that fails is discarded, half-changed as
     /// it may be; the next round builds it anew from the last good state.
-    async fn aggregate(&mut self, request: AggregateRequest) -> Result<Aggregation, Panicked> {
-        let (round, attempt) = (request.ticket.round, request.ticket.attempt);
+    async fn aggregate(&mut self, order: AggregateOrder) -> Result<Aggregation, Panicked> {
+        let (round, attempt) = (order.id.round, order.id.attempt);
         let fault = self.args.faults.of_server(round, ServerFault::AggregatorCrash);
         if attempt == Attempt::FIRST && fault.is_some() {
             return Err(Panicked(ON_PURPOSE.to_owned()));
         }
-        let accepted = request.updates.len() as u32;
-        if accepted < request.quorum.max(1) {
-            return Ok(Aggregation::BelowQuorum { accepted, quorum: request.quorum });
+        let accepted = order.updates.len() as u32;
+        if accepted < order.quorum.max(1) {
+            return Ok(Aggregation::BelowQuorum { accepted, quorum: order.quorum });
         }
-        let held = self.take_held(&request.strategy);
+        let held = self.take_held(&order.strategy);
         let factory = Arc::clone(&self.args.strategy);
-        let work = move |_: &_| aggregate_updates(held, &factory, request);
+        let work = move |_: &_| aggregate_updates(held, &factory, order);
         Ok(match self.args.compute.run_within(self.args.limit, work).await? {
             Ok(Ok((held, done))) => {
                 self.held = Some(held);
@@ -151,16 +159,16 @@ impl AggregatorState {
 fn aggregate_updates(
     held: Option<HeldStrategy>,
     factory: &StrategyFactory,
-    mut request: AggregateRequest,
+    mut order: AggregateOrder,
 ) -> Result<(HeldStrategy, Aggregation), String> {
     let HeldStrategy { mut strategy, .. } =
-        held.map_or_else(|| HeldStrategy::restored(factory, &request.strategy), Ok)?;
-    request.updates.sort_by_key(|update| update.client);
-    let round = request.ticket.round;
-    let global = strategy.aggregate(round, &request.global, &request.updates).map_err(|error| error.to_string())?;
-    screening::check(&request.global, &global)
+        held.map_or_else(|| HeldStrategy::restored(factory, &order.strategy), Ok)?;
+    order.updates.sort_by_key(|update| update.client);
+    let round = order.id.round;
+    let global = strategy.aggregate(round, &order.global, &order.updates).map_err(|error| error.to_string())?;
+    screening::check(&order.global, &global)
         .map_err(|error| format!("{} gave no usable adapter: {error}", strategy.name()))?;
-    let update_norm = screening::distance(&global, &request.global);
+    let update_norm = screening::distance(&global, &order.global);
     let report = strategy.report();
     let state = StrategyState { after: round, bytes: strategy.state().into() };
     Ok((HeldStrategy { after: round, strategy }, Aggregation::Done { global, strategy: state, update_norm, report }))
@@ -174,19 +182,19 @@ mod tests {
     use crate::{
         cancel::CancelFlag,
         faults::FaultPlan,
-        ports::{ClientUpdate, Extras, PortError, PortResult},
-        protocol::{Adapter, Attempt, ClientId, Ticket},
+        ports::{ClientUpdate, PortError, PortResult},
+        protocol::{Adapter, Attempt, ClientId, Payload, RequestId},
         testing::{Rehearsal, WeightedMean, layout_of_rank, tiny_layout},
     };
 
     fn update(client: u32, value: f32) -> ClientUpdate {
         let adapter = Adapter::new(tiny_layout(), vec![value; 8]).unwrap();
-        ClientUpdate { client: ClientId(client), adapter, n_examples: 1.0, extras: Extras::default() }
+        ClientUpdate { client: ClientId(client), adapter, n_examples: 1.0, extras: Payload::default() }
     }
 
-    fn request(round: u32, updates: Vec<ClientUpdate>) -> AggregateRequest {
-        AggregateRequest {
-            ticket: Ticket { round: RoundId(round), attempt: Attempt::FIRST },
+    fn combine(round: u32, updates: Vec<ClientUpdate>) -> AggregateOrder {
+        AggregateOrder {
+            id: RequestId { round: RoundId(round), attempt: Attempt::FIRST },
             quorum: 2,
             global: Adapter::zeros(tiny_layout()),
             strategy: StrategyState { after: RoundId(round - 1), bytes: Arc::default() },
@@ -223,14 +231,14 @@ mod tests {
     async fn d_1_the_strategy_sees_updates_in_order_of_client() {
         let mut state = state(Arc::new(|| Box::new(Witness(Vec::new()))));
         let updates = vec![update(5, 1.0), update(0, 1.0), update(3, 1.0)];
-        let Aggregation::Done { strategy, .. } = state.aggregate(request(1, updates)).await.unwrap() else { panic!() };
+        let Aggregation::Done { strategy, .. } = state.aggregate(combine(1, updates)).await.unwrap() else { panic!() };
         assert_eq!(strategy, StrategyState { after: RoundId(1), bytes: [0, 3, 5].into() });
     }
 
     #[tokio::test]
     async fn r_3_too_few_updates_do_not_reach_the_strategy() {
         let mut state = state(Arc::new(|| panic!("strategy made below quorum")));
-        let result = state.aggregate(request(1, vec![update(0, 1.0)])).await;
+        let result = state.aggregate(combine(1, vec![update(0, 1.0)])).await;
         assert_eq!(result, Ok(Aggregation::BelowQuorum { accepted: 1, quorum: 2 }));
     }
 
@@ -238,9 +246,9 @@ mod tests {
     async fn r_2_a_round_asked_for_again_is_not_aggregated_on_top_of_itself() {
         let mut state = state(Rehearsal::new(2, 2, 1).strategy);
         let updates = || vec![update(0, 1.0), update(1, 3.0)];
-        let first = state.aggregate(request(1, updates())).await.unwrap();
-        assert_eq!(state.aggregate(request(1, updates())).await.unwrap(), first);
-        let mut second = request(2, updates());
+        let first = state.aggregate(combine(1, updates())).await.unwrap();
+        assert_eq!(state.aggregate(combine(1, updates())).await.unwrap(), first);
+        let mut second = combine(2, updates());
         let Aggregation::Done { strategy, .. } = first.clone() else { panic!("{first:?}") };
         second.strategy = strategy;
         assert_ne!(state.aggregate(second).await.unwrap(), first, "the strategy has no memory to test");
@@ -249,10 +257,10 @@ mod tests {
     #[tokio::test]
     async fn a_state_that_cannot_be_restored_fails_the_round_in_words() {
         let mut state = state(Arc::new(|| Box::new(WeightedMean)));
-        let mut request = request(3, vec![update(0, 1.0), update(1, 1.0)]);
-        request.strategy.bytes = [1, 2].into();
+        let mut order = combine(3, vec![update(0, 1.0), update(1, 1.0)]);
+        order.strategy.bytes = [1, 2].into();
         let failed = "cannot restore weighted mean: weighted mean keeps no state, found 2 bytes";
-        assert_eq!(state.aggregate(request).await, Ok(Aggregation::Failed(failed.to_owned())));
+        assert_eq!(state.aggregate(order).await, Ok(Aggregation::Failed(failed.to_owned())));
     }
 
     #[tokio::test]
@@ -263,9 +271,9 @@ mod tests {
                 "hesitates"
             }
 
-            fn instructions(&self, _: RoundId, _: &Adapter) -> PortResult<Instructions> {
+            fn instructions(&self, _: RoundId, _: &Adapter) -> PortResult<Payload> {
                 std::thread::sleep(Duration::from_millis(300));
-                Ok(Instructions::default())
+                Ok(Payload::default())
             }
 
             fn aggregate(&mut self, _: RoundId, global: &Adapter, _: &[ClientUpdate]) -> PortResult<Adapter> {
@@ -274,8 +282,8 @@ mod tests {
         }
         let mut state = state(Arc::new(|| Box::new(Hesitates)));
         state.args.limit = Duration::from_millis(10);
-        let AggregateRequest { ticket, global, strategy, .. } = request(1, Vec::new());
-        let instructed = state.instruct(InstructRequest { ticket, global, strategy }).await.unwrap();
+        let AggregateOrder { id, global, strategy, .. } = combine(1, Vec::new());
+        let instructed = state.instruct(InstructOrder { id, global, strategy }).await.unwrap();
         assert_eq!(instructed, Err("did not end within 10ms".to_owned()));
     }
 
@@ -295,7 +303,7 @@ mod tests {
             }
         }
         let factory: StrategyFactory = Arc::new(|| Box::new(Grows));
-        let failed = aggregate_updates(None, &factory, request(1, vec![update(0, 1.0)])).err().unwrap();
+        let failed = aggregate_updates(None, &factory, combine(1, vec![update(0, 1.0)])).err().unwrap();
         assert!(failed.starts_with("grows gave no usable adapter: adapter layouts differ"), "{failed}");
     }
 }

@@ -6,10 +6,14 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
     compute::{Compute, Panicked},
+    fanout::Question,
     faults::{Faults, ON_PURPOSE, ServerFault},
     ports::{PortError, PortResult, Realigner, Realignment},
-    protocol::{Adapter, RoundId, messages::RealignRequest},
+    protocol::{Adapter, RoundId, server::RealignOrder},
 };
+
+/// To the Constitutional AI actor.
+pub(crate) type RealignMessage = Question<RealignOrder, PortResult<Realignment>>;
 
 /// The actor that realigns. It keeps nothing between rounds.
 #[derive(Clone, Copy)]
@@ -27,21 +31,21 @@ pub(crate) struct CaiState {
 }
 
 impl Actor for CaiGenerator {
-    type Msg = RealignRequest;
+    type Msg = RealignMessage;
     type State = CaiState;
     type Arguments = CaiState;
 
-    async fn pre_start(&self, _: ActorRef<RealignRequest>, state: CaiState) -> Result<CaiState, ActorProcessingErr> {
+    async fn pre_start(&self, _: ActorRef<RealignMessage>, state: CaiState) -> Result<CaiState, ActorProcessingErr> {
         Ok(state)
     }
 
     async fn handle(
         &self,
-        _: ActorRef<RealignRequest>,
-        request: RealignRequest,
+        _: ActorRef<RealignMessage>,
+        Question(order, reply): RealignMessage,
         state: &mut CaiState,
     ) -> Result<(), ActorProcessingErr> {
-        let _ = request.reply.send(state.realign(request.ticket.round, request.global).await?);
+        let _ = reply.send(state.realign(order.id.round, order.global).await?);
         Ok(())
     }
 }

@@ -9,25 +9,34 @@ use crate::{
     compute::{AbortOnDrop, Compute, Panicked},
     fanout::{Address, Answer},
     faults::{ClientFault, Faults, ON_PURPOSE, not_finite, of_another_layout},
+    guard::GuardMessage,
     policy::{Assessed, GuardPolicy, count_unguarded},
-    ports::{
-        ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, LocalTraining, PortResult, TrainTask, TurnEnd,
-        TurnStart,
-    },
+    ports::{ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, PortResult, TrainTask, TurnStart},
     protocol::{
-        Attempt, ChatRow, ClientId, RoundId, Ticket, TrainRows,
-        messages::{AssessRequest, ClientMessage, ClientReport, GuardMessage, LocalWork, Parcel, TurnRequest},
+        AssessOrder, Attempt, ChatRow, ClientId, LocalTraining, LocalWork, RequestId, RoundId, TrainOrder, TrainReport,
+        TrainRows, TurnEnd,
     },
     records::{DropReason, GuardCounts},
     streams::{Purpose, stream},
 };
 
-/// The actor of one selected client. Between turns it holds nothing: rows and adapter live as long as its turn.
+/// To a client.
+#[derive(Debug)]
+pub(crate) enum ClientMessage {
+    /// Filter your rows, train, report.
+    Train(TrainOrder, RpcReplyPort<TrainReport>),
+    /// Nobody waits for this task any more.
+    Abandon(RequestId),
+    /// From its own work: the task is over.
+    Done(RequestId, Result<TrainReport, Panicked>),
+}
+
+/// The actor of one selected client. Between tasks it holds nothing: rows and adapter live as long as its task.
 #[derive(Clone, Copy)]
 pub(crate) struct Client;
 
 /// What every client of a run works with.
-pub(crate) struct Site {
+pub(crate) struct ClientEnv {
     pub(crate) rows: Arc<dyn ClientRows>,
     pub(crate) trainer: Arc<dyn LocalTrainer>,
     /// What the strategy has clients do beside training.
@@ -54,30 +63,30 @@ pub(crate) struct Screener {
 
 /// One client's own.
 pub(crate) struct ClientState {
-    id: ClientId,
-    site: Arc<Site>,
-    /// The turn at hand, if there is one.
-    turn: Option<Turn>,
+    client: ClientId,
+    env: Arc<ClientEnv>,
+    /// The task at hand, if there is one.
+    task: Option<Task>,
 }
 
-/// A turn at hand: dropping it cancels its work.
-struct Turn {
-    ticket: Ticket,
-    reply: RpcReplyPort<ClientReport>,
+/// A task at hand: dropping it cancels its work.
+struct Task {
+    id: RequestId,
+    reply: RpcReplyPort<TrainReport>,
     _work: AbortOnDrop,
 }
 
 impl Actor for Client {
     type Msg = ClientMessage;
     type State = ClientState;
-    type Arguments = (ClientId, Arc<Site>);
+    type Arguments = (ClientId, Arc<ClientEnv>);
 
     async fn pre_start(
         &self,
         _: ActorRef<ClientMessage>,
-        (id, site): (ClientId, Arc<Site>),
+        (client, env): (ClientId, Arc<ClientEnv>),
     ) -> Result<ClientState, ActorProcessingErr> {
-        Ok(ClientState { id, site, turn: None })
+        Ok(ClientState { client, env, task: None })
     }
 
     async fn handle(
@@ -87,64 +96,55 @@ impl Actor for Client {
         state: &mut ClientState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ClientMessage::TakeTurn(request, reply) => state.start_turn(&myself, request, reply),
-            ClientMessage::Abandon(ticket) => state.abandon(ticket),
-            ClientMessage::TurnOver(ticket, result) => end_turn(&mut state.turn, state.id, ticket, result)?,
+            ClientMessage::Train(order, reply) => state.start_task(&myself, order, reply),
+            ClientMessage::Abandon(id) => state.abandon(id),
+            ClientMessage::Done(id, result) => end_task(&mut state.task, state.client, id, result)?,
         }
         Ok(())
     }
 }
 
 impl ClientState {
-    /// Begins a turn; one that is still at hand is cancelled, for whoever asked for it has gone on.
-    fn start_turn(
-        &mut self,
-        myself: &ActorRef<ClientMessage>,
-        TurnRequest { ticket, parcel }: TurnRequest,
-        reply: RpcReplyPort<ClientReport>,
-    ) {
-        let (client, site, myself) = (self.id, Arc::clone(&self.site), myself.clone());
+    /// Begins a task; one that is still at hand is cancelled, for whoever asked for it has gone on.
+    fn start_task(&mut self, myself: &ActorRef<ClientMessage>, order: TrainOrder, reply: RpcReplyPort<TrainReport>) {
+        let (id, env, myself) = (order.id, Arc::clone(&self.env), myself.clone());
         let work = AbortOnDrop::spawn(async move {
-            let result = site.take_turn(ticket, client, parcel).await;
-            let _ = myself.cast(ClientMessage::TurnOver(ticket, result));
+            let result = env.run(order).await;
+            let _ = myself.cast(ClientMessage::Done(id, result));
         });
-        self.turn = Some(Turn { ticket, reply, _work: work });
+        self.task = Some(Task { id, reply, _work: work });
     }
 
-    fn abandon(&mut self, ticket: Ticket) {
-        self.turn.take_if(|turn| turn.ticket == ticket);
+    fn abandon(&mut self, id: RequestId) {
+        self.task.take_if(|task| task.id == id);
     }
 }
 
-/// Reports a finished turn, once; a turn that is no longer at hand is over already (invariant R-2).
-fn end_turn(
-    at_hand: &mut Option<Turn>,
+/// Reports a finished task, once; a task that is no longer at hand is over already (invariant R-2).
+fn end_task(
+    at_hand: &mut Option<Task>,
     client: ClientId,
-    ticket: Ticket,
-    result: Result<ClientReport, Panicked>,
+    id: RequestId,
+    result: Result<TrainReport, Panicked>,
 ) -> Result<(), Panicked> {
-    let Some(turn) = at_hand.take_if(|turn| turn.ticket == ticket) else {
-        tracing::debug!(%client, ?ticket, "late result of an abandoned turn ignored");
+    let Some(task) = at_hand.take_if(|task| task.id == id) else {
+        tracing::debug!(%client, ?id, "late result of an abandoned task ignored");
         return Ok(());
     };
-    if turn.reply.send(result?).is_err() {
-        tracing::debug!(%client, ?ticket, "report came too late and is not counted");
+    if task.reply.send(result?).is_err() {
+        tracing::debug!(%client, ?id, "report came too late and is not counted");
     }
     Ok(())
 }
 
-impl Site {
-    /// One client's turn from its first row to its report.
+impl ClientEnv {
+    /// Runs one client's task from its first row to its report.
     ///
-    /// No step waits for another actor while it holds a compute slot, so that turns cannot block one another.
-    pub(crate) async fn take_turn(
-        &self,
-        ticket: Ticket,
-        client: ClientId,
-        parcel: Parcel,
-    ) -> Result<ClientReport, Panicked> {
-        let fault = self.faults.of_client(ticket.round, client);
-        let report = |guard, work, fault| ClientReport { ticket, client, guard, work, fault };
+    /// No step waits for another actor while it holds a compute slot, so that tasks cannot block one another.
+    pub(crate) async fn run(&self, order: TrainOrder) -> Result<TrainReport, Panicked> {
+        let TrainOrder { id, client, .. } = order;
+        let fault = self.faults.of_client(id.round, client);
+        let report = |guard, work, fault| TrainReport { id, client, guard, work, fault };
         let dropped = |guard, reason| Ok(report(guard, LocalWork::Dropped(reason), None));
 
         let rows = match self.fetch_rows(client).await? {
@@ -155,16 +155,16 @@ impl Site {
             let reason = DropReason::GuardUnavailable(ON_PURPOSE.to_owned());
             return Ok(report(GuardCounts::default(), LocalWork::Dropped(reason), fault));
         }
-        let (rows, counts) = match self.screen(ticket, client, rows).await {
+        let (rows, counts) = match self.screen(id, client, rows).await {
             Ok(screened) => screened,
             Err(reason) => return dropped(GuardCounts::default(), DropReason::GuardUnavailable(reason)),
         };
         if rows.weight_sum() <= 0.0 {
             return dropped(counts, DropReason::NoRows);
         }
-        match self.train(ticket, client, parcel, rows).await? {
+        match self.train(order, rows).await? {
             Ok((training, end)) => {
-                let (training, fault) = strike(fault, ticket.attempt, training)?;
+                let (training, fault) = strike(fault, id.attempt, training)?;
                 Ok(report(counts, LocalWork::Trained { training, end }, fault))
             }
             Err(error) => dropped(counts, DropReason::TrainingFailed(error.to_string())),
@@ -174,18 +174,17 @@ impl Site {
     /// Trains as the strategy asks. What the client remembers is read here, and lives as long as its training.
     async fn train(
         &self,
-        ticket: Ticket,
-        client: ClientId,
-        Parcel { global, instructions }: Parcel,
+        order: TrainOrder,
         rows: TrainRows,
     ) -> Result<PortResult<(LocalTraining, TurnEnd)>, Panicked> {
+        let TrainOrder { id, client, global, instructions, .. } = order;
         let (trainer, algorithm, memories) =
             (Arc::clone(&self.trainer), Arc::clone(&self.algorithm), Arc::clone(&self.memories));
         let work = move |cancel: &CancelFlag| {
-            let memory = if algorithm.keeps_memory() { memories.memory(client, ticket.round.before())? } else { None };
+            let memory = if algorithm.keeps_memory() { memories.memory(client, id.round.before())? } else { None };
             let start = TurnStart { global: &global, instructions: &instructions, memory: memory.as_deref() };
             let correction = algorithm.correction(start)?;
-            let task = TrainTask { client, round: ticket.round, global: global.clone(), correction };
+            let task = TrainTask { client, round: id.round, global: global.clone(), correction };
             let training = trainer.train(&task, &rows, cancel)?;
             let end = algorithm.conclude(start, &training)?;
             Ok((training, end))
@@ -201,7 +200,7 @@ impl Site {
     /// The rows to train on: all without a guard, else what its verdicts leave of them. No verdict, no row (invariant S-1).
     async fn screen(
         &self,
-        ticket: Ticket,
+        id: RequestId,
         client: ClientId,
         rows: Arc<[ChatRow]>,
     ) -> Result<(TrainRows, GuardCounts), String> {
@@ -209,8 +208,8 @@ impl Site {
             let counts = count_unguarded(&rows);
             return Ok((TrainRows::new(rows), counts));
         };
-        let request = AssessRequest { ticket, client, rows: assessed.shown(&rows) };
-        let verdicts = match guard.ask(None, |reply| GuardMessage::Assess(request, reply)).await {
+        let order = AssessOrder { id, client, rows: assessed.shown(&rows) };
+        let verdicts = match guard.ask(None, |reply| GuardMessage::Assess(order, reply)).await {
             Answer::Reply(verdicts) => verdicts?,
             Answer::TimedOut | Answer::Died(_) => return Err("the guard stopped while it assessed the rows".to_owned()),
         };
@@ -242,26 +241,25 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::protocol::Attempt;
 
     #[tokio::test]
-    async fn r_2_a_turn_is_reported_once_and_only_under_its_own_ticket() {
-        let ticket = |attempt| Ticket { round: RoundId(1), attempt: Attempt(attempt) };
-        let report = |attempt| ClientReport {
-            ticket: ticket(attempt),
+    async fn r_2_a_task_is_reported_once_and_only_under_its_own_id() {
+        let id = |attempt| RequestId { round: RoundId(1), attempt: Attempt(attempt) };
+        let report = |attempt| TrainReport {
+            id: id(attempt),
             client: ClientId(4),
             guard: GuardCounts::default(),
             work: LocalWork::Dropped(DropReason::NoRows),
             fault: None,
         };
         let (reply, mut answer) = oneshot::channel();
-        let turn = Turn { ticket: ticket(2), reply: reply.into(), _work: AbortOnDrop::spawn(async {}) };
-        let mut turn = Some(turn);
-        end_turn(&mut turn, ClientId(4), ticket(1), Ok(report(1))).unwrap();
+        let task = Task { id: id(2), reply: reply.into(), _work: AbortOnDrop::spawn(async {}) };
+        let mut task = Some(task);
+        end_task(&mut task, ClientId(4), id(1), Ok(report(1))).unwrap();
         assert!(answer.try_recv().is_err(), "a late result was reported");
-        end_turn(&mut turn, ClientId(4), ticket(2), Ok(report(2))).unwrap();
+        end_task(&mut task, ClientId(4), id(2), Ok(report(2))).unwrap();
         assert_eq!(answer.try_recv().unwrap(), report(2));
-        end_turn(&mut turn, ClientId(4), ticket(2), Ok(report(2))).unwrap();
-        assert!(turn.is_none());
+        end_task(&mut task, ClientId(4), id(2), Ok(report(2))).unwrap();
+        assert!(task.is_none());
     }
 }

@@ -2,19 +2,24 @@
 
 use std::sync::Arc;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::{
     cancel::CancelFlag,
     faults::Faults,
     federation::{FederationConfig, FederationError, FederationResult},
     ports::Observer,
-    protocol::{
-        Adapter, RoundId,
-        messages::{Crew, RunRounds, StrategyState, SupervisorMessage},
-    },
+    protocol::{Adapter, RoundId, server::StrategyState},
     round::run_round,
+    supervisor::{ServerActors, SupervisorMessage},
 };
+
+/// To the coordinator: run these rounds, first to last.
+#[derive(Debug)]
+pub(crate) struct RunRounds {
+    pub(crate) rounds: Vec<RoundId>,
+    pub(crate) reply: RpcReplyPort<Result<FederationResult, FederationError>>,
+}
 
 /// The actor that runs rounds, and does nothing else while it runs one. Clients never call it.
 pub(crate) struct Coordinator;
@@ -27,8 +32,8 @@ pub(crate) struct Server {
     /// The strategy's memory that goes with it.
     pub(crate) strategy: StrategyState,
     /// Where the server's other actors are.
-    pub(crate) crew: Crew,
-    /// Musters cohorts.
+    pub(crate) actors: ServerActors,
+    /// Spawns cohorts.
     pub(crate) supervisor: ActorRef<SupervisorMessage>,
     pub(crate) observer: Arc<dyn Observer>,
     /// What goes wrong on purpose.

@@ -6,10 +6,14 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
     compute::{Compute, Panicked},
+    fanout::Question,
     faults::{Faults, ON_PURPOSE, ServerFault},
-    ports::{Benchmarks, Evaluation, EvaluationScope, PortError, PortResult},
-    protocol::{Adapter, RoundId, messages::EvaluateRequest},
+    ports::{Benchmarks, Evaluation, PortError, PortResult},
+    protocol::server::EvaluateOrder,
 };
+
+/// To the evaluator.
+pub(crate) type EvaluateMessage = Question<EvaluateOrder, PortResult<Evaluation>>;
 
 /// The actor that runs the benchmarks. It keeps nothing between rounds.
 #[derive(Clone, Copy)]
@@ -27,13 +31,13 @@ pub(crate) struct EvaluatorState {
 }
 
 impl Actor for Evaluator {
-    type Msg = EvaluateRequest;
+    type Msg = EvaluateMessage;
     type State = EvaluatorState;
     type Arguments = EvaluatorState;
 
     async fn pre_start(
         &self,
-        _: ActorRef<EvaluateRequest>,
+        _: ActorRef<EvaluateMessage>,
         state: EvaluatorState,
     ) -> Result<EvaluatorState, ActorProcessingErr> {
         Ok(state)
@@ -41,11 +45,11 @@ impl Actor for Evaluator {
 
     async fn handle(
         &self,
-        _: ActorRef<EvaluateRequest>,
-        request: EvaluateRequest,
+        _: ActorRef<EvaluateMessage>,
+        Question(order, reply): EvaluateMessage,
         state: &mut EvaluatorState,
     ) -> Result<(), ActorProcessingErr> {
-        let _ = request.reply.send(state.evaluate(request.ticket.round, request.global, request.scope).await?);
+        let _ = reply.send(state.evaluate(order).await?);
         Ok(())
     }
 }
@@ -53,10 +57,9 @@ impl Actor for Evaluator {
 impl EvaluatorState {
     async fn evaluate(
         &self,
-        round: RoundId,
-        global: Adapter,
-        scope: EvaluationScope,
+        EvaluateOrder { id, global, scope }: EvaluateOrder,
     ) -> Result<PortResult<Evaluation>, Panicked> {
+        let round = id.round;
         if self.faults.of_server(round, ServerFault::EvaluationFailure).is_some() {
             return Ok(Err(PortError::Failed(ON_PURPOSE.to_owned())));
         }

@@ -13,6 +13,10 @@ use crate::protocol::Attempt;
 /// How long a successor may be in coming: spawning one takes microseconds.
 const SUCCESSION_LIMIT: Duration = Duration::from_secs(10);
 
+/// An order in its envelope: what is asked, and the port for the answer.
+#[derive(Debug)]
+pub(crate) struct Question<O, R>(pub(crate) O, pub(crate) RpcReplyPort<R>);
+
 /// Where an actor of one role can be reached now. Its supervisor puts the successor here when the actor dies.
 pub(crate) struct Address<M>(watch::Receiver<ActorRef<M>>);
 
@@ -74,7 +78,7 @@ impl<M: Message> Address<M> {
     }
 
     /// Asks again under the next attempt for as long as actors die over the question and attempts are left.
-    pub(crate) async fn ask_persistently<R: Send>(
+    pub(crate) async fn ask_with_retry<R: Send>(
         &self,
         max_attempts: u32,
         limit: Option<Duration>,
@@ -234,7 +238,7 @@ mod tests {
             });
             Double(13, reply)
         };
-        let (attempt, answer) = address.ask_persistently(3, None, question).await;
+        let (attempt, answer) = address.ask_with_retry(3, None, question).await;
         assert!(matches!((attempt, answer), (Attempt(3), Answer::Died(Some(_)))));
         assert_eq!(attempts.load(Ordering::SeqCst), 3);
     }

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     aggregator::AggregatorArgs,
-    archivist::CommitGate,
     cancel::CancelFlag,
+    checkpointer::CommitGate,
     compute::Compute,
-    coordinator::{Coordinator, Server},
+    coordinator::{Coordinator, RunRounds, Server},
     fanout::ask,
     faults::{FaultPlan, Faults},
     guard::{GuardArgs, VerdictCache},
@@ -19,12 +19,9 @@ use crate::{
         Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, Observer, PortError, Realigner,
         RunStore, Strategy, UpdateScreen,
     },
-    protocol::{
-        Adapter, RoundId,
-        messages::{RunRounds, StrategyState, SupervisorMessage},
-    },
+    protocol::{Adapter, RoundId, server::StrategyState},
     sampler::CohortSampler,
-    supervisor::{GuardPost, Supervisor, SupervisorArgs},
+    supervisor::{GuardRole, Supervisor, SupervisorArgs, SupervisorMessage},
 };
 
 /// The longest that cancelled work may keep its compute slot, whatever the client timeout.
@@ -248,7 +245,7 @@ pub(crate) async fn start_supervisor(
     let guard = ports.guard.map(|RowGuard { model, assessed, policy }| {
         let (compute, cache) = (compute.clone(), VerdictCache::default());
         let limit = config.client_timeout / 2;
-        GuardPost { args: GuardArgs { model, compute, cache, limit }, assessed, policy }
+        GuardRole { args: GuardArgs { model, compute, cache, limit }, assessed, policy }
     });
     let args = SupervisorArgs {
         seed: config.seed,
@@ -284,10 +281,11 @@ pub(crate) async fn gather_server(
     supervisor: ActorRef<SupervisorMessage>,
     observer: Arc<dyn Observer>,
 ) -> Result<Server, FederationError> {
-    let crew = ask(&supervisor, SupervisorMessage::Crew).await.ok_or(FederationError::ActorLost("supervisor"))?;
+    let actors =
+        ask(&supervisor, SupervisorMessage::ServerActors).await.ok_or(FederationError::ActorLost("supervisor"))?;
     let strategy = StrategyState { after: start.round, bytes: start.strategy_state.into() };
     let faults = config.faults_of_run();
-    Ok(Server { config, global: start.global, strategy, crew, supervisor, observer, faults, run })
+    Ok(Server { config, global: start.global, strategy, actors, supervisor, observer, faults, run })
 }
 
 /// Kills a run's actors when the run's future ends or is dropped.

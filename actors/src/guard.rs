@@ -11,11 +11,17 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use crate::{
     compute::{AbortOnDrop, Compute, Panicked},
     ports::{GuardModel, PortError, PortResult},
-    protocol::{
-        ChatRow, RowDigest, Verdict,
-        messages::{AssessRequest, Assessment, GuardMessage},
-    },
+    protocol::{AssessOrder, Assessment, ChatRow, RowDigest, Verdict},
 };
+
+/// To the guard.
+#[derive(Debug)]
+pub(crate) enum GuardMessage {
+    /// Which of these rows are unsafe?
+    Assess(AssessOrder, RpcReplyPort<Assessment>),
+    /// From its own work: a batch is done.
+    BatchDone(Arc<[RowDigest]>, Result<PortResult<()>, Panicked>),
+}
 
 /// The actor that screens clients' rows. It stands for the filter that the server hands out: what it is shown stays here.
 #[derive(Clone, Copy)]
@@ -74,7 +80,7 @@ impl Actor for Guard {
         state: &mut GuardState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            GuardMessage::Assess(request, reply) => state.assess(&myself, request, reply).await?,
+            GuardMessage::Assess(order, reply) => state.assess(&myself, order, reply).await?,
             GuardMessage::BatchDone(digests, result) => state.end_batch(&digests, result?),
         }
         Ok(())
@@ -85,15 +91,15 @@ impl GuardState {
     async fn assess(
         &mut self,
         myself: &ActorRef<GuardMessage>,
-        request: AssessRequest,
+        order: AssessOrder,
         reply: RpcReplyPort<Assessment>,
     ) -> Result<(), Panicked> {
-        tracing::trace!(client = %request.client, ticket = ?request.ticket, rows = request.rows.len(), "rows to assess");
-        let rows = Arc::clone(&request.rows);
+        tracing::trace!(client = %order.client, id = ?order.id, rows = order.rows.len(), "rows to assess");
+        let rows = Arc::clone(&order.rows);
         // The guard digests rows itself: a client's word for them would let it pass one row off as another.
         let digests: Vec<RowDigest> =
             self.args.compute.run_without_slot(move |_| rows.iter().map(ChatRow::digest).collect()).await?;
-        let (batch, batch_rows) = self.missing(&digests, &request.rows);
+        let (batch, batch_rows) = self.missing(&digests, &order.rows);
         if !batch.is_empty() {
             self.start_batch(myself, batch, batch_rows);
         }

@@ -4,24 +4,21 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     faults::{ClientFault, ServerFault},
-    ports::{ClientUpdate, Evaluation, LocalTraining, TurnEnd},
-    protocol::{
-        ClientId, RoundId, Ticket,
-        messages::{ClientReport, LocalWork},
-    },
+    ports::Evaluation,
+    protocol::{ClientId, ClientUpdate, LocalTraining, LocalWork, RequestId, RoundId, TrainReport, TurnEnd},
     records::{
         ClientOutcome, ClientRecord, DropReason, GuardCounts, PhaseSeconds, RejectReason, RoundOutcome, RoundRecord,
     },
 };
 
-/// What came of asking a client, under the last ticket that it was asked under.
+/// What came of asking a client, under the last id that it was asked under.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reported {
     pub(crate) client: ClientId,
-    pub(crate) ticket: Ticket,
+    pub(crate) id: RequestId,
     /// What the server sent it, in all attempts.
     pub(crate) bytes_down: u64,
-    pub(crate) answer: Result<ClientReport, DropReason>,
+    pub(crate) answer: Result<TrainReport, DropReason>,
     /// What was put in to go wrong with its turn, and did.
     pub(crate) fault: Option<ClientFault>,
 }
@@ -43,15 +40,15 @@ pub(crate) struct Traffic {
 }
 
 impl Reported {
-    /// The client's row, and its update if it sent one for this very ticket (invariant R-2). The outcome of a client with
+    /// The client's row, and its update if it sent one for this very request (invariant R-2). The outcome of a client with
     /// an update is provisional: screening may still refuse it.
-    pub(crate) fn settle(self) -> (ClientRecord, Option<Delivered>) {
-        let Self { client, ticket, answer, fault, .. } = self;
+    pub(crate) fn resolve_outcome(self) -> (ClientRecord, Option<Delivered>) {
+        let Self { client, id, answer, fault, .. } = self;
         let mut record = ClientRecord {
-            round: ticket.round,
+            round: id.round,
             client,
             outcome: ClientOutcome::Accepted,
-            attempt: ticket.attempt.0,
+            attempt: id.attempt.0,
             guard: GuardCounts::default(),
             n_examples: 0.0,
             steps: 0,
@@ -64,9 +61,9 @@ impl Reported {
             fault,
         };
         let report = match answer {
-            Ok(report) if report.ticket == ticket && report.client == client => report,
+            Ok(report) if report.id == id && report.client == client => report,
             Ok(report) => {
-                tracing::warn!(%client, ?ticket, answered = ?report.ticket, "report for another ticket refused");
+                tracing::warn!(%client, ?id, answered = ?report.id, "report for another request refused");
                 record.outcome = ClientOutcome::Rejected(RejectReason::Stale);
                 return (record, None);
             }
@@ -97,12 +94,7 @@ impl Reported {
     }
 
     fn bytes_up(&self) -> u64 {
-        match &self.answer {
-            Ok(ClientReport { work: LocalWork::Trained { training, end, .. }, .. }) => {
-                training.adapter.size_bytes() + end.extras.size_bytes()
-            }
-            _ => 0,
-        }
+        self.answer.as_ref().map_or(0, TrainReport::size_bytes)
     }
 }
 
@@ -184,16 +176,15 @@ fn mean_loss(clients: &[ClientRecord]) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::{
-        ports::Extras,
-        protocol::{Adapter, Attempt},
+        protocol::{Adapter, Attempt, Payload},
         testing::tiny_layout,
     };
 
-    fn ticket(round: u32, attempt: u32) -> Ticket {
-        Ticket { round: RoundId(round), attempt: Attempt(attempt) }
+    fn id(round: u32, attempt: u32) -> RequestId {
+        RequestId { round: RoundId(round), attempt: Attempt(attempt) }
     }
 
-    fn reported(client: u32, asked: Ticket, answered: Ticket, tokens: u64, mean_loss: f64) -> Reported {
+    fn reported(client: u32, asked: RequestId, answered: RequestId, tokens: u64, mean_loss: f64) -> Reported {
         let adapter = Adapter::zeros(tiny_layout());
         let training = LocalTraining {
             adapter,
@@ -217,34 +208,33 @@ mod tests {
             reweighted_weight: 0.25,
             reweighted_unsafe_weight: 0.125,
         };
-        let extras = Extras { control_delta: (client == 2).then(|| Adapter::zeros(tiny_layout())) };
+        let beside = |extras: Payload| extras.with_vector("beside", Adapter::zeros(tiny_layout()));
+        let extras = if client == 2 { beside(Payload::default()) } else { Payload::default() };
         let work = LocalWork::Trained { training, end: TurnEnd { extras, memory: None } };
-        let report = ClientReport { ticket: answered, client: ClientId(client), guard, work, fault: None };
-        Reported { client: ClientId(client), ticket: asked, bytes_down: 32, answer: Ok(report), fault: None }
+        let report = TrainReport { id: answered, client: ClientId(client), guard, work, fault: None };
+        Reported { client: ClientId(client), id: asked, bytes_down: 32, answer: Ok(report), fault: None }
     }
 
     #[test]
     fn r_2_a_report_for_another_round_attempt_or_client_is_stale() {
-        let asked = ticket(3, 2);
-        let (record, update) = reported(1, asked, asked, 10, 1.0).settle();
+        let asked = id(3, 2);
+        let (record, update) = reported(1, asked, asked, 10, 1.0).resolve_outcome();
         assert_eq!((record.outcome, record.attempt), (ClientOutcome::Accepted, 2));
         assert!((update.unwrap().update.n_examples - 5.0).abs() < 1e-12);
         let mut other_client = reported(1, asked, asked, 10, 1.0);
         other_client.client = ClientId(2);
-        for stale in
-            [reported(1, asked, ticket(2, 2), 10, 1.0), reported(1, asked, ticket(3, 1), 10, 1.0), other_client]
-        {
-            let (record, update) = stale.settle();
+        for stale in [reported(1, asked, id(2, 2), 10, 1.0), reported(1, asked, id(3, 1), 10, 1.0), other_client] {
+            let (record, update) = stale.resolve_outcome();
             assert_eq!((record.outcome, update), (ClientOutcome::Rejected(RejectReason::Stale), None));
         }
     }
 
     #[test]
     fn a_loss_that_is_not_finite_is_left_out_of_its_row_and_of_the_mean() {
-        let asked = ticket(1, 1);
+        let asked = id(1, 1);
         let losses = [f64::NAN, f64::INFINITY, 2.0];
         let reports = losses.map(|loss| reported(1, asked, asked, 100, loss));
-        let clients: Vec<ClientRecord> = reports.into_iter().map(|report| report.settle().0).collect();
+        let clients: Vec<ClientRecord> = reports.into_iter().map(|report| report.resolve_outcome().0).collect();
         let found: Vec<_> = clients.iter().map(|record| record.train_loss).collect();
         assert_eq!(found, [None, None, Some(2.0)]);
         assert_eq!(mean_loss(&clients), Some(2.0));
@@ -252,10 +242,10 @@ mod tests {
 
     #[test]
     fn a_summary_counts_outcomes_rows_bytes_and_weighs_losses_by_tokens() {
-        let asked = ticket(1, 1);
+        let asked = id(1, 1);
         let silent = Reported {
             client: ClientId(3),
-            ticket: ticket(1, 3),
+            id: id(1, 3),
             bytes_down: 96,
             answer: Err(DropReason::Crashed),
             fault: None,
@@ -264,7 +254,7 @@ mod tests {
         let traffic = Traffic::of(&reports);
         // Client 2 sends a vector beside its adapter.
         assert_eq!(traffic, Traffic { up: 3 * 32, down: 5 * 32 });
-        let clients: Vec<ClientRecord> = reports.into_iter().map(|reported| reported.settle().0).collect();
+        let clients: Vec<ClientRecord> = reports.into_iter().map(|reported| reported.resolve_outcome().0).collect();
         let seconds = PhaseSeconds { train: 2.0, ..PhaseSeconds::default() };
         let record = summary(RoundId(1), RoundOutcome::Committed, seconds, &clients, traffic);
         assert_eq!((record.accepted, record.rejected, record.dropped), (2, 0, 1));
@@ -280,10 +270,10 @@ mod tests {
 
     #[test]
     fn a_speed_rests_on_tokens_that_were_computed() {
-        let asked = ticket(1, 1);
+        let asked = id(1, 1);
         let clients = |reused: [bool; 2]| -> Vec<ClientRecord> {
             let records = [reported(1, asked, asked, 300, 1.0), reported(2, asked, asked, 100, 1.0)].into_iter();
-            records.zip(reused).map(|(report, reused)| ClientRecord { reused, ..report.settle().0 }).collect()
+            records.zip(reused).map(|(report, reused)| ClientRecord { reused, ..report.resolve_outcome().0 }).collect()
         };
         let speed = |reused: [bool; 2], train: f64| {
             let seconds = PhaseSeconds { train, ..PhaseSeconds::default() };

@@ -9,16 +9,16 @@
 //!
 //! ```text
 //! run_federation ─► Supervisor ─┬─ Coordinator    round.rs, ledger.rs   runs rounds, owns the global adapter
-//!   federation.rs               ├─ Client × cohort           client.rs  rows ▸ guard ▸ training, one report a ticket
+//!   federation.rs               ├─ Client × cohort           client.rs  rows ▸ guard ▸ training, one report per order
 //!                               ├─ Guard                      guard.rs  a verdict a row, cached
 //!                               ├─ Aggregator            aggregator.rs  screens updates, applies the strategy
 //!                               ├─ CaiGenerator                 cai.rs  realigns the global adapter
 //!                               ├─ Evaluator              evaluator.rs  measures it
-//!                               └─ Archivist              archivist.rs  stores the round
+//!                               └─ Checkpointer        checkpointer.rs  stores the round
 //! ```
 //!
-//! `protocol` holds the vocabulary: ids, the [adapter](protocol::Adapter), chat rows and (in `messages.rs`) all that
-//! actors say to each other. `fanout.rs` asks: an `Address` is where a role can be reached, whoever fills it now. `compute.rs`
+//! `protocol` holds what crosses a wire: ids, the [adapter](protocol::Adapter), chat rows, orders and reports, and in
+//! [`protocol::wire`] how they become bytes. The envelopes with reply ports are beside their actors. `fanout.rs` asks: an `Address` is where a role can be reached, whoever fills it now. `compute.rs`
 //! runs blocking work on a bounded number of slots. What is in [`faults`] is put in on purpose. [`policy`] says what verdicts
 //! do to rows. [`records`] are what a round says of itself, [`streams`] and [`sampler`] where its randomness comes from,
 //! `testing` a federation of fakes.
@@ -29,7 +29,7 @@
 //! bug of whoever panicked: its actor dies, the supervisor puts a successor at the same address, and the question is put
 //! again under the next [`Attempt`](protocol::Attempt), as long as there are attempts. Actors keep nothing that a successor
 //! could miss: requests carry what is needed, the strategy's state included; the verdict cache outlives its guard. The
-//! archivist alone has no successor, for there is one store. Time-outs catch hangs: they cancel the work, and work that
+//! checkpointer alone has no successor, for there is one store. Time-outs catch hangs: they cancel the work, and work that
 //! ignores its flag loses its compute slot after a grace. Work is cancelled by dropping whoever waits for it, all
 //! the way down to a flag that training polls.
 //!
@@ -61,9 +61,9 @@
 //! except to catch hangs, and no work holds a compute slot while it waits for another actor.
 
 mod aggregator;
-mod archivist;
 mod cai;
 pub mod cancel;
+mod checkpointer;
 mod client;
 mod compute;
 mod coordinator;

@@ -15,10 +15,9 @@ use crate::{
     records::{ClientRecord, RoundRecord},
 };
 
-pub use strategy::{
-    ClientAlgorithm, ClientMemories, ClientUpdate, Extras, Instructions, LocalCorrection, NewMemories, PlainClients,
-    Strategy, TurnEnd, TurnStart,
-};
+pub use strategy::{ClientAlgorithm, ClientMemories, LocalCorrection, NewMemories, PlainClients, Strategy, TurnStart};
+
+pub use crate::protocol::{ClientUpdate, LocalTraining, TurnEnd};
 
 /// Why a port did not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,27 +54,6 @@ pub struct TrainTask {
     pub global: Adapter,
     /// What the federated algorithm adds to plain fine-tuning.
     pub correction: LocalCorrection,
-}
-
-/// What local training gives.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LocalTraining {
-    /// The adapter after training.
-    pub adapter: Adapter,
-    /// The weights of the rows that had a response to learn from, added up: their number where all weigh the same.
-    pub n_examples: f64,
-    /// Optimizer steps done.
-    pub steps: u32,
-    /// Tokens trained on (forward and backward; padding not counted).
-    pub tokens: u64,
-    /// Learning rates of all steps, added up: steps times the rate where it is constant.
-    pub learning_rate_sum: f64,
-    /// Mean loss over the steps, as the rows weigh.
-    pub mean_loss: f64,
-    /// Seconds spent on it, on whatever clock the trainer has; 0 if it was reused.
-    pub seconds: f64,
-    /// Whether the same training had been done before and its result was taken instead of computed.
-    pub reused: bool,
 }
 
 /// Local fine-tuning of an adapter on a client's rows.
@@ -143,7 +121,7 @@ pub trait UpdateScreen: Send + Sync + 'static {
 }
 
 /// What a realignment gives.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Realignment {
     /// The adapter after realignment.
     pub adapter: Adapter,
@@ -309,7 +287,7 @@ fn whole_numbers_without_point<S: serde::Serializer>(
 pub type Evaluation = BTreeMap<String, BenchmarkScore>;
 
 /// How thorough an evaluation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EvaluationScope {
     /// A seeded subset, between rounds.
     Interim,

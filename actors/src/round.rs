@@ -6,23 +6,26 @@ use ractor::{Message, RpcReplyPort};
 use tokio::time::Instant;
 
 use crate::{
+    aggregator::AggregatorMessage,
+    client::ClientMessage,
     coordinator::Server,
-    fanout::{Address, Answer, ask, fan_out},
+    fanout::{Address, Answer, Question, ask, fan_out},
     faults::{ClientFault, ServerFault},
     federation::{FederationError, Schedule},
     ledger::{self, Delivered, Reported, Traffic},
-    ports::{ClientUpdate, Evaluation, EvaluationScope, Instructions, PortError, PortResult, RealignmentReport},
+    ports::{ClientUpdate, Evaluation, EvaluationScope, PortError, PortResult, RealignmentReport},
     protocol::{
-        Adapter, Attempt, ClientId, RoundId, Ticket,
-        messages::{
-            AggregateRequest, Aggregation, AggregatorMessage, ClientMessage, CommitRequest, EvaluateRequest,
-            InstructRequest, Parcel, RealignRequest, ScreenRequest, StrategyState, SupervisorMessage, TurnRequest,
+        Adapter, Attempt, ClientId, ModelVersion, Payload, RequestId, RoundId, SimTime, TrainOrder,
+        server::{
+            AggregateOrder, Aggregation, CommitOrder, EvaluateOrder, InstructOrder, RealignOrder, ScreenOrder,
+            StrategyState,
         },
     },
     records::{
         ClientOutcome, ClientRecord, DropReason, Phase, PhaseSeconds, RejectReason, RoundEvent, RoundOutcome,
         RoundRecord,
     },
+    supervisor::SupervisorMessage,
 };
 
 /// One round of the federation, from choosing its cohort to storing what it leaves behind.
@@ -43,11 +46,11 @@ pub(crate) async fn run_round(server: &mut Server, round: RoundId) -> Result<(),
     server.commit(round, took, screened, aggregated, aligned, evaluated).await
 }
 
-/// A selected client with what it is sent and where to; without instructions it is sent nothing.
+/// A selected client with the order that it is sent and where to; without instructions it is sent nothing.
 struct Invited {
     client: ClientId,
     address: Address<ClientMessage>,
-    parcel: Result<Parcel, String>,
+    order: Result<TrainOrder, String>,
     /// What is put in to go wrong.
     fault: Option<ClientFault>,
 }
@@ -93,49 +96,58 @@ impl Server {
         let config = &self.config;
         let cohort = config.sampler.cohort(config.seed, round, config.clients, config.cohort);
         self.observer.observe(&RoundEvent::RoundStarted { round, cohort: cohort.len() as u32 });
-        self.unless_cancelled(cohort)
+        self.ensure_running(cohort)
     }
 
     /// Brings the cohort's actors into being and gives each the global adapter with the strategy's instructions, which
-    /// travel with its turn.
+    /// travel with its order.
     async fn broadcast(&self, round: RoundId, cohort: Vec<ClientId>) -> Result<Vec<Invited>, FederationError> {
-        tracing::debug!(%round, clients = cohort.len(), "cohort mustered");
-        let muster = |reply| SupervisorMessage::Muster(cohort, reply);
-        let mustered = ask(&self.supervisor, muster).await.ok_or(FederationError::ActorLost("supervisor"))?;
+        tracing::debug!(%round, clients = cohort.len(), "cohort to spawn");
+        let spawn = |reply| SupervisorMessage::SpawnCohort(cohort, reply);
+        let spawned = ask(&self.supervisor, spawn).await.ok_or(FederationError::ActorLost("supervisor"))?;
         let instructions = self.instructions(round).await;
-        let parcel = instructions.map(|instructions| Parcel { global: self.global.clone(), instructions });
+        let order = |client| {
+            Ok(TrainOrder {
+                id: RequestId::first(round),
+                client,
+                version: ModelVersion::at_begin_of(round),
+                at: SimTime::START,
+                global: self.global.clone(),
+                instructions: instructions.clone()?,
+            })
+        };
         let fault = |client| self.faults.of_client(round, client);
-        let invite = |(client, address)| Invited { client, address, parcel: parcel.clone(), fault: fault(client) };
-        self.unless_cancelled(mustered.into_iter().map(invite).collect())
+        let invite = |(client, address)| Invited { client, address, order: order(client), fault: fault(client) };
+        self.ensure_running(spawned.into_iter().map(invite).collect())
     }
 
-    /// Gives every invited client its turn, as many at a time as there are compute slots: rows exist for clients in
-    /// their turn alone (invariant M-1), and a client's time runs only while it is its turn.
+    /// Has every invited client work, as many at a time as there are compute slots: rows exist for clients at work alone
+    /// (invariant M-1), and a client's time runs only while it works.
     async fn collect(&self, round: RoundId, invited: Vec<Invited>) -> Result<Vec<Reported>, FederationError> {
         self.begin(round, Phase::Train);
         let (attempts, limit) = (self.config.max_attempts, self.config.client_timeout);
-        let turns = invited.into_iter().map(|invited| invited.take_turn(round, attempts, limit));
+        let tasks = invited.into_iter().map(|invited| invited.run(round, attempts, limit));
         let notice = |reported: &Reported| {
             self.observer.observe(&RoundEvent::ClientReported { round, client: reported.client });
         };
-        let mut reports = fan_out(turns, self.config.slots, notice).await;
+        let mut reports = fan_out(tasks, self.config.slots, notice).await;
         reports.sort_by_key(|reported| reported.client);
-        self.unless_cancelled(reports)
+        self.ensure_running(reports)
     }
 
     /// Settles every selected client's outcome, exactly one each (invariant R-1).
     async fn screen(&self, round: RoundId, reports: Vec<Reported>) -> Result<Screened, FederationError> {
         let traffic = Traffic::of(&reports);
-        let entries: Vec<_> = reports.into_iter().map(Reported::settle).collect();
+        let entries: Vec<_> = reports.into_iter().map(Reported::resolve_outcome).collect();
         let updates: Vec<ClientUpdate> =
             entries.iter().filter_map(|(_, delivered)| Some(delivered.as_ref()?.update.clone())).collect();
-        let request = |attempt| ScreenRequest {
-            ticket: Ticket { round, attempt },
+        let order = |attempt| ScreenOrder {
+            id: RequestId { round, attempt },
             global: self.global.clone(),
             updates: updates.clone(),
         };
-        let question = |attempt, reply| AggregatorMessage::Screen(request(attempt), reply);
-        let mut verdicts = match self.ask_crew(&self.crew.aggregator, question).await {
+        let question = |attempt, reply| AggregatorMessage::Screen(order(attempt), reply);
+        let mut verdicts = match self.ask_with_retry(&self.actors.aggregator, question).await {
             Answer::Reply(verdicts) => verdicts.into_iter(),
             Answer::TimedOut | Answer::Died(_) => Vec::new().into_iter(),
         };
@@ -164,26 +176,26 @@ impl Server {
             self.observer.observe(&RoundEvent::ClientFinished(record.clone()));
             screened.clients.push(record);
         }
-        self.unless_cancelled(screened)
+        self.ensure_running(screened)
     }
 
     /// Combines the accepted updates. Below quorum, or if it fails, the global adapter stays (invariant R-3).
     async fn aggregate(&self, round: RoundId, screened: &Screened) -> Result<Aggregated, FederationError> {
         self.begin(round, Phase::Aggregate);
-        let request = |attempt| AggregateRequest {
-            ticket: Ticket { round, attempt },
+        let order = |attempt| AggregateOrder {
+            id: RequestId { round, attempt },
             quorum: self.config.quorum,
             global: self.global.clone(),
             strategy: self.strategy.clone(),
             updates: screened.updates.clone(),
         };
-        let question = |attempt, reply| AggregatorMessage::Aggregate(request(attempt), reply);
+        let question = |attempt, reply| AggregatorMessage::Aggregate(order(attempt), reply);
         let fault = self.faults.of_server(round, ServerFault::AggregatorCrash);
-        let outcome = match self.ask_crew(&self.crew.aggregator, question).await {
+        let outcome = match self.ask_with_retry(&self.actors.aggregator, question).await {
             Answer::Reply(Aggregation::Done { global, strategy, update_norm, report }) => {
                 let update_norm = Some(update_norm);
                 let outcome = RoundOutcome::Committed;
-                return self.unless_cancelled(Aggregated { outcome, global, strategy, update_norm, report, fault });
+                return self.ensure_running(Aggregated { outcome, global, strategy, update_norm, report, fault });
             }
             Answer::Reply(Aggregation::BelowQuorum { accepted, quorum }) => {
                 RoundOutcome::Skipped(format!("{accepted} updates accepted, {quorum} needed"))
@@ -193,26 +205,24 @@ impl Server {
         };
         let (global, strategy) = (self.global.clone(), self.strategy.clone());
         let (update_norm, report) = (None, BTreeMap::new());
-        self.unless_cancelled(Aggregated { outcome, global, strategy, update_norm, report, fault })
+        self.ensure_running(Aggregated { outcome, global, strategy, update_norm, report, fault })
     }
 
     /// Realigns an adapter that has moved on. If that fails, the round keeps the aggregated one and says so.
     async fn align(&self, round: RoundId, aggregated: &Aggregated) -> Result<Aligned, FederationError> {
         let as_aggregated =
             |warnings| Aligned { global: aggregated.global.clone(), report: None, warnings, fault: None };
-        let Some(cai) = self.crew.cai.as_ref().filter(|_| self.is_due(self.config.align, round)) else {
+        let Some(cai) = self.actors.cai.as_ref().filter(|_| self.is_due(self.config.align, round)) else {
             return Ok(as_aggregated(Vec::new()));
         };
         if aggregated.outcome != RoundOutcome::Committed {
             return Ok(as_aggregated(vec!["not realigned: the global adapter is as it was".to_owned()]));
         }
         self.begin(round, Phase::Align);
-        let question = |attempt, reply| RealignRequest {
-            ticket: Ticket { round, attempt },
-            global: aggregated.global.clone(),
-            reply,
+        let question = |attempt, reply| {
+            Question(RealignOrder { id: RequestId { round, attempt }, global: aggregated.global.clone() }, reply)
         };
-        self.unless_cancelled(match self.result(self.ask_crew(cai, question).await, "realignment") {
+        self.ensure_running(match self.result(self.ask_with_retry(cai, question).await, "realignment") {
             Ok(done) => {
                 self.observer.observe(&RoundEvent::Realigned(Box::new(done.report.clone())));
                 Aligned { global: done.adapter, report: Some(done.report), warnings: done.warnings, fault: None }
@@ -227,19 +237,17 @@ impl Server {
     /// Measures the adapter that the round leaves. If that fails, the round has no scores and says so.
     async fn evaluate(&self, round: RoundId, aligned: &Aligned) -> Result<Evaluated, FederationError> {
         let due = self.is_due(self.config.evaluate, round);
-        let Some(evaluator) = self.crew.evaluator.as_ref().filter(|_| due) else {
+        let Some(evaluator) = self.actors.evaluator.as_ref().filter(|_| due) else {
             return Ok(Evaluated { scores: Evaluation::new(), warning: None, fault: None });
         };
         self.begin(round, Phase::Evaluate);
         let is_last = round.0 == self.config.rounds;
         let scope = if is_last { EvaluationScope::Full } else { EvaluationScope::Interim };
-        let question = |attempt, reply| EvaluateRequest {
-            ticket: Ticket { round, attempt },
-            global: aligned.global.clone(),
-            scope,
-            reply,
+        let question = |attempt, reply| {
+            let id = RequestId { round, attempt };
+            Question(EvaluateOrder { id, global: aligned.global.clone(), scope }, reply)
         };
-        self.unless_cancelled(match self.result(self.ask_crew(evaluator, question).await, "evaluation") {
+        self.ensure_running(match self.result(self.ask_with_retry(evaluator, question).await, "evaluation") {
             Ok(scores) => Evaluated { scores, warning: None, fault: None },
             Err(error) => Evaluated {
                 scores: Evaluation::new(),
@@ -273,16 +281,15 @@ impl Server {
             ..ledger::summary(round, aggregated.outcome, took, &screened.clients, screened.traffic)
         };
         let (global, strategy) = (aligned.global, aggregated.strategy);
-        let question = |reply| CommitRequest {
-            ticket: Ticket { round, attempt: Attempt::FIRST },
+        let order = CommitOrder {
+            id: RequestId::first(round),
             global: global.clone(),
             strategy: strategy.clone(),
             memories,
             record: Box::new(record),
             clients: screened.clients,
-            reply,
         };
-        match self.crew.archivist.ask(None, question).await {
+        match self.actors.checkpointer.ask(None, |reply| Question(order, reply)).await {
             Answer::Reply(Ok(record)) => {
                 (self.global, self.strategy) = (global, strategy);
                 self.observer.observe(&RoundEvent::RoundFinished(record));
@@ -290,7 +297,7 @@ impl Server {
             }
             Answer::Reply(Err(PortError::Cancelled)) => Err(FederationError::Cancelled),
             Answer::Reply(Err(reason)) => Err(FederationError::Store { round, reason }),
-            Answer::TimedOut | Answer::Died(_) => Err(self.lost("archivist")),
+            Answer::TimedOut | Answer::Died(_) => Err(self.lost("checkpointer")),
         }
     }
 }
@@ -302,7 +309,7 @@ impl Server {
     }
 
     /// A step's result, unless the run was cancelled: what cancelled work left undone must not look like an outcome.
-    fn unless_cancelled<T>(&self, result: T) -> Result<T, FederationError> {
+    fn ensure_running<T>(&self, result: T) -> Result<T, FederationError> {
         if self.run.is_cancelled() { Err(FederationError::Cancelled) } else { Ok(result) }
     }
 
@@ -311,25 +318,25 @@ impl Server {
     }
 
     /// What the strategy has to say to the clients of a round, or in words why there is nothing.
-    async fn instructions(&self, round: RoundId) -> Result<Instructions, String> {
+    async fn instructions(&self, round: RoundId) -> Result<Payload, String> {
         let question = |attempt, reply| {
-            let ticket = Ticket { round, attempt };
-            let request = InstructRequest { ticket, global: self.global.clone(), strategy: self.strategy.clone() };
-            AggregatorMessage::Instruct(request, reply)
+            let id = RequestId { round, attempt };
+            let order = InstructOrder { id, global: self.global.clone(), strategy: self.strategy.clone() };
+            AggregatorMessage::Instruct(order, reply)
         };
-        match self.ask_crew(&self.crew.aggregator, question).await {
+        match self.ask_with_retry(&self.actors.aggregator, question).await {
             Answer::Reply(instructions) => instructions,
             Answer::TimedOut | Answer::Died(_) => Err(self.died("instructions")),
         }
     }
 
     /// Puts a question to an actor of the server, again under the next attempt if it dies over it.
-    async fn ask_crew<M: Message, R: Send>(
+    async fn ask_with_retry<M: Message, R: Send>(
         &self,
         address: &Address<M>,
         question: impl Fn(Attempt, RpcReplyPort<R>) -> M,
     ) -> Answer<R> {
-        address.ask_persistently(self.config.max_attempts, None, question).await.1
+        address.ask_with_retry(self.config.max_attempts, None, question).await.1
     }
 
     /// What a port gave through its actor, the actor's death being one more way to fail.
@@ -346,45 +353,44 @@ impl Server {
 
     /// An actor is gone: a bug, or the end of the run's actors because it was cancelled.
     fn lost(&self, actor: &'static str) -> FederationError {
-        self.unless_cancelled(FederationError::ActorLost(actor)).unwrap_or_else(|cancelled| cancelled)
+        self.ensure_running(FederationError::ActorLost(actor)).unwrap_or_else(|cancelled| cancelled)
     }
 }
 
 impl Invited {
     /// Asks until the client answers, its time is up, or its attempts are used up.
-    async fn take_turn(self, round: RoundId, max_attempts: u32, limit: Duration) -> Reported {
-        let Self { client, address, parcel, fault } = self;
+    async fn run(self, round: RoundId, max_attempts: u32, limit: Duration) -> Reported {
+        let Self { client, address, order, fault } = self;
         let unasked = |reason, fault| {
-            let ticket = Ticket { round, attempt: Attempt::FIRST };
-            Reported { client, ticket, bytes_down: 0, answer: Err(reason), fault }
+            let id = RequestId::first(round);
+            Reported { client, id, bytes_down: 0, answer: Err(reason), fault }
         };
-        let parcel = match parcel {
-            Ok(parcel) => parcel,
+        let order = match order {
+            Ok(order) => order,
             Err(reason) => return unasked(DropReason::NoInstructions(reason), None),
         };
         if fault == Some(ClientFault::Offline) {
             return unasked(DropReason::Offline, fault);
         }
         let question = |attempt, reply| {
-            let ticket = Ticket { round, attempt };
-            ClientMessage::TakeTurn(TurnRequest { ticket, parcel: parcel.clone() }, reply)
+            ClientMessage::Train(TrainOrder { id: RequestId { round, attempt }, ..order.clone() }, reply)
         };
-        let (attempt, answer) = address.ask_persistently(max_attempts, Some(limit), question).await;
-        let ticket = Ticket { round, attempt };
+        let (attempt, answer) = address.ask_with_retry(max_attempts, Some(limit), question).await;
+        let id = RequestId { round, attempt };
         // Of a death only those who wait for the dead can tell.
         let has_died = attempt > Attempt::FIRST || matches!(answer, Answer::Died(_));
         let death = fault.filter(|&fault| fault == ClientFault::Crash && has_died);
         let answer = match answer {
             Answer::Reply(report) => Ok(report),
             Answer::TimedOut => {
-                address.tell(ClientMessage::Abandon(ticket));
+                address.tell(ClientMessage::Abandon(id));
                 Err(DropReason::TimedOut)
             }
             Answer::Died(_) => Err(DropReason::Crashed),
         };
-        let bytes_down = u64::from(attempt.0) * (parcel.global.size_bytes() + parcel.instructions.size_bytes());
+        let bytes_down = u64::from(attempt.0) * order.size_bytes();
         let fault = death.or(answer.as_ref().ok().and_then(|report| report.fault));
-        Reported { client, ticket, bytes_down, answer, fault }
+        Reported { client, id, bytes_down, answer, fault }
     }
 }
 

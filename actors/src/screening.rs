@@ -9,7 +9,7 @@ use crate::{
     ports::{Candidate, ClientUpdate, Judgement, UpdateScreen},
     protocol::{
         Adapter, AdapterError,
-        messages::{Admitted, ScreenRequest, ScreenedUpdate},
+        server::{Admitted, ScreenOrder, ScreenedUpdate},
     },
     records::RejectReason,
 };
@@ -18,17 +18,17 @@ use crate::{
 /// has those that are valid judged.
 pub(crate) fn screen_updates(
     screen: Option<&dyn UpdateScreen>,
-    request: &ScreenRequest,
+    order: &ScreenOrder,
     cancel: &CancelFlag,
 ) -> Vec<ScreenedUpdate> {
-    let ScreenRequest { ticket, global, updates } = request;
+    let ScreenOrder { id, global, updates } = order;
     let norms = measure(global, updates);
     let valid = updates.iter().zip(&norms);
     let candidates: Vec<Candidate<'_>> =
         valid.filter_map(|(update, norm)| Some(Candidate { update, delta_norm: *norm.as_ref().ok()? })).collect();
     let judged = match screen {
         None => Ok(vec![Judgement::Keep; candidates.len()]),
-        Some(screen) => judge(screen, ticket.round, global, &candidates, cancel),
+        Some(screen) => judge(screen, id.round, global, &candidates, cancel),
     };
     let mut admitted = candidates.iter().enumerate().map(|(index, candidate)| match &judged {
         Ok(judgements) => admit(global, *candidate, &judgements[index]),
@@ -64,7 +64,7 @@ fn delta_norm(global: &Adapter, update: &ClientUpdate) -> Result<f64, RejectReas
         AdapterError::LayoutMismatch(difference) => RejectReason::LayoutMismatch(difference),
         AdapterError::WrongLength { .. } => RejectReason::LayoutMismatch(error.to_string()),
     };
-    update.extras.vectors().try_for_each(|vector| check(global, vector)).map_err(refused)?;
+    update.extras.check(global).map_err(refused)?;
     global.check_same_layout(&update.adapter).map_err(refused)?;
     let distance = distance(&update.adapter, global);
     // Squares of differences of f32 stay far below the largest f64: only a value that is not finite spoils the sum.
@@ -132,7 +132,7 @@ fn admit(global: &Adapter, candidate: Candidate<'_>, judgement: &Judgement) -> R
             let nothing = Adapter::zeros(Arc::clone(global.layout()));
             Ok(Admitted {
                 adapter: scaled(global, &update.adapter, ratio),
-                extras: update.extras.map(|vector| scaled(&nothing, vector, ratio)),
+                extras: update.extras.map_vectors(|vector| scaled(&nothing, vector, ratio)),
                 clipped_to: Some(norm),
             })
         }
@@ -157,19 +157,19 @@ fn scaled(global: &Adapter, local: &Adapter, ratio: f64) -> Adapter {
 mod tests {
     use super::*;
     use crate::{
-        ports::{Extras, PortError, PortResult},
-        protocol::{AdapterLayout, Attempt, ClientId, RoundId, Ticket},
+        ports::{PortError, PortResult},
+        protocol::{AdapterLayout, Attempt, ClientId, Payload, RequestId, RoundId},
         testing::{layout_of_rank, tiny_layout},
     };
 
     fn update(client: u32, value: f32) -> ClientUpdate {
         let adapter = Adapter::new(tiny_layout(), vec![value; 8]).unwrap();
-        ClientUpdate { client: ClientId(client), adapter, n_examples: 1.0, extras: Extras::default() }
+        ClientUpdate { client: ClientId(client), adapter, n_examples: 1.0, extras: Payload::default() }
     }
 
-    fn request(updates: Vec<ClientUpdate>) -> ScreenRequest {
-        let ticket = Ticket { round: RoundId(1), attempt: Attempt::FIRST };
-        ScreenRequest { ticket, global: Adapter::new(tiny_layout(), vec![1.0; 8]).unwrap(), updates }
+    fn order(updates: Vec<ClientUpdate>) -> ScreenOrder {
+        let id = RequestId { round: RoundId(1), attempt: Attempt::FIRST };
+        ScreenOrder { id, global: Adapter::new(tiny_layout(), vec![1.0; 8]).unwrap(), updates }
     }
 
     /// Gives the same judgements whatever it is asked.
@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn verdicts(screen: PortResult<Vec<Judgement>>, updates: Vec<ClientUpdate>) -> Vec<Result<Admitted, RejectReason>> {
-        let screened = screen_updates(Some(&Fixed(screen)), &request(updates), &CancelFlag::new());
+        let screened = screen_updates(Some(&Fixed(screen)), &order(updates), &CancelFlag::new());
         screened.into_iter().map(|screened| screened.verdict).collect()
     }
 
@@ -195,7 +195,7 @@ mod tests {
         let mut other = update(2, 1.0);
         other.adapter = Adapter::zeros(layout_of_rank(3));
         let updates = vec![update(0, 3.0), update(1, f32::NEG_INFINITY), other, update(0, 9.0)];
-        let screened = screen_updates(None, &request(updates), &CancelFlag::new());
+        let screened = screen_updates(None, &order(updates), &CancelFlag::new());
         assert!((screened[0].delta_norm.unwrap() - 32_f64.sqrt()).abs() < 1e-12);
         let verdicts: Vec<_> = screened.into_iter().map(|screened| screened.verdict).collect();
         assert_eq!(verdicts[0].as_ref().unwrap().clipped_to, None);
@@ -222,15 +222,16 @@ mod tests {
     fn a_3_each_judgement_meets_its_own_update_also_behind_an_invalid_one() {
         let judgements = vec![Judgement::Clip(0.5), Judgement::Reject("too long".into()), Judgement::Keep];
         let mut updates = vec![update(0, f32::NAN), update(1, 2.0), update(2, 9.0), update(3, 4.0)];
-        updates[1].extras.control_delta = Some(Adapter::new(tiny_layout(), vec![8_f32.sqrt(); 8]).unwrap());
+        updates[1].extras =
+            Payload::default().with_vector("beside", Adapter::new(tiny_layout(), vec![8_f32.sqrt(); 8]).unwrap());
         let verdicts = verdicts(Ok(judgements), updates);
         assert!(matches!(verdicts[0], Err(RejectReason::NotFinite(_))));
         let clipped = verdicts[1].as_ref().unwrap();
-        let global = request(Vec::new()).global;
+        let global = order(Vec::new()).global;
         assert!((distance(&clipped.adapter, &global) - 0.5).abs() < 1e-6, "{clipped:?}");
         assert_eq!(clipped.clipped_to, Some(0.5));
         // The delta's norm was the square root of 8: what comes beside it is shortened as much.
-        let beside = clipped.extras.control_delta.as_ref().unwrap();
+        let beside = clipped.extras.vector("beside").unwrap();
         assert!(beside.values().iter().all(|value| (value - 0.5).abs() < 1e-6), "{beside:?}");
         assert_eq!(verdicts[2], Err(RejectReason::Screened("too long".into())));
         assert_eq!(verdicts[3].as_ref().unwrap().adapter, update(3, 4.0).adapter);

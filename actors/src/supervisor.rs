@@ -6,27 +6,46 @@ use std::{
     time::Duration,
 };
 
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio::sync::watch;
 
 use crate::{
-    aggregator::{Aggregator, AggregatorArgs},
-    archivist::{Archivist, ArchivistState, CommitGate},
-    cai::{CaiGenerator, CaiState},
-    client::{Client, Screener, Site},
+    aggregator::{Aggregator, AggregatorArgs, AggregatorMessage},
+    cai::{CaiGenerator, CaiState, RealignMessage},
+    checkpointer::{Checkpointer, CheckpointerState, CommitGate, CommitMessage},
+    client::{Client, ClientEnv, ClientMessage, Screener},
     compute::Compute,
-    evaluator::{Evaluator, EvaluatorState},
+    evaluator::{EvaluateMessage, Evaluator, EvaluatorState},
     fanout::Address,
     faults::Faults,
     guard::{Guard, GuardArgs},
     policy::{Assessed, GuardPolicy},
     ports::{Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, Observer, Realigner, RunStore},
-    protocol::{
-        ClientId,
-        messages::{Cohort, CommitRequest, Crew, SupervisorMessage},
-    },
+    protocol::ClientId,
     records::RoundEvent,
 };
+
+/// To the supervisor.
+pub(crate) enum SupervisorMessage {
+    /// Where can the server's actors be reached?
+    ServerActors(RpcReplyPort<ServerActors>),
+    /// Start the actors of this cohort, stop those of the last, and say where they can be reached.
+    SpawnCohort(Vec<ClientId>, RpcReplyPort<Cohort>),
+}
+
+/// A round's clients in order of id, and where they can be reached.
+pub(crate) type Cohort = Vec<(ClientId, Address<ClientMessage>)>;
+
+/// Where the actors of the server can be reached.
+#[derive(Clone)]
+pub(crate) struct ServerActors {
+    pub(crate) aggregator: Address<AggregatorMessage>,
+    pub(crate) checkpointer: Address<CommitMessage>,
+    /// If the run has Constitutional AI.
+    pub(crate) cai: Option<Address<RealignMessage>>,
+    /// If the run has benchmarks.
+    pub(crate) evaluator: Option<Address<EvaluateMessage>>,
+}
 
 /// The root of a run's actors. Killing it ends them all.
 pub(crate) struct Supervisor;
@@ -42,7 +61,7 @@ pub(crate) struct SupervisorArgs {
     pub(crate) trainer: Arc<dyn LocalTrainer>,
     pub(crate) algorithm: Arc<dyn ClientAlgorithm>,
     pub(crate) memories: Arc<dyn ClientMemories>,
-    pub(crate) guard: Option<GuardPost>,
+    pub(crate) guard: Option<GuardRole>,
     pub(crate) aggregator: AggregatorArgs,
     /// How long realignment and evaluation may take.
     pub(crate) server_timeout: Duration,
@@ -54,7 +73,7 @@ pub(crate) struct SupervisorArgs {
 }
 
 /// What the guard is made of, and how clients use it.
-pub(crate) struct GuardPost {
+pub(crate) struct GuardRole {
     pub(crate) args: GuardArgs,
     pub(crate) assessed: Assessed,
     pub(crate) policy: GuardPolicy,
@@ -62,31 +81,31 @@ pub(crate) struct GuardPost {
 
 pub(crate) struct SupervisorState {
     observer: Arc<dyn Observer>,
-    guard: Option<Post<Guard>>,
-    aggregator: Post<Aggregator>,
-    cai: Option<Post<CaiGenerator>>,
-    evaluator: Option<Post<Evaluator>>,
-    /// Nobody succeeds the archivist: emptied when it dies, so that whoever asks for it learns that it is gone.
-    archivist: Option<watch::Sender<ActorRef<CommitRequest>>>,
+    guard: Option<Supervised<Guard>>,
+    aggregator: Supervised<Aggregator>,
+    cai: Option<Supervised<CaiGenerator>>,
+    evaluator: Option<Supervised<Evaluator>>,
+    /// Nobody succeeds the checkpointer: emptied when it dies, so that whoever asks for it learns that it is gone.
+    checkpointer: Option<watch::Sender<ActorRef<CommitMessage>>>,
     /// What clients work with.
-    site: Arc<Site>,
-    clients: Cast<Client>,
+    env: Arc<ClientEnv>,
+    clients: Clients<Client>,
 }
 
 /// The actors of the last cohort mustered. No other client has one (invariant M-1).
-struct Cast<A: Actor> {
-    posts: BTreeMap<ClientId, Post<A>>,
-    /// Who holds which post. A large cohort that is dismissed sends as many notices of death, and none of them may cost a
-    /// look at every post.
-    holders: HashMap<ActorId, ClientId>,
+struct Clients<A: Actor> {
+    by_id: BTreeMap<ClientId, Supervised<A>>,
+    /// Which client each actor is. A large cohort that is dismissed sends as many notices of death, and none of them may cost a
+    /// look at every client.
+    by_actor: HashMap<ActorId, ClientId>,
 }
 
 /// A role that is always filled: who fills it now, and what a successor starts with.
-struct Post<A: Actor> {
+struct Supervised<A: Actor> {
     kind: &'static str,
     actor: A,
     args: A::Arguments,
-    holder: watch::Sender<ActorRef<A::Msg>>,
+    current: watch::Sender<ActorRef<A::Msg>>,
 }
 
 impl Actor for Supervisor {
@@ -109,13 +128,13 @@ impl Actor for Supervisor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SupervisorMessage::Crew(reply) => {
-                if let Some(crew) = state.crew() {
-                    let _ = reply.send(crew);
+            SupervisorMessage::ServerActors(reply) => {
+                if let Some(actors) = state.server_actors() {
+                    let _ = reply.send(actors);
                 }
             }
-            SupervisorMessage::Muster(cohort, reply) => {
-                let _ = reply.send(state.muster(&myself.get_cell(), &cohort).await?);
+            SupervisorMessage::SpawnCohort(cohort, reply) => {
+                let _ = reply.send(state.spawn_cohort(&myself.get_cell(), &cohort).await?);
             }
         }
         Ok(())
@@ -140,8 +159,8 @@ impl SupervisorState {
     async fn start(supervisor: &ActorCell, args: SupervisorArgs) -> Result<Self, SpawnErr> {
         let compute = args.compute;
         let (guard, use_of_guard) =
-            args.guard.map(|GuardPost { args, assessed, policy }| (args, (assessed, policy))).unzip();
-        let guard = Post::fill_if("guard", Guard, guard, supervisor).await?;
+            args.guard.map(|GuardRole { args, assessed, policy }| (args, (assessed, policy))).unzip();
+        let guard = Supervised::spawn_if("guard", Guard, guard, supervisor).await?;
         let cai = args.realigner.map(|realigner| CaiState {
             realigner,
             faults: args.faults.clone(),
@@ -154,8 +173,9 @@ impl SupervisorState {
             compute: compute.clone(),
             limit: args.server_timeout,
         });
-        let archivist = ArchivistState { store: Some(args.store), commits: args.commits, compute: compute.clone() };
-        let (archivist, _) = Actor::spawn_linked(None, Archivist, archivist, supervisor.clone()).await?;
+        let checkpointer =
+            CheckpointerState { store: Some(args.store), commits: args.commits, compute: compute.clone() };
+        let (checkpointer, _) = Actor::spawn_linked(None, Checkpointer, checkpointer, supervisor.clone()).await?;
         let screener = guard.as_ref().zip(use_of_guard).map(|(guard, (assessed, policy))| Screener {
             guard: guard.address(),
             assessed,
@@ -164,11 +184,11 @@ impl SupervisorState {
         Ok(Self {
             observer: args.observer,
             guard,
-            aggregator: Post::fill("aggregator", Aggregator, args.aggregator, supervisor).await?,
-            cai: Post::fill_if("cai", CaiGenerator, cai, supervisor).await?,
-            evaluator: Post::fill_if("evaluator", Evaluator, evaluator, supervisor).await?,
-            archivist: Some(watch::Sender::new(archivist)),
-            site: Arc::new(Site {
+            aggregator: Supervised::spawn("aggregator", Aggregator, args.aggregator, supervisor).await?,
+            cai: Supervised::spawn_if("cai", CaiGenerator, cai, supervisor).await?,
+            evaluator: Supervised::spawn_if("evaluator", Evaluator, evaluator, supervisor).await?,
+            checkpointer: Some(watch::Sender::new(checkpointer)),
+            env: Arc::new(ClientEnv {
                 rows: args.rows,
                 trainer: args.trainer,
                 algorithm: args.algorithm,
@@ -178,85 +198,85 @@ impl SupervisorState {
                 faults: args.faults,
                 compute,
             }),
-            clients: Cast::default(),
+            clients: Clients::default(),
         })
     }
 
-    fn crew(&self) -> Option<Crew> {
-        Some(Crew {
+    fn server_actors(&self) -> Option<ServerActors> {
+        Some(ServerActors {
             aggregator: self.aggregator.address(),
-            archivist: Address::new(self.archivist.as_ref()?.subscribe()),
-            cai: self.cai.as_ref().map(Post::address),
-            evaluator: self.evaluator.as_ref().map(Post::address),
+            checkpointer: Address::new(self.checkpointer.as_ref()?.subscribe()),
+            cai: self.cai.as_ref().map(Supervised::address),
+            evaluator: self.evaluator.as_ref().map(Supervised::address),
         })
     }
 
-    async fn muster(&mut self, supervisor: &ActorCell, cohort: &[ClientId]) -> Result<Cohort, SpawnErr> {
+    async fn spawn_cohort(&mut self, supervisor: &ActorCell, cohort: &[ClientId]) -> Result<Cohort, SpawnErr> {
         let mut last = std::mem::take(&mut self.clients);
         for &client in cohort {
-            let post = match last.posts.remove(&client) {
-                Some(post) => post,
-                None => Post::fill("client", Client, (client, Arc::clone(&self.site)), supervisor).await?,
+            let role = match last.by_id.remove(&client) {
+                Some(role) => role,
+                None => Supervised::spawn("client", Client, (client, Arc::clone(&self.env)), supervisor).await?,
             };
-            self.clients.insert(client, post);
+            self.clients.insert(client, role);
         }
-        for post in last.posts.into_values() {
-            post.holder.borrow().stop(None);
+        for role in last.by_id.into_values() {
+            role.current.borrow().stop(None);
         }
-        Ok(self.clients.posts.iter().map(|(&client, post)| (client, post.address())).collect())
+        Ok(self.clients.by_id.iter().map(|(&client, role)| (client, role.address())).collect())
     }
 
-    /// Puts a successor in the place of an actor that died. Who holds no post was dismissed, or is not to be replaced.
+    /// Puts a successor in the place of an actor that died. Whoever has no role was dismissed, or is not to be replaced.
     async fn replace(&mut self, supervisor: &ActorCell, dead: ActorId, reason: &str) -> Result<(), SpawnErr> {
-        let mut replaced = self.aggregator.succeed(dead, supervisor).await?;
-        replaced = replaced.or(succeed(self.guard.as_ref(), dead, supervisor).await?);
-        replaced = replaced.or(succeed(self.cai.as_ref(), dead, supervisor).await?);
-        replaced = replaced.or(succeed(self.evaluator.as_ref(), dead, supervisor).await?);
-        replaced = replaced.or(self.clients.succeed(dead, supervisor).await?);
+        let mut replaced = self.aggregator.restart(dead, supervisor).await?;
+        replaced = replaced.or(restart(self.guard.as_ref(), dead, supervisor).await?);
+        replaced = replaced.or(restart(self.cai.as_ref(), dead, supervisor).await?);
+        replaced = replaced.or(restart(self.evaluator.as_ref(), dead, supervisor).await?);
+        replaced = replaced.or(self.clients.restart(dead, supervisor).await?);
         if let Some(kind) = replaced {
             tracing::warn!(kind, reason, "actor died and was started again");
             self.observer.observe(&RoundEvent::ActorRestarted { kind });
         }
-        self.archivist.take_if(|archivist| archivist.borrow().get_id() == dead);
+        self.checkpointer.take_if(|checkpointer| checkpointer.borrow().get_id() == dead);
         Ok(())
     }
 }
 
-impl<A: Actor> Default for Cast<A> {
+impl<A: Actor> Default for Clients<A> {
     fn default() -> Self {
-        Self { posts: BTreeMap::new(), holders: HashMap::new() }
+        Self { by_id: BTreeMap::new(), by_actor: HashMap::new() }
     }
 }
 
-impl<A: Actor + Copy> Cast<A>
+impl<A: Actor + Copy> Clients<A>
 where
     A::Arguments: Clone,
 {
-    fn insert(&mut self, client: ClientId, post: Post<A>) {
-        self.holders.insert(post.held_by(), client);
-        self.posts.insert(client, post);
+    fn insert(&mut self, client: ClientId, role: Supervised<A>) {
+        self.by_actor.insert(role.current_id(), client);
+        self.by_id.insert(client, role);
     }
 
-    /// If `dead` held a client's post, fills it anew and says which kind of post it is.
-    async fn succeed(&mut self, dead: ActorId, supervisor: &ActorCell) -> Result<Option<&'static str>, SpawnErr> {
-        let Some(client) = self.holders.remove(&dead) else { return Ok(None) };
-        let Some(post) = self.posts.get(&client) else { return Ok(None) };
-        let replaced = post.succeed(dead, supervisor).await?;
-        self.holders.insert(post.held_by(), client);
+    /// Restarts the client whose actor was `dead`, if there is one, and returns its kind.
+    async fn restart(&mut self, dead: ActorId, supervisor: &ActorCell) -> Result<Option<&'static str>, SpawnErr> {
+        let Some(client) = self.by_actor.remove(&dead) else { return Ok(None) };
+        let Some(role) = self.by_id.get(&client) else { return Ok(None) };
+        let replaced = role.restart(dead, supervisor).await?;
+        self.by_actor.insert(role.current_id(), client);
         Ok(replaced)
     }
 }
 
-impl<A: Actor + Copy> Post<A>
+impl<A: Actor + Copy> Supervised<A>
 where
     A::Arguments: Clone,
 {
-    async fn fill(kind: &'static str, actor: A, args: A::Arguments, supervisor: &ActorCell) -> Result<Self, SpawnErr> {
+    async fn spawn(kind: &'static str, actor: A, args: A::Arguments, supervisor: &ActorCell) -> Result<Self, SpawnErr> {
         let (first, _) = A::spawn_linked(None, actor, args.clone(), supervisor.clone()).await?;
-        Ok(Self { kind, actor, args, holder: watch::Sender::new(first) })
+        Ok(Self { kind, actor, args, current: watch::Sender::new(first) })
     }
 
-    async fn fill_if(
+    async fn spawn_if(
         kind: &'static str,
         actor: A,
         args: Option<A::Arguments>,
@@ -264,40 +284,40 @@ where
     ) -> Result<Option<Self>, SpawnErr> {
         match args {
             None => Ok(None),
-            Some(args) => Ok(Some(Self::fill(kind, actor, args, supervisor).await?)),
+            Some(args) => Ok(Some(Self::spawn(kind, actor, args, supervisor).await?)),
         }
     }
 
     fn address(&self) -> Address<A::Msg> {
-        Address::new(self.holder.subscribe())
+        Address::new(self.current.subscribe())
     }
 
-    fn held_by(&self) -> ActorId {
-        self.holder.borrow().get_id()
+    fn current_id(&self) -> ActorId {
+        self.current.borrow().get_id()
     }
 
-    /// If `dead` held this post, fills it anew and says which kind of post it is.
-    async fn succeed(&self, dead: ActorId, supervisor: &ActorCell) -> Result<Option<&'static str>, SpawnErr> {
-        if self.held_by() != dead {
+    /// Restarts the actor if it was `dead`, and returns its kind.
+    async fn restart(&self, dead: ActorId, supervisor: &ActorCell) -> Result<Option<&'static str>, SpawnErr> {
+        if self.current_id() != dead {
             return Ok(None);
         }
         let (successor, _) = A::spawn_linked(None, self.actor, self.args.clone(), supervisor.clone()).await?;
-        self.holder.send_replace(successor);
+        self.current.send_replace(successor);
         Ok(Some(self.kind))
     }
 }
 
-async fn succeed<A: Actor + Copy>(
-    post: Option<&Post<A>>,
+async fn restart<A: Actor + Copy>(
+    role: Option<&Supervised<A>>,
     dead: ActorId,
     supervisor: &ActorCell,
 ) -> Result<Option<&'static str>, SpawnErr>
 where
     A::Arguments: Clone,
 {
-    match post {
+    match role {
         None => Ok(None),
-        Some(post) => post.succeed(dead, supervisor).await,
+        Some(role) => role.restart(dead, supervisor).await,
     }
 }
 
@@ -332,23 +352,23 @@ mod tests {
     async fn every_post_is_known_by_who_holds_it_now_and_by_nobody_else() {
         let (supervisor, _) = Actor::spawn(None, Idle, ()).await.unwrap();
         let root = supervisor.get_cell();
-        let mut cast = Cast::default();
+        let mut clients = Clients::default();
         for client in [ClientId(3), ClientId(5)] {
-            cast.insert(client, Post::fill("client", Idle, (), &root).await.unwrap());
+            clients.insert(client, Supervised::spawn("client", Idle, (), &root).await.unwrap());
         }
         let (dismissed, _) = Actor::spawn(None, Idle, ()).await.unwrap();
-        assert_eq!(cast.succeed(dismissed.get_id(), &root).await.unwrap(), None);
+        assert_eq!(clients.restart(dismissed.get_id(), &root).await.unwrap(), None);
 
         // A successor that dies has a successor, too.
         let mut dead = Vec::new();
         for _ in 0..3 {
-            dead.push(cast.posts[&ClientId(5)].held_by());
-            assert_eq!(cast.succeed(dead[dead.len() - 1], &root).await.unwrap(), Some("client"));
+            dead.push(clients.by_id[&ClientId(5)].current_id());
+            assert_eq!(clients.restart(dead[dead.len() - 1], &root).await.unwrap(), Some("client"));
             // Told twice of one death, nobody is started twice.
-            assert_eq!(cast.succeed(dead[dead.len() - 1], &root).await.unwrap(), None);
+            assert_eq!(clients.restart(dead[dead.len() - 1], &root).await.unwrap(), None);
         }
-        let now: HashMap<_, _> = cast.posts.iter().map(|(&client, post)| (post.held_by(), client)).collect();
-        assert_eq!(cast.holders, now);
+        let now: HashMap<_, _> = clients.by_id.iter().map(|(&client, role)| (role.current_id(), client)).collect();
+        assert_eq!(clients.by_actor, now);
         assert!(dead.iter().all(|dead| !now.contains_key(dead)));
         supervisor.kill();
     }

@@ -32,10 +32,7 @@ impl Strategy for FedAvg {
 mod tests {
     use std::sync::Arc;
 
-    use fedward_actors::{
-        ports::Extras,
-        protocol::{AdapterLayout, ClientId},
-    };
+    use fedward_actors::protocol::{AdapterLayout, ClientId, Payload};
 
     use super::*;
 
@@ -47,7 +44,7 @@ mod tests {
         let layout = layout(2);
         let values = vec![value; layout.len()];
         let adapter = Adapter::new(layout, values).unwrap();
-        ClientUpdate { client: ClientId(client), adapter, n_examples, extras: Extras::default() }
+        ClientUpdate { client: ClientId(client), adapter, n_examples, extras: Payload::default() }
     }
 
     fn aggregate(updates: &[ClientUpdate]) -> PortResult<Adapter> {

@@ -1,8 +1,8 @@
 //! `FedProx` ("Federated Optimization in Heterogeneous Networks", 2020).
 
 use fedward_actors::{
-    ports::{ClientUpdate, Instructions, PortResult, Strategy},
-    protocol::{Adapter, RoundId},
+    ports::{ClientUpdate, PortResult, Strategy},
+    protocol::{Adapter, Payload, RoundId, names},
 };
 
 use super::aggregate::mean_by_examples;
@@ -24,8 +24,8 @@ impl Strategy for FedProx {
         Self::NAME
     }
 
-    fn instructions(&self, _: RoundId, _: &Adapter) -> PortResult<Instructions> {
-        Ok(Instructions { proximal_mu: self.proximal_mu, ..Instructions::default() })
+    fn instructions(&self, _: RoundId, _: &Adapter) -> PortResult<Payload> {
+        Ok(Payload::default().with_number(names::PROXIMAL_MU, self.proximal_mu))
     }
 
     fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {

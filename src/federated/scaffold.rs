@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use fedward_actors::{
     ports::{
-        ClientAlgorithm, ClientUpdate, Extras, Instructions, LocalCorrection, LocalTraining, PortError, PortResult,
-        Strategy, TurnEnd, TurnStart,
+        ClientAlgorithm, ClientUpdate, LocalCorrection, LocalTraining, PortError, PortResult, Strategy, TurnEnd,
+        TurnStart,
     },
-    protocol::{Adapter, RoundId},
+    protocol::{Adapter, Payload, RoundId, names},
 };
 
 use super::{
@@ -44,9 +44,11 @@ impl Strategy for Scaffold {
         Self::NAME
     }
 
-    fn instructions(&self, _: RoundId, global: &Adapter) -> PortResult<Instructions> {
-        let control = (!self.control.is_empty()).then(|| adapter_like(global, self.control.clone())).transpose()?;
-        Ok(Instructions { control, ..Instructions::default() })
+    fn instructions(&self, _: RoundId, global: &Adapter) -> PortResult<Payload> {
+        if self.control.is_empty() {
+            return Ok(Payload::default());
+        }
+        Ok(Payload::default().with_vector(names::CONTROL, adapter_like(global, self.control.clone())?))
     }
 
     fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
@@ -57,10 +59,10 @@ impl Strategy for Scaffold {
         let mut control: Vec<f64> = self.control.iter().map(|&value| f64::from(value)).collect();
         control.resize(global.values().len(), 0.0);
         for update in updates {
-            let delta =
-                update.extras.control_delta.as_ref().ok_or_else(|| {
-                    PortError::Failed(format!("{} sent no change of its control variate", update.client))
-                })?;
+            let delta = update
+                .extras
+                .vector(names::CONTROL_DELTA)
+                .ok_or_else(|| PortError::Failed(format!("{} sent no change of its control variate", update.client)))?;
             for (control, &delta) in control.iter_mut().zip(delta.values()) {
                 *control += f64::from(delta) / f64::from(self.clients);
             }
@@ -115,8 +117,8 @@ impl ClientAlgorithm for ScaffoldClients {
             })
             .collect();
         let delta = own.iter().enumerate().map(|(index, &own)| own - variates.own(index)).collect();
-        let control_delta = Some(adapter_like(start.global, delta)?);
-        Ok(TurnEnd { extras: Extras { control_delta }, memory: Some(to_bytes(&[&own]).into()) })
+        let extras = Payload::default().with_vector(names::CONTROL_DELTA, adapter_like(start.global, delta)?);
+        Ok(TurnEnd { extras, memory: Some(to_bytes(&[&own]).into()) })
     }
 }
 
@@ -128,7 +130,7 @@ struct Variates<'a> {
 
 impl<'a> Variates<'a> {
     fn of(start: TurnStart<'a>) -> PortResult<Self> {
-        let server = start.instructions.control.as_ref().map(Adapter::values);
+        let server = start.instructions.vector(names::CONTROL).map(Adapter::values);
         let own = start.memory.map(|memory| from_bytes::<1>(Scaffold::NAME, memory)).transpose()?.map(|[own]| own);
         let wanted = start.global.values().len();
         let lengths = [server.map(<[f32]>::len), own.as_ref().map(Vec::len)];

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use fedward_actors::{
-    ports::{ClientAlgorithm, ClientUpdate, Extras, LocalTraining, Strategy, TurnStart},
-    protocol::{Adapter, AdapterLayout, ClientId, RoundId},
+    ports::{ClientAlgorithm, ClientUpdate, LocalTraining, Strategy, TurnStart},
+    protocol::{Adapter, AdapterLayout, ClientId, Payload, RoundId},
 };
 use serde_json::Value;
 
@@ -169,7 +169,7 @@ fn two_rounds(algorithm: FederatedAlgorithm, deltas: [f64; 2]) -> [f64; 2] {
     deltas.map(|delta| {
         round += 1;
         let adapter = scalar(value(&global) + delta);
-        let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, extras: Extras::default() };
+        let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, extras: Payload::default() };
         global = server.aggregate(RoundId(round), &global, &[update]).unwrap();
         value(&global)
     })
@@ -188,7 +188,7 @@ fn server_optimizers_give_the_known_vectors() {
         let (mut server, mut global) = (algorithm.server(1)(), scalar(0.0));
         for (round, (delta, expected)) in [0.01, -0.02, 0.005].into_iter().zip(expected).enumerate() {
             let adapter = scalar(value(&global) + delta);
-            let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, extras: Extras::default() };
+            let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, extras: Payload::default() };
             global = server.aggregate(RoundId(round as u32 + 1), &global, &[update]).unwrap();
             // w + Δ is rounded to f32, so Δ is only known to 2^-24 of w; weights of .1 and more keep that.
             let error = (value(&global) - expected).abs();
@@ -203,7 +203,7 @@ fn forms_differ_in_whether_rows_weigh() {
         client: ClientId(client),
         adapter: scalar(moved),
         n_examples,
-        extras: Extras::default(),
+        extras: Payload::default(),
     };
     let updates = [update(0, 1.0, 3.0), update(1, -1.0, 1.0)];
     let after = |algorithm: FederatedAlgorithm| {
@@ -217,7 +217,7 @@ fn forms_differ_in_whether_rows_weigh() {
 
 #[test]
 fn a_first_turn_of_scaffold_has_nothing_to_correct() {
-    let instructions = fedward_actors::ports::Instructions::default();
+    let instructions = Payload::default();
     let global = scalar(1.0);
     let start = TurnStart { global: &global, instructions: &instructions, memory: None };
     assert_eq!(ScaffoldClients.correction(start).unwrap().drift, None);
@@ -226,12 +226,13 @@ fn a_first_turn_of_scaffold_has_nothing_to_correct() {
 #[test]
 fn what_does_not_fit_is_said() {
     let (mut server, global) = (Scaffold::new(Flavour::Paper, 2), scalar(0.0));
-    let update = ClientUpdate { client: ClientId(1), adapter: scalar(1.0), n_examples: 1.0, extras: Extras::default() };
+    let update =
+        ClientUpdate { client: ClientId(1), adapter: scalar(1.0), n_examples: 1.0, extras: Payload::default() };
     let problem = server.aggregate(RoundId(1), &global, &[update]).unwrap_err().to_string();
     assert_eq!(problem, "client-1 sent no change of its control variate");
     let problem = server.restore(&[1, 2, 3]).unwrap_err().to_string();
     assert_eq!(problem, "a state of scaffold holds 1 vectors of 4 bytes a number, found 3 bytes in all");
-    let instructions = fedward_actors::ports::Instructions::default();
+    let instructions = Payload::default();
     let memory = [0_u8; 8];
     let start = TurnStart { global: &global, instructions: &instructions, memory: Some(&memory) };
     let problem = ScaffoldClients.correction(start).unwrap_err().to_string();

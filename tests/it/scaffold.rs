@@ -10,7 +10,7 @@ use fedward::{
 use fedward_actors::{
     CancelFlag,
     ports::{ClientUpdate, LocalTraining, TurnStart},
-    protocol::{Adapter, AdapterLayout, ClientId, RoundId},
+    protocol::{Adapter, AdapterLayout, ClientId, RoundId, names},
 };
 
 use crate::{
@@ -79,7 +79,7 @@ fn scaffold_follows_torch_on_a_small_model() {
         assert!((found / expected - 1.0).abs() < 1e-2, "round {round}: |c| is {found}, not {expected}");
     }
     assert_samples(&global, &reference["adapter"], 2e-3);
-    let control = server.instructions(RoundId(4), &global).unwrap().control.unwrap();
+    let control = server.instructions(RoundId(4), &global).unwrap().vector(names::CONTROL).unwrap().clone();
     assert_eq!(control.layout(), &layout);
     let control: Adapter = control;
     assert_samples(&control, &reference["control"], 1e-2);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    archivist::CommitGate,
+    checkpointer::CommitGate,
     federation::{gather_server, start_supervisor},
     protocol::RoundId,
     testing::{Conduct, Rehearsal},
@@ -32,7 +32,7 @@ async fn m_1_ten_thousand_idle_clients_cost_nothing() {
     let (supervisor, observer) =
         start_supervisor(&config, rehearsal.ports(), &run, CommitGate::default()).await.unwrap();
     let mut server = gather_server(config, rehearsal.start(), run, supervisor.clone(), observer).await.unwrap();
-    // Aggregator and archivist: nobody else lives as long as the run here.
+    // Aggregator and checkpointer: nobody else lives as long as the run here.
     let crew = 2;
     assert_eq!(supervisor.get_children().len(), crew);
     for round in 1..=5 {

@@ -2,61 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{LocalTraining, PortError, PortResult};
-use crate::protocol::{Adapter, AdapterDelta, ClientId, RoundId};
-
-/// What the server sends every client of a cohort beside the global adapter: plain data.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Instructions {
-    /// Strength μ of the pull to the global adapter while a client trains; 0 is none.
-    pub proximal_mu: f64,
-    /// The server's control variate, if the algorithm has one and has moved it.
-    pub control: Option<Adapter>,
-}
-
-impl Instructions {
-    /// Size of its vectors on the wire, in bytes.
-    pub fn size_bytes(&self) -> u64 {
-        self.control.as_ref().map_or(0, Adapter::size_bytes)
-    }
-}
-
-/// What a client sends beside its adapter: plain data.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Extras {
-    /// By how much its control variate has moved, if the algorithm has one.
-    pub control_delta: Option<AdapterDelta>,
-}
-
-impl Extras {
-    /// Size of its vectors on the wire, in bytes.
-    pub fn size_bytes(&self) -> u64 {
-        self.control_delta.as_ref().map_or(0, Adapter::size_bytes)
-    }
-
-    /// The same with each of its vectors changed.
-    pub(crate) fn map(&self, change: impl Fn(&Adapter) -> Adapter) -> Self {
-        Self { control_delta: self.control_delta.as_ref().map(change) }
-    }
-
-    /// Its vectors: checked as strictly as adapters (invariants ).
-    pub(crate) fn vectors(&self) -> impl Iterator<Item = &Adapter> {
-        self.control_delta.iter()
-    }
-}
-
-/// What a client sends back: its adapter and what it says of its training.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClientUpdate {
-    /// Who trained.
-    pub client: ClientId,
-    /// The adapter after local training.
-    pub adapter: Adapter,
-    /// Rows that it trained on, each counted by its weight: the aggregation weight of FedAvg.
-    pub n_examples: f64,
-    /// What its algorithm adds.
-    pub extras: Extras,
-}
+use super::{PortError, PortResult};
+use crate::protocol::{Adapter, ClientId, ClientUpdate, LocalTraining, Payload, RoundId, TurnEnd, names};
 
 /// The server's side of a federated algorithm.
 pub trait Strategy: Send + 'static {
@@ -68,9 +15,9 @@ pub trait Strategy: Send + 'static {
     /// # Errors
     ///
     /// [`PortError::Failed`] if there is nothing to send; no client then trains.
-    fn instructions(&self, round: RoundId, global: &Adapter) -> PortResult<Instructions> {
+    fn instructions(&self, round: RoundId, global: &Adapter) -> PortResult<Payload> {
         let _ = (round, global);
-        Ok(Instructions::default())
+        Ok(Payload::default())
     }
 
     /// Combines the accepted updates, which come in [`ClientId`] order, into the next global adapter.
@@ -110,7 +57,7 @@ pub struct TurnStart<'a> {
     /// The adapter to start from.
     pub global: &'a Adapter,
     /// What the server says.
-    pub instructions: &'a Instructions,
+    pub instructions: &'a Payload,
     /// What the client remembers of its last turn that counted; `None` before the first.
     pub memory: Option<&'a [u8]>,
 }
@@ -122,15 +69,6 @@ pub struct LocalCorrection {
     pub proximal_mu: f64,
     /// Subtracted times the learning rate after each step; one number for each of the adapter's.
     pub drift: Option<Arc<Vec<f32>>>,
-}
-
-/// What a turn leaves beside the trained adapter.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TurnEnd {
-    /// What the client sends.
-    pub extras: Extras,
-    /// What the client remembers, if the round takes its update and is committed (invariants R-3, C-1).
-    pub memory: Option<Arc<[u8]>>,
 }
 
 /// The clients' side of a federated algorithm. The defaults are those of an algorithm without one.
@@ -146,7 +84,8 @@ pub trait ClientAlgorithm: Send + Sync + 'static {
     ///
     /// [`PortError::Failed`] if instructions and memory do not fit together; the client then drops out.
     fn correction(&self, start: TurnStart<'_>) -> PortResult<LocalCorrection> {
-        Ok(LocalCorrection { proximal_mu: start.instructions.proximal_mu, drift: None })
+        let proximal_mu = start.instructions.number(names::PROXIMAL_MU).unwrap_or(0.0);
+        Ok(LocalCorrection { proximal_mu, drift: None })
     }
 
     /// What the client sends and remembers after training.

@@ -1,8 +1,8 @@
 //! The LoRA adapter as it travels: one flat buffer of numbers beside a layout that every actor of a run shares.
 
-use std::{ops::Range, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use sha2::{Digest, Sha256};
 
 /// One tensor of an adapter: its PEFT name, shape and place in the flat buffer.
@@ -35,8 +35,35 @@ impl AdapterTensor {
 
 /// The tensors of an adapter, in the order in which they lie in the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedLayout")]
 pub struct AdapterLayout {
     tensors: Vec<AdapterTensor>,
+}
+
+/// A layout as it was read: nothing is known of it yet.
+#[derive(Deserialize)]
+struct UncheckedLayout {
+    tensors: Vec<AdapterTensor>,
+}
+
+impl TryFrom<UncheckedLayout> for AdapterLayout {
+    type Error = String;
+
+    /// Tensors lie one behind another, and their sizes can be counted.
+    fn try_from(UncheckedLayout { tensors }: UncheckedLayout) -> Result<Self, String> {
+        let mut expected = 0_usize;
+        for AdapterTensor { name, shape, offset } in &tensors {
+            if *offset != expected {
+                return Err(format!("tensor {name}: expected offset {expected}, found {offset}"));
+            }
+            let end = shape[0].checked_mul(shape[1]).and_then(|len| len.checked_add(expected));
+            // In bytes, too.
+            expected = end
+                .filter(|end| end.checked_mul(size_of::<f32>()).is_some())
+                .ok_or_else(|| format!("tensor {name}: the shape {shape:?} is larger than memory can be"))?;
+        }
+        Ok(Self { tensors })
+    }
 }
 
 impl AdapterLayout {
@@ -121,6 +148,34 @@ pub enum AdapterError {
 pub struct Adapter {
     layout: Arc<AdapterLayout>,
     values: Arc<Vec<f32>>,
+}
+
+/// An adapter on the wire: its layout, and its values as one run of little-endian `f32`.
+#[derive(Serialize, Deserialize)]
+struct RawAdapter<'a> {
+    layout: Cow<'a, AdapterLayout>,
+    values: Cow<'a, serde_bytes::Bytes>,
+}
+
+impl Serialize for Adapter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let values: Vec<u8> = self.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let values = Cow::Owned(serde_bytes::ByteBuf::from(values));
+        RawAdapter { layout: Cow::Borrowed(&self.layout), values }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Adapter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let RawAdapter { layout, values } = RawAdapter::deserialize(deserializer)?;
+        let (layout, (numbers, rest)) = (Arc::new(layout.into_owned()), values.as_chunks::<4>());
+        if !rest.is_empty() {
+            let problem =
+                format!("an adapter of this layout holds {} bytes, found {}", layout.size_bytes(), values.len());
+            return Err(D::Error::custom(problem));
+        }
+        Self::new(layout, numbers.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()).map_err(D::Error::custom)
+    }
 }
 
 /// A local adapter minus the global one that it started from.

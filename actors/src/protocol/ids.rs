@@ -1,4 +1,4 @@
-//! Names of things: rounds, attempts, clients.
+//! Names of things: clients, rounds, attempts, requests, versions of the global model, moments.
 
 use std::fmt;
 
@@ -59,11 +59,63 @@ impl Attempt {
     }
 }
 
-/// What one request is about: every message of a round carries it, so that a late answer is recognised as late.
+/// Which request a message belongs to: a late answer is recognised as late (invariant R-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Ticket {
+pub struct RequestId {
     /// The round that asked.
     pub round: RoundId,
     /// Which of its attempts asked.
     pub attempt: Attempt,
+}
+
+impl RequestId {
+    /// Returns the id of the first attempt in `round`.
+    pub const fn first(round: RoundId) -> Self {
+        Self { round, attempt: Attempt::FIRST }
+    }
+}
+
+/// A version of the global model, named by the round that left it: version 0 is the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ModelVersion(pub u32);
+
+impl ModelVersion {
+    /// Returns the version that the clients of `round` start from if they are asked now.
+    pub const fn at_begin_of(round: RoundId) -> Self {
+        Self(round.before().0)
+    }
+
+    /// Returns how many server steps lie between this version and the one that `round` begins with.
+    pub const fn staleness_in(self, round: RoundId) -> u32 {
+        round.before().0.saturating_sub(self.0)
+    }
+}
+
+/// A moment of simulated time since the start of the run, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SimTime(pub u64);
+
+impl SimTime {
+    /// The start of the run.
+    pub const START: Self = Self(0);
+
+    /// Returns the moment `seconds` after this one; what is negative or no number counts as none.
+    #[must_use]
+    pub fn after(self, seconds: f64) -> Self {
+        // Casts from floats saturate.
+        Self(self.0.saturating_add((seconds * 1e6).round() as u64))
+    }
+
+    /// Returns the seconds since the start.
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+}
+
+impl fmt::Display for SimTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} s", self.seconds())
+    }
 }

@@ -1,10 +1,15 @@
-//! The vocabulary of the federation: what actors say to each other, without any behaviour.
+//! What crosses a wire: payloads that serialise, without any behaviour. Envelopes with reply ports are beside their actors.
 
 pub mod adapter;
 pub mod chat;
 pub mod ids;
-pub(crate) mod messages;
+pub mod payload;
+pub mod server;
+pub mod training;
+pub mod wire;
 
 pub use adapter::{Adapter, AdapterDelta, AdapterError, AdapterLayout, AdapterTensor, hex};
 pub use chat::{ChatMessage, ChatRow, Hazard, Role, RowDigest, RowLabel, TrainRows, Verdict};
-pub use ids::{Attempt, ClientId, RoundId, Ticket};
+pub use ids::{Attempt, ClientId, ModelVersion, RequestId, RoundId, SimTime};
+pub use payload::{Payload, names};
+pub use training::{AssessOrder, Assessment, ClientUpdate, LocalTraining, LocalWork, TrainOrder, TrainReport, TurnEnd};

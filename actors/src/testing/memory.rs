@@ -13,10 +13,10 @@ use super::{Conduct, MemoryStore, WeightedMean, adapter, lock};
 use crate::{
     cancel::CancelFlag,
     ports::{
-        ClientAlgorithm, ClientMemories, ClientUpdate, Extras, Instructions, LocalCorrection, LocalTraining, PortError,
-        PortResult, Strategy, TurnEnd, TurnStart,
+        ClientAlgorithm, ClientMemories, ClientUpdate, LocalCorrection, LocalTraining, PortError, PortResult, Strategy,
+        TurnEnd, TurnStart,
     },
-    protocol::{Adapter, ClientId, RoundId},
+    protocol::{Adapter, ClientId, Payload, RoundId, names},
 };
 
 /// Numbers as bytes.
@@ -45,7 +45,7 @@ impl ClientAlgorithm for RememberingClients {
     }
 
     fn correction(&self, start: TurnStart<'_>) -> PortResult<LocalCorrection> {
-        let control = start.instructions.control.as_ref().map(Adapter::values);
+        let control = start.instructions.vector(names::CONTROL).map(Adapter::values);
         let memory = Self::memory(start);
         let drift = (0..memory.len()).map(|index| control.map_or(0.0, |control| control[index]) - memory[index]);
         Ok(LocalCorrection { proximal_mu: 0.0, drift: Some(Arc::new(drift.collect())) })
@@ -56,7 +56,8 @@ impl ClientAlgorithm for RememberingClients {
         let learnt = training.adapter.values().iter().zip(start.global.values()).map(|(local, global)| local - global);
         let after: Vec<f32> = before.iter().zip(learnt).map(|(before, learnt)| before / 2.0 + learnt).collect();
         let delta = adapter(start.global.layout(), |index| after[index] - before[index]);
-        Ok(TurnEnd { extras: Extras { control_delta: Some(delta) }, memory: Some(to_bytes(&after).into()) })
+        let extras = Payload::default().with_vector(names::CONTROL_DELTA, delta);
+        Ok(TurnEnd { extras, memory: Some(to_bytes(&after).into()) })
     }
 }
 
@@ -71,18 +72,21 @@ impl Strategy for PushedMean {
         "pushed mean"
     }
 
-    fn instructions(&self, round: RoundId, global: &Adapter) -> PortResult<Instructions> {
+    fn instructions(&self, round: RoundId, global: &Adapter) -> PortResult<Payload> {
         if (self.conduct)(round) == Conduct::WrongShape {
             return Err(PortError::Failed("rehearsed silence".to_owned()));
         }
-        let control = (!self.control.is_empty()).then(|| adapter(global.layout(), |index| self.control[index]));
-        Ok(Instructions { control, ..Instructions::default() })
+        let instructions = Payload::default();
+        if self.control.is_empty() {
+            return Ok(instructions);
+        }
+        Ok(instructions.with_vector(names::CONTROL, adapter(global.layout(), |index| self.control[index])))
     }
 
     fn aggregate(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
         let mean = WeightedMean.aggregate(round, global, updates)?;
         self.control.resize(global.values().len(), 0.0);
-        for delta in updates.iter().filter_map(|update| update.extras.control_delta.as_ref()) {
+        for delta in updates.iter().filter_map(|update| update.extras.vector(names::CONTROL_DELTA)) {
             for (control, &delta) in self.control.iter_mut().zip(delta.values()) {
                 *control += delta / 8.0;
             }

@@ -81,8 +81,8 @@ mod tests {
     use std::sync::Arc;
 
     use fedward_actors::{
-        ports::{ClientUpdate, Extras},
-        protocol::{AdapterLayout, ClientId},
+        ports::ClientUpdate,
+        protocol::{AdapterLayout, ClientId, Payload},
     };
 
     use super::*;
@@ -90,7 +90,7 @@ mod tests {
     fn judged(screen: NormBound, norms: &[f64]) -> Vec<Judgement> {
         let layout = Arc::new(AdapterLayout::new([("a".to_owned(), [1, 2])]));
         let global = Adapter::zeros(layout);
-        let extras = Extras::default();
+        let extras = Payload::default();
         let update = ClientUpdate { client: ClientId(0), adapter: global.clone(), n_examples: 1.0, extras };
         let candidates: Vec<_> = norms.iter().map(|&delta_norm| Candidate { update: &update, delta_norm }).collect();
         screen.judge(RoundId(1), &global, &candidates, &CancelFlag::new()).unwrap()

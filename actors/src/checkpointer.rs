@@ -1,4 +1,4 @@
-//! The archivist: keeps what rounds leave behind.
+//! The checkpointer: keeps what rounds leave behind.
 
 use std::sync::Arc;
 
@@ -8,18 +8,22 @@ use tokio::{sync::Mutex, time::Instant};
 use crate::{
     cancel::CancelFlag,
     compute::{Compute, Panicked},
+    fanout::Question,
     ports::{PortError, PortResult, RunStore},
     protocol::{
         Adapter, ClientId,
-        messages::{CommitRequest, StrategyState},
+        server::{CommitOrder, StrategyState},
     },
     records::{ClientRecord, RoundRecord},
 };
 
-/// The actor that owns the run's store. There is one store, so there is no second archivist: if it dies, the run ends.
-pub(crate) struct Archivist;
+/// To the checkpointer; the answer is the record as stored.
+pub(crate) type CommitMessage = Question<CommitOrder, PortResult<Box<RoundRecord>>>;
 
-pub(crate) struct ArchivistState {
+/// The actor that owns the run's store. There is one store, so there is no second checkpointer: if it dies, the run ends.
+pub(crate) struct Checkpointer;
+
+pub(crate) struct CheckpointerState {
     /// Lent to a blocking thread during a commit; gone if the store panicked.
     pub(crate) store: Option<Box<dyn RunStore>>,
     pub(crate) commits: CommitGate,
@@ -37,34 +41,34 @@ impl CommitGate {
     }
 }
 
-impl Actor for Archivist {
-    type Msg = CommitRequest;
-    type State = ArchivistState;
-    type Arguments = ArchivistState;
+impl Actor for Checkpointer {
+    type Msg = CommitMessage;
+    type State = CheckpointerState;
+    type Arguments = CheckpointerState;
 
     async fn pre_start(
         &self,
-        _: ActorRef<CommitRequest>,
-        state: ArchivistState,
-    ) -> Result<ArchivistState, ActorProcessingErr> {
+        _: ActorRef<CommitMessage>,
+        state: CheckpointerState,
+    ) -> Result<CheckpointerState, ActorProcessingErr> {
         Ok(state)
     }
 
     async fn handle(
         &self,
-        _: ActorRef<CommitRequest>,
-        request: CommitRequest,
-        state: &mut ArchivistState,
+        _: ActorRef<CommitMessage>,
+        Question(order, reply): CommitMessage,
+        state: &mut CheckpointerState,
     ) -> Result<(), ActorProcessingErr> {
-        let CommitRequest { ticket, global, strategy, memories, record, clients, reply } = request;
-        tracing::trace!(?ticket, "round to commit");
+        let CommitOrder { id, global, strategy, memories, record, clients } = order;
+        tracing::trace!(?id, "round to commit");
         let round = Leaves { global, strategy, memories, clients };
         let _ = reply.send(state.commit(round, record).await?);
         Ok(())
     }
 }
 
-impl ArchivistState {
+impl CheckpointerState {
     async fn commit(
         &mut self,
         round: Leaves,

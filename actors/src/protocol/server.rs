@@ -1,0 +1,141 @@
+//! What the coordinator asks the server's other actors, and their answers.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Adapter, ClientId, ClientUpdate, Payload, RequestId, RoundId};
+use crate::{
+    ports::EvaluationScope,
+    records::{ClientRecord, RejectReason, RoundRecord},
+};
+
+/// To the aggregator: what are this round's clients to be sent?
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstructOrder {
+    /// The round that asks.
+    pub id: RequestId,
+    /// The adapter that clients start from.
+    pub global: Adapter,
+    /// The strategy whose instructions are asked for.
+    pub strategy: StrategyState,
+}
+
+/// To the aggregator: which of these updates may enter the global adapter?
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScreenOrder {
+    /// The round that asks.
+    pub id: RequestId,
+    /// The adapter that the updates started from.
+    pub global: Adapter,
+    /// The updates, in order of client.
+    pub updates: Vec<ClientUpdate>,
+}
+
+/// What the check of one update says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScreenedUpdate {
+    /// Euclidean norm of the update's delta as it was sent, if it could be measured.
+    pub delta_norm: Option<f64>,
+    /// What enters the aggregation, or why nothing does.
+    pub verdict: Result<Admitted, RejectReason>,
+}
+
+/// What enters the aggregation of an update.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// Its adapter.
+    pub adapter: Adapter,
+    /// What came beside it, scaled down as its delta was.
+    pub extras: Payload,
+    /// The norm that its delta was scaled down to, if it was.
+    pub clipped_to: Option<f64>,
+}
+
+/// To the aggregator: what is the next global adapter?
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AggregateOrder {
+    /// The round that asks.
+    pub id: RequestId,
+    /// The fewest updates that are combined.
+    pub quorum: u32,
+    /// The adapter that the updates started from.
+    pub global: Adapter,
+    /// The strategy's state to go on from.
+    pub strategy: StrategyState,
+    /// Screened, in order of client.
+    pub updates: Vec<ClientUpdate>,
+}
+
+/// What a strategy remembers, as of the end of a round.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrategyState {
+    /// The last round that it has seen.
+    pub after: RoundId,
+    /// As the strategy itself wrote it; empty before it has seen any round.
+    #[serde(with = "super::wire::bytes")]
+    pub bytes: Arc<[u8]>,
+}
+
+/// What came of combining updates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Aggregation {
+    /// The global adapter moves on.
+    Done {
+        /// The next global adapter.
+        global: Adapter,
+        /// What the strategy remembers of it.
+        strategy: StrategyState,
+        /// Euclidean norm of the global adapter's change.
+        update_norm: f64,
+        /// What the strategy says of itself, by name.
+        report: BTreeMap<String, f64>,
+    },
+    /// There were too few updates.
+    BelowQuorum {
+        /// How many there were.
+        accepted: u32,
+        /// How many were needed.
+        quorum: u32,
+    },
+    /// The updates could not be combined; in words, why.
+    Failed(String),
+}
+
+/// To the Constitutional AI actor: realign the adapter that comes out of this round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RealignOrder {
+    /// The round that asks.
+    pub id: RequestId,
+    /// The aggregated adapter.
+    pub global: Adapter,
+}
+
+/// To the evaluator: measure the adapter that comes out of this round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluateOrder {
+    /// The round that asks.
+    pub id: RequestId,
+    /// The adapter that the round leaves.
+    pub global: Adapter,
+    /// How thoroughly.
+    pub scope: EvaluationScope,
+}
+
+/// To the checkpointer: store what a round leaves behind, and answer with the record as stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommitOrder {
+    /// The round that ends.
+    pub id: RequestId,
+    /// The adapter that it leaves.
+    pub global: Adapter,
+    /// The strategy's state that goes with it.
+    pub strategy: StrategyState,
+    /// What clients remember after the round: nothing new unless it is committed.
+    #[serde(with = "super::wire::bytes_of_clients")]
+    pub memories: Vec<(ClientId, Arc<[u8]>)>,
+    /// Complete but for the hash of the adapter and the seconds of the commit.
+    pub record: Box<RoundRecord>,
+    /// The rows of its clients.
+    pub clients: Vec<ClientRecord>,
+}
