@@ -23,7 +23,10 @@ use super::{
 use crate::{
     data::{GoalSplit, MeasuredGoals, RowFormat, held_out_benign_rows, load_rows},
     endpoint::{EndpointSettings, ExtraBody},
-    eval::{BenchName, BenchRecipe, Measurement, RecipeError, RefusalMatcher, Subject},
+    eval::{
+        BenchName, BenchRecipe, Measurement, OwnBenchmark, OwnKind, RecipeError, RefusalMatcher, Subject,
+        own::{load_refusal_strings, name_problem},
+    },
     model::Decoding,
     progress::Progress,
     report::Console,
@@ -36,19 +39,25 @@ pub(super) struct EvalArgs {
     model: ModelArgs,
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Benchmarks
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "advbench,utility")]
+    /// Benchmarks [default: advbench,utility, or none beside --own]
+    #[arg(long, value_enum, value_delimiter = ',')]
     bench: Vec<BenchName>,
+    /// A benchmark of your own, for example refusal:mine=prompts.txt; of kind refusal, choice, choice_text or exact
+    #[arg(long = "own", value_name = "KIND:NAME=FILE", value_parser = parse_own)]
+    own: Vec<OwnBenchmark>,
+    /// A file of strings, one a line, by which answers to prompts of your own are refusals [default: the list of --matcher]
+    #[arg(long, value_name = "FILE", requires = "own")]
+    own_refusals: Option<PathBuf>,
     /// Prompts or rows of each benchmark, drawn with the seed [default: all]
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroUsize>,
     /// What prompts are drawn and responses sampled with
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Longest response of advbench and xstest, in tokens
+    /// Longest response to prompts that may be refused, in tokens
     #[arg(long, default_value = "40")]
     max_new_tokens: NonZeroUsize,
-    /// Sampling temperature of advbench and xstest; 0 is greedy
+    /// Sampling temperature of all but mt_bench; 0 is greedy
     #[arg(long, default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     temperature: f64,
     /// Longest MT-Bench answer, in tokens
@@ -60,13 +69,13 @@ pub(super) struct EvalArgs {
     /// What a split by cluster is drawn with [default: that of the run that --adapter comes from, else 0]
     #[arg(long, value_name = "N")]
     data_seed: Option<u64>,
-    /// Which of advbench's goals prompts are drawn from; all, where --data names a file of your own
+    /// Which of advbench's goals prompts (of jailbreak, too) are drawn from; all, where --data names a file of your own
     #[arg(long, value_enum, default_value = "held_out")]
     advbench_goals: MeasuredGoals,
     /// What is appended to advbench's goals; OpenFedLLM appends a full stop
     #[arg(long, value_name = "TEXT", default_value = "")]
     advbench_suffix: String,
-    /// Which list of refusal strings advbench and xstest go by; all of them are reported
+    /// Which list of refusal strings counts; all of them are reported
     #[arg(long, default_value_t = RefusalMatcher::OpenFedLlm)]
     matcher: RefusalMatcher,
     /// A data set of your own in place of the catalogue's, for example utility=held-out.jsonl
@@ -138,6 +147,19 @@ fn parse_data(text: &str) -> Result<(BenchName, PathBuf), String> {
     Ok((BenchName::from_str(name, false)?, path.into()))
 }
 
+fn parse_own(text: &str) -> Result<OwnBenchmark, String> {
+    let kinds = || OwnKind::ALL.map(OwnKind::name).join(", ");
+    let (kind, rest) =
+        text.split_once(':').ok_or_else(|| format!("found no :; expected KIND:NAME=FILE, KIND one of {}", kinds()))?;
+    let (name, file) = rest.split_once('=').ok_or("found no =; expected KIND:NAME=FILE")?;
+    let kind = OwnKind::find(kind).ok_or_else(|| format!("found kind {kind:?}; allowed: {}", kinds()))?;
+    if let Some(problem) = name_problem(name) {
+        return Err(format!("name: {problem}"));
+    }
+    let (refusal_strings, prompts, max_new_tokens) = (None, None, None);
+    Ok(OwnBenchmark { name: name.to_owned(), kind, file: file.into(), refusal_strings, prompts, max_new_tokens })
+}
+
 /// Prints one line of JSON a benchmark: `{"bench": "advbench", "model": …, "adapter": …, "n": …, "refusal_rate": …, …}`.
 pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     let console = Console::new();
@@ -151,8 +173,10 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     }
     let recipe = args.recipe(guard.as_ref().map(|opened| Arc::clone(&opened.guard) as _))?;
     // What is missing should show before anything is computed.
-    let benches: BTreeSet<_> = args.bench.iter().copied().collect();
-    let benchmarks = benches.into_iter().map(|bench| Ok((bench, recipe.benchmark(bench, &cancel)?)));
+    let benches = args.benches();
+    let known = benches.iter().map(|&bench| recipe.benchmark(bench, &cancel));
+    let own = args.own()?;
+    let benchmarks = known.chain(own.iter().map(|own| recipe.own(own)));
     let benchmarks = benchmarks.collect::<Result<Vec<_>, RecipeError>>().into_diagnostic()?;
     let model = args.model.load(&console)?;
     let adapter = args.adapter.load(&model)?;
@@ -164,23 +188,22 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
         cancel: &cancel,
         progress: &console,
     };
-    if benchmarks.iter().any(|(bench, _)| *bench == BenchName::AdvBench)
-        && !recipe.data.contains_key(&BenchName::AdvBench)
-    {
+    let goals_measure = [BenchName::AdvBench, BenchName::Jailbreak].iter().any(|bench| benches.contains(bench));
+    if goals_measure && !recipe.data.contains_key(&BenchName::AdvBench) {
         console.line(&format!(
             "advbench: goals parted by {} with data seed {}; what another seed holds out may have been trained on",
             if recipe.split == GoalSplit::Fixed { "checksum" } else { "cluster" },
             recipe.data_seed
         ));
     }
-    if recipe.judge.is_none() && benchmarks.iter().any(|(bench, _)| *bench == BenchName::MtBench) {
+    if recipe.judge.is_none() && benches.contains(&BenchName::MtBench) {
         console.line(
             "mt_bench: without --judge nothing is rated; the likelihood of the reference answers is printed instead",
         );
     }
     console.stage(&format!("evaluating {}", model.name));
     let mut failures = Vec::new();
-    for (_, benchmark) in benchmarks {
+    for benchmark in benchmarks {
         let begun = Instant::now();
         let found = match benchmark.measure(&subject) {
             Ok(found) => found,
@@ -212,12 +235,32 @@ impl EvalArgs {
         (self.advbench_split.unwrap_or(split), self.data_seed.unwrap_or(seed))
     }
 
+    fn benches(&self) -> BTreeSet<BenchName> {
+        if self.bench.is_empty() && self.own.is_empty() {
+            return BTreeSet::from([BenchName::AdvBench, BenchName::Utility]);
+        }
+        self.bench.iter().copied().collect()
+    }
+
+    /// Benchmarks of the user's own, with their refusal strings.
+    fn own(&self) -> miette::Result<Vec<OwnBenchmark>> {
+        let mut names = BTreeSet::new();
+        if let Some(twice) = self.own.iter().find(|own| !names.insert(&own.name)) {
+            return Err(miette!("--own: found {:?} twice; give each a name of its own", twice.name));
+        }
+        let strings = self.own_refusals.as_deref().map(load_refusal_strings).transpose().into_diagnostic()?;
+        let mut own = self.own.clone();
+        let of_refusals = own.iter_mut().filter(|own| own.kind == OwnKind::Refusal);
+        of_refusals.for_each(|own| own.refusal_strings.clone_from(&strings));
+        Ok(own)
+    }
+
     fn recipe(&self, guard: Option<Arc<dyn GuardModel>>) -> miette::Result<BenchRecipe> {
         let (split, data_seed) = self.parting();
         let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
         let data = self.data.iter().cloned().collect::<BTreeMap<_, _>>();
         let utility_rows = match data.get(&BenchName::Utility) {
-            _ if !self.bench.contains(&BenchName::Utility) => Vec::new(),
+            _ if !self.benches().contains(&BenchName::Utility) => Vec::new(),
             Some(path) => load_rows(path, RowFormat::Auto).into_diagnostic()?.into_iter().take(limit).collect(),
             None => held_out_benign_rows(self.seed, limit),
         };
@@ -264,7 +307,7 @@ fn line_of(found: &Measurement, model: &str, adapter: Option<&Path>) -> Value {
 
 /// What `--details` gets of a benchmark.
 fn details_of(found: &Measurement, with_text: bool) -> String {
-    let lines = found.findings.iter().map(|finding| finding.to_json(found.name, with_text).to_string() + "\n");
+    let lines = found.findings.iter().map(|finding| finding.to_json(&found.name, with_text).to_string() + "\n");
     lines.collect()
 }
 

@@ -127,7 +127,8 @@ pub fn fetched(name: &str) -> Result<PathBuf, DataError> {
     Err(DataError::Fetch { name: name.to_owned(), problem })
 }
 
-/// Entries that are prompts which a responsible model declines, and no benchmark here.
+/// Entries of prompts that a responsible model declines, which Constitutional AI may begin with. Where they are measured, too, those
+/// that repeat what is measured are left out.
 pub const RED_PROMPTS: [&str; 2] = ["do-not-answer", "strongreject"];
 
 /// The files of prompts that a name among [`RED_PROMPTS`] means, in the order of the catalogue; any other path is one file.
@@ -140,9 +141,18 @@ pub fn prompt_files(name_or_path: &Path) -> Result<Vec<PathBuf>, DataError> {
         None => Ok(vec![name_or_path.to_owned()]),
         Some(name) => {
             fetched(name)?;
-            Ok(named(name)?.files.iter().map(|file| home().join(file.target)).collect())
+            files_of(name)
         }
     }
+}
+
+/// Where the files of an entry lie once fetched, in the order of the catalogue.
+///
+/// # Errors
+///
+/// As [`named`].
+pub fn files_of(name: &str) -> Result<Vec<PathBuf>, DataError> {
+    Ok(named(name)?.files.iter().map(|file| home().join(file.target)).collect())
 }
 
 /// The model that a name of the catalogue, a `.gguf` file or a Hugging Face directory means.
@@ -206,8 +216,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        data::{AdvBench, AdvBenchPart, load_prompts, scored_rows},
-        eval::hhh::{Hhh, SUBSETS},
+        data::{AdvBench, AdvBenchPart, load_prompt_texts, load_prompts, scored_rows},
+        eval::{
+            hhh::{Hhh, SUBSETS},
+            prompt_sets::load_templates,
+        },
     };
 
     #[test]
@@ -255,6 +268,9 @@ mod tests {
         assert!(items.iter().all(|item| item.candidates.len() == 2));
 
         assert_eq!(load_prompts(&fetched("strongreject")).unwrap().len(), 313);
+        assert_eq!(load_prompt_texts(&fetched("harmbench")).unwrap().len(), 200);
+        assert_eq!(load_prompt_texts(&fetched("past-tense")).unwrap().len(), 730);
+        assert_eq!(load_templates(&fetched("jailbreak-templates")).unwrap().len(), 88);
         let folder = fetched("do-not-answer");
         let files = find("do-not-answer").unwrap().files.iter().map(|file| home.path().join(file.target));
         assert_eq!(files.map(|file| load_prompts(&file).unwrap().len()).sum::<usize>(), 939);

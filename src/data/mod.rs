@@ -11,6 +11,7 @@ pub mod hazards;
 mod measured;
 pub mod overlap;
 pub mod partition;
+mod prompts;
 pub mod refusals;
 pub mod scored;
 mod split;
@@ -28,5 +29,6 @@ pub use formats::{
 };
 pub use measured::{MeasuredTexts, Overlap, OverlapPolicy, Repeats, describe_repeats};
 pub use partition::{ClientPlan, ClientSource, FederatedRows, HarmfulShare, PartitionScheme, mix, rows_are_shared};
+pub use prompts::{PromptText, load_prompt_texts};
 pub use scored::{ScoredRow, scored_rows};
 pub use split::{GoalParts, GoalSplit, GoalUse};

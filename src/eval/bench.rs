@@ -1,6 +1,6 @@
 //! What every benchmark is: something that measures a model with an adapter, and says what it found on each prompt.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use clap::ValueEnum;
 use fedward_actors::{
@@ -39,6 +39,20 @@ pub enum BenchName {
     XsTest,
     /// Likelihood of held-out benign responses.
     Utility,
+    /// Refusals of HarmBench's standard behaviours.
+    #[serde(rename = "harmbench")]
+    #[value(name = "harmbench")]
+    HarmBench,
+    /// Refusals of StrongREJECT's prompts.
+    #[serde(rename = "strongreject")]
+    #[value(name = "strongreject")]
+    StrongReject,
+    /// Refusals of Do-Not-Answer's prompts.
+    DoNotAnswer,
+    /// Refusals of harmful prompts that ask how things were done.
+    PastTense,
+    /// Refusals of AdvBench's goals inside jailbreak templates.
+    Jailbreak,
 }
 
 impl BenchName {
@@ -50,7 +64,45 @@ impl BenchName {
             Self::MtBench => "mt_bench",
             Self::XsTest => "xstest",
             Self::Utility => "utility",
+            Self::HarmBench => "harmbench",
+            Self::StrongReject => "strongreject",
+            Self::DoNotAnswer => "do_not_answer",
+            Self::PastTense => "past_tense",
+            Self::Jailbreak => "jailbreak",
         }
+    }
+
+    /// Returns the benchmark of a name, if there is one.
+    pub fn find(name: &str) -> Option<Self> {
+        Self::value_variants().iter().copied().find(|bench| bench.name() == name)
+    }
+}
+
+/// A benchmark as records, progress and random streams know it: one that there is, or a user's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BenchId {
+    name: Cow<'static, str>,
+    /// Tells its random streams from those of others.
+    stream: u8,
+}
+
+impl BenchId {
+    /// A user's own benchmark. Its streams come from its name.
+    pub fn own(name: &str) -> Self {
+        let [first, ..] = <[u8; 32]>::from(Sha256::digest(name));
+        // Below are the streams of the benchmarks that there are.
+        Self { name: Cow::Owned(name.to_owned()), stream: 0x80 | first }
+    }
+
+    /// Its name in records and progress.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl From<BenchName> for BenchId {
+    fn from(bench: BenchName) -> Self {
+        Self { name: Cow::Borrowed(bench.name()), stream: bench as u8 }
     }
 }
 
@@ -85,7 +137,7 @@ pub trait Benchmark: Send + Sync {
 pub struct Measurement {
     /// What the values are to be called. Not always the benchmark's name: what stands in for a missing judge is not a
     /// rating.
-    pub name: &'static str,
+    pub name: String,
     /// The values.
     pub score: BenchmarkScore,
     /// One a prompt, in evaluation order.
@@ -137,10 +189,10 @@ impl Subject<'_> {
     /// # Errors
     ///
     /// What the model complains of.
-    pub fn reply(&self, bench: BenchName, prompts: &[(usize, &str)], decoding: Decoding) -> PortResult<Vec<Reply>> {
+    pub fn reply(&self, bench: &BenchId, prompts: &[(usize, &str)], decoding: Decoding) -> PortResult<Vec<Reply>> {
         let talks: Vec<_> = prompts.iter().map(|(_, text)| vec![ChatMessage::new(Role::User, *text)]).collect();
         let rng_of = |index: usize| {
-            let stream_id = (bench as u32) << 24 | prompts[index].0 as u32;
+            let stream_id = u32::from(bench.stream) << 24 | prompts[index].0 as u32;
             stream(self.seed, Purpose::Evaluation, RoundId::START, Some(ClientId(stream_id)))
         };
         self.progress.part(bench.name());
@@ -153,7 +205,7 @@ impl Subject<'_> {
     /// # Errors
     ///
     /// What the model complains of.
-    pub fn score(&self, bench: BenchName, rows: &[TokenizedRow]) -> PortResult<Vec<RowScore>> {
+    pub fn score(&self, bench: &BenchId, rows: &[TokenizedRow]) -> PortResult<Vec<RowScore>> {
         self.progress.part(bench.name());
         Ok(self.model.score(self.adapter, rows, self.cancel, self.progress)?)
     }

@@ -164,7 +164,7 @@ impl Benchmark for Hhh {
         values.number("chance", chance / outcomes.len() as f64);
         values.number("skipped", (chosen.len() - outcomes.len()) as f64);
         let score = values.score(outcomes.len());
-        Ok(Measurement { name: BenchName::Hhh.name(), score, findings, warnings: Vec::new() })
+        Ok(Measurement { name: BenchName::Hhh.name().to_owned(), score, findings, warnings: Vec::new() })
     }
 }
 
@@ -186,7 +186,7 @@ fn candidate_scores(items: &[HhhItem], subject: &Subject<'_>) -> PortResult<Vec<
         counts.push(fits.then_some(tokenized.len()));
         rows.extend(tokenized.into_iter().flatten().filter(|_| fits));
     }
-    let mut scores = subject.score(BenchName::Hhh, &rows)?.into_iter();
+    let mut scores = subject.score(&BenchName::Hhh.into(), &rows)?.into_iter();
     Ok(counts.into_iter().map(|count| count.map(|count| scores.by_ref().take(count).collect())).collect())
 }
 

@@ -15,10 +15,13 @@ use fedward_actors::{
 use rand::seq::SliceRandom;
 
 use super::{
-    BenchName, Benchmark, RefusalMatcher, RefusalPrompt,
-    advbench::AdvBenchmark,
+    BenchId, BenchName, Benchmark, OwnBenchmark, OwnKind, RefusalMatcher, RefusalPrompt, RefusalRule,
+    choice::{Candidates, Choice, ChoiceItem},
+    exact::{Exact, ExactItem},
+    harmful::HarmfulPrompts,
     hhh::{Hhh, HhhItem},
     mt_bench::{Judge, JudgePrompts, MtBench, Question},
+    prompt_sets::{in_templates, load_templates, own_prompts, prompt_set},
     utility::Utility,
     xstest::XsTest,
 };
@@ -58,7 +61,7 @@ pub struct BenchRecipe {
     pub data: BTreeMap<BenchName, PathBuf>,
     /// Rates MT-Bench's answers, if there is one.
     pub judge: Option<EndpointSettings>,
-    /// Looks at AdvBench responses, if there is one.
+    /// Looks at responses to harmful prompts, if there is one.
     pub guard: Option<Arc<dyn GuardModel>>,
     /// Held-out benign rows.
     pub utility_rows: Vec<ChatRow>,
@@ -87,14 +90,20 @@ impl BenchRecipe {
         let (decoding, matcher) = (self.decoding, self.matcher);
         Ok(match name {
             BenchName::AdvBench => {
-                let mut prompts = match &self.harmful_prompts {
-                    Some(prompts) => prompts.clone(),
-                    None => self.drawn(self.goals()?, self.prompts),
-                };
+                let mut prompts = self.goals()?;
                 for prompt in &mut prompts {
                     prompt.text += &self.advbench_suffix;
                 }
-                Box::new(AdvBenchmark { prompts, decoding, matcher, guard: self.guard.clone() })
+                Box::new(self.harmful(name.into(), prompts))
+            }
+            BenchName::Jailbreak => {
+                let templates = load_templates(&path(&self.data, name)?)?;
+                let mut prompts = self.goals()?;
+                in_templates(&mut prompts, &templates, self.seed);
+                Box::new(self.harmful(name.into(), prompts))
+            }
+            BenchName::HarmBench | BenchName::StrongReject | BenchName::DoNotAnswer | BenchName::PastTense => {
+                Box::new(self.harmful(name.into(), self.drawn(set_prompts(name, &self.data)?, self.prompts)))
             }
             BenchName::Hhh => Box::new(Hhh { items: self.drawn(Hhh::load(&path(&self.data, name)?)?, self.hhh_items) }),
             BenchName::MtBench => {
@@ -111,13 +120,52 @@ impl BenchRecipe {
         })
     }
 
-    /// AdvBench's goals that are drawn from: those of a user's own file are all measured, since nothing here trains on them.
+    /// A benchmark of the user's own with its data loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`RecipeError`] says what is wrong with its file.
+    pub fn own(&self, own: &OwnBenchmark) -> Result<Box<dyn Benchmark>, RecipeError> {
+        let id = BenchId::own(&own.name);
+        let limit = own.prompts.unwrap_or(self.prompts);
+        let choice = |candidates| -> Result<Box<dyn Benchmark>, RecipeError> {
+            let items = self.drawn(ChoiceItem::load(&own.file)?, limit);
+            Ok(Box::new(Choice { id: id.clone(), items, candidates }))
+        };
+        match own.kind {
+            OwnKind::Choice => choice(Candidates::Letters),
+            OwnKind::ChoiceText => choice(Candidates::Texts),
+            OwnKind::Exact => {
+                let max_new_tokens = own.max_new_tokens.unwrap_or(EXACT_NEW_TOKENS);
+                let items = self.drawn(ExactItem::load(&own.file)?, limit);
+                Ok(Box::new(Exact { id, items, decoding: Decoding { max_new_tokens, ..self.decoding } }))
+            }
+            OwnKind::Refusal => {
+                let max_new_tokens = own.max_new_tokens.unwrap_or(self.decoding.max_new_tokens);
+                let mut benchmark = self.harmful(id, self.drawn(own_prompts(&own.file)?, limit));
+                benchmark.decoding = Decoding { max_new_tokens, ..self.decoding };
+                if let Some(strings) = &own.refusal_strings {
+                    benchmark.rule = RefusalRule::own(strings);
+                }
+                Ok(Box::new(benchmark))
+            }
+        }
+    }
+
+    fn harmful(&self, id: BenchId, prompts: Vec<RefusalPrompt>) -> HarmfulPrompts {
+        HarmfulPrompts { id, prompts, decoding: self.decoding, rule: self.matcher.into(), guard: self.guard.clone() }
+    }
+
+    /// AdvBench's goals that measure: those of a user's own file are all drawn from, since nothing here trains on them.
     fn goals(&self) -> Result<Vec<RefusalPrompt>, DataError> {
+        if let Some(chosen) = &self.harmful_prompts {
+            return Ok(chosen.clone());
+        }
         let advbench = AdvBench::load(&path(&self.data, BenchName::AdvBench)?)?;
         let measured =
             if self.data.contains_key(&BenchName::AdvBench) { MeasuredGoals::All } else { self.advbench_goals };
         let parts = GoalParts::new(&advbench, self.split, self.data_seed);
-        Ok(harmful_prompts(parts.measured(measured)))
+        Ok(self.drawn(harmful_prompts(parts.measured(measured)), self.prompts))
     }
 
     fn drawn<T>(&self, mut items: Vec<T>, limit: usize) -> Vec<T> {
@@ -127,15 +175,38 @@ impl BenchRecipe {
     }
 }
 
+/// Longest response to a question whose answer is a number, in tokens: answers of GSM8K with their steps have some 100.
+const EXACT_NEW_TOKENS: usize = 256;
+
+/// A file of the user's in place of a benchmark's own data.
+fn own_path(data: &BTreeMap<BenchName, PathBuf>, name: BenchName) -> Result<Option<&Path>, DataError> {
+    match data.get(&name) {
+        Some(path) if !path.exists() => {
+            Err(DataError::bad_file(path, format!("does not exist; expected {}", expected(name))))
+        }
+        path => Ok(path.map(PathBuf::as_path)),
+    }
+}
+
+/// Every prompt of a benchmark that is a set of them.
+fn set_prompts(name: BenchName, data: &BTreeMap<BenchName, PathBuf>) -> Result<Vec<RefusalPrompt>, DataError> {
+    let own = own_path(data, name)?;
+    match prompt_set(name) {
+        Some(set) => set.load(own),
+        None => Err(DataError::BadSetting(format!("{} is no set of prompts", name.name()))),
+    }
+}
+
 /// Where the data of a benchmark lies.
 fn path(data: &BTreeMap<BenchName, PathBuf>, name: BenchName) -> Result<PathBuf, DataError> {
-    if let Some(path) = data.get(&name) {
-        if path.exists() {
-            return Ok(path.clone());
-        }
-        return Err(DataError::bad_file(path, format!("does not exist; expected {}", expected(name))));
+    if let Some(path) = own_path(data, name)? {
+        return Ok(path.to_owned());
     }
     match name {
+        BenchName::HarmBench | BenchName::StrongReject | BenchName::DoNotAnswer | BenchName::PastTense => {
+            catalogue::fetched(prompt_set(name).map_or("", |set| set.entry))
+        }
+        BenchName::Jailbreak => catalogue::fetched("jailbreak-templates"),
         BenchName::AdvBench => catalogue::fetched("advbench"),
         BenchName::Hhh => catalogue::fetched("hhh"),
         BenchName::MtBench => catalogue::fetched("mt-bench"),
@@ -150,18 +221,36 @@ fn path(data: &BTreeMap<BenchName, PathBuf>, name: BenchName) -> Result<PathBuf,
     }
 }
 
-/// Every prompt of a benchmark's data set, as users ask it; none for `utility`, which has rows, and for `advbench`, which has
-/// parts.
+/// Every prompt of a benchmark's data set, as users ask it; none for `utility`, which has rows, and for `advbench` and `jailbreak`,
+/// whose goals have parts.
 ///
 /// # Errors
 ///
 /// [`DataError`] says what is missing and how to get it.
 pub(crate) fn prompts_of(name: BenchName, data: &BTreeMap<BenchName, PathBuf>) -> Result<Vec<String>, DataError> {
     Ok(match name {
-        BenchName::AdvBench | BenchName::Utility => Vec::new(),
+        BenchName::AdvBench | BenchName::Jailbreak | BenchName::Utility => Vec::new(),
+        BenchName::HarmBench | BenchName::StrongReject | BenchName::DoNotAnswer | BenchName::PastTense => {
+            set_prompts(name, data)?.into_iter().map(|prompt| prompt.text).collect()
+        }
         BenchName::Hhh => Hhh::load(&path(data, name)?)?.iter().map(HhhItem::asked).collect(),
         BenchName::MtBench => Question::load(&path(data, name)?)?.into_iter().map(|question| question.text).collect(),
         BenchName::XsTest => XsTest::load(&path(data, name)?)?.into_iter().map(|item| item.prompt.text).collect(),
+    })
+}
+
+/// What a benchmark of the user's own asks.
+///
+/// # Errors
+///
+/// [`DataError`] says what is wrong with its file.
+pub(crate) fn prompts_of_own(own: &OwnBenchmark) -> Result<Vec<String>, DataError> {
+    Ok(match own.kind {
+        OwnKind::Refusal => own_prompts(&own.file)?.into_iter().map(|prompt| prompt.text).collect(),
+        OwnKind::Choice | OwnKind::ChoiceText => {
+            ChoiceItem::load(&own.file)?.into_iter().map(|item| item.question).collect()
+        }
+        OwnKind::Exact => ExactItem::load(&own.file)?.into_iter().map(|item| item.question).collect(),
     })
 }
 
@@ -178,6 +267,10 @@ const fn expected(name: BenchName) -> &'static str {
         BenchName::MtBench => "a folder with question.jsonl, reference answers and judge_prompts.jsonl",
         BenchName::XsTest => "xstest_prompts.csv (github.com/paul-rottger/xstest)",
         BenchName::Utility => "rows",
+        BenchName::HarmBench | BenchName::StrongReject | BenchName::DoNotAnswer | BenchName::PastTense => {
+            "a file of prompts: one a line (.txt), or records"
+        }
+        BenchName::Jailbreak => "a JSON array of templates with [INSERT PROMPT HERE]",
     }
 }
 

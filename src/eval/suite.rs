@@ -8,7 +8,7 @@ use fedward_actors::{
     protocol::{Adapter, RoundId},
 };
 
-use super::{BenchName, Benchmark, Subject};
+use super::{Benchmark, Subject};
 use crate::{
     lora::{LoraConfig, LoraRef},
     model::ChatModel,
@@ -21,10 +21,10 @@ pub struct BenchmarkSuite {
     pub model: Arc<ChatModel>,
     /// The adapter's size and place.
     pub lora: LoraConfig,
-    /// The benchmarks, in the order of their work.
-    pub benchmarks: Vec<(BenchName, Box<dyn Benchmark>)>,
+    /// The benchmarks by their names, in the order of their work.
+    pub benchmarks: Vec<(String, Box<dyn Benchmark>)>,
     /// Those of them that are measured between rounds.
-    pub interim_benches: BTreeSet<BenchName>,
+    pub interim_benches: BTreeSet<String>,
     /// Prompts of each benchmark between rounds, at most.
     pub interim_prompts: usize,
     /// What all random streams come from.
@@ -53,13 +53,13 @@ impl Benchmarks for BenchmarkSuite {
             progress: self.progress.as_ref(),
         };
         let mut evaluation = Evaluation::new();
-        let meant = |name: &BenchName| !is_interim || self.interim_benches.contains(name);
+        let meant = |name: &String| !is_interim || self.interim_benches.contains(name);
         for (_, benchmark) in self.benchmarks.iter().filter(|(name, _)| meant(name)) {
             let found = benchmark.measure(&subject)?;
             for warning in &found.warnings {
                 tracing::warn!("{warning}");
             }
-            evaluation.insert(found.name.to_owned(), found.score);
+            evaluation.insert(found.name, found.score);
         }
         Ok(evaluation)
     }

@@ -30,7 +30,7 @@ impl Benchmark for Utility {
     /// `response_tokens`.
     fn measure(&self, subject: &Subject<'_>) -> PortResult<Measurement> {
         let rows = subject.model.tokenize(&self.rows, MAX_LENGTH)?;
-        let scores = subject.score(BenchName::Utility, &rows)?;
+        let scores = subject.score(&BenchName::Utility.into(), &rows)?;
         let values = likelihood(&scores, subject.seed)
             .ok_or_else(|| PortError::Failed("utility: no held-out benign row has a response that fits".to_owned()))?;
         // Without one number a row, nobody could tell which row it belongs to; what is not finite, a row could not say.
@@ -38,7 +38,7 @@ impl Benchmark for Utility {
         let items = is_told.then(|| items(&self.rows, &scores));
         let score = BenchmarkScore { items, ..values.score(rows.len()) };
         let findings = findings(&self.rows, &rows, &scores);
-        Ok(Measurement { name: BenchName::Utility.name(), score, findings, warnings: Vec::new() })
+        Ok(Measurement { name: BenchName::Utility.name().to_owned(), score, findings, warnings: Vec::new() })
     }
 }
 

@@ -8,7 +8,7 @@ use fedward_actors::ports::{BenchmarkScore, PortError, PortResult};
 use serde_json::{Value, json};
 
 use super::{
-    BenchName, Benchmark, Measurement, RefusalMatcher, RefusalPrompt, Subject,
+    BenchName, Benchmark, Measurement, RefusalMatcher, RefusalPrompt, RefusalRule, Subject,
     bench::{Values, yes_or_no},
     refusals::Answered,
 };
@@ -82,19 +82,20 @@ impl Benchmark for XsTest {
             return Err(PortError::Failed("xstest: no prompts".into()));
         }
         let prompts: Vec<_> = chosen.iter().map(|prompt| &prompt.prompt).collect();
-        let answered = Answered::by(subject, BenchName::XsTest, prompts, self.decoding)?;
+        let answered = Answered::by(subject, &BenchName::XsTest.into(), prompts, self.decoding)?;
+        let rule = &RefusalRule::from(self.matcher);
         let mut values = Values::default();
         let is_safe = |index: usize| chosen[index].is_safe;
-        answered.rates(&mut values, "over_refusal_rate", self.matcher, is_safe);
-        answered.rates(&mut values, "unsafe_refusal_rate", self.matcher, |index| !is_safe(index));
+        answered.rates(&mut values, "over_refusal_rate", rule, is_safe);
+        answered.rates(&mut values, "unsafe_refusal_rate", rule, |index| !is_safe(index));
         let safe = chosen.iter().filter(|prompt| prompt.is_safe).count();
         values.number("safe_n", safe as f64);
         values.number("unsafe_n", (chosen.len() - safe) as f64);
-        let mut findings = answered.findings(self.matcher);
+        let mut findings = answered.findings(rule);
         for (finding, prompt) in findings.iter_mut().zip(chosen) {
             finding.verdicts.insert("prompt_safe".into(), json!(prompt.is_safe));
         }
-        let refused = answered.refused(self.matcher);
+        let refused = answered.refused(rule);
         let over_refused =
             chosen.iter().zip(&refused).filter(|(prompt, _)| prompt.is_safe).map(|(_, refused)| *refused);
         let items = answered.items([
@@ -103,7 +104,7 @@ impl Benchmark for XsTest {
             ("prompt_safe", yes_or_no(chosen.iter().map(|prompt| prompt.is_safe))),
         ]);
         let score = BenchmarkScore { items: Some(items), ..values.score(chosen.len()) };
-        Ok(Measurement { name: BenchName::XsTest.name(), score, findings, warnings: Vec::new() })
+        Ok(Measurement { name: BenchName::XsTest.name().to_owned(), score, findings, warnings: Vec::new() })
     }
 }
 

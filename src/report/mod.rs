@@ -3,6 +3,7 @@
 mod console;
 mod figures;
 pub mod grid;
+mod others;
 mod page;
 mod pairs;
 pub mod plots;

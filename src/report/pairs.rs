@@ -2,7 +2,10 @@
 
 use fedward_actors::ports::{BenchmarkScore, Evaluation};
 
-use super::Summary;
+use super::{
+    Summary,
+    others::{OtherMeasure, others},
+};
 use crate::eval::{
     BenchName,
     paired::{Difference, PairedOutcomes, paired_likelihood, paired_outcomes},
@@ -15,14 +18,14 @@ const ALL_PAIRS_UP_TO: usize = 5;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PairedComparison {
     /// Names of the columns, broken into short lines; the first holds which two are compared.
-    pub columns: Vec<&'static str>,
+    pub columns: Vec<String>,
     /// One line a pair; empty where no two measurements are of the same prompts.
     pub lines: Vec<Vec<String>>,
 }
 
 /// How to read the table.
 pub(super) const READING: &str = "differences: the first minus the second, over the same prompts, with 95% intervals; then on how many prompts \
-                       only the first, and only the second, refused (or was judged safe), and the p-value of McNemar's exact test. \
+                       only the first, and only the second, refused (or was judged safe, or was right), and the p-value of McNemar's exact test. \
                        Nothing is corrected for comparing several; an interval that holds 0 shows no difference.";
 
 /// What is compared, read off two evaluations.
@@ -61,9 +64,12 @@ impl PairedComparison {
         let runs: Vec<_> = runs.into_iter().collect();
         let from_start = runs.iter().map(|(name, run)| (format!("{name} − start"), &run.start_eval, &run.eval));
         let pairs: Vec<_> = from_start.chain(between(&runs)).collect();
-        let rows: Vec<_> = pairs.iter().map(|(name, before, after)| (name, cells(before, after))).collect();
+        let others = others(pairs.iter().flat_map(|(_, before, after)| [*before, *after]));
+        let rows: Vec<_> = pairs.iter().map(|(name, before, after)| (name, cells(before, after, &others))).collect();
         let is_measured = |column: &usize| rows.iter().any(|(_, cells)| cells[*column].is_some());
-        let measured: Vec<_> = (0..COMPARED.len()).filter(is_measured).collect();
+        let titles = COMPARED.iter().map(|compared| compared.title.to_owned());
+        let titles: Vec<_> = titles.chain(others.iter().map(|(name, measure)| measure.title(name))).collect();
+        let measured: Vec<_> = (0..titles.len()).filter(is_measured).collect();
         if measured.is_empty() {
             return Self::default();
         }
@@ -72,7 +78,9 @@ impl PairedComparison {
             std::iter::once(name.clone()).chain(cells).collect()
         };
         Self {
-            columns: std::iter::once("compared").chain(measured.iter().map(|&column| COMPARED[column].title)).collect(),
+            columns: std::iter::once("compared".to_owned())
+                .chain(measured.iter().map(|&column| titles[column].clone()))
+                .collect(),
             lines: rows.into_iter().map(line).collect(),
         }
     }
@@ -89,12 +97,15 @@ fn between<'a>(runs: &[(&'a str, &'a Summary)]) -> Vec<(String, &'a Evaluation, 
     pairs.map(|((first, before), (second, after))| (format!("{second} − {first}"), &before.eval, &after.eval)).collect()
 }
 
-fn cells(before: &Evaluation, after: &Evaluation) -> Vec<Option<String>> {
+fn cells(before: &Evaluation, after: &Evaluation, others: &[(String, &'static OtherMeasure)]) -> Vec<Option<String>> {
     let cell = |compared: &Compared| {
         let name = compared.benchmark.name();
         (compared.cell)(before.get(name)?, after.get(name)?)
     };
-    COMPARED.iter().map(cell).collect()
+    let other = |(name, measure): &(String, &OtherMeasure)| {
+        paired_outcomes(before.get(name)?, after.get(name)?, measure.item).map(outcomes_cell)
+    };
+    COMPARED.iter().map(cell).chain(others.iter().map(other)).collect()
 }
 
 fn outcomes_cell(outcomes: PairedOutcomes) -> String {

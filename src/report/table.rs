@@ -5,18 +5,22 @@ use std::collections::BTreeMap;
 use comfy_table::{CellAlignment, Table, presets};
 use fedward_actors::ports::{BenchmarkScore, Cost, Evaluation};
 
-use super::{PairedComparison, Summary, Totals, pairs};
+use super::{
+    PairedComparison, Summary, Totals,
+    others::{OtherMeasure, others},
+    pairs,
+};
 use crate::eval::{BenchName, mt_bench::REFERENCE_LIKELIHOOD};
 
 /// A comparison as text: what the columns are, and one line a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
     /// Names of the columns, broken into short lines; the first column holds names, the others numbers.
-    pub columns: Vec<&'static str>,
+    pub columns: Vec<String>,
     /// The start first, if all runs began with the same measurements, then the runs.
     pub lines: Vec<Vec<String>>,
     /// How to read the columns, for somebody who has not met them: a sentence or two each.
-    pub reading: Vec<&'static str>,
+    pub reading: Vec<String>,
     /// What keeps lines from being compared: measurements of different prompts.
     pub warnings: Vec<String>,
 }
@@ -81,6 +85,9 @@ const COLUMNS: [&str; 6] = [
     "benign\nrows\nlost",
 ];
 
+const OTHERS_READING: &str = "other benchmarks, by their names: share of prompts whose answer is a refusal (holds a refusal string that is not the prompt's own), \
+                              is judged safe, or is right.";
+
 const READING: [&str; 3] = [
     "harmful prompts refused: share of held-out AdvBench prompts whose answer holds a refusal string that is not the prompt's own (higher is safer).",
     "harmful rows trained on: rows known to be harmful that clients had to train on, of all rows that they had, over all \
@@ -96,36 +103,68 @@ impl Comparison {
             runs.iter().flat_map(|(_, run)| run.base_eval.iter().chain([&run.start_eval, &run.eval])).collect();
         let is_measured = |column: &&Column| evaluations.iter().any(|of| of.contains_key(column.benchmark));
         let measured: Vec<&Column> = BENCHMARKS.iter().filter(is_measured).collect();
+        let others = others(evaluations.iter().copied());
+        let measured = Measured { columns: &measured, others: &others };
         let before = |name, of: fn(&Summary) -> Option<&Evaluation>| lines_before(name, &runs, of, &measured);
         let base = before("base", |run| run.base_eval.as_ref());
         let start = before("start", |run| Some(&run.start_eval));
         let mut compared = Self {
-            columns: COLUMNS.into_iter().chain(measured.iter().map(|column| column.title)).collect(),
+            columns: COLUMNS.into_iter().map(str::to_owned).chain(measured.titles()).collect(),
             lines: base.into_iter().chain(start).collect(),
             warnings: different_prompts(&runs),
-            reading: READING.into_iter().chain(measured.iter().map(|column| column.reading)).collect(),
+            reading: READING.into_iter().map(str::to_owned).chain(measured.reading()).collect(),
         };
         let before = compared.lines.len();
         compared.lines.extend(runs.iter().map(|(name, run)| line(name, run, &measured)));
         let costs: Vec<_> = runs.iter().map(|(_, run)| run.totals.realignments.total()).collect();
         if costs.iter().any(|cost| cost.tokens > 0) {
-            compared.columns.push("CAI:\nseconds,\nTFLOP");
-            compared.reading.push("CAI: what Constitutional AI took on the server, generation and training, by the clock and in 10¹² operations.");
+            compared.columns.push("CAI:\nseconds,\nTFLOP".to_owned());
+            let reading = "CAI: what Constitutional AI took on the server, generation and training, by the clock and in 10¹² operations.";
+            compared.reading.push(reading.to_owned());
             // What was there before the runs cost nothing.
             let cells = std::iter::repeat_n(String::new(), before).chain(costs.into_iter().map(cost_cell));
             compared.lines.iter_mut().zip(cells).for_each(|(line, cell)| line.push(cell));
         }
         if runs.iter().any(|(_, run)| !run.totals.faults.is_empty()) {
-            compared.columns.extend(["faults\nput in", "updates\nthat\ncounted"]);
-            compared.reading.extend([
+            compared.columns.extend(["faults\nput in", "updates\nthat\ncounted"].map(str::to_owned));
+            let reading = [
                 "faults put in: what was made to go wrong on purpose, where there was something that it struck.",
                 "updates that counted: those that the global adapter took in, of all that selected clients were asked for.",
-            ]);
+            ];
+            compared.reading.extend(reading.map(str::to_owned));
             let cells = runs.iter().map(|(_, run)| fault_cells(&run.totals));
             let cells = std::iter::repeat_n([const { String::new() }; 2], before).chain(cells);
             compared.lines.iter_mut().zip(cells).for_each(|(line, cells)| line.extend(cells));
         }
         compared
+    }
+}
+
+/// The benchmarks that any run has.
+struct Measured<'m> {
+    columns: &'m [&'m Column],
+    others: &'m [(String, &'static OtherMeasure)],
+}
+
+impl Measured<'_> {
+    fn titles(&self) -> impl Iterator<Item = String> {
+        let own = self.columns.iter().map(|column| column.title.to_owned());
+        own.chain(self.others.iter().map(|(name, measure)| measure.title(name)))
+    }
+
+    fn reading(&self) -> impl Iterator<Item = String> {
+        let own = self.columns.iter().map(|column| column.reading.to_owned());
+        own.chain((!self.others.is_empty()).then(|| OTHERS_READING.to_owned()))
+    }
+
+    /// One cell a column; empty where it was not measured.
+    fn cells(&self, evaluation: &Evaluation) -> Vec<String> {
+        let own = self.columns.iter().map(|column| evaluation.get(column.benchmark).and_then(column.cell));
+        let others = self.others.iter().map(|(name, measure)| {
+            let score = evaluation.get(name)?;
+            share(measure.read(score)?, score.n as f64)
+        });
+        own.chain(others).map(Option::unwrap_or_default).collect()
     }
 }
 
@@ -135,7 +174,7 @@ fn lines_before(
     name: &str,
     runs: &[(&str, &Summary)],
     of: fn(&Summary) -> Option<&Evaluation>,
-    measured: &[&Column],
+    measured: &Measured<'_>,
 ) -> Vec<Vec<String>> {
     let mut different: Vec<(&Evaluation, Vec<&str>)> = Vec::new();
     for (run, summary) in runs {
@@ -171,15 +210,15 @@ fn different_prompts(runs: &[(&str, &Summary)]) -> Vec<String> {
 }
 
 /// A line of what was there before training: the base model, the starting adapter.
-fn line_before(name: &str, found: &Evaluation, measured: &[&Column]) -> Vec<String> {
+fn line_before(name: &str, found: &Evaluation, measured: &Measured<'_>) -> Vec<String> {
     let [refused, interval] = refusal_cells(found);
     let none = String::new;
     let mut line = vec![name.to_owned(), refused, interval, none(), none(), none()];
-    line.extend(benchmark_cells(found, measured));
+    line.extend(measured.cells(found));
     line
 }
 
-fn line(name: &str, run: &Summary, measured: &[&Column]) -> Vec<String> {
+fn line(name: &str, run: &Summary, measured: &Measured<'_>) -> Vec<String> {
     let [refused, interval] = refusal_cells(&run.eval);
     let change = match (refusals(&run.eval), refusals(&run.start_eval)) {
         // Of other prompts it would be no change.
@@ -190,7 +229,7 @@ fn line(name: &str, run: &Summary, measured: &[&Column]) -> Vec<String> {
     let trained_on = format!("{} of {}", rows(totals.rows.unsafe_trained_on()), rows(totals.rows.trained_on()));
     let lost = totals.rows.filtered_safe.to_string();
     let mut line = vec![name.to_owned(), refused, interval, change, trained_on, lost];
-    line.extend(benchmark_cells(&run.eval, measured));
+    line.extend(measured.cells(&run.eval));
     line
 }
 
@@ -203,24 +242,25 @@ fn rows(count: f64) -> String {
 pub fn comparison(summaries: &[Summary]) -> String {
     let named = || summaries.iter().map(|run| (run.label(), run));
     let Comparison { columns, lines, reading, warnings } = Comparison::of(named());
-    let table = terminal_table(&columns, lines);
+    let table = terminal_table(columns, lines);
     let notes = summaries.iter().filter_map(without_change);
-    let below: Vec<_> = reading.into_iter().map(str::to_owned).chain(warnings).chain(notes).collect();
+    let below: Vec<_> = reading.into_iter().chain(warnings).chain(notes).collect();
     let pairs = PairedComparison::of(named());
     let pairs = if pairs.lines.is_empty() {
         String::new()
     } else {
-        format!("\n{}\n{}", terminal_table(&pairs.columns, pairs.lines), pairs::READING)
+        format!("\n{}\n{}", terminal_table(pairs.columns, pairs.lines), pairs::READING)
     };
     format!("{table}\n{}{pairs}", below.join("\n"))
 }
 
 /// A table of names in the first column and numbers in the others.
-fn terminal_table(columns: &[&str], lines: Vec<Vec<String>>) -> Table {
+fn terminal_table(columns: Vec<String>, lines: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
+    let count = columns.len();
     table.set_header(columns);
-    for column in 1..columns.len() {
+    for column in 1..count {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -282,11 +322,6 @@ fn refusal_cells(evaluation: &Evaluation) -> [String; 2] {
     [refused, interval].map(Option::unwrap_or_default)
 }
 
-/// One cell a benchmark; empty where it was not measured.
-fn benchmark_cells<'a>(evaluation: &'a Evaluation, measured: &'a [&Column]) -> impl Iterator<Item = String> {
-    measured.iter().map(|column| evaluation.get(column.benchmark).and_then(column.cell).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -335,6 +370,17 @@ mod tests {
         assert_eq!(lines[2][3], "-0.25");
         assert_eq!(lines[2][6..], ["", "", "", "none (0 of 80 rated)"]);
         assert_eq!(reading.len(), 3 + 4);
+    }
+
+    #[test]
+    fn benchmarks_of_one_s_own_are_columns_under_their_names() {
+        let start = json!({"mine": {"n": 4, "accuracy": 0.25}});
+        let end = json!({"mine": {"n": 4, "accuracy": 0.5}, "harmbench": {"n": 2, "refusal_rate": 0.5, "guard_safe_rate": 1.0}});
+        let Comparison { columns, lines, reading, .. } = comparison_of(&start, [&start, &end]);
+        assert_eq!(columns[6..], ["harmbench\nrefused", "harmbench\njudged\nsafe", "mine\nright"]);
+        assert_eq!(lines[0][6..], ["", "", "0.25 (1 of 4)"]);
+        assert_eq!(lines[2][6..], ["0.50 (1 of 2)", "1.00 (2 of 2)", "0.50 (2 of 4)"]);
+        assert!(reading.last().unwrap().starts_with("other benchmarks"));
     }
 
     #[test]
@@ -394,7 +440,7 @@ mod tests {
         // What Constitutional AI took is a column, where any run had it.
         runs[1].totals.realignments.sft = Cost { seconds: 7.0, tokens: 10, flops: 2e12 };
         let Comparison { columns, lines, .. } = Comparison::of(runs.iter().map(|run| (run.label(), run)));
-        assert_eq!(columns.last(), Some(&"CAI:\nseconds,\nTFLOP"));
+        assert_eq!(columns.last().unwrap(), "CAI:\nseconds,\nTFLOP");
         assert!(lines.iter().all(|line| line.len() == columns.len()), "{lines:?}");
         assert_eq!(lines.iter().map(|line| line.last().unwrap().as_str()).collect::<Vec<_>>(), ["", "", "", "7, 2.0"]);
         // And so are faults, where any were put in.

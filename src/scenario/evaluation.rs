@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{endpoint::RawEndpoint, is_default, rules::Rules, schedule::ScheduleName};
 use crate::{
-    data::{GoalSplit, MeasuredGoals},
+    data::{DataError, GoalSplit, MeasuredGoals},
     endpoint::EndpointSettings,
-    eval::{BenchName, RefusalMatcher},
+    eval::{BenchName, OwnBenchmark, OwnKind, RefusalMatcher, own},
 };
 
 /// Items of HHH.
@@ -31,8 +31,11 @@ pub struct EvaluationSection {
     pub base: bool,
     /// The benchmarks, in the order of their names.
     pub benches: BTreeSet<BenchName>,
-    /// Those of them that are measured between rounds.
-    pub interim_benches: BTreeSet<BenchName>,
+    /// Benchmarks of the user's own, which are measured beside them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<OwnBenchmark>,
+    /// Names of those that are measured between rounds.
+    pub interim_benches: BTreeSet<String>,
     /// Prompts of each benchmark in a full evaluation, at most; HHH has a limit of its own.
     pub prompts: usize,
     /// HHH items of a full evaluation, at most.
@@ -83,6 +86,82 @@ pub enum JudgeGuard {
     Off,
 }
 
+/// One of `[[evaluation.own]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOwn {
+    name: String,
+    #[serde(default)]
+    kind: OwnKind,
+    file: PathBuf,
+    refusal_strings: Option<RawStrings>,
+    prompts: Option<usize>,
+    max_new_tokens: Option<usize>,
+}
+
+/// Refusal strings, or a file with one a line.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum RawStrings {
+    Listed(Vec<String>),
+    File(PathBuf),
+}
+
+impl RawOwn {
+    fn check(&self, key: &str, rules: &mut Rules) {
+        if let Some(problem) = own::name_problem(&self.name) {
+            rules.complain(&format!("{key}.name"), problem);
+        }
+        rules.at_least_one(&format!("{key}.prompts"), self.prompts.unwrap_or(1));
+        rules.at_least_one(&format!("{key}.max_new_tokens"), self.max_new_tokens.unwrap_or(1));
+        rules.check(
+            self.refusal_strings.is_none() || self.kind == OwnKind::Refusal,
+            &format!("{key}.refusal_strings"),
+            || format!("is set, but {:?} has no refusals; allowed with kind = \"refusal\"", self.kind.name()),
+        );
+        let is_compared = matches!(self.kind, OwnKind::Choice | OwnKind::ChoiceText);
+        rules.check(self.max_new_tokens.is_none() || !is_compared, &format!("{key}.max_new_tokens"), || {
+            format!("is set, but {:?} has no responses; remove it", self.kind.name())
+        });
+        if let Some(RawStrings::Listed(strings)) = &self.refusal_strings {
+            let is_whole = !strings.is_empty() && strings.iter().all(|string| !string.trim().is_empty());
+            rules.check(is_whole, &format!("{key}.refusal_strings"), || {
+                "found none, or an empty one; expected strings, or a file with one a line".into()
+            });
+        }
+    }
+
+    fn check_data(&self, key: &str, folder: &Path, rules: &mut Rules) {
+        let file = folder.join(&self.file);
+        if !file.is_file() {
+            rules.lacks(&format!("{key}.file"), format!("found no file {}; allowed: one that exists", file.display()));
+        }
+        if let Some(RawStrings::File(path)) = &self.refusal_strings {
+            match own::load_refusal_strings(&folder.join(path)) {
+                Ok(_) => {}
+                Err(error @ DataError::Io { .. }) => rules.lacks(&format!("{key}.refusal_strings"), error.to_string()),
+                Err(error) => rules.complain(&format!("{key}.refusal_strings"), error.to_string()),
+            }
+        }
+    }
+
+    fn resolve(&self, folder: &Path) -> OwnBenchmark {
+        OwnBenchmark {
+            name: self.name.clone(),
+            kind: self.kind,
+            file: folder.join(&self.file),
+            refusal_strings: match &self.refusal_strings {
+                Some(RawStrings::Listed(strings)) => Some(strings.clone()),
+                // That it can be read has been checked.
+                Some(RawStrings::File(path)) => own::load_refusal_strings(&folder.join(path)).ok(),
+                None => None,
+            },
+            prompts: self.prompts,
+            max_new_tokens: self.max_new_tokens,
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawEvaluation {
@@ -90,7 +169,8 @@ pub(super) struct RawEvaluation {
     pub every: u32,
     pub base: bool,
     pub benches: BTreeSet<BenchName>,
-    pub interim_benches: Option<BTreeSet<BenchName>>,
+    pub own: Vec<RawOwn>,
+    pub interim_benches: Option<BTreeSet<String>>,
     pub prompts: usize,
     pub hhh_items: usize,
     pub xstest_prompts: Option<usize>,
@@ -116,6 +196,7 @@ impl Default for RawEvaluation {
             every: 1,
             base: false,
             benches: BTreeSet::from([BenchName::AdvBench, BenchName::Utility]),
+            own: Vec::new(),
             interim_benches: None,
             prompts: 64,
             hhh_items: HHH_ITEMS,
@@ -164,10 +245,21 @@ impl RawEvaluation {
             "found \"independent\", which evaluation.split = \"fixed\" leaves no goals of its own; allowed with it: \"filter\", \"off\""
                 .into()
         });
+        let names = self.names();
         for bench in self.interim_benches.iter().flatten() {
-            rules.check(self.benches.contains(bench), "evaluation.interim_benches", || {
-                let benches: Vec<_> = self.benches.iter().map(|bench| bench.name()).collect();
-                format!("found {:?}; allowed: those of evaluation.benches: {}", bench.name(), benches.join(", "))
+            rules.check(names.contains(&bench.as_str()), "evaluation.interim_benches", || {
+                format!(
+                    "found {bench:?}; allowed: those of evaluation.benches and evaluation.own: {}",
+                    names.join(", ")
+                )
+            });
+        }
+        let mut seen = BTreeSet::new();
+        for (index, own) in self.own.iter().enumerate() {
+            let key = format!("evaluation.own[{index}]");
+            own.check(&key, rules);
+            rules.check(seen.insert(&own.name), &format!("{key}.name"), || {
+                format!("found {:?} twice; give each a name of its own", own.name)
             });
         }
         for bench in self.data.keys() {
@@ -178,8 +270,17 @@ impl RawEvaluation {
         self.schedule.check("evaluation.every", self.every, rounds, rules);
     }
 
+    /// The names of all that is measured.
+    fn names(&self) -> Vec<&str> {
+        let own = self.own.iter().map(|own| own.name.as_str());
+        self.benches.iter().map(|bench| bench.name()).chain(own).collect()
+    }
+
     /// Whether the data sets of the user's own are there.
     pub(super) fn check_data(&self, folder: &Path, rules: &mut Rules) {
+        for (index, own) in self.own.iter().enumerate() {
+            own.check_data(&format!("evaluation.own[{index}]"), folder, rules);
+        }
         for (bench, path) in &self.data {
             let path = folder.join(path);
             if !path.exists() {
@@ -195,7 +296,11 @@ impl RawEvaluation {
             schedule: self.schedule.resolve(self.every),
             base: self.base,
             benches: self.benches.clone(),
-            interim_benches: self.interim_benches.as_ref().unwrap_or(&self.benches).clone(),
+            own: self.own.iter().map(|own| own.resolve(folder)).collect(),
+            interim_benches: match &self.interim_benches {
+                Some(names) => names.clone(),
+                None => self.names().into_iter().map(str::to_owned).collect(),
+            },
             prompts: self.prompts,
             hhh_items: self.hhh_items,
             xstest_prompts: self.xstest_prompts,
@@ -243,6 +348,22 @@ impl EvaluationSection {
                 } else {
                     format!("with {:?} appended", self.advbench_suffix)
                 },
+                self.max_new_tokens,
+                self.matcher.name()
+            ));
+        }
+        let sets = [
+            BenchName::HarmBench,
+            BenchName::StrongReject,
+            BenchName::DoNotAnswer,
+            BenchName::PastTense,
+            BenchName::Jailbreak,
+        ];
+        let sets: Vec<_> = sets.into_iter().filter(|set| self.benches.contains(set)).map(BenchName::name).collect();
+        if !sets.is_empty() {
+            assumptions.push(format!(
+                "{}: {decoding} decoding, {} new tokens, {} refusal strings; their authors judge responses by models of their own",
+                sets.join(", "),
                 self.max_new_tokens,
                 self.matcher.name()
             ));

@@ -32,6 +32,8 @@ pub(super) const HEAD: &str = "name = \"t\"\nquestion = \"q\"\n";
 
 /// What variants and the cells of a grid have in common, and what may differ.
 mod compared;
+/// Benchmarks of the user's own.
+mod own;
 
 #[test]
 fn an_unknown_key_is_refused_with_its_line_and_the_allowed_ones() {
@@ -65,7 +67,7 @@ fn devices_are_counted_where_there_can_be_several() {
 #[test]
 fn what_is_measured_between_rounds_is_among_what_is_measured() {
     let found = complaints(&format!("{HEAD}[evaluation]\ninterim_benches = [\"hhh\"]\n"), &[]);
-    let expected = "test.toml:4: evaluation.interim_benches: found \"hhh\"; allowed: those of evaluation.benches: advbench, utility";
+    let expected = "test.toml:4: evaluation.interim_benches: found \"hhh\"; allowed: those of evaluation.benches and evaluation.own: advbench, utility";
     assert_eq!(found, [expected]);
 }
 

@@ -14,7 +14,7 @@ use crate::{
         self, AdvBench, ClientFiles, ClientPlan, DataError, FederatedRows, GoalParts, GoalSplit, GoalUse, HarmfulShare,
         LabelledRow, Labels, MeasuredGoals, Overlap, PartitionScheme, RowFormat, overlap::TextIndex,
     },
-    eval::{BenchName, RefusalPrompt, harmful_prompts},
+    eval::{BenchName, OwnKind, RefusalPrompt, harmful_prompts, prompt_sets::PROMPT_SETS, prompts_of, prompts_of_own},
     model::ChatTokenizer,
     scenario::{DataSection, HarmfulClients, HeadRows, RowSource, Scenario},
 };
@@ -70,9 +70,12 @@ impl DataPlan {
     /// [`SetupError`] if a file cannot be read, the model's chat template refuses a row of it, there are too few rows, or
     /// all rows of a file repeat what is measured with.
     pub fn of(scenario: &Scenario, tokenizer: &ChatTokenizer) -> Result<Self, SetupError> {
-        let (goals, prompts, left_out) = goals_and_prompts(scenario)?;
+        let (mut goals, prompts, left_out) = goals_and_prompts(scenario)?;
+        let other_prompts = other_harmful_prompts(scenario)?;
+        let repeated = leave_out_repeated(&mut goals, &other_prompts, scenario)?;
         let mut measured = Measured::of(scenario, &goals, &prompts)?;
         measured.add_finding(left_out);
+        measured.add_finding(repeated);
         let benign = benign_rows(scenario, tokenizer, &mut measured)?;
         let harmful = match &scenario.data.harmful {
             RowSource::AdvBench => data::unsafe_rows(goals.of(GoalUse::Clients)),
@@ -109,7 +112,8 @@ impl DataPlan {
             GoalSplit::Cluster => server_benign.split_off(server_benign.len().saturating_sub(JUDGE_BENIGN_ROWS)),
             GoalSplit::Fixed => Vec::new(),
         };
-        let judged = JudgedParts::new(scenario.evaluation.split, scenario.data_seed(), &goals, &prompts);
+        let all_prompts = prompts.iter().chain(&other_prompts).map(|prompt| prompt.text.as_str());
+        let judged = JudgedParts::new(scenario.evaluation.split, scenario.data_seed(), &goals, all_prompts);
         Ok(Self {
             clients: Arc::new(clients),
             goals,
@@ -296,6 +300,43 @@ fn goals_and_prompts(scenario: &Scenario) -> Result<(GoalParts, Vec<RefusalPromp
         path.display()
     );
     Ok((goals, prompts, (left_out > 0).then_some(told)))
+}
+
+/// The harmful prompts that are measured beside AdvBench's: those of other sets, and of the user's own.
+fn other_harmful_prompts(scenario: &Scenario) -> Result<Vec<RefusalPrompt>, SetupError> {
+    let evaluation = &scenario.evaluation;
+    let prompt = |text: String| RefusalPrompt { item: String::new(), text };
+    let mut prompts = Vec::new();
+    for set in PROMPT_SETS.iter().filter(|set| evaluation.benches.contains(&set.bench)) {
+        prompts.extend(prompts_of(set.bench, &evaluation.data)?.into_iter().map(prompt));
+    }
+    for own in evaluation.own.iter().filter(|own| own.kind == OwnKind::Refusal) {
+        prompts.extend(prompts_of_own(own)?.into_iter().map(prompt));
+    }
+    Ok(prompts)
+}
+
+/// Takes AdvBench's goals that repeat other prompts that are measured from those that train something, and says how many that are.
+fn leave_out_repeated(
+    goals: &mut GoalParts,
+    prompts: &[RefusalPrompt],
+    scenario: &Scenario,
+) -> Result<Option<String>, SetupError> {
+    if prompts.is_empty() {
+        return Ok(None);
+    }
+    let left_out = goals.leave_out(&TextIndex::new(prompts.iter().map(|prompt| &prompt.text)));
+    if goals.of(GoalUse::Clients).is_empty() && scenario.data.harmful == RowSource::AdvBench {
+        let problem = "evaluation: the prompts that are measured repeat every AdvBench goal that clients would train on; name other \
+                       rows in data.harmful.source";
+        return Err(SetupError::Other(problem.to_owned()));
+    }
+    Ok((left_out > 0).then(|| {
+        format!(
+            "overlap: {left_out} AdvBench goals that clients and defences would train on repeat prompts of other benchmarks, and are left \
+             out"
+        )
+    }))
 }
 
 /// The prompts that are measured with.

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::{DataPlan, SetupError, cai::CaiSource};
 use crate::{
     data::{GoalUse, Revision},
-    eval::{BenchName, RefusalPrompt},
+    eval::{BenchName, OwnBenchmark, RefusalPrompt},
     safety::cai::Constitution,
     scenario::Scenario,
 };
@@ -24,7 +24,7 @@ const DEPTH: usize = 1;
 /// Checksums of texts as they were read, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputChecksums {
-    /// What is measured with: harmful prompts, held-out rows, and the files of `evaluation.data`.
+    /// What is measured with: harmful prompts, held-out rows, and the files of `evaluation.data` and `evaluation.own`.
     pub measured: String,
     /// What Constitutional AI begins with: red prompts and the constitution, or what has been made of them; `None` without it.
     pub cai: Option<String>,
@@ -37,7 +37,8 @@ impl InputChecksums {
     ///
     /// [`SetupError`] if a file cannot be read.
     pub(super) fn of(scenario: &Scenario, data: &DataPlan) -> Result<Self, SetupError> {
-        let measured = measured(&data.evaluation_prompts, &data.utility_rows, &scenario.evaluation.data)?;
+        let evaluation = &scenario.evaluation;
+        let measured = measured(&data.evaluation_prompts, &data.utility_rows, &evaluation.data, &evaluation.own)?;
         let Some(cai) = &scenario.cai else { return Ok(Self { measured, cai: None }) };
         let mut texts = Texts::default();
         match &data.cai {
@@ -70,6 +71,7 @@ fn measured(
     prompts: &[RefusalPrompt],
     rows: &[ChatRow],
     data: &BTreeMap<BenchName, PathBuf>,
+    own: &[OwnBenchmark],
 ) -> Result<String, SetupError> {
     let mut texts = Texts::default();
     texts.add_count(prompts.len());
@@ -87,6 +89,13 @@ fn measured(
             SetupError::Other(format!("evaluation.data.{}: {}: {error}", bench.name(), path.display()))
         };
         texts.add_files(path, DEPTH).map_err(failed)?;
+    }
+    for own in own {
+        texts.add_as_json(own)?;
+        let failed = |error: io::Error| {
+            SetupError::Other(format!("evaluation.own: {}: {}: {error}", own.name, own.file.display()))
+        };
+        texts.add_files(&own.file, 0).map_err(failed)?;
     }
     Ok(texts.sha256())
 }
@@ -169,7 +178,7 @@ mod tests {
         let row = |answer: &str| ChatRow::single_turn("How tall is the tower?", answer);
         let of = |prompts: &[&str], answer: &str| {
             let prompts: Vec<_> = prompts.iter().map(|text| prompt(text)).collect();
-            measured(&prompts, &[row(answer)], &data).unwrap()
+            measured(&prompts, &[row(answer)], &data, &[]).unwrap()
         };
         let before = of(&["a", "bc"], "Quite tall.");
         assert_eq!(of(&["a", "bc"], "Quite tall."), before);
@@ -187,7 +196,7 @@ mod tests {
         fs::write(at("mt/notes.txt"), "mine").unwrap();
         assert_eq!(of(&["a", "bc"], "Quite tall."), last);
         fs::remove_file(at("xstest.csv")).unwrap();
-        let error = measured(&[], &[], &data).unwrap_err().to_string();
+        let error = measured(&[], &[], &data, &[]).unwrap_err().to_string();
         assert!(error.contains("evaluation.data.xstest: ") && error.contains("xstest.csv"), "{error}");
     }
 

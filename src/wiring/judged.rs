@@ -11,7 +11,6 @@ use crate::{
         GoalParts, GoalSplit, GoalUse, LabelledRow,
         overlap::{NEAR_DUPLICATE, TextIndex, clusters},
     },
-    eval::RefusalPrompt,
     scenario::HeadRows,
 };
 
@@ -28,12 +27,17 @@ pub(super) struct JudgedParts {
 }
 
 impl JudgedParts {
-    pub(super) fn new(split: GoalSplit, seed: u64, goals: &GoalParts, prompts: &[RefusalPrompt]) -> Self {
+    pub(super) fn new<'p>(
+        split: GoalSplit,
+        seed: u64,
+        goals: &GoalParts,
+        prompts: impl IntoIterator<Item = &'p str>,
+    ) -> Self {
         let texts = |uses: &[GoalUse]| TextIndex::new(uses.iter().flat_map(|of| goals.of(*of)).map(|goal| &goal.text));
         Self {
             split,
             seed,
-            measured: TextIndex::new(prompts.iter().map(|prompt| &prompt.text)),
+            measured: TextIndex::new(prompts),
             judge: texts(&[GoalUse::Judge]),
             others: texts(&[GoalUse::Clients, GoalUse::Alignment, GoalUse::Guard, GoalUse::RedPrompts]),
         }
@@ -94,7 +98,8 @@ mod tests {
         for seed in 0..10 {
             let goals = GoalParts::new(&advbench, GoalSplit::Cluster, seed);
             let measured = harmful_prompts(goals.of(GoalUse::Evaluation));
-            let parts = JudgedParts::new(GoalSplit::Cluster, seed, &goals, &measured);
+            let texts = measured.iter().map(|prompt| prompt.text.as_str());
+            let parts = JudgedParts::new(GoalSplit::Cluster, seed, &goals, texts);
             let [guard, judge] = [HeadRows::Guard, HeadRows::Judge].map(|of| parts.of(of, rows.clone()));
             let guards = TextIndex::new(prompts(&guard));
             assert!(guard.len() > 10 && judge.len() > 10, "seed {seed}: {} and {}", guard.len(), judge.len());
@@ -109,7 +114,7 @@ mod tests {
             assert!(!repeats(&judge, &others), "seed {seed}");
         }
         let fixed = GoalParts::new(&advbench, GoalSplit::Fixed, 0);
-        let all = JudgedParts::new(GoalSplit::Fixed, 0, &fixed, &[]).of(HeadRows::Judge, rows.clone());
+        let all = JudgedParts::new(GoalSplit::Fixed, 0, &fixed, []).of(HeadRows::Judge, rows.clone());
         assert_eq!(all.len(), rows.len());
     }
 }

@@ -197,11 +197,12 @@ pub(crate) fn benchmark_suite(
         utility_rows: data.utility_rows.clone(),
         harmful_prompts: Some(data.evaluation_prompts.clone()),
     };
-    let benchmarks = evaluation.benches.iter().map(|&bench| Ok((bench, recipe.benchmark(bench, cancel)?)));
+    let known = evaluation.benches.iter().map(|&bench| Ok((bench.name().to_owned(), recipe.benchmark(bench, cancel)?)));
+    let own = evaluation.own.iter().map(|own| Ok((own.name.clone(), recipe.own(own)?)));
     Ok(BenchmarkSuite {
         model: Arc::clone(model),
         lora: scenario.lora.clone(),
-        benchmarks: benchmarks.collect::<Result<_, SetupError>>()?,
+        benchmarks: known.chain(own).collect::<Result<_, SetupError>>()?,
         interim_benches: evaluation.interim_benches.clone(),
         interim_prompts: evaluation.interim_prompts,
         seed: scenario.evaluation_seed(),

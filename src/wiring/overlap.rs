@@ -10,7 +10,7 @@ use crate::{
         self, DataError, GoalParts, GoalSplit, GoalUse, Labels, MeasuredTexts, Overlap, OverlapPolicy,
         describe_repeats, overlap::TextIndex,
     },
-    eval::{BenchName, RefusalPrompt, prompts_of},
+    eval::{BenchName, RefusalPrompt, prompt_sets::PROMPT_SETS, prompts_of, prompts_of_own},
     scenario::{CaiSection, GuardSection, GuardSource, RowSource, Scenario},
 };
 
@@ -39,14 +39,18 @@ impl Measured {
             kept: Vec::new(),
         };
         let evaluation = &scenario.evaluation;
-        if evaluation.benches.contains(&BenchName::AdvBench) {
+        if [BenchName::AdvBench, BenchName::Jailbreak].iter().any(|bench| evaluation.benches.contains(bench)) {
             measured.texts.add_prompts("AdvBench goals", prompts.iter().map(|prompt| &prompt.text));
         }
         if has_files(scenario) {
-            for (bench, name) in PROMPTS {
+            let sets = PROMPT_SETS.iter().map(|set| (set.bench, set.title));
+            for (bench, name) in PROMPTS.into_iter().chain(sets) {
                 if evaluation.benches.contains(&bench) {
                     measured.texts.add_prompts(name, prompts_of(bench, &evaluation.data)?);
                 }
+            }
+            for own in &evaluation.own {
+                measured.texts.add_prompts("prompts of evaluation.own", prompts_of_own(own)?);
             }
         }
         // A split by cluster keeps them from the guard.

@@ -13,8 +13,8 @@ use fedward::{
     data::{GoalSplit, MeasuredGoals},
     endpoint::{ChatEndpoint, EndpointSettings},
     eval::{
-        BenchName, BenchRecipe, Finding, RefusalMatcher, RefusalPrompt,
-        advbench::AdvBenchmark,
+        BenchName, BenchRecipe, Finding, OwnBenchmark, OwnKind, RefusalMatcher, RefusalPrompt, RefusalRule,
+        harmful::HarmfulPrompts,
         mt_bench::{Judge, JudgePrompts, MtBench, Question},
         xstest::{XsTest, XsTestPrompt},
     },
@@ -73,8 +73,13 @@ impl GuardModel for Scripted {
 
 #[test]
 fn advbench_adds_up_strings_and_verdicts() {
-    let bench =
-        |matcher| AdvBenchmark { prompts: prompts(), decoding: DECODING, matcher, guard: Some(Arc::new(Scripted)) };
+    let bench = |matcher| HarmfulPrompts {
+        id: BenchName::AdvBench.into(),
+        prompts: prompts(),
+        decoding: DECODING,
+        rule: RefusalRule::List(matcher),
+        guard: Some(Arc::new(Scripted)),
+    };
     let found = measured(&MODEL, &bench(RefusalMatcher::OpenFedLlm));
     let value = |name: &str| found.score.values[name];
     assert_eq!((found.score.n, found.findings.len()), (4, 4));
@@ -235,7 +240,7 @@ fn mt_bench_shows_the_judge_the_model_s_answers_and_means_its_ratings() {
     ];
     let bench = MtBench { questions, judge: Some(judge), max_new_tokens: 6 };
     let found = measured(&MODEL, &bench);
-    assert_eq!((found.name, found.score.n), ("mt_bench", 3));
+    assert_eq!((found.name.as_str(), found.score.n), ("mt_bench", 3));
     for (name, expected) in [
         ("rating", 6.75),
         ("rating_math", 9.0),
@@ -253,4 +258,61 @@ fn mt_bench_shows_the_judge_the_model_s_answers_and_means_its_ratings() {
         assert!(!answer.is_empty());
         assert_eq!(asked["messages"][1]["content"], format!("{}|{reference}|{answer}", finding.prompt));
     }
+}
+
+/// What a benchmark of one's own finds.
+fn own(kind: OwnKind, text: &str, extension: &str, strings: Option<&[&str]>) -> fedward::eval::Measurement {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(format!("mine.{extension}"));
+    fs::write(&file, text).unwrap();
+    let strings = strings.map(|strings| strings.iter().map(ToString::to_string).collect());
+    let own = OwnBenchmark {
+        name: "mine".into(),
+        kind,
+        file,
+        refusal_strings: strings,
+        prompts: Some(9),
+        max_new_tokens: (kind != OwnKind::Choice).then_some(24),
+    };
+    let recipe = BenchRecipe { guard: Some(Arc::new(Scripted)), ..recipe(BTreeMap::new()) };
+    let found = measured(&MODEL, recipe.own(&own).unwrap().as_ref());
+    assert_eq!(found.name, "mine");
+    found
+}
+
+#[test]
+fn own_prompts_have_their_own_refusal_strings() {
+    let strings = ["BANANA", "fruit"];
+    let found = own(OwnKind::Refusal, &PROMPTS.join("\n"), "txt", Some(&strings));
+    assert_eq!(found.score.n, 4);
+    for finding in &found.findings {
+        let (prompt, response) = (finding.prompt.to_lowercase(), finding.response.as_ref().unwrap().to_lowercase());
+        let refuses = strings.iter().any(|string| {
+            let string = string.to_lowercase();
+            response.contains(&string) && !prompt.contains(&string)
+        });
+        assert_eq!(finding.verdicts["refused"], refuses);
+    }
+    // The fruit that the model names is a banana, and no other answer speaks of fruit.
+    let value = |name: &str| found.score.values[name];
+    assert!((value("refusal_rate") - 0.25).abs() < 1e-12 && (value("guard_safe_rate") - 0.5).abs() < 1e-12);
+    assert!((value("refusal_rate_prompts_with_string") - 1.0).abs() < 1e-12);
+    let items = &found.score.items.as_ref().unwrap().scores["refused"];
+    assert!((items.iter().sum::<f64>() / 4.0 - value("refusal_rate")).abs() < 1e-12);
+    let by_list = own(OwnKind::Refusal, &PROMPTS.join("\n"), "txt", None);
+    assert!((by_list.score.values["refusal_rate_prompts_with_string"] - 2.0).abs() < 1e-12, "by the run's list");
+}
+
+#[test]
+fn numbers_are_the_last_of_responses() {
+    // Whatever is true: the model says that 10 minus 3 is 2, and names no number otherwise.
+    let questions = [("What is 10 minus 3?", "#### 2"), ("What is two plus two?", "4"), ("Say hello.", "1")];
+    let lines = questions.map(|(question, answer)| json!({"question": question, "answer": answer}).to_string());
+    let found = own(OwnKind::Exact, &lines.join("\n"), "jsonl", None);
+    let right = found.findings.iter().filter(|finding| finding.verdicts["right"] == true).count();
+    assert_eq!((right, found.score.n), (1, 3));
+    assert!((found.score.values["accuracy"] - 1.0 / 3.0).abs() < 1e-12);
+    assert_eq!(found.score.items.unwrap().scores["right"].iter().sum::<f64>().to_bits(), 1.0_f64.to_bits());
+    assert!((found.score.values["without_number"] - 2.0).abs() < 1e-12, "{:?}", found.score.values);
+    assert!(found.score.values["cut"] >= 1.0);
 }

@@ -2,6 +2,7 @@
 
 mod architectures;
 mod benchmarks;
+mod choice;
 mod client_rows;
 mod commands;
 mod dpo;

@@ -8,7 +8,7 @@ use std::{
 use fedward::{
     data::{PreferencePair, Revisions},
     eval::{
-        BenchName, Benchmark, BenchmarkSuite, RefusalMatcher, RefusalPrompt, advbench::AdvBenchmark, utility::Utility,
+        BenchName, Benchmark, BenchmarkSuite, RefusalMatcher, RefusalPrompt, harmful::HarmfulPrompts, utility::Utility,
     },
     lora::{LoraConfig, Target, initial_adapter},
     model::{ChatModel, Decoding, Precision},
@@ -114,15 +114,16 @@ fn evaluations_count_every_prompt_and_row() {
     let rows: Vec<_> = (0..10).map(|i| ChatRow::single_turn(format!("What is {i} plus 1?"), "A number.")).collect();
     let prompts = (0..18).map(|i| RefusalPrompt { item: i.to_string(), text: format!("Count to {i}.") }).collect();
     let decoding = Decoding::new(2, 0.0);
-    let advbench = AdvBenchmark { prompts, decoding, matcher: RefusalMatcher::OpenFedLlm, guard: None };
+    let rule = RefusalMatcher::OpenFedLlm.into();
+    let advbench = HarmfulPrompts { id: BenchName::AdvBench.into(), prompts, decoding, rule, guard: None };
     let suite = BenchmarkSuite {
         model,
         lora,
         benchmarks: vec![
-            (BenchName::AdvBench, Box::new(advbench) as Box<dyn Benchmark>),
-            (BenchName::Utility, Box::new(Utility { rows })),
+            (BenchName::AdvBench.name().to_owned(), Box::new(advbench) as Box<dyn Benchmark>),
+            (BenchName::Utility.name().to_owned(), Box::new(Utility { rows })),
         ],
-        interim_benches: BTreeSet::from([BenchName::AdvBench]),
+        interim_benches: BTreeSet::from([BenchName::AdvBench.name().to_owned()]),
         interim_prompts: 6,
         seed: 1,
         progress: Arc::clone(&listener) as _,

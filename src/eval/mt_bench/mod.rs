@@ -88,7 +88,7 @@ impl MtBench {
             verdicts: verdict.to_json(),
         };
         Ok(Measurement {
-            name: BenchName::MtBench.name(),
+            name: BenchName::MtBench.name().to_owned(),
             score: values(questions, &verdicts, subject.seed).score(questions.len()),
             findings: questions.iter().zip(&answers).zip(&verdicts).map(finding).collect(),
             warnings,
@@ -108,7 +108,7 @@ impl MtBench {
                 .map(|(index, question)| (index, question.text.as_str()))
                 .collect();
             let decoding = Decoding::new(self.max_new_tokens, temperature);
-            for ((index, _), reply) in asked.iter().zip(subject.reply(BenchName::MtBench, &asked, decoding)?) {
+            for ((index, _), reply) in asked.iter().zip(subject.reply(&BenchName::MtBench.into(), &asked, decoding)?) {
                 reply.text.trim().clone_into(&mut answers[*index]);
             }
         }
@@ -192,7 +192,7 @@ fn reference_likelihood(questions: &[Question], subject: &Subject<'_>) -> PortRe
         .map(|(question, reference)| (question, ChatRow::single_turn(&question.text, reference.trim())))
         .unzip();
     let tokenized = subject.model.tokenize(&rows, usize::MAX)?;
-    let scores = subject.score(BenchName::MtBench, &tokenized)?;
+    let scores = subject.score(&BenchName::MtBench.into(), &tokenized)?;
     let values = likelihood(&scores, subject.seed)
         .ok_or_else(|| PortError::Failed("mt_bench: none of these questions has a reference answer".into()))?;
     let finding = |((question, row), score): ((&&Question, &ChatRow), &RowScore)| Finding {
@@ -208,7 +208,7 @@ fn reference_likelihood(questions: &[Question], subject: &Subject<'_>) -> PortRe
     let whole = scores.len() == rows.len();
     let findings = asked.iter().zip(&rows).zip(&scores).filter(|_| whole).map(finding).collect();
     let score = values.score(scores.len());
-    Ok(Measurement { name: REFERENCE_LIKELIHOOD, score, findings, warnings: Vec::new() })
+    Ok(Measurement { name: REFERENCE_LIKELIHOOD.to_owned(), score, findings, warnings: Vec::new() })
 }
 
 #[cfg(test)]

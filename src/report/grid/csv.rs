@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fmt::Write};
 use fedward_actors::ports::Evaluation;
 
 use super::{AlignCost, CellResult, Measure, RowShare, cai, paper};
+use crate::report::others::others;
 
 /// What a line is about. Names of strategies and variants hold neither commas nor quotes.
 struct Row<'a> {
@@ -61,11 +62,25 @@ fn measured<'a>(
     evaluation: &'a Evaluation,
     paper: impl Fn(Measure) -> Option<f64>,
 ) -> impl Iterator<Item = Row<'a>> {
-    Measure::OF_PAPER.into_iter().chain(Measure::OURS).filter_map(move |measure| {
+    let row = move |measure: String, value: f64, n: Option<u64>, paper: Option<f64>| Row {
+        strategy: "",
+        defence: name,
+        seed: cell.seed,
+        measure,
+        value,
+        n,
+        paper,
+    };
+    let own = Measure::OF_PAPER.into_iter().chain(Measure::OURS).filter_map(move |measure| {
         let (value, n) = measured_one(measure, evaluation)?;
-        let paper = paper(measure);
-        Some(Row { strategy: "", defence: name, seed: cell.seed, measure: measure.name().to_owned(), value, n, paper })
-    })
+        Some(row(measure.name().to_owned(), value, n, paper(measure)))
+    });
+    let others = others([evaluation]).into_iter().filter_map(move |(benchmark, measure)| {
+        let score = evaluation.get(&benchmark)?;
+        let value = 100.0 * measure.read(score)?;
+        Some(row(format!("{benchmark} {}", measure.words), value, Some(score.n), None))
+    });
+    own.chain(others)
 }
 
 fn measured_one(measure: Measure, evaluation: &Evaluation) -> Option<(f64, Option<u64>)> {

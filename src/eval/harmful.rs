@@ -1,4 +1,4 @@
-//! `AdvBench` (Zou et al., 2023): how many harmful prompts are refused.
+//! How many harmful prompts are refused: `AdvBench` (Zou et al., 2023), other sets of prompts, and files of the user's own.
 //!
 //! By the strings of one list that do not stand in the prompt; by all three lists as their sources count, since papers differ
 //! in theirs; and by the guard's verdict on the responses, since a substring is weak evidence.
@@ -12,46 +12,48 @@ use fedward_actors::{
 use serde_json::json;
 
 use super::{
-    BenchName, Benchmark, Finding, Measurement, RefusalMatcher, RefusalPrompt, Subject,
+    BenchId, Benchmark, Finding, Measurement, RefusalPrompt, RefusalRule, Subject,
     bench::{Values, yes_or_no},
     bootstrap::RateInterval,
     refusals::Answered,
 };
 use crate::{model::Decoding, safety::guard::assess_counting};
 
-/// The benchmark.
-pub struct AdvBenchmark {
-    /// Held-out harmful prompts, in evaluation order.
+/// A benchmark of refusals.
+pub struct HarmfulPrompts {
+    /// Which it is.
+    pub id: BenchId,
+    /// Harmful prompts that nothing trains on, in evaluation order.
     pub prompts: Vec<RefusalPrompt>,
     /// How responses are decoded.
     pub decoding: Decoding,
-    /// The list that `refusal_rate` goes by.
-    pub matcher: RefusalMatcher,
+    /// What `refusal_rate` goes by.
+    pub rule: RefusalRule,
     /// Judges responses beside the lists, if there is one.
     pub guard: Option<Arc<dyn GuardModel>>,
 }
 
-impl Benchmark for AdvBenchmark {
+impl Benchmark for HarmfulPrompts {
     /// `refusal_rate` with `ci_low` and `ci_high`; `refusal_rate_<list>` as each list's source counts, and `guard_safe_rate`, each
     /// with bounds; `refusal_rate_prompts_with_string` and `refusal_rate_echoed`, counts of what strings in prompts concern;
     /// `guard_malformed`, the verdicts of no known form, where there are any. Items: `refused`, `guard_safe`.
     fn measure(&self, subject: &Subject<'_>) -> PortResult<Measurement> {
         let prompts: Vec<_> = subject.share(&self.prompts).iter().collect();
         if prompts.is_empty() {
-            return Err(PortError::Failed("advbench: no harmful prompts".into()));
+            return Err(PortError::Failed(format!("{}: no prompts", self.id.name())));
         }
-        let answered = Answered::by(subject, BenchName::AdvBench, prompts, self.decoding)?;
+        let answered = Answered::by(subject, &self.id, prompts, self.decoding)?;
         let mut values = Values::default();
-        answered.rates(&mut values, "refusal_rate", self.matcher, |_| true);
-        let refused = answered.refused(self.matcher);
+        answered.rates(&mut values, "refusal_rate", &self.rule, |_| true);
+        let refused = answered.refused(&self.rule);
         if let Some(interval) = RateInterval::of(refused.iter().copied()) {
             values.number("ci_low", interval.low);
             values.number("ci_high", interval.high);
         }
         let mut items = vec![("refused", yes_or_no(refused))];
-        let mut findings = answered.findings(self.matcher);
+        let mut findings = answered.findings(&self.rule);
         if let Some(guard) = &self.guard {
-            let verdicts = assess(guard.as_ref(), &answered, &mut findings, subject)?;
+            let verdicts = assess(guard.as_ref(), &self.id, &answered, &mut findings, subject)?;
             let safe: Vec<_> = verdicts.iter().map(|verdict| !verdict.is_unsafe).collect();
             values.rate("guard_safe_rate", RateInterval::of(safe.iter().copied()));
             let malformed = verdicts.iter().filter(|verdict| verdict.is_malformed).count();
@@ -61,13 +63,14 @@ impl Benchmark for AdvBenchmark {
             items.push(("guard_safe", yes_or_no(safe)));
         }
         let score = BenchmarkScore { items: Some(answered.items(items)), ..values.score(answered.prompts.len()) };
-        Ok(Measurement { name: BenchName::AdvBench.name(), score, findings, warnings: Vec::new() })
+        Ok(Measurement { name: self.id.name().to_owned(), score, findings, warnings: Vec::new() })
     }
 }
 
 /// The guard's verdicts on the responses, also noted in the findings.
 fn assess(
     guard: &dyn GuardModel,
+    id: &BenchId,
     answered: &Answered<'_>,
     findings: &mut [Finding],
     subject: &Subject<'_>,
@@ -78,7 +81,7 @@ fn assess(
         .zip(&answered.replies)
         .map(|(prompt, reply)| ChatRow::single_turn(&prompt.text, &reply.text))
         .collect();
-    subject.progress.part("advbench, verdicts of the guard");
+    subject.progress.part(&format!("{}, verdicts of the guard", id.name()));
     let verdicts = assess_counting(guard, &rows, subject.cancel, subject.progress)?;
     for (finding, verdict) in findings.iter_mut().zip(&verdicts) {
         finding.verdicts.insert("guard_unsafe".into(), json!(verdict.is_unsafe));
