@@ -1,15 +1,19 @@
 //! `[guard]`: the row filter.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use fedward_actors::policy::Assessed;
 use serde::{Deserialize, Serialize};
 
-use super::{is_default, model::RawModel, rules::Rules};
+use super::{endpoint::RawEndpoint, is_default, model::RawModel, rules::Rules};
 use crate::{
     data::catalogue,
+    endpoint::EndpointSettings,
     model::Checkpoint,
-    safety::guard::{Fitted, GuardFile, part_read},
+    safety::guard::{Fitted, GuardFile, GuardProgram, part_read, program_problem},
 };
 
 /// The row filter.
@@ -77,6 +81,16 @@ pub enum GuardSource {
         /// Tokens of the longest question, the model's instructions included.
         max_length: usize,
     },
+    /// A program of the user's, which rows are piped to.
+    Program {
+        /// How it is started.
+        program: GuardProgram,
+    },
+    /// A Llama Guard behind an OpenAI-compatible endpoint, which rows are sent to.
+    Endpoint {
+        /// Where it is.
+        endpoint: EndpointSettings,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -86,6 +100,8 @@ pub(super) enum GuardName {
     Embedded,
     Trained,
     LlamaGuard,
+    Program,
+    Endpoint,
 }
 
 impl GuardName {
@@ -94,6 +110,8 @@ impl GuardName {
             Self::Embedded => "embedded",
             Self::Trained => "trained",
             Self::LlamaGuard => "llama_guard",
+            Self::Program => "program",
+            Self::Endpoint => "endpoint",
         }
     }
 }
@@ -111,6 +129,9 @@ pub(super) struct RawGuard {
     pub train_rows: Option<usize>,
     pub path: Option<PathBuf>,
     pub model: Option<PathBuf>,
+    pub program: Option<Vec<String>>,
+    pub timeout_seconds: Option<f64>,
+    pub endpoint: Option<RawEndpoint>,
 }
 
 /// Where nothing else is said.
@@ -118,6 +139,7 @@ const THRESHOLD: f64 = 0.5;
 const EMBEDDED_MAX_LENGTH: usize = 96;
 const EMBEDDED_TRAIN_ROWS: usize = 600;
 const LLAMA_GUARD_MAX_LENGTH: usize = 1024;
+const PROGRAM_TIMEOUT_SECONDS: f64 = 60.0;
 
 impl RawGuard {
     pub(super) fn check(&self, rules: &mut Rules) {
@@ -147,10 +169,28 @@ impl RawGuard {
         unread(rules, "max_length", self.max_length.is_some(), &[GuardName::Embedded, GuardName::LlamaGuard]);
         unread(rules, "path", self.path.is_some(), &[GuardName::Trained]);
         unread(rules, "model", self.model.is_some(), &[GuardName::LlamaGuard]);
+        unread(rules, "program", self.program.is_some(), &[GuardName::Program]);
+        unread(rules, "timeout_seconds", self.timeout_seconds.is_some(), &[GuardName::Program]);
+        unread(rules, "endpoint", self.endpoint.is_some(), &[GuardName::Endpoint]);
+        if let Some(seconds) = self.timeout_seconds {
+            rules.positive("guard.timeout_seconds", seconds);
+        }
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.check("guard.endpoint", rules);
+        }
+        rules.check(self.threshold.is_none() || self.kind != GuardName::Endpoint, "guard.threshold", || {
+            "is set, but guard.kind = \"endpoint\" gives words and no probabilities; remove it".into()
+        });
     }
 
     /// The section; none if it is not enabled, or what it names is no guard. Paths are relative to `folder`.
-    pub(super) fn resolve(&self, base: &RawModel, folder: &Path, rules: &mut Rules) -> Option<GuardSection> {
+    /// Waits of an endpoint's client are drawn with `seed`.
+    pub(super) fn resolve(
+        &self,
+        (base, seed): (&RawModel, u64),
+        folder: &Path,
+        rules: &mut Rules,
+    ) -> Option<GuardSection> {
         if !self.enabled {
             return None;
         }
@@ -158,6 +198,8 @@ impl RawGuard {
             GuardName::Embedded => (self.embedded(base, folder, rules), THRESHOLD),
             GuardName::Trained => self.trained(folder, rules)?,
             GuardName::LlamaGuard => (self.llama_guard(folder, rules)?, THRESHOLD),
+            GuardName::Program => (self.program(folder, rules)?, THRESHOLD),
+            GuardName::Endpoint => (self.endpoint(seed, rules)?, THRESHOLD),
         };
         let threshold = self.threshold.unwrap_or(threshold);
         Some(GuardSection { policy: self.policy, assess: self.assess, threshold, source })
@@ -219,6 +261,30 @@ impl RawGuard {
         let max_length = self.max_length.unwrap_or(LLAMA_GUARD_MAX_LENGTH);
         Some(GuardSource::LlamaGuard { model, max_length })
     }
+
+    fn program(&self, folder: &Path, rules: &mut Rules) -> Option<GuardSource> {
+        let Some(command) = self.program.clone() else {
+            let needs = "found \"program\", which needs guard.program: the program and its arguments, as a list";
+            rules.complain("guard.kind", needs);
+            return None;
+        };
+        // What runs in the working directory is not what runs in the scenario's.
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        if let Some(problem) = program_problem(&command, folder) {
+            rules.lacks("guard.program", problem);
+        }
+        let seconds = self.timeout_seconds.unwrap_or(PROGRAM_TIMEOUT_SECONDS);
+        let timeout = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        Some(GuardSource::Program { program: GuardProgram { command, folder: folder.to_owned(), timeout } })
+    }
+
+    fn endpoint(&self, seed: u64, rules: &mut Rules) -> Option<GuardSource> {
+        let Some(endpoint) = &self.endpoint else {
+            rules.complain("guard.kind", "found \"endpoint\", which needs guard.endpoint: its base_url and model");
+            return None;
+        };
+        Some(GuardSource::Endpoint { endpoint: endpoint.resolve(seed) })
+    }
 }
 
 /// Layers of the base model, if it is there and can be read: what is wrong with it is for whoever loads it to say.
@@ -276,7 +342,7 @@ impl GuardSource {
         match self {
             Self::Embedded { .. } => Some(Assessed::Both),
             Self::Trained { path } => Some(GuardFile::read(path).map_or(Assessed::Both, |file| file.assess)),
-            Self::LlamaGuard { .. } => None,
+            Self::LlamaGuard { .. } | Self::Program { .. } | Self::Endpoint { .. } => None,
         }
     }
 
@@ -291,6 +357,12 @@ impl GuardSource {
             }
             Self::Trained { .. } => "the guard is a linear head on a model's hidden states, not Llama Guard 3",
             Self::LlamaGuard { .. } => "the guard's score is the probability of \"unsafe\" over the whole vocabulary",
+            Self::Program { .. } => {
+                "the guard is a program of the user's, which all rows that it assesses are piped to"
+            }
+            Self::Endpoint { .. } => {
+                "the guard is behind an endpoint, which all rows that it assesses are sent to; it gives words, no probabilities"
+            }
         };
         text.to_owned()
     }

@@ -85,7 +85,7 @@ impl RawScenario {
         let data = self.data.resolve(document.folder(), rules);
         let training_seed = self.seeds.training.unwrap_or(self.seed);
         let cai = self.cai.resolve(&self.training, document.folder(), (training_seed, self.guard.enabled), rules);
-        let guard = self.guard.resolve(&self.model, document.folder(), rules);
+        let guard = self.guard.resolve((&self.model, training_seed), document.folder(), rules);
         let (start, federation, data) = (start?, federation?, data?);
         let evaluation = self.evaluation.resolve(document.folder(), self.seeds.evaluation.unwrap_or(self.seed));
         let present = Present {

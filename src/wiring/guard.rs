@@ -18,11 +18,12 @@ use serde::{Deserialize, Serialize};
 use super::{DataPlan, SetupError, Workshop, workshop::cache_key, workshop::rows_key};
 use crate::{
     data::{self, GoalUse, LabelledRow, refusals::JUDGE_REFUSALS},
+    endpoint::{ChatEndpoint, EndpointError},
     model::{ChatModel, ModelError},
     progress::Progress,
     safety::guard::{
-        ChatRespondent, EmbeddedGuard, FeatureReading, GuardFile, GuardHeads, GuardReport, Measurement, ProtocolGuard,
-        RememberingGuard, SafetyGuard, Split, assess,
+        ChatRespondent, EmbeddedGuard, EndpointRespondent, FeatureReading, GuardFile, GuardHeads, GuardReport,
+        Measurement, ProgramGuard, ProtocolGuard, RememberingGuard, SafetyGuard, Split, assess,
     },
     scenario::{GuardSection, GuardSource, HeadRows, ModelSection},
     store::{self, FolderLock, OtherWriters, Seal, Sealed, read_json, write_json},
@@ -59,7 +60,10 @@ pub(super) fn fitting_rows(section: &GuardSection, seed: u64, data: &DataPlan) -
     match section.source {
         GuardSource::Embedded { train_rows, rows: HeadRows::Guard, .. } => training_rows(train_rows, seed, data),
         GuardSource::Embedded { train_rows, rows: HeadRows::Judge, .. } => judge_rows(train_rows, seed, data),
-        GuardSource::Trained { .. } | GuardSource::LlamaGuard { .. } => Ok(Vec::new()),
+        GuardSource::Trained { .. }
+        | GuardSource::LlamaGuard { .. }
+        | GuardSource::Program { .. }
+        | GuardSource::Endpoint { .. } => Ok(Vec::new()),
     }
 }
 
@@ -93,6 +97,13 @@ pub(super) fn of_section(
             let base = ModelSection { base: model.display().to_string(), ..base.clone() };
             let respondent = ChatRespondent::checkpoint(workshop.model(&base, progress)?, *max_length)?;
             (Arc::new(ProtocolGuard::new(respondent, threshold)), None)
+        }
+        GuardSource::Program { program } => (Arc::new(ProgramGuard::new(program.clone(), threshold)), None),
+        GuardSource::Endpoint { endpoint } => {
+            let failed = |error: EndpointError| SetupError::Other(format!("the guard: {error}"));
+            let endpoint = ChatEndpoint::new(endpoint.clone()).map_err(failed)?;
+            endpoint.greet(cancel).map_err(failed)?;
+            (Arc::new(ProtocolGuard::new(EndpointRespondent::new(endpoint), threshold)), None)
         }
     };
     Ok(FittedGuard { model: Arc::new(RememberingGuard::new(guard)), report })

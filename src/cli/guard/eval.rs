@@ -38,7 +38,9 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     let rows = args.rows.load()?;
     let opened = args.guard.open(&args.place.section(), &console)?;
     let opened =
-        opened.ok_or_else(|| miette!("--guard is missing: the directory of the guard that is to be measured"))?;
+        opened.ok_or_else(|| {
+            miette!("--guard is missing: the directory of the guard that is to be measured (or --guard-program, --guard-endpoint)")
+        })?;
     let n_given = rows.len();
     let rows = match &opened.file {
         Some(file) => file.without_fitted(rows),
@@ -51,12 +53,12 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
     let rows = viewed(part, rows);
     console.stage(&format!("assessing {} rows, {} of each", rows.len(), part_read(part)));
     let begun = Instant::now();
-    let verdicts = assess(opened.guard.as_ref(), &rows, opened.model.threads, &CancelFlag::new()).into_diagnostic()?;
+    let verdicts = assess(opened.guard.as_ref(), &rows, opened.threads, &CancelFlag::new()).into_diagnostic()?;
     let seconds = begun.elapsed().as_secs_f64();
     let measured = Measurement::of(&rows, &verdicts);
     console.finish();
     let mut line = serde_json::to_value(measured.all).into_diagnostic()?;
-    line["guard"] = json!(args.guard.directory);
+    line["guard"] = json!(args.guard.name());
     line["version"] = json!(opened.guard.version());
     line["assess"] = json!(part);
     line["left_out_as_fitted_on"] = json!(n_given - rows.len());

@@ -1,16 +1,18 @@
 //! Guards: safety classifiers of rows.
 //!
 //! The embedded guard is a logistic head on the frozen base model's mean hidden state: half a forward pass a row, and no
-//! second model. [`ProtocolGuard`] speaks Llama Guard's protocol with a Llama Guard checkpoint, or with any chat model that
-//! [`tune`] has taught it. All give [`Verdict`](fedward_actors::protocol::Verdict)s that depend on the row alone.
+//! second model. [`ProtocolGuard`] speaks Llama Guard's protocol with a Llama Guard checkpoint, with one behind an endpoint, or with
+//! any chat model that [`tune`] has taught it. [`ProgramGuard`] asks a program of the user's. All give [`Verdict`](fedward_actors::protocol::Verdict)s that depend on the row alone.
 
 mod embedded;
 mod head;
 mod measurement;
 mod metrics;
 mod phrasing;
+mod program;
 mod protocol;
 mod remembering;
+mod remote;
 mod report;
 mod respondent;
 mod split;
@@ -25,8 +27,10 @@ pub(crate) use measurement::assess_counting;
 pub use measurement::{CurvePoint, HazardMetrics, Measurement, assess};
 pub use metrics::{BinaryMetrics, auc, shown};
 pub use phrasing::Phrasing;
+pub use program::{GuardProgram, ProgramGuard, program_problem};
 pub use protocol::{Answer, ProtocolGuard, Reading, Respondent, Tally};
 pub use remembering::RememberingGuard;
+pub use remote::EndpointRespondent;
 pub use report::GuardReport;
 pub use respondent::ChatRespondent;
 pub use split::Split;
