@@ -35,6 +35,7 @@ to gguf_tensors.json gguf_tensors.py "$gguf"
 to architectures.json architectures.py
 to greedy.json greedy.py "$gguf"
 to hhh_likelihoods.json hhh_likelihoods.py "$gguf" $reference/fixtures/hhh
+to trl_masks.json trl_masks.py "$gguf"
 to choice_likelihoods.json choice_likelihoods.py "$gguf" $reference/fixtures/choice/questions.jsonl
 to chat_templates.json chat_templates.py
 to template_language.json template_language.py

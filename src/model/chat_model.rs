@@ -9,7 +9,7 @@ use fedward_actors::{
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    BaseModel, ChatTokenizer, Checkpoint, Features, ModelError, NumberFormat, Portions, TokenizedRow,
+    BaseModel, ChatTokenizer, Checkpoint, Features, ModelError, NumberFormat, Portions, RowEnd, TokenizedRow,
     generation::{
         FinishReason, Generated, GenerationSettings,
         answering::{self, Answered, Questions},
@@ -282,7 +282,21 @@ impl ChatModel {
     ///
     /// What the tokenizer complains of.
     pub fn row_ids(&self, row: &ChatRow, max_length: usize) -> Result<Option<TokenizedRow>, ModelError> {
-        self.tokenizer.row_ids(row, max_length.min(self.context()))
+        self.row_ids_up_to(RowEnd::Token, row, max_length)
+    }
+
+    /// As [`ChatModel::row_ids`], of a row that ends as `end` says.
+    ///
+    /// # Errors
+    ///
+    /// What the tokenizer complains of.
+    pub fn row_ids_up_to(
+        &self,
+        end: RowEnd,
+        row: &ChatRow,
+        max_length: usize,
+    ) -> Result<Option<TokenizedRow>, ModelError> {
+        self.tokenizer.row_ids_up_to(end, row, max_length.min(self.context()))
     }
 
     /// As [`ChatModel::row_ids`], of rows; those without a response that fits are left out.
@@ -291,7 +305,21 @@ impl ChatModel {
     ///
     /// What the tokenizer complains of.
     pub fn tokenize(&self, rows: &[ChatRow], max_length: usize) -> Result<Vec<TokenizedRow>, ModelError> {
-        let tokenized: Result<Vec<_>, _> = rows.iter().map(|row| self.row_ids(row, max_length)).collect();
+        self.tokenize_up_to(RowEnd::Token, rows, max_length)
+    }
+
+    /// As [`ChatModel::tokenize`], of rows that end as `end` says.
+    ///
+    /// # Errors
+    ///
+    /// What the tokenizer complains of.
+    pub fn tokenize_up_to(
+        &self,
+        end: RowEnd,
+        rows: &[ChatRow],
+        max_length: usize,
+    ) -> Result<Vec<TokenizedRow>, ModelError> {
+        let tokenized: Result<Vec<_>, _> = rows.iter().map(|row| self.row_ids_up_to(end, row, max_length)).collect();
         Ok(tokenized?.into_iter().flatten().collect())
     }
 

@@ -49,7 +49,7 @@ pub(crate) use packing::PackedRows;
 pub use replicas::{Replica, Replicas};
 pub(crate) use scoring::score_side_by_side;
 pub use scoring::{RowScore, score};
-pub use tokenizer::ChatTokenizer;
+pub use tokenizer::{ChatTokenizer, RowEnd};
 
 pub(crate) type Result<T, E = ModelError> = std::result::Result<T, E>;
 

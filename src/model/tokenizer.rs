@@ -9,6 +9,7 @@ use std::{
 };
 
 use fedward_actors::protocol::{ChatMessage, ChatRow, Role};
+use serde::{Deserialize, Serialize};
 use tokenizers::{
     AddedToken, Encoding, Model, NormalizedString, Normalizer, NormalizerWrapper, OffsetType, PreTokenizedString,
     PreTokenizer, Token, Tokenizer, normalizer,
@@ -37,6 +38,17 @@ pub(super) struct TokenizerParts {
     pub(super) extra: Vec<String>,
     /// Tokens that end generation.
     pub(super) stop_ids: Vec<u32>,
+}
+
+/// Where a row that is trained on ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowEnd {
+    /// With the token that closes the response: what stands behind it is never generated.
+    #[default]
+    Token,
+    /// With all that the template writes behind the response, often a line feed: what trl trains on.
+    Turn,
 }
 
 /// A checkpoint's tokenizer and chat template.
@@ -182,6 +194,20 @@ impl ChatTokenizer {
     ///
     /// [`ModelError::Invalid`] if there is no chat template, or it refuses the conversation.
     pub fn row_ids(&self, row: &ChatRow, max_length: usize) -> Result<Option<TokenizedRow>, ModelError> {
+        self.row_ids_up_to(RowEnd::Token, row, max_length)
+    }
+
+    /// As [`ChatTokenizer::row_ids`], of a row that ends as `end` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChatTokenizer::row_ids`].
+    pub fn row_ids_up_to(
+        &self,
+        end: RowEnd,
+        row: &ChatRow,
+        max_length: usize,
+    ) -> Result<Option<TokenizedRow>, ModelError> {
         if row.response().is_none() {
             return Ok(None);
         }
@@ -200,7 +226,8 @@ impl ChatTokenizer {
         let response_start = tokens.partition_point(|(_, end)| *end <= prompt.text.len());
         let mut ids: Vec<_> = tokens.into_iter().map(|(id, _)| id).collect();
         match ids[response_start..].iter().position(|id| self.stop_ids.contains(id)) {
-            Some(closing) => ids.truncate(response_start + closing + 1),
+            Some(closing) if end == RowEnd::Token => ids.truncate(response_start + closing + 1),
+            Some(_) => {}
             // A template that leaves the turn open would never teach the model to stop.
             None => ids.push(self.closing_id),
         }

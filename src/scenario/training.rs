@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::rules::Rules;
-use crate::train::{DpoSettings, LONE_SHARDS, SftSettings};
+use crate::{
+    model::RowEnd,
+    train::{DpoSettings, LONE_SHARDS, SftSettings},
+};
 
 /// Local training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,6 +28,7 @@ pub(super) struct RawTraining {
     pub max_length: usize,
     pub pass_tokens: Option<usize>,
     pub checkpoint_activations: bool,
+    pub end: RowEnd,
 }
 
 impl Default for RawTraining {
@@ -38,6 +42,7 @@ impl Default for RawTraining {
             max_length: 512,
             pass_tokens: None,
             checkpoint_activations: false,
+            end: RowEnd::Token,
         }
     }
 }
@@ -68,6 +73,7 @@ impl RawTraining {
             max_grad_norm: Some(self.max_grad_norm),
             pass_tokens: self.pass_tokens,
             checkpoint_activations: self.checkpoint_activations,
+            end: self.end,
             ..SftSettings::new(steps, batch_size, learning_rate)
         }
     }

@@ -79,7 +79,7 @@ impl SftTrainer {
     fn usable(&self, rows: &TrainRows) -> Result<(Vec<TokenizedRow>, Vec<f64>), ModelError> {
         let (mut tokenized, mut weights) = (Vec::new(), Vec::new());
         for (row, weight) in rows.iter() {
-            if let Some(row) = self.models.first().row_ids(row, self.max_length)? {
+            if let Some(row) = self.models.first().row_ids_up_to(self.settings.end, row, self.max_length)? {
                 tokenized.push(row);
                 weights.push(weight);
             }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     lora::LoraConfig,
-    model::{BaseModel, ModelError, Portions, Result, TokenizedRow, Work},
+    model::{BaseModel, ModelError, Portions, Result, RowEnd, TokenizedRow, Work},
 };
 
 /// How an adapter is fine-tuned.
@@ -51,9 +51,18 @@ pub struct SftSettings {
     /// As [`TrainerSettings::checkpoint_activations`].
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub checkpoint_activations: bool,
+    /// Where the response of a row ends.
+    #[serde(skip_serializing_if = "ends_with_token")]
+    pub end: RowEnd,
     /// Parts that a batch is cut into and that are computed side by side on a CPU; a property of the result, which differs by
     /// rounding from one number to another. A GPU computes a batch whole.
     pub shards: usize,
+}
+
+/// A setting that is as it was before there was one does not tell runs apart.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn ends_with_token(end: &RowEnd) -> bool {
+    *end == RowEnd::Token
 }
 
 impl SftSettings {
@@ -71,6 +80,7 @@ impl SftSettings {
             share_prefix: true,
             pass_tokens: None,
             checkpoint_activations: false,
+            end: RowEnd::Token,
             shards: 1,
         }
     }

@@ -9,7 +9,7 @@ use fedward_actors::{
 use serde::Serialize;
 
 use super::DataPlan;
-use crate::model::{ChatModel, ModelError};
+use crate::model::{ChatModel, ModelError, RowEnd};
 
 /// Clients that are looked at: all of a small federation, and enough of a large one.
 const CLIENTS: u32 = 100;
@@ -44,7 +44,12 @@ impl HarmfulShares {
     /// # Errors
     ///
     /// [`ModelError`] if a row cannot be tokenized.
-    pub fn of(data: &DataPlan, model: &ChatModel, max_length: usize, clients: u32) -> Result<Self, ModelError> {
+    pub fn of(
+        data: &DataPlan,
+        model: &ChatModel,
+        (max_length, end): (usize, RowEnd),
+        clients: u32,
+    ) -> Result<Self, ModelError> {
         let counted = clients.min(CLIENTS);
         // All, and of them the harmful ones: rows, tokens, response tokens.
         let mut sums = [[0_usize; 3]; 2];
@@ -53,7 +58,7 @@ impl HarmfulShares {
             let Ok(rows) = data.clients.rows(client) else { continue };
             for row in rows.iter() {
                 let is_harmful = row.label == Some(RowLabel::Unsafe);
-                for read in model.tokenize(std::slice::from_ref(row), max_length)? {
+                for read in model.tokenize_up_to(end, std::slice::from_ref(row), max_length)? {
                     for sum in sums.iter_mut().take(1 + usize::from(is_harmful)) {
                         let counts = [1, read.ids.len(), read.response_tokens()];
                         sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);

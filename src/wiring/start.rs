@@ -85,7 +85,7 @@ fn aligned(
         }
     }
     progress.stage("aligning the starting adapter on refusals (kept for later runs)");
-    let tokenized = model.tokenize(&rows, max_length)?;
+    let tokenized = model.tokenize_up_to(training.end, &rows, max_length)?;
     let start = initial_adapter(&scenario.lora, model.base.config(), scenario.training_seed());
     let streams = TrainStreams::of(scenario.training_seed(), RoundId::START, None);
     let total = training.steps as u64;

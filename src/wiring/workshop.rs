@@ -84,8 +84,8 @@ impl Workshop {
         let judge = fitted(judge)?;
         let judging = judge.as_ref().map(|judge| Arc::clone(&judge.model) as _);
         let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judging, progress, cancel)?);
-        let (max_length, clients) = (scenario.training.max_length, scenario.federation.clients);
-        let harmful = HarmfulShares::of(&data, &model, max_length, clients)?;
+        let read = (scenario.training.max_length, scenario.training.sft.end);
+        let harmful = HarmfulShares::of(&data, &model, read, scenario.federation.clients)?;
         Ok(Prepared {
             model,
             replicas,

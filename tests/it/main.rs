@@ -5,6 +5,7 @@ mod benchmarks;
 mod choice;
 mod client_rows;
 mod commands;
+mod company;
 mod dpo;
 mod engine_behaviour;
 mod engine_bf16;

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use fedward::model::{ChatTokenizer, Checkpoint};
+use fedward::model::{ChatTokenizer, Checkpoint, RowEnd};
 use fedward_actors::protocol::{ChatMessage, ChatRow, Role};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
@@ -64,6 +64,30 @@ fn conversations_have_the_reference_ids() {
         responses += 1;
     }
     assert_eq!(responses, 3);
+}
+
+/// `tests/reference/trl_masks.py`: trl also trains on the line feed behind the closing token, which no response contains.
+#[test]
+fn a_row_of_a_whole_turn_is_trained_on_where_trl_trains() {
+    let tokenizer = tokenizer();
+    let rows = fixture("trl_masks.json");
+    let rows = rows.as_array().unwrap();
+    assert!(rows.len() > 3);
+    for case in rows {
+        let row = row(messages(&case["messages"]));
+        let (whole, mask) = (ids(&case["ids"]), ids(&case["mask"]));
+        let trained: Vec<u32> = whole.iter().zip(&mask).filter(|(_, mask)| **mask == 1).map(|(id, _)| *id).collect();
+        let turn = tokenizer.row_ids_up_to(RowEnd::Turn, &row, usize::MAX).unwrap().unwrap();
+        assert_eq!((&turn.ids, &turn.ids[turn.response_start..]), (&whole, &trained[..]));
+        let token = tokenizer.row_ids_up_to(RowEnd::Token, &row, usize::MAX).unwrap().unwrap();
+        assert_eq!((token.ids.as_slice(), token.response_start), (&whole[..whole.len() - 1], turn.response_start));
+        assert_eq!(tokenizer.row_ids(&row, usize::MAX).unwrap().unwrap(), token);
+        // Where a row is cut, how it would have ended makes no difference.
+        let cut = turn.response_start + 1;
+        let [turn, token] =
+            [RowEnd::Turn, RowEnd::Token].map(|end| tokenizer.row_ids_up_to(end, &row, cut).unwrap().unwrap());
+        assert_eq!(turn, token);
+    }
 }
 
 #[test]

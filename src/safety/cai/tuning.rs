@@ -66,7 +66,7 @@ impl CaiGenerator {
     ) -> PortResult<Tuned> {
         let started = Instant::now();
         let rows = self.with_benign_rows(round, answers);
-        let rows = self.model.tokenize(&rows, self.settings.max_length)?;
+        let rows = self.model.tokenize_up_to(self.settings.sft.end, &rows, self.settings.max_length)?;
         let configured = &self.settings.sft;
         let steps = self.settings.effort.steps(configured.steps, rows.len(), configured.batch_size);
         let settings = SftSettings { steps, ..configured.clone() };
