@@ -3,7 +3,7 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-requirements="torch==2.11.0 transformers==5.23.0 peft==0.21.2 gguf==0.19.0 numpy"
+requirements="torch==2.11.0 transformers==5.23.0 peft==0.21.2 gguf==0.19.0 numpy datasets==5.2.0"
 # For their chat templates alone, so without what they train with.
 alone="trl==1.16.0 axolotl==0.19.0"
 [ "$(cat .venv-reference/stamp 2>/dev/null)" != "$requirements $alone" ] || exit 0

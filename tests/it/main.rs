@@ -16,6 +16,7 @@ mod engine_support;
 mod faults;
 mod greedy;
 mod grid;
+mod guard_program;
 mod hhh;
 mod hugging_face;
 mod llama_guard;

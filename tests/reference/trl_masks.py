@@ -4,7 +4,7 @@
         > tests/reference/fixtures/trl_masks.json
 
 Made with trl 1.16.0, transformers 5.24.0, torch 2.11.0, gguf 0.19.0. Rows go to SFTTrainer as conversational prompt and completion, on a
-tiny model with the default model's tokenizer; what it prepares is written out: token ids, and where its mask of the completion is 1.
+tiny model with the default model's tokenizer; what it prepares is written out: token ids, and a 1 for each that is among its labels.
 """
 
 import json
@@ -36,7 +36,7 @@ def main():
     settings = SFTConfig(output_dir="/tmp/trl-masks", report_to=[], max_length=None, use_cpu=True, bf16=False)
     trainer = SFTTrainer(LlamaForCausalLM(config), settings, train_dataset=rows, processing_class=tokenizer)
     prepared = [
-        {"messages": row, "ids": found["input_ids"], "mask": found["completion_mask"]}
+        {"messages": row, "ids": found["input_ids"], "mask": [int(label != -100) for label in found["labels"]]}
         for row, found in zip(turns, trainer.train_dataset)
     ]
     print("[" + ",\n".join(json.dumps(row) for row in prepared) + "]")
