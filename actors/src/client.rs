@@ -10,7 +10,7 @@ use crate::{
     fanout::{Address, Answer},
     faults::{ClientFault, Faults, ON_PURPOSE, not_finite, of_another_layout},
     guard::GuardMessage,
-    policy::{Assessed, GuardPolicy, count_unguarded},
+    policy::{Assessed, GuardPolicy, VerdictOrder, count_unguarded},
     ports::{ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, PortResult, TrainTask, TurnStart},
     protocol::{
         AssessOrder, Attempt, ChatRow, ClientId, LocalTraining, LocalWork, RequestId, RoundId, TrainOrder, TrainReport,
@@ -57,6 +57,8 @@ pub(crate) struct Screener {
     pub(crate) guard: Address<GuardMessage>,
     /// What of a row it is shown.
     pub(crate) assessed: Assessed,
+    /// Which row gets which verdict.
+    pub(crate) verdicts: VerdictOrder,
     /// What becomes of a row that it calls unsafe.
     pub(crate) policy: GuardPolicy,
 }
@@ -204,7 +206,7 @@ impl ClientEnv {
         client: ClientId,
         rows: Arc<[ChatRow]>,
     ) -> Result<(TrainRows, GuardCounts), String> {
-        let Some(Screener { guard, assessed, policy }) = &self.screener else {
+        let Some(Screener { guard, assessed, verdicts: order, policy }) = &self.screener else {
             let counts = count_unguarded(&rows);
             return Ok((TrainRows::new(rows), counts));
         };
@@ -213,8 +215,10 @@ impl ClientEnv {
             Answer::Reply(verdicts) => verdicts?,
             Answer::TimedOut | Answer::Died(_) => return Err("the guard stopped while it assessed the rows".to_owned()),
         };
-        // Of no round: a client's row gets the same refusal whenever the client is selected.
-        let mut refusals = stream(self.seed, Purpose::Refusals, RoundId::START, Some(client));
+        // Of no round: a client's row fares alike whenever the client is selected.
+        let stream_of = |purpose| stream(self.seed, purpose, RoundId::START, Some(client));
+        let verdicts = order.arranged(verdicts, &mut stream_of(Purpose::VerdictOrder));
+        let mut refusals = stream_of(Purpose::Refusals);
         policy.apply(&rows, &verdicts, &mut refusals)
     }
 }

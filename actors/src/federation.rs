@@ -242,10 +242,10 @@ pub(crate) async fn start_supervisor(
     let grace = LONGEST_GRACE.min(config.client_timeout / 4);
     let compute = Compute::new(config.slots, run.clone(), grace);
     let faults = config.faults_of_run();
-    let guard = ports.guard.map(|RowGuard { model, assessed, policy }| {
+    let guard = ports.guard.map(|RowGuard { model, assessed, verdicts, policy }| {
         let (compute, cache) = (compute.clone(), VerdictCache::default());
         let limit = config.client_timeout / 2;
-        GuardRole { args: GuardArgs { model, compute, cache, limit }, assessed, policy }
+        GuardRole { args: GuardArgs { model, compute, cache, limit }, assessed, verdicts, policy }
     });
     let args = SupervisorArgs {
         seed: config.seed,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,8 @@ pub struct RowGuard {
     pub model: Arc<dyn GuardModel>,
     /// What of a row it is shown.
     pub assessed: Assessed,
+    /// Which of a client's rows gets which verdict.
+    pub verdicts: VerdictOrder,
     /// What becomes of a row that it calls unsafe.
     pub policy: GuardPolicy,
 }
@@ -35,6 +37,17 @@ pub enum Assessed {
     /// The whole conversation.
     #[default]
     Both,
+}
+
+/// Which of a client's rows gets which of its verdicts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictOrder {
+    /// Each row its own.
+    #[default]
+    Own,
+    /// Any, by the seed: a control, which treats as many rows of each client as the guard does, and knows nothing of them.
+    Shuffled,
 }
 
 /// What becomes of a row that the guard calls unsafe; all others are trained on as they are.
@@ -83,6 +96,17 @@ impl Assessed {
             _ => row.messages.clone(),
         };
         ChatRow { messages, ..row.clone() }
+    }
+}
+
+impl VerdictOrder {
+    /// Returns the verdicts that count, one for one with the rows; `rng` shuffles them.
+    pub(crate) fn arranged(self, mut verdicts: Vec<Verdict>, rng: &mut ChaCha8Rng) -> Vec<Verdict> {
+        match self {
+            Self::Own => {}
+            Self::Shuffled => verdicts.shuffle(rng),
+        }
+        verdicts
     }
 }
 
@@ -212,6 +236,29 @@ mod tests {
 
     fn refusals() -> GuardPolicy {
         GuardPolicy::Replace((0..50).map(|number| format!("no, {number}")).collect())
+    }
+
+    #[test]
+    fn shuffled_verdicts_treat_as_many_rows_whatever_the_rows_are() {
+        let rows: Arc<[ChatRow]> =
+            (0..200).map(|n| row(n, Some(if n % 4 == 0 { Unsafe } else { Safe }))).collect::<Vec<_>>().into();
+        let verdicts: Vec<_> =
+            (0..200).map(|n| Verdict::of_probability(if n % 4 == 0 { 0.9 } else { 0.1 }, 0.5)).collect();
+        let counts = |order: VerdictOrder, seed| {
+            let verdicts = order.arranged(verdicts.clone(), &mut ChaCha8Rng::seed_from_u64(seed));
+            GuardPolicy::Drop.apply(&rows, &verdicts, &mut ChaCha8Rng::seed_from_u64(5)).unwrap()
+        };
+        let (own, found) = counts(VerdictOrder::Own, 1);
+        assert_eq!((found.kept, found.filtered, found.kept_unsafe, found.filtered_safe), (150, 50, 0, 0));
+        assert_eq!((&counts(VerdictOrder::Own, 2).0, counts(VerdictOrder::Own, 2).1), (&own, found));
+        let (shuffled, found) = counts(VerdictOrder::Shuffled, 1);
+        assert_eq!((found.kept, found.filtered), (150, 50));
+        // A quarter of the rows is unsafe, and so is about a quarter of those that are left out: 12.5 ± 3.
+        let dropped_unsafe = 50 - found.kept_unsafe;
+        assert_eq!(found.filtered_safe + dropped_unsafe, 50);
+        assert!((4..=22).contains(&dropped_unsafe), "{dropped_unsafe}");
+        assert_eq!(counts(VerdictOrder::Shuffled, 1).0, shuffled);
+        assert_ne!(counts(VerdictOrder::Shuffled, 2).0, shuffled);
     }
 
     #[test]

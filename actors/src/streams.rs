@@ -35,6 +35,8 @@ pub enum Purpose {
     Guard,
     /// Which refusals take the place of a client's unsafe responses.
     Refusals,
+    /// Which of a client's rows gets which verdict, where a control shuffles them.
+    VerdictOrder,
     /// How long a client of a remote endpoint waits before it asks again.
     Retries,
     /// Which faults are put in.
@@ -59,6 +61,7 @@ impl Purpose {
             Self::Evaluation => "evaluation",
             Self::Guard => "guard",
             Self::Refusals => "refusals",
+            Self::VerdictOrder => "verdict-order",
             Self::Retries => "retries",
             Self::Faults => "faults",
             Self::Split => "split",

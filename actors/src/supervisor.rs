@@ -19,7 +19,7 @@ use crate::{
     fanout::Address,
     faults::Faults,
     guard::{Guard, GuardArgs},
-    policy::{Assessed, GuardPolicy},
+    policy::{Assessed, GuardPolicy, VerdictOrder},
     ports::{Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, Observer, Realigner, RunStore},
     protocol::ClientId,
     records::RoundEvent,
@@ -76,6 +76,7 @@ pub(crate) struct SupervisorArgs {
 pub(crate) struct GuardRole {
     pub(crate) args: GuardArgs,
     pub(crate) assessed: Assessed,
+    pub(crate) verdicts: VerdictOrder,
     pub(crate) policy: GuardPolicy,
 }
 
@@ -159,7 +160,7 @@ impl SupervisorState {
     async fn start(supervisor: &ActorCell, args: SupervisorArgs) -> Result<Self, SpawnErr> {
         let compute = args.compute;
         let (guard, use_of_guard) =
-            args.guard.map(|GuardRole { args, assessed, policy }| (args, (assessed, policy))).unzip();
+            args.guard.map(|GuardRole { args, assessed, verdicts, policy }| (args, (assessed, verdicts, policy))).unzip();
         let guard = Supervised::spawn_if("guard", Guard, guard, supervisor).await?;
         let cai = args.realigner.map(|realigner| CaiState {
             realigner,
@@ -176,9 +177,10 @@ impl SupervisorState {
         let checkpointer =
             CheckpointerState { store: Some(args.store), commits: args.commits, compute: compute.clone() };
         let (checkpointer, _) = Actor::spawn_linked(None, Checkpointer, checkpointer, supervisor.clone()).await?;
-        let screener = guard.as_ref().zip(use_of_guard).map(|(guard, (assessed, policy))| Screener {
+        let screener = guard.as_ref().zip(use_of_guard).map(|(guard, (assessed, verdicts, policy))| Screener {
             guard: guard.address(),
             assessed,
+            verdicts,
             policy,
         });
         Ok(Self {

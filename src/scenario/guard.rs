@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use fedward_actors::policy::Assessed;
+use fedward_actors::policy::{Assessed, VerdictOrder};
 use serde::{Deserialize, Serialize};
 
 use super::{endpoint::RawEndpoint, is_default, model::RawModel, rules::Rules};
@@ -21,6 +21,9 @@ use crate::{
 pub struct GuardSection {
     /// What becomes of a row that the guard calls unsafe.
     pub policy: PolicyName,
+    /// Which of a client's rows gets which verdict.
+    #[serde(skip_serializing_if = "is_default")]
+    pub verdicts: VerdictOrder,
     /// What of a row it is shown.
     pub assess: Assessed,
     /// A row is unsafe unless the probability that it is safe exceeds 1 less this.
@@ -122,6 +125,7 @@ pub(super) struct RawGuard {
     pub enabled: bool,
     pub kind: GuardName,
     pub policy: PolicyName,
+    pub verdicts: VerdictOrder,
     pub assess: Assessed,
     pub threshold: Option<f64>,
     pub layers: Option<usize>,
@@ -202,7 +206,7 @@ impl RawGuard {
             GuardName::Endpoint => (self.endpoint(seed, rules)?, THRESHOLD),
         };
         let threshold = self.threshold.unwrap_or(threshold);
-        Some(GuardSection { policy: self.policy, assess: self.assess, threshold, source })
+        Some(GuardSection { policy: self.policy, verdicts: self.verdicts, assess: self.assess, threshold, source })
     }
 
     fn embedded(&self, base: &RawModel, folder: &Path, rules: &mut Rules) -> GuardSource {
@@ -302,13 +306,19 @@ impl GuardSection {
             train_rows: EMBEDDED_TRAIN_ROWS,
             rows: HeadRows::Judge,
         };
-        Self { policy: PolicyName::Drop, assess: Assessed::Both, threshold: THRESHOLD, source }
+        Self {
+            policy: PolicyName::Drop,
+            verdicts: VerdictOrder::Own,
+            assess: Assessed::Both,
+            threshold: THRESHOLD,
+            source,
+        }
     }
 
     /// The same guard, whatever it is used for: what its verdicts and its quality depend on.
     #[must_use]
     pub fn classifier(&self) -> Self {
-        Self { policy: PolicyName::Drop, assess: Assessed::Both, ..self.clone() }
+        Self { policy: PolicyName::Drop, verdicts: VerdictOrder::Own, assess: Assessed::Both, ..self.clone() }
     }
 
     /// What a run with this section takes for granted.
@@ -324,6 +334,13 @@ impl GuardSection {
             ),
             Some(Assessed::Response) => assumptions.push("the guard reads responses alone, not their prompts".to_owned()),
             Some(Assessed::Both) | None => {}
+        }
+        if self.verdicts == VerdictOrder::Shuffled {
+            assumptions.push(
+                "a control: the guard's verdicts are dealt to each client's rows at random, so that as many rows are filtered, but \
+                 not those that it calls unsafe; Constitutional AI and the judge get its verdicts as they are"
+                    .to_owned(),
+            );
         }
         if self.policy == PolicyName::Reweight {
             assumptions.push(

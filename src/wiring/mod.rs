@@ -153,7 +153,7 @@ fn row_guard(model: Arc<dyn GuardModel>, section: &GuardSection) -> RowGuard {
         PolicyName::Replace => GuardPolicy::Replace(REFUSALS.map(str::to_owned).into()),
         PolicyName::Reweight => GuardPolicy::Reweight,
     };
-    RowGuard { model, assessed: section.assess, policy }
+    RowGuard { model, assessed: section.assess, verdicts: section.verdicts, policy }
 }
 
 fn update_screen(section: &ScreenSection) -> Arc<dyn UpdateScreen> {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{dropped, outcomes};
 use crate::{
-    policy::{Assessed, GuardPolicy},
+    policy::{Assessed, GuardPolicy, VerdictOrder},
     records::{ClientOutcome, ClientRecord, DropReason, RoundOutcome},
     testing::{Conduct, FakeRows, MemoryStore, Rehearsal},
 };
@@ -59,6 +59,23 @@ async fn s_2_a_verdict_is_computed_once_also_past_a_restart() {
     assert_eq!((round.rows.kept, round.rows.filtered), (4 * 6, 4 * 2));
     assert_eq!((round.rows.kept_unsafe, round.rows.filtered_safe), (0, 0));
     assert_eq!(rehearsal.trainer.unsafe_rows(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shuffled_verdicts_leave_out_as_many_rows_of_every_client_and_the_same_in_every_round() {
+    let mut rehearsal = Rehearsal::new(4, 4, 3).with_guard(|_| Conduct::Honest);
+    rehearsal.verdicts = VerdictOrder::Shuffled;
+    rehearsal.run().await.unwrap();
+    let stored = rehearsal.store.stored();
+    for round in &stored.rounds {
+        assert_eq!((round.rows.kept, round.rows.filtered), (4 * 6, 4 * 2));
+        // Each harmful row that is trained on stands for a harmless one that is not.
+        assert_eq!(round.rows.kept_unsafe, round.rows.filtered_safe);
+        assert_eq!(round.rows, stored.rounds[0].rows);
+    }
+    let kept_unsafe = stored.rounds[0].rows.kept_unsafe;
+    assert!(kept_unsafe > 0, "the verdicts are where they were");
+    assert_eq!(u64::from(rehearsal.trainer.unsafe_rows()), 3 * kept_unsafe);
 }
 
 fn refusals() -> GuardPolicy {

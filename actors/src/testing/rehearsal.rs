@@ -17,7 +17,7 @@ use crate::{
         FederationConfig, FederationError, FederationResult, Ports, Schedule, StartState, StrategyFactory,
         run_federation,
     },
-    policy::{Assessed, GuardPolicy, RowGuard},
+    policy::{Assessed, GuardPolicy, RowGuard, VerdictOrder},
     ports::{Benchmarks, ClientAlgorithm, ClientRows, GuardModel, LocalTrainer, PlainClients, Realigner, UpdateScreen},
     protocol::{Adapter, AdapterLayout, ClientId, RoundId},
     sampler::CohortSampler,
@@ -36,6 +36,8 @@ pub struct Rehearsal {
     pub guard: Option<Arc<FakeGuard>>,
     /// What it is shown of rows.
     pub assessed: Assessed,
+    /// Which row gets which verdict.
+    pub verdicts: VerdictOrder,
     /// What becomes of rows that it calls unsafe.
     pub policy: GuardPolicy,
     /// The update screen, if there is one.
@@ -88,6 +90,7 @@ impl Rehearsal {
             trainer: Arc::new(FakeTrainer::new(|_, _, _| Conduct::Honest)),
             guard: None,
             assessed: Assessed::Both,
+            verdicts: VerdictOrder::Own,
             policy: GuardPolicy::Drop,
             screen: None,
             strategy: Arc::new(|| Box::new(WeightedMean)),
@@ -145,6 +148,7 @@ impl Rehearsal {
             guard: self.guard.clone().map(|guard| RowGuard {
                 model: guard as Arc<dyn GuardModel>,
                 assessed: self.assessed,
+                verdicts: self.verdicts,
                 policy: self.policy.clone(),
             }),
             screen: self.screen.clone().map(|screen| screen as Arc<dyn UpdateScreen>),
