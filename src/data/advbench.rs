@@ -175,14 +175,17 @@ pub fn refusal_rows(goals: &[Goal], seed: u64) -> Vec<ChatRow> {
 
 /// As [`refusal_rows`], in these phrases, of which there must be one.
 pub fn refusal_rows_in(phrases: &[&str], goals: &[Goal], seed: u64) -> Vec<ChatRow> {
-    // Drawn by goal and not in one sequence: a goal's refusal does not depend on which goals stand beside it.
-    let refusal = |goal: &Goal| {
-        let digest = Sha256::digest(&goal.text);
-        let key = digest[..8].iter().fold(seed, |key, &byte| key.rotate_left(8) ^ u64::from(byte));
-        let mut rng = stream(key, Purpose::Rows, RoundId::START, None);
-        phrases[rng.random_range(0..phrases.len())]
-    };
+    let refusal = |goal: &Goal| refusal_of(phrases, &goal.text, seed);
     goals.iter().map(|goal| row(goal, refusal(goal), RowLabel::Safe, REFUSAL_TOPIC)).collect()
+}
+
+/// Returns the phrase that refuses a request; there must be one. It is drawn by the request and not in one sequence, so that it does
+/// not depend on which requests stand beside it.
+pub fn refusal_of<'a>(phrases: &[&'a str], request: &str, seed: u64) -> &'a str {
+    let digest = Sha256::digest(request);
+    let key = digest[..8].iter().fold(seed, |key, &byte| key.rotate_left(8) ^ u64::from(byte));
+    let mut rng = stream(key, Purpose::Rows, RoundId::START, None);
+    phrases[rng.random_range(0..phrases.len())]
 }
 
 fn row(goal: &Goal, response: &str, label: RowLabel, topic: &str) -> ChatRow {

@@ -16,7 +16,7 @@ pub mod refusals;
 pub mod scored;
 mod split;
 
-pub use advbench::{AdvBench, AdvBenchPart, Goal, MeasuredGoals, refusal_rows, refusal_rows_in, unsafe_rows};
+pub use advbench::{AdvBench, AdvBenchPart, Goal, MeasuredGoals, refusal_of, refusal_rows, refusal_rows_in, unsafe_rows};
 pub use benign::{TOPICS, benign_rows, held_out_benign_capacity, held_out_benign_rows};
 pub use catalogue::{CatalogueEntry, EntryKind, PackageForm, PackagedFile, PipPackage};
 pub use client_files::{ClientFiles, client_files};

@@ -9,7 +9,7 @@ use super::{counted, endpoint::RawEndpoint, is_default, rules::Rules, schedule::
 use crate::{
     data::catalogue,
     endpoint::EndpointSettings,
-    safety::cai::{Effort, Examples, Revise},
+    safety::cai::{Effort, Examples, Method, Revise},
     train::{DpoSettings, LrSchedule, SftSettings},
 };
 
@@ -18,6 +18,9 @@ use crate::{
 pub struct CaiSection {
     /// In which rounds.
     pub schedule: Schedule,
+    /// By revisions, or the control by fixed refusals.
+    #[serde(skip_serializing_if = "is_default")]
+    pub method: Method,
     /// Whether trainings take their number of steps or an epoch.
     pub effort: Effort,
     /// Red prompts a realignment.
@@ -57,6 +60,7 @@ const DEFAULT_SURELY_SAFE: f64 = 0.1;
 pub(super) struct RawCai {
     pub schedule: ScheduleName,
     pub every: u32,
+    pub method: Method,
     pub effort: Effort,
     pub red_prompts: usize,
     pub prompts: Option<PathBuf>,
@@ -101,6 +105,7 @@ impl Default for RawCai {
         Self {
             schedule: ScheduleName::Never,
             every: 1,
+            method: Method::Constitutional,
             effort: Effort::Light,
             red_prompts: 32,
             prompts: None,
@@ -153,6 +158,9 @@ impl RawCai {
         if let Some(teacher) = &self.teacher {
             teacher.check("cai.teacher", rules);
         }
+        rules.check(self.method == Method::Constitutional || self.data.is_none(), "cai.method", || {
+            "found \"refusals\", but cai.data names revisions to train on; allowed: \"constitutional\", or no cai.data".into()
+        });
         if self.data.is_some() {
             for (key, is_set) in [
                 ("cai.prompts", self.prompts.is_some()),
@@ -207,6 +215,7 @@ impl RawCai {
         let data = file("cai.data", &self.data);
         (schedule != Schedule::Never).then(|| CaiSection {
             schedule,
+            method: self.method,
             effort: self.effort,
             red_prompts: self.red_prompts,
             prompts,
@@ -239,6 +248,12 @@ impl CaiSection {
             Effort::Full => "an epoch".to_owned(),
         };
         let (sft, benign) = (100.0 * self.sft_share, 100.0 * self.benign_share);
+        if self.method == Method::Refusals {
+            return vec![format!(
+                "a control in place of Constitutional AI: fine-tuning on fixed refusals of the same red prompts, as many steps as its \
+                 trainings plan, {benign:.0}% benign rows mixed in; neither constitution, teacher nor guard has a part in it"
+            )];
+        }
         let tuning = (self.sft_share > 0.0).then(|| {
             let steps = steps(self.training.steps);
             format!("{steps} of fine-tuning on {sft:.0}% of the revisions, {benign:.0}% benign rows mixed in")

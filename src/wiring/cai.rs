@@ -17,7 +17,7 @@ use crate::{
     data::{self, Goal, GoalUse, Place, Revision},
     endpoint::{ChatEndpoint, EndpointError, EndpointSettings},
     model::{ChatTokenizer, Decoding},
-    safety::cai::{CaiGenerator, CaiSettings, Constitution, Material, Speaker, Teacher},
+    safety::cai::{CaiGenerator, CaiSettings, Constitution, Material, Method, Speaker, Teacher},
     scenario::{CaiSection, Scenario},
 };
 
@@ -64,6 +64,9 @@ fn material(cai: &CaiSection, prepared: &Prepared) -> Result<Material, SetupErro
             prepared.data.goals.of(GoalUse::RedPrompts).iter().map(prompt).collect()
         }
     };
+    if cai.method == Method::Refusals {
+        return Ok(Material::Refusals { prompts });
+    }
     let constitution = match &cai.constitution {
         Some(path) => Constitution::load(path).map_err(|error| SetupError::Other(error.to_string()))?,
         None => Constitution::default(),
@@ -116,7 +119,7 @@ pub(super) fn check(scenario: &Scenario, data: &DataPlan, cancel: &CancelFlag) -
         CaiSource::Prompts(prompts) => prompts.len(),
         CaiSource::Goals => data.goals.of(GoalUse::RedPrompts).len(),
     };
-    if let Some(settings) = &cai.teacher {
+    if let Some(settings) = cai.teacher.as_ref().filter(|_| cai.method == Method::Constitutional) {
         endpoint(settings)?.greet(cancel).map_err(|error| of_teacher(&error))?;
     }
     if found >= cai.red_prompts {

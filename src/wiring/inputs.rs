@@ -14,7 +14,7 @@ use super::{DataPlan, SetupError, cai::CaiSource};
 use crate::{
     data::{GoalUse, Revision},
     eval::{BenchName, OwnBenchmark, RefusalPrompt},
-    safety::cai::Constitution,
+    safety::cai::{Constitution, Method},
     scenario::Scenario,
 };
 
@@ -58,8 +58,9 @@ impl InputChecksums {
                 }
             }
         }
-        // What is prepared has been revised already.
-        if let Some(path) = cai.constitution.as_ref().filter(|_| !matches!(data.cai, CaiSource::Prepared(_))) {
+        // What is prepared has been revised already, and refusals are not revised.
+        let is_read = !matches!(data.cai, CaiSource::Prepared(_)) && cai.method == Method::Constitutional;
+        if let Some(path) = cai.constitution.as_ref().filter(|_| is_read) {
             texts.add_as_json(&Constitution::load(path).map_err(|error| SetupError::Other(error.to_string()))?)?;
         }
         Ok(Self { measured, cai: Some(texts.sha256()) })

@@ -1,12 +1,13 @@
 //! What a realignment makes of what survives: which trainings it does, what it counts and what it warns of.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use fedward::{
     data::{PreferencePair, Revisions},
+    eval::matchers::RefusalMatcher,
     model::{FinishReason, Reply},
     progress::Progress,
-    safety::cai::{CaiGenerator, Constitution, Material, Revise, Speaker},
+    safety::cai::{CaiGenerator, Constitution, Effort, Material, Revise, Speaker},
 };
 use fedward_actors::{
     CancelFlag,
@@ -98,6 +99,51 @@ fn one_training_alone_is_no_reason_to_warn() {
         let found = realigned(&fixture, &generator);
         assert_eq!((found.report.steps, found.report.preference.map(|preference| preference.pairs)), (steps, pairs));
         assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+    }
+}
+
+#[test]
+fn refusals_take_as_many_steps_and_examples_and_ask_nobody() {
+    let fixture = Fixture::new();
+    let prompts: Vec<_> =
+        (0..20).map(|number| vec![ChatMessage::new(Role::User, format!("Name {number} fruits."))]).collect();
+    let control = |sft_share, effort| {
+        let mut generator = fixture.generator(Material::Refusals { prompts: prompts.clone() });
+        // It would leave nothing.
+        generator.guard = Some(Arc::new(WordGuard("")));
+        generator.settings.red_prompts = 10;
+        (generator.settings.sft_share, generator.settings.effort) = (sft_share, effort);
+        realigned(&fixture, &generator)
+    };
+    // Two and three steps are configured, with batches of two: an epoch over five and five is three and three.
+    for (sft_share, effort, steps) in [
+        (0.5, Effort::Light, 5),
+        (1.0, Effort::Light, 2),
+        (0.0, Effort::Light, 3),
+        (0.5, Effort::Full, 6),
+        (1.0, Effort::Full, 5),
+    ] {
+        let Realignment { adapter, report, warnings } = control(sft_share, effort);
+        assert_eq!((report.red_prompts, report.revisions, report.good_answers, report.steps), (10, 0, 0, steps));
+        assert_eq!((report.preference, report.generated_tokens), (None, 0));
+        assert!(warnings.is_empty() && report.discarded.is_empty(), "{warnings:?}");
+        assert_ne!(adapter.sha256(), fixture.adapter.sha256());
+    }
+    assert_eq!(control(0.5, Effort::Light).adapter.sha256(), control(0.5, Effort::Light).adapter.sha256());
+    // The prompts are those that Constitutional AI asks in the same round, each refused in the same words in every round.
+    let generator = fixture.generator(Material::Refusals { prompts: prompts.clone() });
+    let refused = |round| {
+        let harvest = generator.harvest(RoundId(round), &fixture.adapter, &CancelFlag::new()).unwrap();
+        harvest.screened.good_answers
+    };
+    let words: BTreeMap<_, _> = (1..50)
+        .flat_map(refused)
+        .map(|row| (row.prompt()[0].content.clone(), row.response().unwrap().to_owned()))
+        .collect();
+    assert_eq!(words.len(), 20);
+    for row in (1..50).flat_map(refused) {
+        assert_eq!(words[&row.prompt()[0].content], row.response().unwrap());
+        assert!(RefusalMatcher::OpenFedLlm.is_refusal(row.response().unwrap()));
     }
 }
 

@@ -94,6 +94,11 @@ pub enum Material {
     },
     /// They were made before.
     Prepared(Revisions),
+    /// None are made: red prompts get fixed refusals, a control ([`super::Method::Refusals`]).
+    Refusals {
+        /// Red prompts to draw from.
+        prompts: Vec<Vec<ChatMessage>>,
+    },
 }
 
 /// Realigns the global adapter on the server.
@@ -129,6 +134,9 @@ pub struct Harvest {
 
 impl Realigner for CaiGenerator {
     fn realign(&self, round: RoundId, global: &Adapter, cancel: &CancelFlag) -> PortResult<Realignment> {
+        if let Material::Refusals { prompts } = &self.material {
+            return self.refuse(round, global, prompts, cancel);
+        }
         let harvest = self.harvest(round, global, cancel)?;
         let Screened { pairs, good_answers, .. } = &harvest.screened;
         let kept = pairs.len() + good_answers.len();
@@ -151,7 +159,7 @@ impl Realigner for CaiGenerator {
         }
         let (answers, preferences) = harvest.screened.divide(self.settings.sft_share);
         if !answers.is_empty() {
-            self.add_tuning(round, answers, &mut done, cancel)?;
+            self.add_tuning(round, answers, None, &mut done, cancel)?;
         }
         self.add_preferences(round, preferences, &mut done, cancel)?;
         if done.report.steps == 0 {
@@ -186,6 +194,11 @@ impl CaiGenerator {
                 },
                 ..Harvest::default()
             },
+            Material::Refusals { prompts } => {
+                let good_answers = self.refusals(round, prompts);
+                let screened = Screened { good_answers, ..Screened::default() };
+                return Ok(Harvest { asked: screened.good_answers.len(), screened, ..Harvest::default() });
+            }
         };
         if let Some(guard) = &self.guard {
             self.progress.part("verdicts on revisions");
@@ -205,8 +218,7 @@ impl CaiGenerator {
         cancel: &CancelFlag,
     ) -> PortResult<Harvest> {
         let seed = self.settings.seed;
-        let mut rng = stream(seed, Purpose::RedPrompts, round, None);
-        let prompts: Vec<_> = prompts.sample(&mut rng, self.settings.red_prompts).cloned().collect();
+        let prompts = self.drawn(round, prompts);
         let judge = match (self.settings.revise, self.guard.as_deref()) {
             (Revise::Unsafe { surely_safe }, Some(guard)) => Some(Judge { guard, surely_safe }),
             _ => None,
@@ -222,6 +234,12 @@ impl CaiGenerator {
         })
     }
 
+    /// The red prompts of a round.
+    pub(super) fn drawn(&self, round: RoundId, prompts: &[Vec<ChatMessage>]) -> Vec<Vec<ChatMessage>> {
+        let mut rng = stream(self.settings.seed, Purpose::RedPrompts, round, None);
+        prompts.sample(&mut rng, self.settings.red_prompts).cloned().collect()
+    }
+
     /// Prepared pairs, shuffled alike in every round, so that a pair stays on its side of the division.
     fn in_fixed_order(&self, pairs: &[PreferencePair]) -> Vec<PreferencePair> {
         let mut pairs = pairs.to_vec();
@@ -229,14 +247,16 @@ impl CaiGenerator {
         pairs
     }
 
-    fn add_tuning(
+    /// Fine-tunes on answers: as many steps as are configured, unless they are given.
+    pub(super) fn add_tuning(
         &self,
         round: RoundId,
         answers: Vec<ChatRow>,
+        steps: Option<usize>,
         done: &mut Realignment,
         cancel: &CancelFlag,
     ) -> PortResult<()> {
-        let tuned = self.tune(round, &done.adapter, answers, cancel)?;
+        let tuned = self.tune(round, &done.adapter, answers, steps, cancel)?;
         done.report.steps += tuned.steps;
         done.report.train_tokens += tuned.train_tokens;
         done.report.mean_loss = Some(tuned.mean_loss).filter(|loss| loss.is_finite());

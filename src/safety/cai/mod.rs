@@ -4,6 +4,7 @@
 mod constitution;
 mod default_constitution;
 mod generator;
+mod refusals;
 mod revisions;
 mod screening;
 mod speaker;
@@ -12,6 +13,7 @@ mod tuning;
 
 pub use constitution::{Constitution, ConstitutionError, Principle};
 pub use generator::{CaiGenerator, CaiSettings, Examples, Harvest, Material, Revise};
+pub use refusals::Method;
 pub use revisions::{Dialogue, Dialogues};
 pub use screening::{Discard, Screened};
 pub use speaker::{SelfSpeaker, Speaker};

@@ -56,19 +56,21 @@ pub(super) struct Preferred {
 }
 
 impl CaiGenerator {
-    /// Fine-tunes on answers to red prompts, with benign rows mixed in.
+    /// Fine-tunes on answers to red prompts, with benign rows mixed in: so many steps, or else as many as are configured.
     pub(super) fn tune(
         &self,
         round: RoundId,
         start: &Adapter,
         answers: Vec<ChatRow>,
+        steps: Option<usize>,
         cancel: &CancelFlag,
     ) -> PortResult<Tuned> {
         let started = Instant::now();
         let rows = self.with_benign_rows(round, answers);
         let rows = self.model.tokenize_up_to(self.settings.sft.end, &rows, self.settings.max_length)?;
         let configured = &self.settings.sft;
-        let steps = self.settings.effort.steps(configured.steps, rows.len(), configured.batch_size);
+        let of_effort = || self.settings.effort.steps(configured.steps, rows.len(), configured.batch_size);
+        let steps = steps.unwrap_or_else(of_effort);
         let settings = SftSettings { steps, ..configured.clone() };
         let streams = TrainStreams::of(self.settings.seed, round, None);
         self.progress.part("fine-tuning");
@@ -84,9 +86,14 @@ impl CaiGenerator {
         })
     }
 
-    fn with_benign_rows(&self, round: RoundId, mut rows: Vec<ChatRow>) -> Vec<ChatRow> {
+    /// How many benign rows are mixed in with so many answers.
+    pub(super) fn benign_rows_beside(&self, answers: usize) -> usize {
         let share = self.settings.benign_share;
-        let benign = (rows.len() as f64 * share / (1.0 - share)).round() as usize;
+        (answers as f64 * share / (1.0 - share)).round() as usize
+    }
+
+    fn with_benign_rows(&self, round: RoundId, mut rows: Vec<ChatRow>) -> Vec<ChatRow> {
+        let benign = self.benign_rows_beside(rows.len());
         let mut rng = stream(self.settings.seed, Purpose::Rows, round, None);
         rows.extend(self.benign.sample(&mut rng, benign).cloned());
         rows.shuffle(&mut rng);
