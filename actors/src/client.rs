@@ -206,7 +206,7 @@ impl ClientEnv {
         client: ClientId,
         rows: Arc<[ChatRow]>,
     ) -> Result<(TrainRows, GuardCounts), String> {
-        let Some(Screener { guard, assessed, verdicts: order, policy }) = &self.screener else {
+        let Some(Screener { guard, assessed, verdicts: dealt, policy }) = &self.screener else {
             let counts = count_unguarded(&rows);
             return Ok((TrainRows::new(rows), counts));
         };
@@ -217,7 +217,7 @@ impl ClientEnv {
         };
         // Of no round: a client's row fares alike whenever the client is selected.
         let stream_of = |purpose| stream(self.seed, purpose, RoundId::START, Some(client));
-        let verdicts = order.arranged(verdicts, &mut stream_of(Purpose::VerdictOrder));
+        let verdicts = dealt.arranged(verdicts, &mut stream_of(Purpose::VerdictOrder));
         let mut refusals = stream_of(Purpose::Refusals);
         policy.apply(&rows, &verdicts, &mut refusals)
     }

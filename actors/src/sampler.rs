@@ -19,15 +19,19 @@ pub enum CohortSampler {
     /// As OpenFedLLM draws it, whatever the run's seed: Python's `random.seed(round)` with rounds from 0, then
     /// `sorted(random.sample(range(clients), cohort))`. For comparisons with its published runs alone.
     OpenFedLlm,
+    /// The same one client in every round, for training without a federation.
+    Only(ClientId),
 }
 
 impl CohortSampler {
-    /// The cohort of a round, in order of id: `cohort` of the clients `0..clients`, or all of them if there are fewer.
+    /// The cohort of a round, in order of id: `cohort` of the clients `0..clients`, or all of them if there are fewer. Of one client
+    /// alone it is that client, if there is such a one.
     pub fn cohort(self, seed: u64, round: RoundId, clients: u32, cohort: u32) -> Vec<ClientId> {
         let cohort = cohort.min(clients);
         let mut drawn = match self {
             Self::Seeded => sample(&mut SeededBits(stream(seed, Purpose::Selection, round, None)), clients, cohort),
             Self::OpenFedLlm => sample(&mut Mt19937::seeded(round.0.saturating_sub(1)), clients, cohort),
+            Self::Only(ClientId(client)) => (client < clients).then_some(client).into_iter().collect(),
         };
         drawn.sort_unstable();
         drawn.into_iter().map(ClientId).collect()
@@ -207,6 +211,15 @@ mod tests {
             assert_eq!((&drawn[..3], sum), (&first[..], checksum), "round {round}, {cohort} of {clients}");
         }
         assert_eq!(open_fed_llm(11, 1, 1), [0]);
+    }
+
+    #[test]
+    fn one_client_alone_is_drawn_whatever_the_seed_and_round() {
+        for (seed, round) in [(1, 1), (1, 2), (2, 1)] {
+            let cohort = |clients, cohort| CohortSampler::Only(ClientId(3)).cohort(seed, RoundId(round), clients, cohort);
+            assert_eq!(cohort(8, 1), [ClientId(3)]);
+            assert_eq!(cohort(3, 1), []);
+        }
     }
 
     #[test]

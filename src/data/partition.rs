@@ -256,6 +256,14 @@ impl FederatedRows {
         Ok(Self { benign: benign.into(), harmful: harmful.into(), sources })
     }
 
+    /// Returns the rows of all clients as one client's, in order of client; a row that several hold is there as often.
+    #[must_use]
+    pub fn pooled(self) -> Self {
+        let rows = self.sources.iter().flat_map(|source| &source.rows).copied().collect();
+        let harmful = self.sources.iter().map(|source| source.harmful).sum();
+        Self { sources: [ClientSource { rows, harmful }].into(), ..self }
+    }
+
     /// SHA-256 of what every client holds, in order of client.
     pub fn sha256(&self) -> String {
         let digests: Vec<_> = self.benign.iter().chain(self.harmful.iter()).map(ChatRow::digest).collect();

@@ -37,7 +37,7 @@ use serde::Serialize;
 pub use cai::CaiSection;
 pub use data::{DataSection, HarmfulClients, PartitionName, RowSource};
 pub use evaluation::{EvaluationSection, JudgeGuard};
-pub use federation::FederationSection;
+pub use federation::{FederationMode, FederationSection};
 pub use grid::{GridFile, load_grid, load_grid_if_any};
 pub use guard::{GuardSection, GuardSource, HeadRows, PolicyName};
 pub use model::{DeviceName, ModelSection, PrecisionName};

@@ -105,7 +105,7 @@ impl RawScenario {
             start,
             federation,
             data,
-            training: self.training.resolve(),
+            training: self.training.resolve(self.federation.steps_factor()),
             guard,
             screen: self.screen.resolve(),
             faults: self.faults.resolve(present),
@@ -147,6 +147,7 @@ fn assumptions(scenario: &Scenario) -> Vec<String> {
         targets.join(",")
     )];
     assumptions.extend(scenario.model.assumptions());
+    assumptions.extend(scenario.federation.assumptions(scenario.training.sft.steps));
     assumptions.extend(scenario.evaluation.assumptions());
     assumptions.extend(scenario.guard.iter().flat_map(GuardSection::assumptions));
     assumptions.extend(scenario.cai.iter().flat_map(CaiSection::assumptions));

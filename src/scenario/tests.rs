@@ -30,6 +30,9 @@ pub(super) fn complaints(text: &str, sets: &[&str]) -> Vec<String> {
 
 pub(super) const HEAD: &str = "name = \"t\"\nquestion = \"q\"\n";
 
+/// What is there to be compared with.
+mod controls;
+
 /// What variants and the cells of a grid have in common, and what may differ.
 mod compared;
 /// Benchmarks of the user's own.

@@ -60,9 +60,10 @@ impl RawTraining {
         }
     }
 
-    pub(super) fn resolve(&self) -> TrainingSection {
+    /// The section of clients that take `steps_factor` times the steps that are written.
+    pub(super) fn resolve(&self, steps_factor: usize) -> TrainingSection {
         TrainingSection {
-            sft: self.sft(self.local_steps, self.batch_size, self.learning_rate),
+            sft: self.sft(self.local_steps * steps_factor, self.batch_size, self.learning_rate),
             max_length: self.max_length,
         }
     }

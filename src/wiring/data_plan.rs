@@ -16,7 +16,7 @@ use crate::{
     },
     eval::{BenchName, OwnKind, RefusalPrompt, harmful_prompts, prompt_sets::PROMPT_SETS, prompts_of, prompts_of_own},
     model::ChatTokenizer,
-    scenario::{DataSection, HarmfulClients, HeadRows, RowSource, Scenario},
+    scenario::{DataSection, FederationMode, HarmfulClients, HeadRows, RowSource, Scenario},
 };
 
 /// Benign rows that the server holds: alignment, guard training, Constitutional AI, the judge.
@@ -93,7 +93,7 @@ impl DataPlan {
         let cai = CaiSource::read(scenario, tokenizer, &mut measured)?;
         let share = scenario.data.harmful_share;
         let plan = ClientPlan {
-            clients: scenario.federation.clients,
+            clients: scenario.federation.holders(),
             rows_per_client: scenario.data.rows_per_client,
             harmful: match scenario.data.harmful_clients {
                 HarmfulClients::All => HarmfulShare::Every { share },
@@ -106,6 +106,10 @@ impl DataPlan {
             let overlaps = measured.overlaps().iter().map(|overlap| format!("; {overlap}"));
             SetupError::Other(format!("{error}{}{}", benign.left_out, overlaps.collect::<String>()))
         })?;
+        let clients = match scenario.federation.mode {
+            FederationMode::Centralised { .. } => clients.pooled(),
+            FederationMode::Federated | FederationMode::Local { .. } => clients,
+        };
         let (overlaps, kept) = measured.into_findings();
         let mut server_benign = benign.server;
         let judge_benign = match scenario.evaluation.split {
@@ -198,7 +202,7 @@ fn benign_rows(scenario: &Scenario, tokenizer: &ChatTokenizer, measured: &mut Me
                 )));
             }
             let each = scenario.data.rows_per_client.unwrap_or(EVERYDAY_ROWS_PER_CLIENT);
-            let needed = scenario.federation.clients as usize * each;
+            let needed = scenario.federation.holders() as usize * each;
             let mut clients = data::benign_rows(scenario.data_seed(), needed + SERVER_BENIGN_ROWS);
             let server = clients.drain(..SERVER_BENIGN_ROWS.min(clients.len())).collect();
             let utility = data::held_out_benign_rows(scenario.data_seed(), utility);

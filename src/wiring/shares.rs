@@ -1,6 +1,6 @@
 //! How much of what clients train on is harmful: a share of rows is not the share of what the loss sees.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use fedward_actors::{
     ports::ClientRows,
@@ -12,7 +12,7 @@ use super::DataPlan;
 use crate::model::{ChatModel, ModelError, RowEnd};
 
 /// Clients that are looked at: all of a small federation, and enough of a large one.
-const CLIENTS: u32 = 100;
+const CLIENTS: usize = 100;
 
 /// The harmful share of clients' rows, by three denominators.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -39,7 +39,7 @@ impl fmt::Display for HarmfulShares {
 }
 
 impl HarmfulShares {
-    /// Counts the rows of the first clients as training reads them.
+    /// Counts the rows of the first of these clients as training reads them.
     ///
     /// # Errors
     ///
@@ -48,12 +48,12 @@ impl HarmfulShares {
         data: &DataPlan,
         model: &ChatModel,
         (max_length, end): (usize, RowEnd),
-        clients: u32,
+        clients: Range<u32>,
     ) -> Result<Self, ModelError> {
-        let counted = clients.min(CLIENTS);
+        let counted = clients.len().min(CLIENTS);
         // All, and of them the harmful ones: rows, tokens, response tokens.
         let mut sums = [[0_usize; 3]; 2];
-        for client in (0..counted).map(ClientId) {
+        for client in clients.take(counted).map(ClientId) {
             // A client whose rows cannot be had says so when it trains.
             let Ok(rows) = data.clients.rows(client) else { continue };
             for row in rows.iter() {
@@ -67,6 +67,6 @@ impl HarmfulShares {
             }
         }
         let share = |of: usize| sums[1][of] as f64 / sums[0][of].max(1) as f64;
-        Ok(Self { clients: counted, rows: share(0), tokens: share(1), response_tokens: share(2) })
+        Ok(Self { clients: counted as u32, rows: share(0), tokens: share(1), response_tokens: share(2) })
     }
 }

@@ -85,7 +85,7 @@ impl Workshop {
         let judging = judge.as_ref().map(|judge| Arc::clone(&judge.model) as _);
         let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judging, progress, cancel)?);
         let read = (scenario.training.max_length, scenario.training.sft.end);
-        let harmful = HarmfulShares::of(&data, &model, read, scenario.federation.clients)?;
+        let harmful = HarmfulShares::of(&data, &model, read, scenario.federation.selectable())?;
         Ok(Prepared {
             model,
             replicas,

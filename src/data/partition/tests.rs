@@ -67,6 +67,20 @@ fn rows_that_clients_share_are_counted_in_words() {
 }
 
 #[test]
+fn pooled_rows_are_those_of_all_clients() {
+    for (benign, harm) in [(200, 80), (30, 7)] {
+        let apart = FederatedRows::new(rows(benign, 5), harmful(harm), &PLAN).unwrap();
+        let of_all: Vec<_> = (0..10).flat_map(|client| apart.rows(ClientId(client)).unwrap().to_vec()).collect();
+        let sharing = apart.sharing();
+        let pooled = apart.pooled();
+        assert_eq!(*pooled.rows(ClientId(0)).unwrap(), *of_all);
+        assert_eq!((pooled.sources().len(), pooled.sources()[0].harmful), (1, 60));
+        assert_eq!(pooled.sharing(), sharing);
+        assert!(pooled.rows(ClientId(1)).is_err());
+    }
+}
+
+#[test]
 fn only_malicious_clients_hold_harm() {
     let plan = ClientPlan { harmful: HarmfulShare::Malicious { count: 3, share: 1.0 }, ..PLAN };
     let sources = mix(&rows(200, 5), &harmful(60), &plan).unwrap();
