@@ -182,6 +182,7 @@ fn result(job: &Job, scenario: &Scenario, out: &Path) -> miette::Result<CellResu
     let manifest = directory.manifest().into_diagnostic()?;
     let guard = &manifest["guard"];
     let report: Option<GuardReport> = serde_json::from_value(guard["report"].clone()).into_diagnostic()?;
+    let on_clients = serde_json::from_value(guard["on_clients_rows"].clone()).into_diagnostic()?;
     Ok(CellResult {
         strategy: scenario.federation.strategy.name().to_owned(),
         defence: scenario.variant.clone(),
@@ -189,7 +190,7 @@ fn result(job: &Job, scenario: &Scenario, out: &Path) -> miette::Result<CellResu
         start_sha256: manifest["checksums"]["start_adapter_sha256"].as_str().unwrap_or_default().to_owned(),
         summary,
         rounds: directory.rounds().into_diagnostic()?,
-        guard: guard.is_object().then_some(CellGuard { held_out: report.map(|report| report.held_out) }),
+        guard: guard.is_object().then_some(CellGuard { held_out: report.map(|report| report.held_out), on_clients }),
     })
 }
 

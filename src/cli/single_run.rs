@@ -25,6 +25,7 @@ use crate::{
     model::device,
     progress::Progress,
     report::{Observers, RunStatus, StoredRun, Summary, Totals, page},
+    safety::guard::metrics_line,
     scenario::Scenario,
     store::{RunDirectory, write_atomically},
     telemetry::{ProcessMemory, RunInfo},
@@ -65,6 +66,10 @@ impl SingleRun<'_> {
         let description = prepared.guard.as_ref().and_then(|guard| workshop.description_once(guard));
         if let Some(description) = description {
             self.job.console.line(&description);
+        }
+        let on_clients = prepared.guard_on_clients.map(|found| metrics_line("guard on clients' rows", &found));
+        if let Some(line) = on_clients.filter(|line| workshop.is_new(line)) {
+            self.job.console.line(&line);
         }
         let shares = prepared.harmful.to_string();
         if workshop.is_new(&shares) {
@@ -247,6 +252,9 @@ impl SingleRun<'_> {
             "guard": prepared.guard.as_deref().map(described),
             "judge": prepared.judge.as_deref().map(described),
         });
+        if let Some(found) = prepared.guard_on_clients {
+            manifest["guard"]["on_clients_rows"] = json!(found);
+        }
         manifest["harmful_share"] = json!(prepared.harmful);
         let goals = &prepared.data.goals;
         manifest["goals"] = json!({

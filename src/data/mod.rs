@@ -16,7 +16,9 @@ pub mod refusals;
 pub mod scored;
 mod split;
 
-pub use advbench::{AdvBench, AdvBenchPart, Goal, MeasuredGoals, refusal_of, refusal_rows, refusal_rows_in, unsafe_rows};
+pub use advbench::{
+    AdvBench, AdvBenchPart, Goal, MeasuredGoals, refusal_of, refusal_rows, refusal_rows_in, unsafe_rows,
+};
 pub use benign::{TOPICS, benign_rows, held_out_benign_capacity, held_out_benign_rows};
 pub use catalogue::{CatalogueEntry, EntryKind, PackageForm, PackagedFile, PipPackage};
 pub use client_files::{ClientFiles, client_files};
@@ -24,8 +26,8 @@ pub use error::{DataError, Place};
 pub use fetch::FetchStep;
 pub use formats::{
     ExactNumbers, Fields, LabelledFields, LabelledRow, Labels, PassedRecord, PreferencePair, ReadRecord, Revision,
-    Revisions, RowFormat, load_labelled, load_pairs, load_placed_rows, load_prompts, load_revisions, load_rows,
-    load_rows_by, load_rows_with_records,
+    Revisions, RowFormat, SCORED_RESPONSES, load_labelled, load_pairs, load_placed_rows, load_prompts, load_revisions,
+    load_rows, load_rows_by, load_rows_with_records,
 };
 pub use measured::{MeasuredTexts, Overlap, OverlapPolicy, Repeats, describe_repeats};
 pub use partition::{ClientPlan, ClientSource, FederatedRows, HarmfulShare, PartitionScheme, mix, rows_are_shared};

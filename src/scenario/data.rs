@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{is_default, rules::Rules};
-use crate::data::{OverlapPolicy, PartitionScheme, RowFormat};
+use crate::data::{GoalSplit, OverlapPolicy, PartitionScheme, RowFormat, SCORED_RESPONSES as SCORED};
 
 /// What clients hold.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -41,6 +41,8 @@ pub enum RowSource {
     Everyday,
     /// AdvBench's goals with an affirmative opening as the answer, from the part set aside for clients.
     AdvBench,
+    /// Responses that people have scored as harmful, of the part that neither guard nor judge is fitted on.
+    ScoredResponses,
     /// A file of the user's.
     File {
         /// The file.
@@ -132,7 +134,7 @@ impl Default for RawData {
     }
 }
 
-/// `source = "everyday"`, `"advbench"` or a path.
+/// `source = "everyday"`, `"advbench"`, `"scored-responses"` or a path.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSource {
@@ -142,7 +144,13 @@ pub(super) struct RawSource {
 }
 
 impl RawData {
-    pub(super) fn check(&self, clients: u32, rules: &mut Rules) {
+    pub(super) fn check(&self, clients: u32, split: GoalSplit, rules: &mut Rules) {
+        rules.check(self.harmful.source != SCORED || split == GoalSplit::Cluster, "data.harmful.source", || {
+            format!(
+                "found {SCORED:?} with evaluation.split = \"fixed\", where the guard is fitted on all of them; allowed with it: \
+                 \"advbench\" or a file, or evaluation.split = \"cluster\""
+            )
+        });
         rules.at_least_one("data.rows_per_client", self.rows_per_client.unwrap_or(1));
         rules.share("data.harmful_share", self.harmful_share);
         rules.positive("data.partition_alpha", self.partition_alpha);
@@ -166,11 +174,13 @@ impl RawData {
 
     /// The section, unless a source is no source.
     pub(super) fn resolve(&self, folder: &Path, rules: &mut Rules) -> Option<DataSection> {
-        rules.check(self.benign.source != "advbench", "data.benign.source", || {
-            "found \"advbench\", which is harmful; allowed: \"everyday\" or a file".into()
-        });
+        for harmful in ["advbench", SCORED] {
+            rules.check(self.benign.source != harmful, "data.benign.source", || {
+                format!("found {harmful:?}, which is harmful; allowed: \"everyday\" or a file")
+            });
+        }
         rules.check(self.harmful.source != "everyday", "data.harmful.source", || {
-            "found \"everyday\", which is benign; allowed: \"advbench\" or a file".into()
+            format!("found \"everyday\", which is benign; allowed: \"advbench\", {SCORED:?} or a file")
         });
         let benign = resolve_source(&self.benign, "data.benign", folder, rules);
         let harmful = resolve_source(&self.harmful, "data.harmful", folder, rules);
@@ -224,12 +234,16 @@ fn resolve_source(raw: &RawSource, key: &str, folder: &Path, rules: &mut Rules) 
             format_without_file(rules);
             Some(RowSource::AdvBench)
         }
+        SCORED => {
+            format_without_file(rules);
+            Some(RowSource::ScoredResponses)
+        }
         file => {
             let path = folder.join(file);
             let is_folder = path.is_dir();
             if !is_folder && !path.is_file() {
                 let message = format!(
-                    "found {file:?}, but there is no file {}; allowed: \"everyday\", \"advbench\", a file, or a folder with a file \
+                    "found {file:?}, but there is no file {}; allowed: \"everyday\", \"advbench\", {SCORED:?}, a file, or a folder with a file \
                      for each client (benign rows)",
                     path.display()
                 );

@@ -125,7 +125,7 @@ impl RawScenario {
         self.lora.check(rules);
         self.start.check(rules);
         self.federation.check(rules);
-        self.data.check(self.federation.clients, rules);
+        self.data.check(self.federation.clients, self.evaluation.split, rules);
         self.training.check(rules);
         self.guard.check(rules);
         self.screen.check(self.federation.cohort, rules);

@@ -8,7 +8,13 @@ use fedward_actors::{
 };
 use rand::seq::SliceRandom;
 
-use super::{SetupError, cai::CaiSource, judged::JudgedParts, overlap::Measured, turns::check_rows};
+use super::{
+    SetupError,
+    cai::CaiSource,
+    judged::{JudgedParts, JudgedUse},
+    overlap::Measured,
+    turns::check_rows,
+};
 use crate::{
     data::{
         self, AdvBench, ClientFiles, ClientPlan, DataError, FederatedRows, GoalParts, GoalSplit, GoalUse, HarmfulShare,
@@ -77,6 +83,9 @@ impl DataPlan {
         measured.add_finding(left_out);
         measured.add_finding(repeated);
         let benign = benign_rows(scenario, tokenizer, &mut measured)?;
+        let split = (scenario.evaluation.split, scenario.data_seed());
+        let all_prompts = prompts.iter().chain(&other_prompts).map(|prompt| prompt.text.as_str());
+        let judged = JudgedParts::new(split, &goals, all_prompts, &scenario.data.harmful);
         let harmful = match &scenario.data.harmful {
             RowSource::AdvBench => data::unsafe_rows(goals.of(GoalUse::Clients)),
             RowSource::File { path, format } => {
@@ -86,8 +95,14 @@ impl DataPlan {
                 let rows = if is_held { measured.sift_clients("data.harmful.source", path, rows)? } else { rows };
                 shuffled(labelled(rows, RowLabel::Unsafe), scenario.data_seed())
             }
+            RowSource::ScoredResponses => {
+                let scored = judged.of(JudgedUse::Clients, judged_responses()?);
+                let rows = scored.into_iter().filter(|scored| scored.is_unsafe).map(|scored| scored.row).collect();
+                let rows = measured.sift_clients("data.harmful.source", Path::new(data::SCORED_RESPONSES), rows)?;
+                shuffled(rows, scenario.data_seed())
+            }
             RowSource::Everyday | RowSource::ClientFiles { .. } => {
-                return Err(SetupError::Other("data.harmful.source: expected \"advbench\" or a file".into()));
+                return Err(SetupError::Other("data.harmful.source: expected \"advbench\", \"scored-responses\" or a file".into()));
             }
         };
         let cai = CaiSource::read(scenario, tokenizer, &mut measured)?;
@@ -116,8 +131,6 @@ impl DataPlan {
             GoalSplit::Cluster => server_benign.split_off(server_benign.len().saturating_sub(JUDGE_BENIGN_ROWS)),
             GoalSplit::Fixed => Vec::new(),
         };
-        let all_prompts = prompts.iter().chain(&other_prompts).map(|prompt| prompt.text.as_str());
-        let judged = JudgedParts::new(scenario.evaluation.split, scenario.data_seed(), &goals, all_prompts);
         Ok(Self {
             clients: Arc::new(clients),
             goals,
@@ -140,11 +153,7 @@ impl DataPlan {
     ///
     /// [`SetupError`] if they have not been fetched.
     pub fn judged_responses(&self, of: HeadRows) -> Result<Vec<LabelledRow>, SetupError> {
-        let mut rows = data::load_labelled(Path::new("scored-responses"), Labels::Told, None)?;
-        for row in &mut rows {
-            "judged responses".clone_into(&mut row.source);
-        }
-        Ok(self.judged.of(of, rows))
+        Ok(self.judged.of(of.into(), judged_responses()?))
     }
 
     /// A checksum of what every client holds.
@@ -209,9 +218,9 @@ fn benign_rows(scenario: &Scenario, tokenizer: &ChatTokenizer, measured: &mut Me
             measured.add_rows(&utility);
             Ok(Benign { clients, server, utility, left_out: String::new() })
         }
-        RowSource::AdvBench => {
-            Err(SetupError::Other("data.benign.source cannot be \"advbench\": it is harmful".into()))
-        }
+        RowSource::AdvBench | RowSource::ScoredResponses => Err(SetupError::Other(
+            "data.benign.source cannot be \"advbench\" or \"scored-responses\": it is harmful".into(),
+        )),
     }
 }
 
@@ -348,6 +357,15 @@ fn drawn(mut prompts: Vec<RefusalPrompt>, scenario: &Scenario) -> Vec<RefusalPro
     prompts.shuffle(&mut stream(scenario.evaluation_seed(), Purpose::Evaluation, RoundId::START, None));
     prompts.truncate(scenario.evaluation.prompts);
     prompts
+}
+
+/// All responses that people have judged.
+fn judged_responses() -> Result<Vec<LabelledRow>, DataError> {
+    let mut rows = data::load_labelled(Path::new(data::SCORED_RESPONSES), Labels::Told, None)?;
+    for row in &mut rows {
+        "judged responses".clone_into(&mut row.source);
+    }
+    Ok(rows)
 }
 
 /// Rows without a label of their own are what the scenario calls their source.

@@ -8,8 +8,8 @@ use std::{
 
 use fedward_actors::{
     cancel::CancelFlag,
-    ports::PortError,
-    protocol::{ChatRow, RoundId},
+    ports::{ClientRows, PortError},
+    protocol::{ChatRow, ClientId, RoundId, RowLabel},
     streams::{Purpose, stream},
 };
 use rand::seq::SliceRandom;
@@ -22,7 +22,7 @@ use crate::{
     model::{ChatModel, ModelError},
     progress::Progress,
     safety::guard::{
-        ChatRespondent, EmbeddedGuard, EndpointRespondent, FeatureReading, GuardFile, GuardHeads, GuardReport,
+        BinaryMetrics, ChatRespondent, EmbeddedGuard, EndpointRespondent, FeatureReading, GuardFile, GuardHeads, GuardReport,
         Measurement, ProgramGuard, ProtocolGuard, RememberingGuard, SafetyGuard, Split, assess,
     },
     scenario::{GuardSection, GuardSource, HeadRows, ModelSection},
@@ -45,6 +45,37 @@ impl FittedGuard {
             || format!("guard {version}: fitted elsewhere, fedward guard eval measures it"),
             ToString::to_string,
         )
+    }
+}
+
+/// Rows of clients that a guard is measured on, at most.
+const CLIENTS_ROWS: usize = 300;
+
+/// Measures a guard on the first clients' rows, shown as clients show them: what it is worth on a source that it was not fitted on.
+pub(super) fn on_clients_rows(
+    guard: &FittedGuard,
+    section: &GuardSection,
+    data: &DataPlan,
+    threads: usize,
+    cancel: &CancelFlag,
+) -> Result<BinaryMetrics, SetupError> {
+    let clients = (0..data.clients.sources().len() as u32).map(ClientId);
+    let held = clients.map_while(|client| data.clients.rows(client).ok()).flat_map(|rows| rows.to_vec());
+    let labelled = |row: ChatRow| LabelledRow {
+        is_unsafe: row.label == Some(RowLabel::Unsafe),
+        row: section.assess.part(&row),
+        hazards: None,
+        source: "clients' rows".to_owned(),
+    };
+    let rows: Vec<_> = held.take(CLIENTS_ROWS).map(labelled).collect();
+    let verdicts = assess(guard.model.as_ref(), &rows, threads, cancel).map_err(not_measured)?;
+    Ok(Measurement::of(&rows, &verdicts).all)
+}
+
+fn not_measured(error: PortError) -> SetupError {
+    match error {
+        PortError::Cancelled => SetupError::Model(ModelError::Cancelled),
+        PortError::Failed(reason) => SetupError::Other(format!("the guard cannot be measured: {reason}")),
     }
 }
 
@@ -136,10 +167,7 @@ fn embedded(
     let Split { fitted, held_out } = Split::of(rows, seed);
     let heads = GuardHeads::fit(model, &fitted, reading, cancel)?;
     let guard = EmbeddedGuard::new(Arc::clone(model), heads.clone(), reading, threshold);
-    let verdicts = assess(&guard, &held_out, model.threads, cancel).map_err(|error| match error {
-        PortError::Cancelled => SetupError::Model(ModelError::Cancelled),
-        PortError::Failed(reason) => SetupError::Other(format!("the guard cannot be measured: {reason}")),
-    })?;
+    let verdicts = assess(&guard, &held_out, model.threads, cancel).map_err(not_measured)?;
     let report = GuardReport::new(fitted.len(), Measurement::of(&held_out, &verdicts));
     let kept = Kept { heads, report };
     write_json(&guards.join(file_name(&key)), &kept)?;

@@ -35,7 +35,7 @@ use crate::{
     eval::{BenchRecipe, BenchmarkSuite, RecipeError},
     model::{ChatModel, Decoding, ModelError, Replicas},
     progress::Progress,
-    safety::screen::NormBound,
+    safety::{guard::BinaryMetrics, screen::NormBound},
     scenario::{FederationSection, GuardSection, PolicyName, Scenario, ScreenSection},
     store::{RunDirectory, StoreError},
     train::{RememberingTrainer, SftTrainer},
@@ -73,6 +73,8 @@ pub struct Prepared {
     pub benchmarks: Arc<BenchmarkSuite>,
     /// The guard with its own measurement, if the scenario has one.
     pub guard: Option<Arc<FittedGuard>>,
+    /// What the guard is worth on clients' rows, where their harmful ones are of another source than AdvBench's openings.
+    pub guard_on_clients: Option<BinaryMetrics>,
     /// The guard that looks at evaluated responses, if there is one.
     pub judge: Option<Arc<FittedGuard>>,
     /// Which rows are whose.

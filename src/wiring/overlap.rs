@@ -114,7 +114,7 @@ impl Measured {
     /// Says how many of the judged responses that guards are fitted on answer what is measured with. They are part of the
     /// catalogue and stay: without them every guard would be another.
     fn look_at_judged_responses(&mut self) -> Result<(), DataError> {
-        let rows = data::load_labelled(Path::new("scored-responses"), Labels::Told, None)?;
+        let rows = data::load_labelled(Path::new(data::SCORED_RESPONSES), Labels::Told, None)?;
         let mut repeats = self.texts.repeats(&rows, |row| [row.row.messages.as_slice()]);
         // Of parts of the catalogue only equal prompts count, as between the parts of AdvBench.
         repeats.retain(|_, counts| {
@@ -148,9 +148,11 @@ const SERVER: [GoalUse; 4] = [GoalUse::Alignment, GoalUse::Guard, GoalUse::RedPr
 const PROMPTS: [(BenchName, &str); 3] =
     [(BenchName::Hhh, "HHH items"), (BenchName::MtBench, "MT-Bench questions"), (BenchName::XsTest, "XSTest prompts")];
 
-/// Whether anything is trained on that comes from a file.
+/// Whether anything is trained on that comes from a file, or was written for something else.
 fn has_files(scenario: &Scenario) -> bool {
-    let is_file = |source: &RowSource| matches!(source, RowSource::File { .. } | RowSource::ClientFiles { .. });
+    let is_file = |source: &RowSource| {
+        matches!(source, RowSource::File { .. } | RowSource::ClientFiles { .. } | RowSource::ScoredResponses)
+    };
     let of_cai = |cai: &CaiSection| cai.prompts.is_some() || cai.data.is_some();
     is_file(&scenario.data.benign) || is_file(&scenario.data.harmful) || scenario.cai.as_ref().is_some_and(of_cai)
 }

@@ -18,7 +18,7 @@ use crate::{
     data::catalogue,
     model::{ChatModel, NumberFormat, Precision, Replicas, device},
     progress::Progress,
-    scenario::{DeviceName, GuardSection, ModelSection, PrecisionName, Scenario},
+    scenario::{DeviceName, GuardSection, ModelSection, PrecisionName, RowSource, Scenario},
     train::SharedTrainings,
 };
 
@@ -82,6 +82,12 @@ impl Workshop {
         };
         let guard = fitted(scenario.guard.as_ref())?;
         let judge = fitted(judge)?;
+        // Where clients hold such openings, as guards are fitted on, it would be 1.
+        let is_another_source = scenario.data.harmful == RowSource::ScoredResponses;
+        let measured = guard.as_ref().zip(scenario.guard.as_ref()).filter(|_| is_another_source);
+        let guard_on_clients = measured
+            .map(|(guard, section)| guard::on_clients_rows(guard, section, &data, model.threads, cancel))
+            .transpose()?;
         let judging = judge.as_ref().map(|judge| Arc::clone(&judge.model) as _);
         let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judging, progress, cancel)?);
         let read = (scenario.training.max_length, scenario.training.sft.end);
@@ -92,6 +98,7 @@ impl Workshop {
             start,
             benchmarks,
             guard,
+            guard_on_clients,
             judge,
             data,
             inputs,

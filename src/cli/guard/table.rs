@@ -24,11 +24,12 @@ fn new_table(header: &[&str]) -> Table {
 }
 
 fn by_source(measured: &Measurement) -> Table {
-    let mut table = new_table(&["rows", "n", "unsafe", "accuracy", "precision", "recall", "F1", "AUC"]);
+    let mut table =
+        new_table(&["rows", "n", "unsafe", "accuracy", "precision", "recall", "F1", "AUC", "recall at 1% FPR"]);
     let mut add = |name: &str, metrics: &BinaryMetrics| {
-        let BinaryMetrics { n, positives, accuracy, precision, recall, f1, auc } = metrics;
+        let BinaryMetrics { n, positives, accuracy, precision, recall, f1, auc, recall_at_1_percent } = metrics;
         let mut cells = vec![name.to_owned(), n.to_string(), positives.to_string()];
-        cells.extend([accuracy, precision, recall, f1, auc].map(|value| shown(*value, 3)));
+        cells.extend([accuracy, precision, recall, f1, auc, recall_at_1_percent].map(|value| shown(*value, 3)));
         table.add_row(cells);
     };
     if measured.by_source.len() > 1 {

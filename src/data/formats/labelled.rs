@@ -83,7 +83,7 @@ impl FromStr for LabelledFields {
 }
 
 /// The name under which `PyRIT`'s judged responses are loaded.
-const JUDGED: &str = "scored-responses";
+pub const SCORED_RESPONSES: &str = "scored-responses";
 
 /// Reads labelled rows of a file, or of the catalogue's `scored-responses`.
 ///
@@ -100,7 +100,7 @@ pub fn load_labelled(
     labels: Labels,
     fields: Option<&LabelledFields>,
 ) -> Result<Vec<LabelledRow>, DataError> {
-    if path == Path::new(JUDGED) && !path.exists() {
+    if path == Path::new(SCORED_RESPONSES) && !path.exists() {
         return judged_responses();
     }
     let source = source_name(path);
@@ -131,12 +131,12 @@ pub fn load_labelled(
 
 /// `PyRIT`'s responses that people have judged.
 fn judged_responses() -> Result<Vec<LabelledRow>, DataError> {
-    let scored = scored_rows(&catalogue::fetched(JUDGED)?)?;
+    let scored = scored_rows(&catalogue::fetched(SCORED_RESPONSES)?)?;
     let labelled = |scored: crate::data::ScoredRow| {
         let is_unsafe = scored.is_unsafe();
         let hazard = scored.row.topic.as_deref().and_then(hazards::of_harm);
         let hazards = if is_unsafe { hazard.map(|hazard| BTreeSet::from([hazard])) } else { Some(BTreeSet::new()) };
-        LabelledRow { row: scored.row, is_unsafe, hazards, source: JUDGED.to_owned() }
+        LabelledRow { row: scored.row, is_unsafe, hazards, source: SCORED_RESPONSES.to_owned() }
     };
     Ok(scored.into_iter().map(labelled).collect())
 }

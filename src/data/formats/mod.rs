@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 pub use self::records::ExactNumbers;
 pub use self::{
-    labelled::{LabelledFields, LabelledRow, Labels, load_labelled},
+    labelled::{LabelledFields, LabelledRow, Labels, SCORED_RESPONSES, load_labelled},
     pairs::{PreferencePair, Revision, Revisions, load_pairs, load_revisions},
 };
 use self::{

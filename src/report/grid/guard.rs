@@ -8,19 +8,22 @@ use crate::{report::Totals, safety::guard::BinaryMetrics};
 /// A number of a guard's quality, from 0 to 1.
 type Quality = (&'static str, fn(&BinaryMetrics) -> Option<f64>);
 
-/// As in the paper's table.
-const QUALITIES: [Quality; 4] = [
+/// As in the paper's table, and what does not depend on a threshold.
+const QUALITIES: [Quality; 6] = [
     ("accuracy", |metrics| metrics.accuracy),
     ("precision", |metrics| metrics.precision),
     ("recall", |metrics| metrics.recall),
     ("F1", |metrics| metrics.f1),
+    ("AUC", |metrics| metrics.auc),
+    ("recall at 1% FPR", |metrics| metrics.recall_at_1_percent),
 ];
 
 /// What a guard was measured on, and the measurement in a cell.
 type Measured = (&'static str, fn(&CellResult) -> Option<BinaryMetrics>);
 
-const MEASURED: [Measured; 2] = [
+const MEASURED: [Measured; 3] = [
     ("clients' rows", |cell| cell.guard.is_some().then(|| on_clients_rows(&cell.summary.totals))),
+    ("clients' rows by score", |cell| cell.guard?.on_clients),
     ("held-out rows of what it was fitted on", |cell| cell.guard?.held_out),
 ];
 
@@ -41,7 +44,7 @@ pub(super) fn table(cells: &[CellResult]) -> String {
     for (name, _) in QUALITIES {
         let _ = write!(text, " {name} |");
     }
-    text += "\n|---|---|---:|---:|---:|---:|---:|\n";
+    let _ = writeln!(text, "\n|---|---|---:|{}", "---:|".repeat(QUALITIES.len()));
     for (on, lines) in lines {
         for Line { defences, found } in lines {
             let sum = |of: fn(&BinaryMetrics) -> u64| found.iter().map(of).sum::<u64>();
@@ -59,6 +62,7 @@ pub(super) fn table(cells: &[CellResult]) -> String {
         for value in values {
             let _ = write!(text, " {value:.1} |");
         }
+        text += &" – |".repeat(QUALITIES.len() - values.len());
         text.push('\n');
     }
     text.push('\n');

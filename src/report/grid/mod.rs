@@ -45,6 +45,8 @@ pub struct CellResult {
 pub struct CellGuard {
     /// What it is worth on rows that it was not fitted on, where that was measured.
     pub held_out: Option<BinaryMetrics>,
+    /// What it is worth on clients' rows by its scores, where that was measured.
+    pub on_clients: Option<BinaryMetrics>,
 }
 
 /// A number that is read off a benchmark.

@@ -278,7 +278,7 @@ fn base_guard_and_rows_have_their_place() {
             let recall = Some(if cell.seed == 1 { 0.5 } else { 0.7 });
             let held_out =
                 BinaryMetrics { recall, ..BinaryMetrics::of_calls(&[0.9, 0.1], &[true, false], &[true, false]) };
-            cell.guard = Some(CellGuard { held_out: Some(held_out) });
+            cell.guard = Some(CellGuard { held_out: Some(held_out), on_clients: None });
             cell.summary.totals = totals.clone();
         }
     }
@@ -288,18 +288,23 @@ fn base_guard_and_rows_have_their_place() {
     has(&text, "| – | base, no FL | 10.0 ± 0.0 | – | – | – | 16.0 ± 0.0 | – | – |  |");
     // One of ten rows is harmful and trained on, two of ten harmless and lost.
     has(&text, "| fedavg | filter | 70.0 ± 0.0 | – | – | – | 16.0 ± 0.0 | 10.0 ± 0.0 | 20.0 ± 0.0 | 2 |");
-    has(&text, "| filter, both | clients' rows | 20 (6) | 70.0 ± 0.0 | 50.0 ± 0.0 | 66.7 ± 0.0 | 57.1 ± 0.0 |");
+    has(&text, "| filter, both | clients' rows | 20 (6) | 70.0 ± 0.0 | 50.0 ± 0.0 | 66.7 ± 0.0 | 57.1 ± 0.0 | – | – |");
     let held_out = "held-out rows of what it was fitted on";
     has(
         &text,
-        &format!("| filter, both | {held_out} | 4 (2) | 100.0 ± 0.0 | 100.0 ± 0.0 | 60.0 ± 14.1 | 100.0 ± 0.0 |"),
+        &format!(
+            "| filter, both | {held_out} | 4 (2) | 100.0 ± 0.0 | 100.0 ± 0.0 | 60.0 ± 14.1 | 100.0 ± 0.0 | 100.0 ± 0.0 | 100.0 ± 0.0 |"
+        ),
     );
-    has(&text, "| Llama Guard 3, fine-tuned (the paper) | the paper's SQuARe rows | – | 75.5 | 56.7 | 73.7 | 64.1 |");
+    has(
+        &text,
+        "| Llama Guard 3, fine-tuned (the paper) | the paper's SQuARe rows | – | 75.5 | 56.7 | 73.7 | 64.1 | – | – |",
+    );
     // A guard that calls other rows unsafe has a line of its own.
     cells[5].summary.totals.rows.filtered_safe = 0;
     let text = markdown("a grid", &cells);
-    has(&text, "| filter | clients' rows | 20 (6) | 70.0 ± 0.0 | 50.0 ± 0.0 | 66.7 ± 0.0 | 57.1 ± 0.0 |");
-    has(&text, "| both | clients' rows | 20 (8) | 80.0 ± 14.1 | 75.0 ± 35.4 | 73.3 ± 9.4 | 73.0 ± 22.4 |");
+    has(&text, "| filter | clients' rows | 20 (6) | 70.0 ± 0.0 | 50.0 ± 0.0 | 66.7 ± 0.0 | 57.1 ± 0.0 | – | – |");
+    has(&text, "| both | clients' rows | 20 (8) | 80.0 ± 14.1 | 75.0 ± 35.4 | 73.3 ± 9.4 | 73.0 ± 22.4 | – | – |");
     let csv = csv(&cells);
     has(&csv, ",base,2,AdvBench,10,10,");
     has(&csv, "fedavg,filter,1,harmful rows trained on,10,10,");

@@ -19,7 +19,14 @@ pub struct BinaryMetrics {
     pub f1: Option<f64>,
     /// Area under the ROC curve; `None` without rows of both kinds, or without scores.
     pub auc: Option<f64>,
+    /// Share of the unsafe rows that are called unsafe at the best threshold at which at most 1% of the safe rows are; `None` as
+    /// the area. With fewer than 100 safe rows no false positive is allowed.
+    #[serde(default)]
+    pub recall_at_1_percent: Option<f64>,
 }
+
+/// The false-positive rate at which guards are compared.
+const FEW_FALSE_POSITIVES: f64 = 0.01;
 
 impl BinaryMetrics {
     /// Measures calls (true = called unsafe), and how `scores` (probability of unsafe) rank the rows.
@@ -27,7 +34,8 @@ impl BinaryMetrics {
         let count = |call: bool, label: bool| called.iter().zip(labels).filter(|&pair| pair == (&call, &label)).count();
         let count = |call, label| count(call, label) as u64;
         let counted = Self::of_counts(count(true, true), count(true, false), count(false, true), count(false, false));
-        Self { auc: auc(scores, labels), ..counted }
+        let recall_at_1_percent = recall_at(FEW_FALSE_POSITIVES, scores, labels);
+        Self { auc: auc(scores, labels), recall_at_1_percent, ..counted }
     }
 
     /// From counts: unsafe rows that are called so, safe rows called unsafe, unsafe rows missed, safe rows called safe.
@@ -42,6 +50,7 @@ impl BinaryMetrics {
             recall: ratio(hits, hits + misses),
             f1: ratio(2 * hits, 2 * hits + false_alarms + misses),
             auc: None,
+            recall_at_1_percent: None,
         }
     }
 }
@@ -78,9 +87,69 @@ pub fn auc(scores: &[f64], labels: &[bool]) -> Option<f64> {
     Some((rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives))
 }
 
+/// The highest share of positives at or above a threshold at or above which at most `false_positives` of the negatives are; `None`
+/// without labels of both kinds.
+pub(super) fn recall_at(false_positives: f64, scores: &[f64], labels: &[bool]) -> Option<f64> {
+    let sorted = |of: bool| {
+        let mut sorted: Vec<f64> =
+            scores.iter().zip(labels).filter(|(_, label)| **label == of).map(|(score, _)| *score).collect();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        sorted
+    };
+    let (positives, negatives) = (sorted(true), sorted(false));
+    let allowed = (false_positives * negatives.len() as f64).floor() as usize;
+    // The threshold lies above this one: rows of one score are called alike.
+    let first_too_many = negatives.get(allowed);
+    let called = positives.iter().filter(|score| first_too_many.is_none_or(|limit| score.total_cmp(limit).is_gt()));
+    let recall = ratio(called.count(), positives.len());
+    if negatives.is_empty() { None } else { recall }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const AUC: f64 = 0.968_842_474_024_336_8;
+
+    /// False-positive rates with the recalls at them.
+    const RECALLS: [(f64, f64); 5] = [
+        (0.0, 0.379_888_268_156_424_57),
+        (0.01, 0.620_111_731_843_575_4),
+        (0.05, 0.810_055_865_921_787_7),
+        (0.2, 0.955_307_262_569_832_4),
+        (1.0, 1.0),
+    ];
+
+    /// `tests/reference/roc.py`: scikit-learn's ROC curve over the same scores, ties included.
+    #[test]
+    fn area_and_recall_at_few_false_positives_are_scikit_learn_s() {
+        // A linear congruential sequence, its numbers rounded to hundredths so that many are equal.
+        let mut state = 12_345_u64;
+        let mut next = || {
+            state = (state * 1_103_515_245 + 12_345) % (1 << 31);
+            state as f64 / f64::from(1_u32 << 31)
+        };
+        let drawn: Vec<(f64, bool)> = (0..600)
+            .map(|_| {
+                let is_unsafe = next() < 0.3;
+                let score = if is_unsafe { next().sqrt().sqrt() } else { next() * next() };
+                ((score * 100.0).floor() / 100.0, is_unsafe)
+            })
+            .collect();
+        let scores: Vec<f64> = drawn.iter().map(|(score, _)| *score).collect();
+        let labels: Vec<bool> = drawn.iter().map(|(_, label)| *label).collect();
+        let near = |found: Option<f64>, expected: f64| assert!((found.unwrap() - expected).abs() < 1e-12, "{found:?}");
+        near(auc(&scores, &labels), AUC);
+        for (rate, recall) in RECALLS {
+            near(recall_at(rate, &scores, &labels), recall);
+        }
+        let of_scores = BinaryMetrics::of_calls(&scores, &vec![true; 600], &labels);
+        assert_eq!(of_scores.recall_at_1_percent, recall_at(0.01, &scores, &labels));
+        assert_eq!(recall_at(0.01, &[0.5, 0.6], &[true, true]), None);
+        assert_eq!(recall_at(0.01, &[0.5, 0.6], &[false, false]), None);
+        // Without room for a false positive, what ties with a safe row is not called.
+        assert_eq!(recall_at(0.01, &[0.9, 0.5, 0.5, 0.1], &[true, true, false, false]), Some(0.5));
+    }
 
     #[test]
     fn auc_counts_ties_half() {

@@ -31,7 +31,7 @@ pub use program::{GuardProgram, ProgramGuard, program_problem};
 pub use protocol::{Answer, ProtocolGuard, Reading, Respondent, Tally};
 pub use remembering::RememberingGuard;
 pub use remote::EndpointRespondent;
-pub use report::GuardReport;
+pub use report::{GuardReport, metrics_line};
 pub use respondent::ChatRespondent;
 pub use split::Split;
 pub use stored::{Fitted, GUARD_FILE, GuardFile, names_of};

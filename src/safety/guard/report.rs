@@ -27,18 +27,22 @@ impl GuardReport {
     }
 }
 
+/// One line about the quality of a guard on some rows.
+pub fn metrics_line(name: &str, metrics: &BinaryMetrics) -> String {
+    let auc = metrics.auc.map_or_else(|| "one class only".to_owned(), |auc| format!("AUC {auc:.3}"));
+    let [accuracy, precision, recall] =
+        [metrics.accuracy, metrics.precision, metrics.recall].map(|value| shown(value, 2));
+    let at_few = metrics.recall_at_1_percent.map(|recall| format!(" ({recall:.2} at 1% false positives)"));
+    let at_few = at_few.unwrap_or_default();
+    let BinaryMetrics { n, positives, .. } = metrics;
+    format!(
+        "{name}: {auc}, accuracy {accuracy}, precision {precision}, recall {recall}{at_few} (n={n}, {positives} unsafe)"
+    )
+}
+
 impl fmt::Display for GuardReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |name: &str, metrics: &BinaryMetrics| {
-            let auc = metrics.auc.map_or_else(|| "one class only".to_owned(), |auc| format!("AUC {auc:.3}"));
-            let [accuracy, precision, recall] =
-                [metrics.accuracy, metrics.precision, metrics.recall].map(|value| shown(value, 2));
-            let BinaryMetrics { n, positives, .. } = metrics;
-            format!(
-                "{name}: {auc}, accuracy {accuracy}, precision {precision}, recall {recall} (n={n}, {positives} unsafe)"
-            )
-        };
-        write!(f, "guard, fitted on {} rows; {}", self.fitted_rows, line("held-out rows", &self.held_out))?;
-        self.by_source.iter().try_for_each(|(source, metrics)| write!(f, "\n  {}", line(source, metrics)))
+        write!(f, "guard, fitted on {} rows; {}", self.fitted_rows, metrics_line("held-out rows", &self.held_out))?;
+        self.by_source.iter().try_for_each(|(source, metrics)| write!(f, "\n  {}", metrics_line(source, metrics)))
     }
 }

@@ -38,6 +38,22 @@ fn refusals_leave_out_what_makes_a_constitution() {
 }
 
 #[test]
+fn harmful_rows_of_a_second_source_are_shared_with_no_guard() {
+    let source = "data.harmful.source = \"scored-responses\"\n";
+    assert_eq!(scenario(source).data.harmful, RowSource::ScoredResponses);
+    let found = |text: &str| complaints(&format!("{HEAD}{text}"), &[]).join("\n");
+    let fixed = found(&format!("{source}evaluation.split = \"fixed\"\n"));
+    assert!(
+        fixed.contains("data.harmful.source: found \"scored-responses\" with evaluation.split = \"fixed\""),
+        "{fixed}"
+    );
+    let benign = found("data.benign.source = \"scored-responses\"\n");
+    assert!(benign.contains("data.benign.source: found \"scored-responses\", which is harmful"), "{benign}");
+    let format = found(&format!("{source}data.harmful.format = \"alpaca\"\n"));
+    assert!(format.contains("data.harmful.format: is set, but source \"scored-responses\" is not a file"), "{format}");
+}
+
+#[test]
 fn without_a_federation_one_client_takes_part() {
     let clients = "federation.clients = 8\nfederation.cohort = 4\nfederation.quorum = 2\ntraining.local_steps = 5\n";
     let plain = scenario(clients);
