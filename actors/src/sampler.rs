@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn one_client_alone_is_drawn_whatever_the_seed_and_round() {
         for (seed, round) in [(1, 1), (1, 2), (2, 1)] {
-            let cohort = |clients, cohort| CohortSampler::Only(ClientId(3)).cohort(seed, RoundId(round), clients, cohort);
+            let cohort =
+                |clients, cohort| CohortSampler::Only(ClientId(3)).cohort(seed, RoundId(round), clients, cohort);
             assert_eq!(cohort(8, 1), [ClientId(3)]);
             assert_eq!(cohort(3, 1), []);
         }

@@ -172,6 +172,11 @@ pub(super) fn eval(args: &EvalArgs) -> miette::Result<Ending> {
         ));
     }
     let recipe = args.recipe(guard.as_ref().map(|opened| Arc::clone(&opened.guard) as _))?;
+    if recipe.split == GoalSplit::Fixed && recipe.advbench_goals == MeasuredGoals::Development {
+        return Err(miette!(
+            "--advbench-goals: found development, which goals parted by checksum have not; allowed: held_out, all"
+        ));
+    }
     // What is missing should show before anything is computed.
     let benches = args.benches();
     let known = benches.iter().map(|&bench| recipe.benchmark(bench, &cancel));

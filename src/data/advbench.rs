@@ -55,6 +55,8 @@ pub enum MeasuredGoals {
     /// Those that nothing is trained on
     #[default]
     HeldOut,
+    /// Those set aside for red prompts, where those come from elsewhere: settings are chosen on them, and results are not reported
+    Development,
     /// All, as where models are trained on none of them
     All,
 }
@@ -115,12 +117,9 @@ impl AdvBench {
         self.goals[range].to_vec()
     }
 
-    /// The goals that measure safety, in an order likewise.
-    pub fn measured(&self, goals: MeasuredGoals) -> Vec<Goal> {
-        match goals {
-            MeasuredGoals::HeldOut => self.goals(AdvBenchPart::Evaluation),
-            MeasuredGoals::All => self.goals.clone(),
-        }
+    /// All goals, in an order likewise.
+    pub fn all(&self) -> &[Goal] {
+        &self.goals
     }
 }
 
@@ -280,8 +279,7 @@ mod tests {
         let (clients, server, evaluation) =
             (part(AdvBenchPart::Clients), part(AdvBenchPart::Server), part(AdvBenchPart::Evaluation));
         assert_eq!((clients.len(), server.len(), evaluation.len()), (130, 130, 260));
-        assert_eq!(data.measured(MeasuredGoals::HeldOut), data.goals(AdvBenchPart::Evaluation));
-        assert_eq!(data.measured(MeasuredGoals::All).len(), 520);
+        assert_eq!(data.all().len(), 520);
         assert!(clients.is_disjoint(&server) && clients.is_disjoint(&evaluation) && server.is_disjoint(&evaluation));
         assert_eq!(AdvBench::new(goals(3)).goals(AdvBenchPart::Evaluation).len(), 3);
     }

@@ -80,7 +80,7 @@ pub struct GoalParts {
 impl GoalParts {
     /// Parts the goals of a data set. `seed` draws the parts of a split by cluster; a fixed one does not read it.
     pub fn new(advbench: &AdvBench, split: GoalSplit, seed: u64) -> Self {
-        let all = advbench.measured(MeasuredGoals::All);
+        let all = advbench.all().to_vec();
         let parts = match split {
             GoalSplit::Fixed => GoalUse::SHARES.map(|(of, _)| (of, advbench.goals(fixed_part(of)))).into(),
             GoalSplit::Cluster => by_cluster(&all, seed),
@@ -97,6 +97,7 @@ impl GoalParts {
     pub fn measured(&self, goals: MeasuredGoals) -> &[Goal] {
         match goals {
             MeasuredGoals::HeldOut => self.of(GoalUse::Evaluation),
+            MeasuredGoals::Development => self.of(GoalUse::RedPrompts),
             MeasuredGoals::All => &self.all,
         }
     }
@@ -232,6 +233,7 @@ mod tests {
         assert!(parts.near_duplicates_of_measured()[&GoalUse::Clients] > 0);
         assert_eq!(parts.measured(MeasuredGoals::All).len(), 120);
         assert_eq!(parts.measured(MeasuredGoals::HeldOut), parts.of(GoalUse::Evaluation));
+        assert_eq!(parts.measured(MeasuredGoals::Development), parts.of(GoalUse::RedPrompts));
     }
 
     #[test]

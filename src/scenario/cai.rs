@@ -180,6 +180,11 @@ impl RawCai {
         }
     }
 
+    /// Whether red prompts are goals of AdvBench.
+    pub(super) fn trains_on_goals(&self) -> bool {
+        self.schedule != ScheduleName::Never && self.prompts.is_none() && self.data.is_none()
+    }
+
     /// What is revised where nobody says: all that a guard, if there is one, is not sure of.
     fn revise(&self, has_guard: bool) -> Revise {
         match self.revise {

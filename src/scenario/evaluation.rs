@@ -219,7 +219,18 @@ impl Default for RawEvaluation {
 }
 
 impl RawEvaluation {
-    pub(super) fn check(&self, rounds: u32, rules: &mut Rules) {
+    /// `trains_on_goals` says whether Constitutional AI takes its red prompts from AdvBench.
+    pub(super) fn check(&self, rounds: u32, trains_on_goals: bool, rules: &mut Rules) {
+        let is_for_development = self.advbench_goals == MeasuredGoals::Development;
+        rules.check(!is_for_development || self.split == GoalSplit::Cluster, "evaluation.advbench_goals", || {
+            "found \"development\" with evaluation.split = \"fixed\", which has no goals for it; allowed with it: \"held_out\", \"all\""
+                .into()
+        });
+        rules.check(!is_for_development || !trains_on_goals, "evaluation.advbench_goals", || {
+            "found \"development\", whose goals are the red prompts of this Constitutional AI; set cai.prompts, for example to \
+             \"do-not-answer\""
+                .into()
+        });
         rules.at_least_one("evaluation.prompts", self.prompts);
         rules.at_least_one("evaluation.interim_prompts", self.interim_prompts);
         rules.at_least_one("evaluation.max_new_tokens", self.max_new_tokens);
@@ -337,6 +348,7 @@ impl EvaluationSection {
                 match self.advbench_goals {
                     _ if self.data.contains_key(&BenchName::AdvBench) => "all prompts of a file",
                     MeasuredGoals::HeldOut => "held-out goals",
+                    MeasuredGoals::Development => "goals for development, whose results choose settings and are not reported",
                     MeasuredGoals::All => "all goals (those that fedward's own training rows are made of among them)",
                 },
                 match self.split {

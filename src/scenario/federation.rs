@@ -125,7 +125,10 @@ impl RawFederation {
         });
         let client = self.local_client.unwrap_or_default();
         rules.check(client < self.clients, "federation.local_client", || {
-            format!("found {client}; allowed: 0 to {} (federation.clients, counted from 0)", self.clients.saturating_sub(1))
+            format!(
+                "found {client}; allowed: 0 to {} (federation.clients, counted from 0)",
+                self.clients.saturating_sub(1)
+            )
         });
         rules.check(self.local_client.is_none() || self.mode == ModeName::Local, "federation.local_client", || {
             "is set, but only mode = \"local\" reads it".into()

@@ -270,6 +270,7 @@ fn measured_otherwise(document: &document::Document, scenarios: &[Scenario]) -> 
         let (own, common) = (&scenario.evaluation, &first.evaluation);
         for (key, differs) in [
             ("evaluation.split", own.split != common.split),
+            ("evaluation.advbench_goals", own.advbench_goals != common.advbench_goals),
             ("evaluation.judge_guard", own.judge_guard != common.judge_guard),
         ] {
             let message = "differs between variants, which are compared; set it once for all of them";

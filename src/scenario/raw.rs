@@ -131,7 +131,7 @@ impl RawScenario {
         self.screen.check(self.federation.cohort, rules);
         self.faults.check(rounds, rules);
         self.cai.check(rounds, self.guard.enabled, rules);
-        self.evaluation.check(rounds, rules);
+        self.evaluation.check(rounds, self.cai.trains_on_goals(), rules);
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     data::{
         self, AdvBench, ClientFiles, ClientPlan, DataError, FederatedRows, GoalParts, GoalSplit, GoalUse, HarmfulShare,
-        LabelledRow, Labels, MeasuredGoals, Overlap, PartitionScheme, RowFormat, overlap::TextIndex,
+        LabelledRow, Labels, Overlap, PartitionScheme, RowFormat, overlap::TextIndex,
     },
     eval::{BenchName, OwnKind, RefusalPrompt, harmful_prompts, prompt_sets::PROMPT_SETS, prompts_of, prompts_of_own},
     model::ChatTokenizer,
@@ -262,7 +262,7 @@ fn read_client_files(
     tokenizer: &ChatTokenizer,
     measured: &mut Measured,
 ) -> Result<Vec<ChatRow>, SetupError> {
-    let ClientFiles { files, spare } = data::client_files(folder, scenario.federation.clients)?;
+    let ClientFiles { files, spare } = data::client_files(folder, scenario.federation.holders())?;
     let mut all = Vec::new();
     for file in &files {
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -297,7 +297,7 @@ fn goals_and_prompts(scenario: &Scenario) -> Result<(GoalParts, Vec<RefusalPromp
         let prompts = harmful_prompts(goals.measured(evaluation.advbench_goals));
         return Ok((goals, prompts, None));
     };
-    let prompts = harmful_prompts(AdvBench::load(path)?.measured(MeasuredGoals::All).as_slice());
+    let prompts = harmful_prompts(AdvBench::load(path)?.all());
     let left_out = goals.leave_out(&TextIndex::new(prompts.iter().map(|prompt| &prompt.text)));
     if goals.of(GoalUse::Clients).is_empty() && scenario.data.harmful == RowSource::AdvBench {
         let problem = format!(

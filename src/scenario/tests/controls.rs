@@ -38,6 +38,16 @@ fn refusals_leave_out_what_makes_a_constitution() {
 }
 
 #[test]
+fn settings_are_chosen_on_goals_that_nothing_trains_on() {
+    let development = "evaluation.advbench_goals = \"development\"\n";
+    let told = scenario(&format!("{development}cai = {{ schedule = \"every\", prompts = \"do-not-answer\" }}\n"));
+    assert!(says(&told, "goals for development") && scenario(development).cai.is_none());
+    let found = |text: &str| complaints(&format!("{HEAD}{development}{text}"), &[]).join("\n");
+    assert!(found("cai.schedule = \"every\"\n").contains("whose goals are the red prompts of this Constitutional AI"));
+    assert!(found("evaluation.split = \"fixed\"\n").contains("which has no goals for it"));
+}
+
+#[test]
 fn harmful_rows_of_a_second_source_are_shared_with_no_guard() {
     let source = "data.harmful.source = \"scored-responses\"\n";
     assert_eq!(scenario(source).data.harmful, RowSource::ScoredResponses);
