@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write};
 
 use fedward_actors::ports::Evaluation;
 
-use super::{AlignCost, CellResult, Measure, RowShare, cai, paper};
+use super::{AlignCost, CellResult, Measure, RowShare, cai, guard, paper};
 use crate::report::others::others;
 
 /// What a line is about. Names of strategies and variants hold neither commas nor quotes.
@@ -111,5 +111,10 @@ fn after(cell: &CellResult) -> Vec<Row<'_>> {
     }
     let costs = ["cai_seconds", "cai_kilotokens", "cai_teraflops"].into_iter().zip(AlignCost::ALL);
     rows.extend(costs.map(|(name, cost)| own(name.to_owned(), cost.read(&cell.rounds), None)));
+    rows.extend(guard::numbers(cell).into_iter().map(|(name, value)| own(name, value, None)));
+    let warned = cell.rounds.iter().filter(|round| !round.warnings.is_empty()).count();
+    for (name, count) in [("rounds", cell.rounds.len()), ("rounds with warnings", warned)] {
+        rows.push(own(name.to_owned(), count as f64, None));
+    }
     rows
 }

@@ -27,6 +27,17 @@ const MEASURED: [Measured; 3] = [
     ("held-out rows of what it was fitted on", |cell| cell.guard?.held_out),
 ];
 
+/// Every number of the guard of a cell: what it is called in the CSV, and its value.
+pub(super) fn numbers(cell: &CellResult) -> Vec<(String, f64)> {
+    let of = |(on, measured): Measured| {
+        let metrics = measured(cell)?;
+        let counts = [("rows", metrics.n), ("unsafe", metrics.positives)].map(|(name, count)| (name, count as f64));
+        let qualities = QUALITIES.into_iter().filter_map(move |(name, of)| Some((name, 100.0 * of(&metrics)?)));
+        Some(counts.into_iter().chain(qualities).map(move |(name, value)| (format!("guard on {on}: {name}"), value)))
+    };
+    MEASURED.into_iter().filter_map(of).flatten().collect()
+}
+
 /// Guards that are worth the same, by the defences that they belong to.
 struct Line<'a> {
     defences: Vec<&'a str>,

@@ -10,6 +10,9 @@ use fedward_actors::{
 use super::*;
 use crate::report::{RunStatus, Totals};
 
+/// That what is written can be computed anew.
+mod recomputed;
+
 fn evaluation(refused: f64) -> Evaluation {
     let score =
         |name: &str, value| BenchmarkScore { n: 10, items: None, values: BTreeMap::from([(name.to_owned(), value)]) };
