@@ -81,8 +81,11 @@ def expected(grid, head, row, title):
             if row[1] in BEFORE:
                 return grid.spread(("", BEFORE[row[1]], title))
             return [grid.runs(*row[:2])] if title == "seeds" else grid.spread((*row[:2], title.removesuffix(", %")))
-        case ["strategy", "compared"] if title != "seeds":
-            return grid.paired(row[0], *row[1].split(" − "), title)
+        case ["strategy", "compared"]:
+            later, earlier = row[1].split(" − ")
+            if title == "seeds":
+                return [min(grid.runs(row[0], of) for of in (later, earlier))]
+            return grid.paired(row[0], later, earlier, title)
         case ["strategy", "light beside full"] if " beside " in row[1]:
             light, full = row[1].split(" beside ")
             if title.startswith("gain in "):

@@ -39,7 +39,8 @@ pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
     text
 }
 
-/// Each defence after the first, with the first; what is added to another defence or is its light form, with that.
+/// Each defence after the first, with the first; what is added to another defence, with that; and what is called
+/// `<defence>-<form>`, its light form or a control, with the defence.
 fn pairs<'a, 'c>(all: &'a [Configuration<'c>]) -> Vec<(&'a Configuration<'c>, &'a Configuration<'c>)> {
     let mut pairs = Vec::new();
     for later in all {
@@ -47,7 +48,7 @@ fn pairs<'a, 'c>(all: &'a [Configuration<'c>]) -> Vec<(&'a Configuration<'c>, &'
         let is_first = |of: &Configuration<'_>| of_strategy.first().is_some_and(|first| first.defence == of.defence);
         let is_part = |of: &Configuration<'_>| {
             let rest = later.defence.strip_prefix(of.defence).or_else(|| later.defence.strip_suffix(of.defence));
-            rest.is_some_and(|rest| rest == "-light" || rest.starts_with('+') || rest.ends_with('+'))
+            rest.is_some_and(|rest| rest.starts_with(['-', '+']) || rest.ends_with('+'))
         };
         let earlier = of_strategy.iter().filter(|of| of.defence != later.defence && (is_first(of) || is_part(of)));
         pairs.extend(earlier.map(|earlier| (*earlier, later)));

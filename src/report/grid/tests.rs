@@ -112,6 +112,10 @@ fn defences_are_compared_over_the_seeds_that_both_have() {
     for compared in ["cai − none", "filter+cai − none", "filter+cai − cai"] {
         assert!(text.contains(&format!("| fedavg | {compared} |")), "{compared}: {text}");
     }
+    let controls =
+        ["none", "filter", "filter-random"].into_iter().flat_map(|defence| [(defence, 1, 0.2), (defence, 2, 0.3)]);
+    let cells: Vec<_> = controls.map(|(defence, seed, refused)| cell("fedavg", defence, seed, refused)).collect();
+    assert!(markdown("a grid", &cells).contains("| fedavg | filter-random − filter |"));
 }
 
 #[test]

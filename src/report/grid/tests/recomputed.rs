@@ -77,7 +77,7 @@ fn every_number_of_the_tables_is_computed_anew_from_the_csv() {
         ("| fedavg | filter − none | ", " to "),
         ("| fedavg | cai | ", "| "),
         ("| fedavg | cai-light beside cai | none | ", ""),
-        ("| filter, filter+cai | held-out rows of what it was fitted on | ", "("),
+        ("| held-out rows of what it was fitted on | ", "("),
         ("fedavg filter: warnings in ", ""),
     ] {
         let line = text.find(table).unwrap_or_else(|| panic!("no {table} in {text}")) + table.len();
