@@ -159,8 +159,10 @@ impl Actor for Supervisor {
 impl SupervisorState {
     async fn start(supervisor: &ActorCell, args: SupervisorArgs) -> Result<Self, SpawnErr> {
         let compute = args.compute;
-        let (guard, use_of_guard) =
-            args.guard.map(|GuardRole { args, assessed, verdicts, policy }| (args, (assessed, verdicts, policy))).unzip();
+        let (guard, use_of_guard) = args
+            .guard
+            .map(|GuardRole { args, assessed, verdicts, policy }| (args, (assessed, verdicts, policy)))
+            .unzip();
         let guard = Supervised::spawn_if("guard", Guard, guard, supervisor).await?;
         let cai = args.realigner.map(|realigner| CaiState {
             realigner,

@@ -102,7 +102,9 @@ impl DataPlan {
                 shuffled(rows, scenario.data_seed())
             }
             RowSource::Everyday | RowSource::ClientFiles { .. } => {
-                return Err(SetupError::Other("data.harmful.source: expected \"advbench\", \"scored-responses\" or a file".into()));
+                return Err(SetupError::Other(
+                    "data.harmful.source: expected \"advbench\", \"scored-responses\" or a file".into(),
+                ));
             }
         };
         let cai = CaiSource::read(scenario, tokenizer, &mut measured)?;

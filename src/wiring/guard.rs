@@ -22,8 +22,8 @@ use crate::{
     model::{ChatModel, ModelError},
     progress::Progress,
     safety::guard::{
-        BinaryMetrics, ChatRespondent, EmbeddedGuard, EndpointRespondent, FeatureReading, GuardFile, GuardHeads, GuardReport,
-        Measurement, ProgramGuard, ProtocolGuard, RememberingGuard, SafetyGuard, Split, assess,
+        BinaryMetrics, ChatRespondent, EmbeddedGuard, EndpointRespondent, FeatureReading, GuardFile, GuardHeads,
+        GuardReport, Measurement, ProgramGuard, ProtocolGuard, RememberingGuard, SafetyGuard, Split, assess,
     },
     scenario::{GuardSection, GuardSource, HeadRows, ModelSection},
     store::{self, FolderLock, OtherWriters, Seal, Sealed, read_json, write_json},
