@@ -10,8 +10,8 @@ use fedward_actors::{
     ports::{BenchmarkScore, Cost, Evaluation, Observer, PreferenceReport, RealignmentCost, RealignmentReport},
     protocol::{ClientId, RoundId},
     records::{
-        ClientOutcome, ClientRecord, DropReason, GuardCounts, Phase, PhaseSeconds, RejectReason, RoundEvent,
-        RoundOutcome, RoundRecord,
+        ClientOutcome, ClientRecord, ClientRole, DropReason, GuardCounts, Phase, PhaseSeconds, RejectReason,
+        RoundEvent, RoundOutcome, RoundRecord,
     },
 };
 
@@ -78,6 +78,8 @@ fn client_record(round: RoundId, client: u32) -> ClientRecord {
     ClientRecord {
         round,
         client: ClientId(client),
+        role: ClientRole::Honest,
+        staleness: 0,
         outcome,
         attempt: 1,
         guard: GuardCounts {
@@ -118,6 +120,7 @@ fn round_record(round: RoundId) -> RoundRecord {
         strategy: BTreeMap::new(),
         adapter_bytes_up: 3_700_000 * u64::from(COHORT),
         adapter_bytes_down: 3_700_000 * u64::from(COHORT),
+        simulated_seconds: None,
         seconds: PhaseSeconds {
             select: 0.001,
             broadcast: 0.01,

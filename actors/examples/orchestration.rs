@@ -15,8 +15,8 @@ use std::{
 
 use fedward_actors::{
     CancelFlag, FederationConfig, StartState,
-    ports::{LocalTrainer, LocalTraining, NewMemories, PortError, PortResult, RunStore, TrainTask},
-    protocol::{Adapter, AdapterLayout, RoundId, TrainRows},
+    ports::{LocalTrainer, LocalTraining, PortError, PortResult, RunStore, StateAfter, TrainTask},
+    protocol::{Adapter, AdapterLayout, TrainRows},
     records::{ClientRecord, RoundRecord},
     run_federation,
     testing::{Rehearsal, WeightedMean},
@@ -43,8 +43,8 @@ struct LastState {
 }
 
 impl RunStore for LastState {
-    fn checkpoint(&mut self, _: RoundId, global: &Adapter, _: &[u8], _: &NewMemories) -> PortResult<()> {
-        self.state = Some(global.clone());
+    fn checkpoint(&mut self, state: StateAfter<'_>) -> PortResult<()> {
+        self.state = Some(state.global.clone());
         Ok(())
     }
 
@@ -110,7 +110,7 @@ async fn measure(clients: u32, cohort: u32, numbers: usize, copies: bool) -> Res
     let layout = Arc::new(AdapterLayout::new([("adapter".to_owned(), [1, numbers])]));
     let global = Adapter::zeros(layout);
     let adapter_bytes = global.size_bytes();
-    let start = StartState { round: RoundId::START, global, strategy_state: Vec::new() };
+    let start = StartState::new(global);
     run_federation(config, ports, start, CancelFlag::new()).await?;
     let total: f64 =
         store.rounds.lock().map_err(|error| error.to_string())?.iter().map(|round| round.seconds.total()).sum();

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
+    address::Question,
     compute::{Compute, Panicked},
-    fanout::Question,
     faults::{Faults, ON_PURPOSE, ServerFault},
     ports::{PortError, PortResult, Realigner, Realignment},
     protocol::{Adapter, RoundId, server::RealignOrder},

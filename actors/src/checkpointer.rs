@@ -6,10 +6,10 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
+    address::Question,
     cancel::CancelFlag,
     compute::{Compute, Panicked},
-    fanout::Question,
-    ports::{PortError, PortResult, RunStore},
+    ports::{PortError, PortResult, RunStore, StateAfter},
     protocol::{
         Adapter, ClientId,
         server::{CommitOrder, StrategyState},
@@ -60,9 +60,9 @@ impl Actor for Checkpointer {
         Question(order, reply): CommitMessage,
         state: &mut CheckpointerState,
     ) -> Result<(), ActorProcessingErr> {
-        let CommitOrder { id, global, strategy, memories, record, clients } = order;
+        let CommitOrder { id, global, strategy, in_flight, memories, record, clients } = order;
         tracing::trace!(?id, "round to commit");
-        let round = Leaves { global, strategy, memories, clients };
+        let round = Leaves { global, strategy, in_flight, memories, clients };
         let _ = reply.send(state.commit(round, record).await?);
         Ok(())
     }
@@ -94,6 +94,7 @@ impl CheckpointerState {
 struct Leaves {
     global: Adapter,
     strategy: StrategyState,
+    in_flight: Arc<[u8]>,
     memories: Vec<(ClientId, Arc<[u8]>)>,
     clients: Vec<ClientRecord>,
 }
@@ -102,7 +103,13 @@ struct Leaves {
 fn store_round(store: &mut dyn RunStore, round: &Leaves, mut record: Box<RoundRecord>) -> PortResult<Box<RoundRecord>> {
     let begun = Instant::now();
     record.adapter_sha256 = round.global.sha256();
-    store.checkpoint(record.round, &round.global, &round.strategy.bytes, &round.memories)?;
+    store.checkpoint(StateAfter {
+        round: record.round,
+        global: &round.global,
+        strategy: &round.strategy.bytes,
+        in_flight: &round.in_flight,
+        memories: &round.memories,
+    })?;
     record.seconds.commit = begun.elapsed().as_secs_f64();
     store.append(&record, &round.clients)?;
     Ok(record)

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::{
+    address::{Address, Answer},
     cancel::CancelFlag,
     compute::{AbortOnDrop, Compute, Panicked},
-    fanout::{Address, Answer},
     faults::{ClientFault, Faults, ON_PURPOSE, not_finite, of_another_layout},
     guard::GuardMessage,
     policy::{Assessed, GuardPolicy, VerdictOrder, count_unguarded},

@@ -6,12 +6,14 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::{
     cancel::CancelFlag,
+    compute::Compute,
     faults::Faults,
     federation::{FederationConfig, FederationError, FederationResult},
-    ports::Observer,
+    ports::{Adversary, Observer},
     protocol::{Adapter, RoundId, server::StrategyState},
     round::run_round,
     supervisor::{ServerActors, SupervisorMessage},
+    transport::Transport,
 };
 
 /// To the coordinator: run these rounds, first to last.
@@ -35,6 +37,11 @@ pub(crate) struct Server {
     pub(crate) actors: ServerActors,
     /// Spawns cohorts.
     pub(crate) supervisor: ActorRef<SupervisorMessage>,
+    /// Malicious clients, if there are any.
+    pub(crate) adversary: Option<Arc<dyn Adversary>>,
+    /// Carries orders to clients and brings what comes back.
+    pub(crate) transport: Box<dyn Transport>,
+    pub(crate) compute: Compute,
     pub(crate) observer: Arc<dyn Observer>,
     /// What goes wrong on purpose.
     pub(crate) faults: Faults,

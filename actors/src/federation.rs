@@ -6,22 +6,25 @@ use ractor::{Actor, ActorRef, SpawnErr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    address::ask,
     aggregator::AggregatorArgs,
     cancel::CancelFlag,
     checkpointer::CommitGate,
     compute::Compute,
     coordinator::{Coordinator, RunRounds, Server},
-    fanout::ask,
+    devices::DeviceProfile,
     faults::{FaultPlan, Faults},
+    gather::Gather,
     guard::{GuardArgs, VerdictCache},
     policy::RowGuard,
     ports::{
-        Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, Observer, PortError, Realigner,
-        RunStore, Strategy, UpdateScreen,
+        Adversary, Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, Observer, PortError,
+        Realigner, RunStore, Strategy, UpdateScreen,
     },
-    protocol::{Adapter, RoundId, server::StrategyState},
+    protocol::{Adapter, RoundId, server::StrategyState, wire},
     sampler::CohortSampler,
     supervisor::{GuardRole, Supervisor, SupervisorArgs, SupervisorMessage},
+    transport::{InFlight, LocalTransport, SimulatedTransport, Transport},
 };
 
 /// The longest that cancelled work may keep its compute slot, whatever the client timeout.
@@ -62,6 +65,10 @@ pub struct FederationConfig {
     pub sampler: CohortSampler,
     /// What goes wrong on purpose.
     pub faults: FaultPlan,
+    /// What clients run on, where time is simulated.
+    pub devices: Option<DeviceProfile>,
+    /// When a round stops waiting for clients.
+    pub gather: Gather,
 }
 
 /// In which rounds something is done.
@@ -98,6 +105,8 @@ pub struct Ports {
     pub trainer: Arc<dyn LocalTrainer>,
     /// The guard that clients screen their rows with; without one, all rows are trained on.
     pub guard: Option<RowGuard>,
+    /// Malicious clients, if there are any.
+    pub adversary: Option<Arc<dyn Adversary>>,
     /// The update-level defence, if the run has one.
     pub screen: Option<Arc<dyn UpdateScreen>>,
     /// The server's side of the federated algorithm.
@@ -125,6 +134,15 @@ pub struct StartState {
     pub global: Adapter,
     /// What the strategy remembers of it; empty at the start.
     pub strategy_state: Vec<u8>,
+    /// What was under way when it ended; empty at the start and where the server waits for all.
+    pub in_flight: Vec<u8>,
+}
+
+impl StartState {
+    /// Returns the state before the first round.
+    pub const fn new(global: Adapter) -> Self {
+        Self { round: RoundId::START, global, strategy_state: Vec::new(), in_flight: Vec::new() }
+    }
 }
 
 /// What a federation that ran to its end gives.
@@ -153,6 +171,9 @@ pub enum FederationError {
         /// Why.
         reason: PortError,
     },
+    /// Something that must not happen did.
+    #[error("{0}; this is a bug")]
+    Bug(String),
     /// An actor that nothing goes on without died: a bug.
     #[error("the {0} died and the run cannot go on without it; this is a bug")]
     ActorLost(&'static str),
@@ -186,6 +207,15 @@ impl FederationConfig {
             "server_timeout must be more than 0 seconds, found 0".to_owned()
         } else if let Some(complaint) = self.faults.complaint() {
             complaint
+        } else if let Some(complaint) = self.gather.complaint() {
+            complaint
+        } else if let Some(complaint) = self.devices.as_ref().and_then(DeviceProfile::complaint) {
+            complaint
+        } else if self.gather.needs_time() && self.devices.is_none() {
+            "gather: a number of reports or a deadline needs devices, for who is first is a matter of simulated time"
+                .to_owned()
+        } else if let Some(first) = self.gather.first.filter(|first| first < quorum) {
+            format!("gather: first must be at least the quorum of {quorum}, found {first}")
         } else {
             return Ok(());
         };
@@ -215,10 +245,11 @@ pub async fn run_federation(
     let run = cancel.child();
     let _end_work = run.cancel_on_drop();
     let commits = CommitGate::default();
-    let supervisor = start_supervisor(&config, ports, &run, commits.clone());
-    let (supervisor, observer) = supervisor.await.map_err(|_| FederationError::ActorLost("supervisor"))?;
+    let started = start_actors(&config, ports, &run, commits.clone()).await;
+    let started = started.map_err(|_| FederationError::ActorLost("supervisor"))?;
+    let supervisor = started.supervisor.clone();
     let _end_actors = KillOnDrop(supervisor.clone());
-    let server = gather_server(config, start, run, supervisor.clone(), observer).await?;
+    let server = make_server(config, start, run, started).await?;
     let coordinator = Actor::spawn_linked(None, Coordinator, server, supervisor.get_cell()).await;
     let (coordinator, _) = coordinator.map_err(|_| FederationError::ActorLost("coordinator"))?;
     tokio::select! {
@@ -233,12 +264,20 @@ pub async fn run_federation(
     }
 }
 
-pub(crate) async fn start_supervisor(
+/// What a server is made of once its actors are there.
+pub(crate) struct Started {
+    pub(crate) supervisor: ActorRef<SupervisorMessage>,
+    observer: Arc<dyn Observer>,
+    adversary: Option<Arc<dyn Adversary>>,
+    compute: Compute,
+}
+
+pub(crate) async fn start_actors(
     config: &FederationConfig,
     ports: Ports,
     run: &CancelFlag,
     commits: CommitGate,
-) -> Result<(ActorRef<SupervisorMessage>, Arc<dyn Observer>), SpawnErr> {
+) -> Result<Started, SpawnErr> {
     let grace = LONGEST_GRACE.min(config.client_timeout / 4);
     let compute = Compute::new(config.slots, run.clone(), grace);
     let faults = config.faults_of_run();
@@ -268,24 +307,33 @@ pub(crate) async fn start_supervisor(
         store: ports.store,
         commits,
         observer: Arc::clone(&ports.observer),
-        compute,
+        compute: compute.clone(),
     };
     let (supervisor, _) = Supervisor::spawn(None, Supervisor, args).await?;
-    Ok((supervisor, ports.observer))
+    Ok(Started { supervisor, observer: ports.observer, adversary: ports.adversary, compute })
 }
 
-pub(crate) async fn gather_server(
+pub(crate) async fn make_server(
     config: FederationConfig,
     start: StartState,
     run: CancelFlag,
-    supervisor: ActorRef<SupervisorMessage>,
-    observer: Arc<dyn Observer>,
+    Started { supervisor, observer, adversary, compute }: Started,
 ) -> Result<Server, FederationError> {
-    let actors =
-        ask(&supervisor, SupervisorMessage::ServerActors).await.ok_or(FederationError::ActorLost("supervisor"))?;
+    let actors = ask(&supervisor, SupervisorMessage::ServerActors).await;
+    let actors = actors.ok_or(FederationError::ActorLost("supervisor"))?;
+    let transport = transport(&config, &start.in_flight)?;
     let strategy = StrategyState { after: start.round, bytes: start.strategy_state.into() };
-    let faults = config.faults_of_run();
-    Ok(Server { config, global: start.global, strategy, actors, supervisor, observer, faults, run })
+    let (global, faults) = (start.global, config.faults_of_run());
+    Ok(Server { config, global, strategy, actors, supervisor, adversary, transport, compute, observer, faults, run })
+}
+
+/// The transport that the settings ask for, with what was under way.
+fn transport(config: &FederationConfig, in_flight: &[u8]) -> Result<Box<dyn Transport>, FederationError> {
+    let Some(devices) = config.devices else { return Ok(Box::new(LocalTransport::new(config.slots))) };
+    let in_flight = if in_flight.is_empty() { Ok(InFlight::default()) } else { wire::decode(in_flight) };
+    let in_flight =
+        in_flight.map_err(|error| FederationError::Invalid(format!("reports in flight cannot be read: {error}")))?;
+    Ok(Box::new(SimulatedTransport::new(config.slots, devices, config.seed, in_flight)))
 }
 
 /// Kills a run's actors when the run's future ends or is dropped.
@@ -312,9 +360,8 @@ mod tests {
             Conduct::Honest
         });
         let config = rehearsal.config.clone();
-        let (supervisor, observer) =
-            start_supervisor(&config, rehearsal.ports(), &run, CommitGate::default()).await.unwrap();
-        let mut server = gather_server(config, rehearsal.start(), run, supervisor, observer).await.unwrap();
+        let started = start_actors(&config, rehearsal.ports(), &run, CommitGate::default()).await.unwrap();
+        let mut server = make_server(config, rehearsal.start(), run, started).await.unwrap();
         assert_eq!(server.run_rounds(&[RoundId(1)]).await, Err(FederationError::Cancelled));
         assert_eq!(rehearsal.store.stored().checkpoints, []);
     }
@@ -323,7 +370,7 @@ mod tests {
     fn a_schedule_is_due_in_its_rounds_alone() {
         let due =
             |schedule: Schedule| (1..=7).filter(|&round| schedule.is_due(RoundId(round), 7)).collect::<Vec<u32>>();
-        assert_eq!(due(Schedule::Never), []);
+        assert!(due(Schedule::Never).is_empty());
         assert_eq!(due(Schedule::Every(NonZeroU32::MIN)), [1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(due(Schedule::Every(NonZeroU32::new(3).unwrap())), [3, 6]);
         assert_eq!(due(Schedule::LastRound), [7]);

@@ -1,11 +1,13 @@
 //! The numbered invariants of the crate, each with a test named after it, against a federation of fakes.
 
+mod attacks;
 mod faults;
 mod guard;
 mod memory;
 mod rounds;
 mod sameness;
 mod server;
+mod time;
 
 use crate::records::{ClientOutcome, ClientRecord, DropReason};
 

@@ -2,17 +2,20 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     faults::{ClientFault, ServerFault},
     ports::Evaluation,
     protocol::{ClientId, ClientUpdate, LocalTraining, LocalWork, RequestId, RoundId, TrainReport, TurnEnd},
     records::{
-        ClientOutcome, ClientRecord, DropReason, GuardCounts, PhaseSeconds, RejectReason, RoundOutcome, RoundRecord,
+        ClientOutcome, ClientRecord, ClientRole, DropReason, GuardCounts, PhaseSeconds, RejectReason, RoundOutcome,
+        RoundRecord,
     },
 };
 
 /// What came of asking a client, under the last id that it was asked under.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Reported {
     pub(crate) client: ClientId,
     pub(crate) id: RequestId,
@@ -42,11 +45,13 @@ pub(crate) struct Traffic {
 impl Reported {
     /// The client's row, and its update if it sent one for this very request (invariant R-2). The outcome of a client with
     /// an update is provisional: screening may still refuse it.
-    pub(crate) fn resolve_outcome(self) -> (ClientRecord, Option<Delivered>) {
+    pub(crate) fn resolve_outcome(self, round: RoundId) -> (ClientRecord, Option<Delivered>) {
         let Self { client, id, answer, fault, .. } = self;
         let mut record = ClientRecord {
-            round: id.round,
+            round,
             client,
+            role: ClientRole::Honest,
+            staleness: 0,
             outcome: ClientOutcome::Accepted,
             attempt: id.attempt.0,
             guard: GuardCounts::default(),
@@ -138,6 +143,7 @@ pub(crate) fn summary(
         strategy: BTreeMap::new(),
         adapter_bytes_up: traffic.up,
         adapter_bytes_down: traffic.down,
+        simulated_seconds: None,
         seconds,
         align: None,
         eval: Evaluation::new(),
@@ -218,13 +224,13 @@ mod tests {
     #[test]
     fn r_2_a_report_for_another_round_attempt_or_client_is_stale() {
         let asked = id(3, 2);
-        let (record, update) = reported(1, asked, asked, 10, 1.0).resolve_outcome();
+        let (record, update) = reported(1, asked, asked, 10, 1.0).resolve_outcome(RoundId(1));
         assert_eq!((record.outcome, record.attempt), (ClientOutcome::Accepted, 2));
         assert!((update.unwrap().update.n_examples - 5.0).abs() < 1e-12);
         let mut other_client = reported(1, asked, asked, 10, 1.0);
         other_client.client = ClientId(2);
         for stale in [reported(1, asked, id(2, 2), 10, 1.0), reported(1, asked, id(3, 1), 10, 1.0), other_client] {
-            let (record, update) = stale.resolve_outcome();
+            let (record, update) = stale.resolve_outcome(RoundId(1));
             assert_eq!((record.outcome, update), (ClientOutcome::Rejected(RejectReason::Stale), None));
         }
     }
@@ -234,7 +240,8 @@ mod tests {
         let asked = id(1, 1);
         let losses = [f64::NAN, f64::INFINITY, 2.0];
         let reports = losses.map(|loss| reported(1, asked, asked, 100, loss));
-        let clients: Vec<ClientRecord> = reports.into_iter().map(|report| report.resolve_outcome().0).collect();
+        let clients: Vec<ClientRecord> =
+            reports.into_iter().map(|report| report.resolve_outcome(RoundId(1)).0).collect();
         let found: Vec<_> = clients.iter().map(|record| record.train_loss).collect();
         assert_eq!(found, [None, None, Some(2.0)]);
         assert_eq!(mean_loss(&clients), Some(2.0));
@@ -254,7 +261,8 @@ mod tests {
         let traffic = Traffic::of(&reports);
         // Client 2 sends a vector beside its adapter.
         assert_eq!(traffic, Traffic { up: 3 * 32, down: 5 * 32 });
-        let clients: Vec<ClientRecord> = reports.into_iter().map(|reported| reported.resolve_outcome().0).collect();
+        let clients: Vec<ClientRecord> =
+            reports.into_iter().map(|reported| reported.resolve_outcome(RoundId(1)).0).collect();
         let seconds = PhaseSeconds { train: 2.0, ..PhaseSeconds::default() };
         let record = summary(RoundId(1), RoundOutcome::Committed, seconds, &clients, traffic);
         assert_eq!((record.accepted, record.rejected, record.dropped), (2, 0, 1));
@@ -273,7 +281,10 @@ mod tests {
         let asked = id(1, 1);
         let clients = |reused: [bool; 2]| -> Vec<ClientRecord> {
             let records = [reported(1, asked, asked, 300, 1.0), reported(2, asked, asked, 100, 1.0)].into_iter();
-            records.zip(reused).map(|(report, reused)| ClientRecord { reused, ..report.resolve_outcome().0 }).collect()
+            records
+                .zip(reused)
+                .map(|(report, reused)| ClientRecord { reused, ..report.resolve_outcome(RoundId(1)).0 })
+                .collect()
         };
         let speed = |reused: [bool; 2], train: f64| {
             let seconds = PhaseSeconds { train, ..PhaseSeconds::default() };

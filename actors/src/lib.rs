@@ -18,7 +18,7 @@
 //! ```
 //!
 //! `protocol` holds what crosses a wire: ids, the [adapter](protocol::Adapter), chat rows, orders and reports, and in
-//! [`protocol::wire`] how they become bytes. The envelopes with reply ports are beside their actors. `fanout.rs` asks: an `Address` is where a role can be reached, whoever fills it now. `compute.rs`
+//! [`protocol::wire`] how they become bytes. The envelopes with reply ports are beside their actors. `address.rs` asks: an `Address` is where a role can be reached, whoever fills it now. `compute.rs`
 //! runs blocking work on a bounded number of slots. What is in [`faults`] is put in on purpose. [`policy`] says what verdicts
 //! do to rows. [`records`] are what a round says of itself, [`streams`] and [`sampler`] where its randomness comes from,
 //! `testing` a federation of fakes.
@@ -60,17 +60,21 @@
 //! Clients never call the coordinator, nobody but a client's guard sees its rows, no step of a round waits for the clock
 //! except to catch hangs, and no work holds a compute slot while it waits for another actor.
 
+mod address;
 mod aggregator;
 mod cai;
 pub mod cancel;
 mod checkpointer;
 mod client;
+mod collusion;
 mod compute;
 mod coordinator;
+pub mod devices;
 mod evaluator;
-mod fanout;
+
 pub mod faults;
 pub mod federation;
+pub mod gather;
 mod guard;
 #[cfg(test)]
 mod invariants;
@@ -86,9 +90,12 @@ pub mod streams;
 mod supervisor;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod transport;
 
 pub use cancel::{CancelFlag, CancelOnDrop};
+pub use devices::DeviceProfile;
 pub use federation::{
     FederationConfig, FederationError, FederationResult, Ports, Schedule, StartState, StrategyFactory, run_federation,
 };
+pub use gather::{Gather, Late};
 pub use sampler::CohortSampler;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cancel::CancelFlag,
     protocol::{Adapter, ChatRow, ClientId, RoundId, TrainRows, Verdict},
-    records::{ClientRecord, RoundRecord},
+    records::{ClientRecord, ClientRole, RoundRecord},
 };
 
 pub use strategy::{ClientAlgorithm, ClientMemories, LocalCorrection, NewMemories, PlainClients, Strategy, TurnStart};
@@ -118,6 +118,27 @@ pub trait UpdateScreen: Send + Sync + 'static {
         candidates: &[Candidate<'_>],
         cancel: &CancelFlag,
     ) -> PortResult<Vec<Judgement>>;
+}
+
+/// Malicious clients, acting together or alone: who they are, and what they send in the place of what they trained.
+pub trait Adversary: Send + Sync + 'static {
+    /// Returns what `client` is up to: the same in every round.
+    fn role(&self, client: ClientId) -> ClientRole;
+
+    /// Returns what malicious clients send, each at most one of the round's `updates`, which come in order of [`ClientId`].
+    /// Whoever is not named sends what it trained. It depends on the arguments alone (invariant D-1), and sees all updates:
+    /// what its clients are to know of others is its own affair.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Cancelled`] or [`PortError::Failed`]; malicious clients then send nothing.
+    fn forge(
+        &self,
+        round: RoundId,
+        global: &Adapter,
+        updates: &[ClientUpdate],
+        cancel: &CancelFlag,
+    ) -> PortResult<Vec<(ClientId, Adapter)>>;
 }
 
 /// What a realignment gives.
@@ -311,6 +332,21 @@ pub trait Benchmarks: Send + Sync + 'static {
     ) -> PortResult<Evaluation>;
 }
 
+/// The state of a run after a round: what a resumed run goes on from.
+#[derive(Clone, Copy, Debug)]
+pub struct StateAfter<'a> {
+    /// The round.
+    pub round: RoundId,
+    /// The global adapter after it.
+    pub global: &'a Adapter,
+    /// What the strategy remembers.
+    pub strategy: &'a [u8],
+    /// What is under way past the round's end: empty where the server waits for all.
+    pub in_flight: &'a [u8],
+    /// What the round's clients remember after it.
+    pub memories: &'a NewMemories,
+}
+
 /// Keeps what rounds leave behind. A round counts as stored once its rows are appended (invariant C-1).
 pub trait RunStore: Send + 'static {
     /// Stores the state after a round, what its clients remember included: first, so that rows are never ahead of their
@@ -319,13 +355,7 @@ pub trait RunStore: Send + 'static {
     /// # Errors
     ///
     /// [`PortError::Failed`] if it cannot be stored; the run ends, and everything stored before stays readable.
-    fn checkpoint(
-        &mut self,
-        round: RoundId,
-        global: &Adapter,
-        strategy_state: &[u8],
-        memories: &NewMemories,
-    ) -> PortResult<()>;
+    fn checkpoint(&mut self, state: StateAfter<'_>) -> PortResult<()>;
 
     /// Appends the round's row and its clients' rows, as one.
     ///

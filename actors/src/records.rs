@@ -53,9 +53,39 @@ pub enum DropReason {
     /// Its training failed; the text says why.
     #[error("training failed: {0}")]
     TrainingFailed(String),
+    /// It is malicious, and its attack could not be carried out; the text says why.
+    #[error("its attack failed: {0}")]
+    AttackFailed(String),
+    /// It was not done when the server went on.
+    #[error("arrived after the server went on")]
+    Late,
     /// The strategy had no instructions for the round's clients; the text says why.
     #[error("no instructions: {0}")]
     NoInstructions(String),
+}
+
+/// What a client is up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientRole {
+    /// It does what it is asked for.
+    #[default]
+    Honest,
+    /// It works against the federation.
+    Malicious,
+}
+
+impl ClientRole {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Honest, Self::Malicious];
+
+    /// Returns its name in records and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Honest => "honest",
+            Self::Malicious => "malicious",
+        }
+    }
 }
 
 /// What became of a selected client: exactly one a round (invariant R-1).
@@ -165,6 +195,10 @@ impl std::ops::AddAssign for GuardCounts {
     }
 }
 
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// One line of `clients.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClientRecord {
@@ -172,6 +206,9 @@ pub struct ClientRecord {
     pub round: RoundId,
     /// The client.
     pub client: ClientId,
+    /// What it is up to.
+    #[serde(default)]
+    pub role: ClientRole,
     /// What became of it.
     pub outcome: ClientOutcome,
     /// The last attempt that it was asked under.
@@ -181,6 +218,9 @@ pub struct ClientRecord {
     /// Rows that it trained on, each counted by its weight: what its update weighs in the aggregation. 0 without training.
     #[serde(default)]
     pub n_examples: f64,
+    /// Server steps between the version of the global model that it started from and the one that its update met.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub staleness: u32,
     /// Optimizer steps.
     pub steps: u32,
     /// Tokens trained on.
@@ -279,6 +319,9 @@ pub struct RoundRecord {
     pub adapter_bytes_up: u64,
     /// Bytes of adapters, and of other vectors of their size, that the server sent.
     pub adapter_bytes_down: u64,
+    /// Simulated seconds since the start of the run, where the run simulates time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub simulated_seconds: Option<f64>,
     /// Seconds of each phase.
     pub seconds: PhaseSeconds,
     /// What Constitutional AI did, in rounds that have it.

@@ -1,31 +1,32 @@
 //! The round, top to bottom.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use ractor::{Message, RpcReplyPort};
 use tokio::time::Instant;
 
 use crate::{
+    address::{Address, Answer, Question, ask},
     aggregator::AggregatorMessage,
-    client::ClientMessage,
+    collusion::collude,
     coordinator::Server,
-    fanout::{Address, Answer, Question, ask, fan_out},
-    faults::{ClientFault, ServerFault},
+    faults::ServerFault,
     federation::{FederationError, Schedule},
     ledger::{self, Delivered, Reported, Traffic},
     ports::{ClientUpdate, Evaluation, EvaluationScope, PortError, PortResult, RealignmentReport},
     protocol::{
-        Adapter, Attempt, ClientId, ModelVersion, Payload, RequestId, RoundId, SimTime, TrainOrder,
+        Adapter, Attempt, ClientId, ModelVersion, Payload, RequestId, RoundId, TrainOrder,
         server::{
             AggregateOrder, Aggregation, CommitOrder, EvaluateOrder, InstructOrder, RealignOrder, ScreenOrder,
             StrategyState,
         },
     },
     records::{
-        ClientOutcome, ClientRecord, DropReason, Phase, PhaseSeconds, RejectReason, RoundEvent, RoundOutcome,
+        ClientOutcome, ClientRecord, ClientRole, Phase, PhaseSeconds, RejectReason, RoundEvent, RoundOutcome,
         RoundRecord,
     },
     supervisor::SupervisorMessage,
+    transport::{Arrival, Dispatch},
 };
 
 /// One round of the federation, from choosing its cohort to storing what it leaves behind.
@@ -36,9 +37,9 @@ pub(crate) async fn run_round(server: &mut Server, round: RoundId) -> Result<(),
     let mut took = PhaseSeconds::default();
 
     let cohort = timed(&mut took.select, server.select(round)).await?;
-    let invited = timed(&mut took.broadcast, server.broadcast(round, cohort)).await?;
-    let reports = timed(&mut took.train, server.collect(round, invited)).await?;
-    let screened = timed(&mut took.screen, server.screen(round, reports)).await?;
+    timed(&mut took.broadcast, server.broadcast(round, cohort)).await?;
+    let gathered = timed(&mut took.train, server.collect(round)).await?;
+    let screened = timed(&mut took.screen, server.screen(round, gathered)).await?;
     let aggregated = timed(&mut took.aggregate, server.aggregate(round, &screened)).await?;
     let aligned = timed(&mut took.align, server.align(round, &aggregated)).await?;
     let evaluated = timed(&mut took.evaluate, server.evaluate(round, &aligned)).await?;
@@ -46,13 +47,11 @@ pub(crate) async fn run_round(server: &mut Server, round: RoundId) -> Result<(),
     server.commit(round, took, screened, aggregated, aligned, evaluated).await
 }
 
-/// A selected client with the order that it is sent and where to; without instructions it is sent nothing.
-struct Invited {
-    client: ClientId,
-    address: Address<ClientMessage>,
-    order: Result<TrainOrder, String>,
-    /// What is put in to go wrong.
-    fault: Option<ClientFault>,
+/// What came back from clients, in order of client.
+struct Gathered {
+    reports: Vec<Reported>,
+    /// Server steps between what each started from and the global adapter at hand.
+    staleness: BTreeMap<ClientId, u32>,
 }
 
 /// Every selected client's outcome, and the updates of those accepted, both in order of client.
@@ -91,54 +90,77 @@ struct Evaluated {
 
 /// The steps, in the order of the round.
 impl Server {
+    /// Draws the round's cohort, of which those are left out whose work is still under way.
     #[expect(clippy::unused_async, reason = "a step of the round like every other")]
     async fn select(&self, round: RoundId) -> Result<Vec<ClientId>, FederationError> {
         let config = &self.config;
-        let cohort = config.sampler.cohort(config.seed, round, config.clients, config.cohort);
+        let busy = self.transport.in_flight();
+        let mut cohort = config.sampler.cohort(config.seed, round, config.clients, config.cohort);
+        cohort.retain(|client| busy.binary_search(client).is_err());
+        cohort.truncate((config.cohort as usize).saturating_sub(busy.len()));
         self.observer.observe(&RoundEvent::RoundStarted { round, cohort: cohort.len() as u32 });
         self.ensure_running(cohort)
     }
 
-    /// Brings the cohort's actors into being and gives each the global adapter with the strategy's instructions, which
-    /// travel with its order.
-    async fn broadcast(&self, round: RoundId, cohort: Vec<ClientId>) -> Result<Vec<Invited>, FederationError> {
+    /// Brings the cohort's actors into being and sends each the global adapter with the strategy's instructions.
+    async fn broadcast(&mut self, round: RoundId, cohort: Vec<ClientId>) -> Result<(), FederationError> {
         tracing::debug!(%round, clients = cohort.len(), "cohort to spawn");
         let spawn = |reply| SupervisorMessage::SpawnCohort(cohort, reply);
         let spawned = ask(&self.supervisor, spawn).await.ok_or(FederationError::ActorLost("supervisor"))?;
         let instructions = self.instructions(round).await;
-        let order = |client| {
-            Ok(TrainOrder {
+        for (client, address) in spawned {
+            let order = instructions.clone().map(|instructions| TrainOrder {
                 id: RequestId::first(round),
                 client,
                 version: ModelVersion::at_begin_of(round),
-                at: SimTime::START,
+                at: self.transport.now(),
                 global: self.global.clone(),
-                instructions: instructions.clone()?,
-            })
-        };
-        let fault = |client| self.faults.of_client(round, client);
-        let invite = |(client, address)| Invited { client, address, order: order(client), fault: fault(client) };
-        self.ensure_running(spawned.into_iter().map(invite).collect())
+                instructions,
+            });
+            self.transport.dispatch(Dispatch {
+                client,
+                round,
+                address,
+                order,
+                fault: self.faults.of_client(round, client),
+                max_attempts: self.config.max_attempts,
+                limit: self.config.client_timeout,
+            });
+        }
+        self.ensure_running(())
     }
 
-    /// Has every invited client work, as many at a time as there are compute slots: rows exist for clients at work alone
-    /// (invariant M-1), and a client's time runs only while it works.
-    async fn collect(&self, round: RoundId, invited: Vec<Invited>) -> Result<Vec<Reported>, FederationError> {
+    /// Has clients work, as many at a time as there are compute slots, and waits for as many as the round waits for: rows
+    /// exist for clients at work alone (invariant M-1), and a client's time runs only while it works.
+    async fn collect(&mut self, round: RoundId) -> Result<Gathered, FederationError> {
         self.begin(round, Phase::Train);
-        let (attempts, limit) = (self.config.max_attempts, self.config.client_timeout);
-        let tasks = invited.into_iter().map(|invited| invited.run(round, attempts, limit));
-        let notice = |reported: &Reported| {
-            self.observer.observe(&RoundEvent::ClientReported { round, client: reported.client });
+        let notice = |arrival: &Arrival| {
+            self.observer.observe(&RoundEvent::ClientReported { round, client: arrival.reported.client });
         };
-        let mut reports = fan_out(tasks, self.config.slots, notice).await;
-        reports.sort_by_key(|reported| reported.client);
-        self.ensure_running(reports)
+        let gather = self.config.gather;
+        let mut arrivals = gather.collect(self.transport.as_mut(), notice).await;
+        let staleness = arrivals
+            .iter_mut()
+            .map(|arrival| (arrival.reported.client, gather.rebase(arrival, round, &self.global)))
+            .collect();
+        let mut reports: Vec<Reported> = arrivals.into_iter().map(|arrival| arrival.reported).collect();
+        if let Some(adversary) = &self.adversary {
+            let limit = self.config.server_timeout;
+            let acted = collude(adversary, &self.compute, limit, round, &self.global, &mut reports).await;
+            acted.map_err(|panicked| FederationError::Bug(format!("the adversary {panicked}")))?;
+        }
+        self.ensure_running(Gathered { reports, staleness })
     }
 
     /// Settles every selected client's outcome, exactly one each (invariant R-1).
-    async fn screen(&self, round: RoundId, reports: Vec<Reported>) -> Result<Screened, FederationError> {
-        let traffic = Traffic::of(&reports);
-        let entries: Vec<_> = reports.into_iter().map(Reported::resolve_outcome).collect();
+    async fn screen(&self, round: RoundId, gathered: Gathered) -> Result<Screened, FederationError> {
+        let traffic = Traffic::of(&gathered.reports);
+        let mut entries: Vec<_> =
+            gathered.reports.into_iter().map(|reported| reported.resolve_outcome(round)).collect();
+        for (record, _) in &mut entries {
+            record.role = self.adversary.as_ref().map_or(ClientRole::Honest, |adversary| adversary.role(record.client));
+            record.staleness = gathered.staleness.get(&record.client).copied().unwrap_or(0);
+        }
         let updates: Vec<ClientUpdate> =
             entries.iter().filter_map(|(_, delivered)| Some(delivered.as_ref()?.update.clone())).collect();
         let order = |attempt| ScreenOrder {
@@ -277,6 +299,7 @@ impl Server {
             align: aligned.report,
             eval: evaluated.scores,
             warnings: aligned.warnings.into_iter().chain(evaluated.warning).collect(),
+            simulated_seconds: self.config.devices.map(|_| self.transport.now().seconds()),
             faults: ledger::faults(&screened.clients, [aggregated.fault, aligned.fault, evaluated.fault]),
             ..ledger::summary(round, aggregated.outcome, took, &screened.clients, screened.traffic)
         };
@@ -285,6 +308,7 @@ impl Server {
             id: RequestId::first(round),
             global: global.clone(),
             strategy: strategy.clone(),
+            in_flight: self.transport.state().into(),
             memories,
             record: Box::new(record),
             clients: screened.clients,
@@ -354,43 +378,6 @@ impl Server {
     /// An actor is gone: a bug, or the end of the run's actors because it was cancelled.
     fn lost(&self, actor: &'static str) -> FederationError {
         self.ensure_running(FederationError::ActorLost(actor)).unwrap_or_else(|cancelled| cancelled)
-    }
-}
-
-impl Invited {
-    /// Asks until the client answers, its time is up, or its attempts are used up.
-    async fn run(self, round: RoundId, max_attempts: u32, limit: Duration) -> Reported {
-        let Self { client, address, order, fault } = self;
-        let unasked = |reason, fault| {
-            let id = RequestId::first(round);
-            Reported { client, id, bytes_down: 0, answer: Err(reason), fault }
-        };
-        let order = match order {
-            Ok(order) => order,
-            Err(reason) => return unasked(DropReason::NoInstructions(reason), None),
-        };
-        if fault == Some(ClientFault::Offline) {
-            return unasked(DropReason::Offline, fault);
-        }
-        let question = |attempt, reply| {
-            ClientMessage::Train(TrainOrder { id: RequestId { round, attempt }, ..order.clone() }, reply)
-        };
-        let (attempt, answer) = address.ask_with_retry(max_attempts, Some(limit), question).await;
-        let id = RequestId { round, attempt };
-        // Of a death only those who wait for the dead can tell.
-        let has_died = attempt > Attempt::FIRST || matches!(answer, Answer::Died(_));
-        let death = fault.filter(|&fault| fault == ClientFault::Crash && has_died);
-        let answer = match answer {
-            Answer::Reply(report) => Ok(report),
-            Answer::TimedOut => {
-                address.tell(ClientMessage::Abandon(id));
-                Err(DropReason::TimedOut)
-            }
-            Answer::Died(_) => Err(DropReason::Crashed),
-        };
-        let bytes_down = u64::from(attempt.0) * order.size_bytes();
-        let fault = death.or(answer.as_ref().ok().and_then(|report| report.fault));
-        Reported { client, id, bytes_down, answer, fault }
     }
 }
 

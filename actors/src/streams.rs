@@ -43,6 +43,10 @@ pub enum Purpose {
     Faults,
     /// Which harmful goals are for what.
     Split,
+    /// How fast clients are, and how long their tasks take.
+    Devices,
+    /// Who is malicious, and what malicious clients draw.
+    Attack,
 }
 
 impl Purpose {
@@ -65,6 +69,8 @@ impl Purpose {
             Self::Retries => "retries",
             Self::Faults => "faults",
             Self::Split => "split",
+            Self::Devices => "devices",
+            Self::Attack => "attack",
         }
     }
 }
@@ -93,6 +99,13 @@ pub fn stream(seed: u64, purpose: Purpose, round: RoundId, client: Option<Client
 /// A number in 0..1 with 53 random bits.
 pub fn unit(rng: &mut ChaCha8Rng) -> f64 {
     (rng.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+}
+
+/// A number of the standard normal distribution (Box and Muller's transform of two numbers of the stream).
+pub fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    // 1 − u is never 0.
+    let radius = (-2.0 * (1.0 - unit(rng)).ln()).sqrt();
+    radius * (std::f64::consts::TAU * unit(rng)).cos()
 }
 
 #[cfg(test)]

@@ -10,13 +10,13 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPo
 use tokio::sync::watch;
 
 use crate::{
+    address::Address,
     aggregator::{Aggregator, AggregatorArgs, AggregatorMessage},
     cai::{CaiGenerator, CaiState, RealignMessage},
     checkpointer::{Checkpointer, CheckpointerState, CommitGate, CommitMessage},
     client::{Client, ClientEnv, ClientMessage, Screener},
     compute::Compute,
     evaluator::{EvaluateMessage, Evaluator, EvaluatorState},
-    fanout::Address,
     faults::Faults,
     guard::{Guard, GuardArgs},
     policy::{Assessed, GuardPolicy, VerdictOrder},

@@ -217,13 +217,14 @@ impl SingleRun<'_> {
                 round: checkpoint.round,
                 global: checkpoint.global,
                 strategy_state: checkpoint.strategy_state,
+                in_flight: checkpoint.in_flight,
             };
             return Ok((directory, state));
         }
         self.job.clear_stale(self.out)?;
         let directory = RunDirectory::create(self.out, self.job.unfinished()).into_diagnostic()?;
         directory.write_manifest(&manifest).into_diagnostic()?;
-        let state = StartState { round: RoundId::START, global: prepared.start.clone(), strategy_state: Vec::new() };
+        let state = StartState::new(prepared.start.clone());
         Ok((directory, state))
     }
 

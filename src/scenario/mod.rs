@@ -24,6 +24,7 @@ mod screen;
 mod seeds;
 mod start;
 mod strategy;
+mod time;
 mod training;
 
 use std::{
@@ -46,7 +47,7 @@ pub use seeds::Seeds;
 pub use start::StartSection;
 pub use training::TrainingSection;
 
-use fedward_actors::faults::FaultPlan;
+use fedward_actors::{DeviceProfile, Gather, faults::FaultPlan};
 
 use crate::lora::LoraConfig;
 
@@ -88,6 +89,12 @@ pub struct Scenario {
     /// What goes wrong on purpose.
     #[serde(skip_serializing_if = "is_default")]
     pub faults: FaultPlan,
+    /// What clients run on, where time is simulated.
+    #[serde(skip_serializing_if = "is_default")]
+    pub devices: Option<DeviceProfile>,
+    /// When a round stops waiting for clients.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gather: Gather,
     /// Constitutional AI, if there is any.
     pub cai: Option<CaiSection>,
     /// What is measured, and when.

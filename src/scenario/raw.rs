@@ -18,6 +18,7 @@ use super::{
     rules::Rules,
     screen::RawScreen,
     start::RawStart,
+    time::{RawDevices, RawGather},
     training::RawTraining,
 };
 
@@ -49,6 +50,9 @@ pub(super) struct RawScenario {
     pub screen: RawScreen,
     #[serde(default)]
     pub faults: RawFaults,
+    pub devices: Option<RawDevices>,
+    #[serde(default)]
+    pub gather: RawGather,
     #[serde(default)]
     pub cai: RawCai,
     #[serde(default)]
@@ -109,6 +113,8 @@ impl RawScenario {
             guard,
             screen: self.screen.resolve(),
             faults: self.faults.resolve(present),
+            devices: self.devices.as_ref().map(RawDevices::resolve),
+            gather: self.gather.resolve(),
             cai,
             evaluation,
             assumptions: Vec::new(),
@@ -130,6 +136,11 @@ impl RawScenario {
         self.guard.check(rules);
         self.screen.check(self.federation.cohort, rules);
         self.faults.check(rounds, rules);
+        if let Some(devices) = &self.devices {
+            devices.check(rules);
+        }
+        let RawFederation { cohort, quorum, .. } = self.federation;
+        self.gather.check(cohort, quorum, self.devices.is_some(), rules);
         self.cai.check(rounds, self.guard.enabled, rules);
         self.evaluation.check(rounds, self.cai.trains_on_goals(), rules);
     }

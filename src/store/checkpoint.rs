@@ -1,4 +1,4 @@
-//! The state after a round: global adapter and strategy state, with their checksum.
+//! The state after a round: global adapter, strategy state and what is under way, with their checksum.
 
 use std::{
     fs,
@@ -21,6 +21,8 @@ pub struct Checkpoint {
     pub global: Adapter,
     /// What the strategy remembers.
     pub strategy_state: Vec<u8>,
+    /// What was under way past the round's end, as the transport wrote it.
+    pub in_flight: Vec<u8>,
 }
 
 /// The beginning of a checkpoint file, one line of JSON; the adapter's values and the strategy's state follow.
@@ -29,6 +31,9 @@ struct Header {
     round: RoundId,
     layout: AdapterLayout,
     strategy_state_bytes: usize,
+    /// Absent where nothing was under way, and in those of earlier versions.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    in_flight_bytes: usize,
     /// Of the body; where it is known what belongs to the checkpoint, that comes before it.
     sha256: String,
     /// Absent in those of earlier versions.
@@ -62,10 +67,12 @@ impl Checkpoint {
         let path = Self::path(folder, self.round);
         let mut body: Vec<u8> = self.global.values().iter().flat_map(|value| value.to_le_bytes()).collect();
         body.extend_from_slice(&self.strategy_state);
+        body.extend_from_slice(&self.in_flight);
         let header = Header {
             round: self.round,
             layout: (**self.global.layout()).clone(),
             strategy_state_bytes: self.strategy_state.len(),
+            in_flight_bytes: self.in_flight.len(),
             sha256: checksum(&body, belongings.as_ref()),
             belongings,
         };
@@ -100,14 +107,20 @@ impl Checkpoint {
             return Err(invalid(problem));
         }
         let values_bytes = header.layout.len() * size_of::<f32>();
-        if body.len() != values_bytes + header.strategy_state_bytes {
+        let parts = [values_bytes, header.strategy_state_bytes, header.in_flight_bytes];
+        if parts.into_iter().try_fold(0, usize::checked_add) != Some(body.len()) {
             return Err(invalid(format!("holds {} bytes, its header says otherwise", body.len())));
         }
         let values = body[..values_bytes].as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let global = Adapter::new(Arc::new(header.layout), values).map_err(|error| invalid(error.to_string()))?;
-        let checkpoint = Self { round, global, strategy_state: body[values_bytes..].to_vec() };
+        let (strategy_state, in_flight) = body[values_bytes..].split_at(header.strategy_state_bytes);
+        let checkpoint = Self { round, global, strategy_state: strategy_state.to_vec(), in_flight: in_flight.to_vec() };
         Ok((checkpoint, header.belongings))
     }
+}
+
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 fn checksum(body: &[u8], belongings: Option<&Belongings>) -> String {

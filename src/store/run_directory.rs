@@ -9,8 +9,8 @@ use std::{
 };
 
 use fedward_actors::{
-    ports::{NewMemories, PortError, PortResult, RunStore},
-    protocol::{Adapter, RoundId},
+    ports::{NewMemories, PortError, PortResult, RunStore, StateAfter},
+    protocol::RoundId,
     records::{ClientRecord, RoundRecord},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -287,15 +287,14 @@ impl RunDirectory {
 }
 
 impl RunStore for RunDirectory {
-    fn checkpoint(
-        &mut self,
-        round: RoundId,
-        global: &Adapter,
-        strategy_state: &[u8],
-        memories: &NewMemories,
-    ) -> PortResult<()> {
-        let checkpoint = Checkpoint { round, global: global.clone(), strategy_state: strategy_state.to_vec() };
-        self.write_checkpoint(&checkpoint, memories).map_err(to_port_error)
+    fn checkpoint(&mut self, state: StateAfter<'_>) -> PortResult<()> {
+        let checkpoint = Checkpoint {
+            round: state.round,
+            global: state.global.clone(),
+            strategy_state: state.strategy.to_vec(),
+            in_flight: state.in_flight.to_vec(),
+        };
+        self.write_checkpoint(&checkpoint, state.memories).map_err(to_port_error)
     }
 
     fn append(&mut self, record: &RoundRecord, clients: &[ClientRecord]) -> PortResult<()> {

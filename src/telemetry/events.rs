@@ -379,6 +379,8 @@ const fn outcome_labels(outcome: &ClientOutcome) -> (&'static str, &'static str)
                 DropReason::GuardUnavailable(_) => "guard_unavailable",
                 DropReason::NoRows => "no_rows",
                 DropReason::TrainingFailed(_) => "training_failed",
+                DropReason::AttackFailed(_) => "attack_failed",
+                DropReason::Late => "late",
                 DropReason::NoInstructions(_) => "no_instructions",
             },
         ),

@@ -4,8 +4,8 @@ use fedward_actors::{
     ports::{BenchmarkScore, Cost, Observer, PreferenceReport, RealignmentCost, RealignmentReport},
     protocol::{ClientId, RoundId},
     records::{
-        ClientOutcome, ClientRecord, DropReason, GuardCounts, Phase, PhaseSeconds, RejectReason, RoundEvent,
-        RoundOutcome, RoundRecord,
+        ClientOutcome, ClientRecord, ClientRole, DropReason, GuardCounts, Phase, PhaseSeconds, RejectReason,
+        RoundEvent, RoundOutcome, RoundRecord,
     },
 };
 
@@ -27,6 +27,8 @@ fn client(id: u32, outcome: ClientOutcome) -> ClientRecord {
     ClientRecord {
         round: RoundId(1),
         client: ClientId(id),
+        role: ClientRole::Honest,
+        staleness: 0,
         outcome,
         attempt: 1,
         guard: GuardCounts {
@@ -82,6 +84,7 @@ fn round(id: u32, outcome: RoundOutcome) -> RoundRecord {
         faults: BTreeMap::from([("crash".to_owned(), 2)]),
         adapter_bytes_up: 11,
         adapter_bytes_down: 13,
+        simulated_seconds: None,
         seconds: PhaseSeconds { train: 2.0, align: 0.5, ..PhaseSeconds::default() },
         align: None,
         eval: BTreeMap::from([(
@@ -280,6 +283,8 @@ fn every_outcome_is_visible_before_it_happens() {
         ClientOutcome::Dropped(DropReason::GuardUnavailable(text())),
         ClientOutcome::Dropped(DropReason::NoRows),
         ClientOutcome::Dropped(DropReason::TrainingFailed(text())),
+        ClientOutcome::Dropped(DropReason::AttackFailed(text())),
+        ClientOutcome::Dropped(DropReason::Late),
         ClientOutcome::Dropped(DropReason::NoInstructions(text())),
     ] {
         observer.observe(&RoundEvent::ClientFinished(client(0, outcome)));

@@ -105,6 +105,8 @@ pub fn federation_config(scenario: &Scenario, slots: usize) -> FederationConfig 
         evaluate: scenario.evaluation.schedule,
         sampler: federation.sampler,
         faults: scenario.faults.clone(),
+        devices: scenario.devices,
+        gather: scenario.gather,
     }
 }
 
@@ -139,6 +141,7 @@ pub fn ports(
         },
         realigner: cai_generator(scenario, prepared, guard)?.map(|cai| Arc::new(cai) as _),
         guard: row_guard,
+        adversary: None,
         screen: scenario.screen.as_ref().map(update_screen),
         strategy: algorithm.server(clients),
         algorithm: algorithm.clients(),

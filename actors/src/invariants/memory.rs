@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
     checkpointer::CommitGate,
-    federation::{gather_server, start_supervisor},
+    federation::{make_server, start_actors},
     protocol::RoundId,
     testing::{Conduct, Rehearsal},
 };
@@ -29,9 +29,9 @@ async fn m_1_slots_are_never_exceeded_and_rows_exist_for_turns_alone() {
 async fn m_1_ten_thousand_idle_clients_cost_nothing() {
     let rehearsal = Rehearsal::new(10_000, 10, 5);
     let (config, run) = (rehearsal.config.clone(), rehearsal.cancel.clone());
-    let (supervisor, observer) =
-        start_supervisor(&config, rehearsal.ports(), &run, CommitGate::default()).await.unwrap();
-    let mut server = gather_server(config, rehearsal.start(), run, supervisor.clone(), observer).await.unwrap();
+    let started = start_actors(&config, rehearsal.ports(), &run, CommitGate::default()).await.unwrap();
+    let supervisor = started.supervisor.clone();
+    let mut server = make_server(config, rehearsal.start(), run, started).await.unwrap();
     // Aggregator and checkpointer: nobody else lives as long as the run here.
     let crew = 2;
     assert_eq!(supervisor.get_children().len(), crew);

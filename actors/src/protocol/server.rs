@@ -131,6 +131,9 @@ pub struct CommitOrder {
     pub global: Adapter,
     /// The strategy's state that goes with it.
     pub strategy: StrategyState,
+    /// What is under way past the round's end, as the transport wrote it.
+    #[serde(with = "super::wire::bytes")]
+    pub in_flight: Arc<[u8]>,
     /// What clients remember after the round: nothing new unless it is committed.
     #[serde(with = "super::wire::bytes_of_clients")]
     pub memories: Vec<(ClientId, Arc<[u8]>)>,

@@ -9,7 +9,9 @@ use crate::{
         RowLabel, SimTime, TurnEnd, Verdict,
         server::{Admitted, StrategyState},
     },
-    records::{ClientOutcome, ClientRecord, DropReason, GuardCounts, PhaseSeconds, RejectReason, RoundOutcome},
+    records::{
+        ClientOutcome, ClientRecord, ClientRole, DropReason, GuardCounts, PhaseSeconds, RejectReason, RoundOutcome,
+    },
     testing::tiny_layout,
 };
 
@@ -56,6 +58,8 @@ fn client_record(outcome: ClientOutcome) -> ClientRecord {
     ClientRecord {
         round: ID.round,
         client: ClientId(7),
+        role: ClientRole::Malicious,
+        staleness: 3,
         outcome,
         attempt: 2,
         guard: GuardCounts::default(),
@@ -171,6 +175,7 @@ fn every_payload_comes_back_from_its_bytes() {
             id: ID,
             global: adapter(),
             strategy: strategy(),
+            in_flight: vec![7, 8].into(),
             memories,
             record: Box::new(round_record()),
             clients: clients.map(client_record).to_vec(),

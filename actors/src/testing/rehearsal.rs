@@ -17,8 +17,12 @@ use crate::{
         FederationConfig, FederationError, FederationResult, Ports, Schedule, StartState, StrategyFactory,
         run_federation,
     },
+    gather::Gather,
     policy::{Assessed, GuardPolicy, RowGuard, VerdictOrder},
-    ports::{Benchmarks, ClientAlgorithm, ClientRows, GuardModel, LocalTrainer, PlainClients, Realigner, UpdateScreen},
+    ports::{
+        Adversary, Benchmarks, ClientAlgorithm, ClientRows, GuardModel, LocalTrainer, PlainClients, Realigner,
+        UpdateScreen,
+    },
     protocol::{Adapter, AdapterLayout, ClientId, RoundId},
     sampler::CohortSampler,
 };
@@ -40,6 +44,8 @@ pub struct Rehearsal {
     pub verdicts: VerdictOrder,
     /// What becomes of rows that it calls unsafe.
     pub policy: GuardPolicy,
+    /// Malicious clients, if there are any.
+    pub adversary: Option<Arc<dyn Adversary>>,
     /// The update screen, if there is one.
     pub screen: Option<Arc<FakeScreen>>,
     /// The strategy.
@@ -85,6 +91,8 @@ impl Rehearsal {
                 evaluate: Schedule::Never,
                 sampler: CohortSampler::Seeded,
                 faults: FaultPlan::default(),
+                devices: None,
+                gather: Gather::BARRIER,
             },
             rows: Arc::new(FakeRows::new(8, false)),
             trainer: Arc::new(FakeTrainer::new(|_, _, _| Conduct::Honest)),
@@ -92,6 +100,7 @@ impl Rehearsal {
             assessed: Assessed::Both,
             verdicts: VerdictOrder::Own,
             policy: GuardPolicy::Drop,
+            adversary: None,
             screen: None,
             strategy: Arc::new(|| Box::new(WeightedMean)),
             algorithm: Arc::new(PlainClients),
@@ -151,6 +160,7 @@ impl Rehearsal {
                 verdicts: self.verdicts,
                 policy: self.policy.clone(),
             }),
+            adversary: self.adversary.clone(),
             screen: self.screen.clone().map(|screen| screen as Arc<dyn UpdateScreen>),
             strategy: Arc::clone(&self.strategy),
             algorithm: Arc::clone(&self.algorithm),
@@ -165,7 +175,7 @@ impl Rehearsal {
     /// The state before the first round: an adapter of zeros.
     pub fn start(&self) -> StartState {
         let global = Adapter::zeros(Arc::clone(&self.layout));
-        StartState { round: RoundId::START, global, strategy_state: Vec::new() }
+        StartState::new(global)
     }
 
     /// Runs from the start.

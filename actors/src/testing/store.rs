@@ -10,8 +10,8 @@ use std::{
 use super::{lock, memory::Readings};
 use crate::{
     federation::StartState,
-    ports::{NewMemories, Observer, PortError, PortResult, RunStore},
-    protocol::{Adapter, ClientId, RoundId},
+    ports::{Observer, PortError, PortResult, RunStore, StateAfter},
+    protocol::{ClientId, RoundId},
     records::{ClientRecord, RoundEvent, RoundRecord},
 };
 
@@ -47,18 +47,18 @@ impl MemoryStore {
 }
 
 impl RunStore for MemoryStore {
-    fn checkpoint(
-        &mut self,
-        round: RoundId,
-        global: &Adapter,
-        strategy_state: &[u8],
-        memories: &NewMemories,
-    ) -> PortResult<()> {
+    fn checkpoint(&mut self, state: StateAfter<'_>) -> PortResult<()> {
+        let StateAfter { round, global, strategy, in_flight, memories } = state;
         if self.fails_in == Some(round) {
             return Err(PortError::Failed("no space left".to_owned()));
         }
         thread::sleep(self.checkpoint_takes);
-        let state = StartState { round, global: global.clone(), strategy_state: strategy_state.to_vec() };
+        let state = StartState {
+            round,
+            global: global.clone(),
+            strategy_state: strategy.to_vec(),
+            in_flight: in_flight.to_vec(),
+        };
         let mut stored = lock(&self.stored);
         stored.memories.extend(memories.iter().map(|(client, memory)| ((*client, round), Arc::clone(memory))));
         stored.checkpoints.push(state);

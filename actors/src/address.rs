@@ -1,12 +1,9 @@
-//! Asking actors: where they live, what they answer, and asking many at once.
+//! Asking actors: where they live, and what they answer.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use ractor::{ActorId, ActorRef, Message, MessagingErr, RpcReplyPort};
-use tokio::{
-    sync::{Semaphore, oneshot, watch},
-    task::JoinSet,
-};
+use tokio::sync::{oneshot, watch};
 
 use crate::protocol::Attempt;
 
@@ -117,46 +114,12 @@ pub(crate) async fn ask<M: Message, R: Send>(
     answer.await.ok()
 }
 
-/// Runs many conversations, at most `width` at a time, and gives their results as they come.
-pub(crate) async fn fan_out<T, F>(
-    conversations: impl IntoIterator<Item = F>,
-    width: usize,
-    mut each: impl FnMut(&T),
-) -> Vec<T>
-where
-    T: Send + 'static,
-    F: Future<Output = T> + Send + 'static,
-{
-    let turns = Arc::new(Semaphore::new(width));
-    let mut talking = JoinSet::new();
-    for conversation in conversations {
-        let turns = Arc::clone(&turns);
-        talking.spawn(async move {
-            let _turn = turns.acquire().await;
-            conversation.await
-        });
-    }
-    let mut results = Vec::with_capacity(talking.len());
-    while let Some(joined) = talking.join_next().await {
-        match joined {
-            Ok(result) => {
-                each(&result);
-                results.push(result);
-            }
-            // A panic is a bug that belongs to whoever fans out. Nobody aborts these tasks but a runtime that shuts down.
-            Err(error) => {
-                if let Ok(panic) = error.try_into_panic() {
-                    std::panic::resume_unwind(panic);
-                }
-            }
-        }
-    }
-    results
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     use ractor::{Actor, ActorProcessingErr};
 
@@ -241,24 +204,5 @@ mod tests {
         let (attempt, answer) = address.ask_with_retry(3, None, question).await;
         assert!(matches!((attempt, answer), (Attempt(3), Answer::Died(Some(_)))));
         assert_eq!(attempts.load(Ordering::SeqCst), 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_fan_out_is_as_wide_as_told_and_loses_nothing() {
-        let (talking, widest) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let conversation = |number: u64| {
-            let (talking, widest) = (Arc::clone(&talking), Arc::clone(&widest));
-            async move {
-                widest.fetch_max(talking.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_secs(100 - number)).await;
-                talking.fetch_sub(1, Ordering::SeqCst);
-                number
-            }
-        };
-        let mut heard = 0;
-        let mut results = fan_out((0..50).map(conversation), 7, |_| heard += 1).await;
-        results.sort_unstable();
-        assert_eq!(results, (0..50).collect::<Vec<u64>>());
-        assert_eq!((heard, widest.load(Ordering::SeqCst)), (50, 7));
     }
 }

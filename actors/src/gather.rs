@@ -1,0 +1,124 @@
+//! When the server stops waiting and goes on: after all clients, after some of them, at a deadline.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    protocol::{Adapter, LocalWork, RoundId, SimTime},
+    records::DropReason,
+    transport::{Arrival, Transport},
+};
+
+/// What a server step waits for. All that is given holds: the step goes on with whatever comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gather {
+    /// So many reports: all that are under way where nothing is said. `FedBuff`'s K.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<u32>,
+    /// So many simulated seconds after the step began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<f64>,
+    /// What becomes of those that the step did not wait for.
+    #[serde(default)]
+    pub late: Late,
+}
+
+/// What becomes of work that the server did not wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Late {
+    /// It is dropped, and the client may be selected again.
+    #[default]
+    Discard,
+    /// It stays under way. Its delta counts in the step in which it arrives, `1 / (1 + τ)^exponent` times, τ being the server
+    /// steps since the version that it started from (`FedBuff`, arXiv 2106.06639; its exponent is ½).
+    Count {
+        /// How fast a delta loses weight with its staleness; 0 is not at all.
+        exponent: f64,
+    },
+}
+
+impl Gather {
+    /// Waits for every client.
+    pub const BARRIER: Self = Self { first: None, deadline_seconds: None, late: Late::Discard };
+
+    /// Returns whether the order of arrivals decides anything, which only simulated time settles the same way every time.
+    pub(crate) fn needs_time(&self) -> bool {
+        self.first.is_some() || self.deadline_seconds.is_some()
+    }
+
+    /// Returns what is wrong with it, if anything is.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        if self.first == Some(0) {
+            return Some("gather: expected first of at least 1, found 0".to_owned());
+        }
+        if let Some(seconds) = self.deadline_seconds.filter(|seconds| !(*seconds > 0.0)) {
+            return Some(format!("gather: expected deadline_seconds above 0, found {seconds}"));
+        }
+        match self.late {
+            Late::Count { exponent } if !(exponent.is_finite() && exponent >= 0.0) => {
+                Some(format!("gather: expected an exponent of 0 or more, found {exponent}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Waits for arrivals until the step can go on, and returns them in order of client.
+    pub(crate) async fn collect(
+        &self,
+        transport: &mut dyn Transport,
+        mut notice: impl FnMut(&Arrival),
+    ) -> Vec<Arrival> {
+        let deadline = self.deadline_seconds.map(|seconds| transport.now().after(seconds));
+        let mut arrivals = Vec::new();
+        while self.first.is_none_or(|first| arrivals.len() < first as usize) {
+            let next = match deadline {
+                None => transport.next().await,
+                Some(deadline) => transport.next_until(deadline).await,
+            };
+            let Some(arrival) = next else { break };
+            notice(&arrival);
+            arrivals.push(arrival);
+        }
+        self.leave_late(transport, deadline, &mut arrivals);
+        arrivals.sort_by_key(|arrival| arrival.reported.client);
+        arrivals
+    }
+
+    fn leave_late(&self, transport: &mut dyn Transport, deadline: Option<SimTime>, arrivals: &mut Vec<Arrival>) {
+        let waited_in_vain = self.first.is_none_or(|first| arrivals.len() < first as usize);
+        if let Some(deadline) = deadline.filter(|_| waited_in_vain && !transport.in_flight().is_empty()) {
+            transport.wait_until(deadline);
+        }
+        if self.late == Late::Discard {
+            arrivals.extend(transport.abandon().into_iter().map(|mut late| {
+                late.reported.answer = Err(DropReason::Late);
+                late
+            }));
+        }
+    }
+
+    /// Brings an update that started from an older version to the one at hand, `global + s (adapter − sent)` with
+    /// `s = 1 / (1 + τ)^exponent`, and returns its staleness τ. One of the version at hand is left as it is, to the bit.
+    pub(crate) fn rebase(&self, arrival: &mut Arrival, round: RoundId, global: &Adapter) -> u32 {
+        let (Late::Count { exponent }, Some((version, sent))) = (self.late, &arrival.sent) else { return 0 };
+        let staleness = version.staleness_in(round);
+        let Ok(report) = &mut arrival.reported.answer else { return staleness };
+        let LocalWork::Trained { training, .. } = &mut report.work else { return staleness };
+        // An adapter of another layout stays what it is: screening names it.
+        if staleness > 0 && sent.check_same_layout(&training.adapter).is_ok() {
+            let weight = (1.0 + f64::from(staleness)).powf(-exponent);
+            training.adapter = moved(global, sent, &training.adapter, weight);
+        }
+        staleness
+    }
+}
+
+/// `global + weight (local − sent)`, each number rounded once.
+fn moved(global: &Adapter, sent: &Adapter, local: &Adapter, weight: f64) -> Adapter {
+    let numbers = global.values().iter().zip(sent.values()).zip(local.values());
+    let moved = numbers
+        .map(|((&global, &sent), &local)| (f64::from(global) + weight * (f64::from(local) - f64::from(sent))) as f32);
+    Adapter::new(Arc::clone(global.layout()), moved.collect()).unwrap_or_else(|_| global.clone())
+}
