@@ -51,7 +51,7 @@ fn run(telemetry: &Telemetry, variant: &str) {
         observer.observe(&RoundEvent::PhaseStarted { round: id, phase: Phase::Train });
         for client in 0..COHORT {
             thread::sleep(TICK);
-            observer.observe(&RoundEvent::ClientFinished(client_record(id, client)));
+            observer.observe(&RoundEvent::ClientFinished(Box::new(client_record(id, client))));
         }
         observer.observe(&RoundEvent::ActorRestarted { kind: "client" });
         for phase in [Phase::Aggregate, Phase::Align, Phase::Evaluate, Phase::Commit] {
@@ -97,6 +97,7 @@ fn client_record(round: RoundId, client: u32) -> ClientRecord {
         reused: false,
         update_norm: Some(0.05 * f64::from(client + 1)),
         clipped_to: (client == 5).then_some(0.25),
+        trust: None,
         fault: ((round.0, client) == (3, 5)).then_some(ClientFault::NotFinite),
     }
 }

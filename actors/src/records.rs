@@ -377,7 +377,7 @@ pub enum RoundEvent {
         client: ClientId,
     },
     /// A client's outcome is known.
-    ClientFinished(ClientRecord),
+    ClientFinished(Box<ClientRecord>),
     /// The global adapter was realigned.
     Realigned(Box<RealignmentReport>),
     /// An actor died and was started again.

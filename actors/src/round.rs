@@ -195,7 +195,7 @@ impl Server {
                     Err(reason) => record.outcome = ClientOutcome::Rejected(reason),
                 }
             }
-            self.observer.observe(&RoundEvent::ClientFinished(record.clone()));
+            self.observer.observe(&RoundEvent::ClientFinished(Box::new(record.clone())));
             screened.clients.push(record);
         }
         self.ensure_running(screened)

@@ -122,7 +122,7 @@ fn after_all_events(clients: u32) -> (Telemetry, RunObserver) {
     for event in [
         RoundEvent::RoundStarted { round: RoundId(1), cohort: 1 },
         RoundEvent::PhaseStarted { round: RoundId(1), phase: Phase::Train },
-        RoundEvent::ClientFinished(client(4, ClientOutcome::Accepted)),
+        RoundEvent::ClientFinished(Box::new(client(4, ClientOutcome::Accepted))),
         RoundEvent::ActorRestarted { kind: "guard" },
         RoundEvent::Realigned(Box::new(realignment())),
         RoundEvent::RoundFinished(Box::new(round(1, RoundOutcome::Committed))),
@@ -223,7 +223,7 @@ fn a_reused_training_is_no_speed_and_no_duration() {
     let telemetry = Telemetry::new().unwrap();
     let observer = telemetry.observer(&info(20));
     let reused = ClientRecord { reused: true, train_seconds: 0.0, ..client(4, ClientOutcome::Accepted) };
-    observer.observe(&RoundEvent::ClientFinished(reused));
+    observer.observe(&RoundEvent::ClientFinished(Box::new(reused)));
     let mut record = round(1, RoundOutcome::Committed);
     (record.trainings_reused, record.train_tokens_per_second) = (1, None);
     observer.observe(&RoundEvent::RoundFinished(Box::new(record)));
@@ -287,7 +287,7 @@ fn every_outcome_is_visible_before_it_happens() {
         ClientOutcome::Dropped(DropReason::Late),
         ClientOutcome::Dropped(DropReason::NoInstructions(text())),
     ] {
-        observer.observe(&RoundEvent::ClientFinished(client(0, outcome)));
+        observer.observe(&RoundEvent::ClientFinished(Box::new(client(0, outcome))));
     }
     let page = telemetry.render();
     assert_eq!((before, series(&page)), (13, 13));
@@ -302,7 +302,7 @@ fn ten_thousand_clients_make_no_series_each() {
         let telemetry = Telemetry::new().unwrap();
         let observer = telemetry.observer(&info(clients));
         for id in 0..clients {
-            observer.observe(&RoundEvent::ClientFinished(client(id, ClientOutcome::Accepted)));
+            observer.observe(&RoundEvent::ClientFinished(Box::new(client(id, ClientOutcome::Accepted))));
         }
         telemetry.render().lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count()
     };
@@ -317,9 +317,9 @@ fn variants_do_not_mix() {
     let telemetry = Telemetry::new().unwrap();
     let first = telemetry.observer(&info(20));
     let second = telemetry.observer(&RunInfo { variant: "w".to_owned(), ..info(20) });
-    first.observe(&RoundEvent::ClientFinished(client(0, ClientOutcome::Accepted)));
-    second.observe(&RoundEvent::ClientFinished(client(0, ClientOutcome::Accepted)));
-    second.observe(&RoundEvent::ClientFinished(client(1, ClientOutcome::Accepted)));
+    first.observe(&RoundEvent::ClientFinished(Box::new(client(0, ClientOutcome::Accepted))));
+    second.observe(&RoundEvent::ClientFinished(Box::new(client(0, ClientOutcome::Accepted))));
+    second.observe(&RoundEvent::ClientFinished(Box::new(client(1, ClientOutcome::Accepted))));
     let page = telemetry.render();
     assert!((value(&page, r#"fedward_train_tokens_total{variant="v",source="computed"}"#) - 100.0).abs() < 1e-12);
     assert!((value(&page, r#"fedward_train_tokens_total{variant="w",source="computed"}"#) - 200.0).abs() < 1e-12);
@@ -331,7 +331,7 @@ fn a_run_that_has_ended_keeps_its_own_series_and_is_not_active() {
     let first = telemetry.observer(&RunInfo { variant: "v\"1".to_owned(), ..info(20) });
     let second = telemetry.observer(&RunInfo { variant: "w".to_owned(), ..info(20) });
     first.observe(&RoundEvent::PhaseStarted { round: RoundId(1), phase: Phase::Evaluate });
-    first.observe(&RoundEvent::ClientFinished(client(0, ClientOutcome::Accepted)));
+    first.observe(&RoundEvent::ClientFinished(Box::new(client(0, ClientOutcome::Accepted))));
     first.ended();
     let page = telemetry.render_variant("v\"1");
     assert!(value(&page, r#"fedward_run_active{variant="v\"1"}"#).abs() < 1e-12);
@@ -346,7 +346,7 @@ fn a_run_that_has_ended_keeps_its_own_series_and_is_not_active() {
 fn without_a_guard_nobody_makes_its_mistakes() {
     let telemetry = Telemetry::new().unwrap();
     let observer = telemetry.observer(&RunInfo { guard: None, ..info(20) });
-    observer.observe(&RoundEvent::ClientFinished(client(0, ClientOutcome::Accepted)));
+    observer.observe(&RoundEvent::ClientFinished(Box::new(client(0, ClientOutcome::Accepted))));
     let page = telemetry.render();
     assert!(!page.contains("fedward_guard_mistakes_total{"), "{page}");
     assert!(page.contains("guard=\"none\"") && page.contains("fedward_guard_rows_total{"), "{page}");
