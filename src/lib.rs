@@ -9,6 +9,7 @@
 //! | [`lora`] | LoRA configuration, adapter layout, PEFT directories |
 //! | [`train`] | supervised fine-tuning of an adapter |
 //! | [`data`] | the catalogue, row formats, the benign generator, partitions |
+//! | [`attacks`] | who works against the federation, and how |
 //! | [`federated`] | aggregation strategies |
 //! | [`safety`] | guard and Constitutional AI |
 //! | [`eval`] | benchmarks |
@@ -32,6 +33,7 @@ macro_rules! tell {
     ($($text:tt)*) => { $crate::report::tell(format_args!($($text)*)) };
 }
 
+pub mod attacks;
 pub mod cli;
 pub mod data;
 pub mod endpoint;

@@ -264,6 +264,11 @@ impl FederatedRows {
         Self { sources: [ClientSource { rows, harmful }].into(), ..self }
     }
 
+    /// Returns whether a client holds harmful rows.
+    pub fn holds_harm(&self, client: u32) -> bool {
+        self.sources.get(client as usize).is_some_and(ClientSource::is_malicious)
+    }
+
     /// SHA-256 of what every client holds, in order of client.
     pub fn sha256(&self) -> String {
         let digests: Vec<_> = self.benign.iter().chain(self.harmful.iter()).map(ChatRow::digest).collect();

@@ -6,6 +6,7 @@
 //! Each section of the file has a module: its keys as written, the rules that they obey, what they resolve to, and what
 //! a run with them takes for granted.
 
+mod attack;
 mod cai;
 mod data;
 mod document;
@@ -49,7 +50,7 @@ pub use training::TrainingSection;
 
 use fedward_actors::{DeviceProfile, Gather, faults::FaultPlan};
 
-use crate::lora::LoraConfig;
+use crate::{attacks::AttackPlan, lora::LoraConfig};
 
 /// A setting that is as it was before there was one does not tell runs apart.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -86,6 +87,9 @@ pub struct Scenario {
     pub guard: Option<GuardSection>,
     /// The update-level defence, if there is one.
     pub screen: Option<ScreenSection>,
+    /// Who works against the federation.
+    #[serde(rename = "attack", skip_serializing_if = "is_default")]
+    pub attacks: Vec<AttackPlan>,
     /// What goes wrong on purpose.
     #[serde(skip_serializing_if = "is_default")]
     pub faults: FaultPlan,

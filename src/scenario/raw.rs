@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::{
     CaiSection, GuardSection, Problem, Scenario, Seeds,
+    attack::{self, RawAttack},
     cai::RawCai,
     data::RawData,
     document::Document,
@@ -48,6 +49,8 @@ pub(super) struct RawScenario {
     pub guard: RawGuard,
     #[serde(default)]
     pub screen: RawScreen,
+    #[serde(default, rename = "attack")]
+    pub attacks: Vec<RawAttack>,
     #[serde(default)]
     pub faults: RawFaults,
     pub devices: Option<RawDevices>,
@@ -98,6 +101,7 @@ impl RawScenario {
             evaluate: evaluation.schedule,
             rounds: self.federation.rounds,
         };
+        let RawFederation { clients, rounds, .. } = self.federation;
         let mut scenario = Scenario {
             name: self.name.clone(),
             question: self.question.clone(),
@@ -112,6 +116,7 @@ impl RawScenario {
             training: self.training.resolve(self.federation.steps_factor()),
             guard,
             screen: self.screen.resolve(),
+            attacks: attack::resolve(&self.attacks, clients, rounds, rules),
             faults: self.faults.resolve(present),
             devices: self.devices.as_ref().map(RawDevices::resolve),
             gather: self.gather.resolve(),

@@ -19,7 +19,7 @@ use fedward_actors::{
     FederationConfig, Ports, Schedule,
     cancel::CancelFlag,
     policy::{GuardPolicy, RowGuard},
-    ports::{Benchmarks, GuardModel, Observer, UpdateScreen},
+    ports::{Benchmarks, ClientRows, GuardModel, Observer, UpdateScreen},
     protocol::Adapter,
 };
 
@@ -31,12 +31,13 @@ pub use shares::HarmfulShares;
 pub use workshop::Workshop;
 
 use crate::{
+    attacks::{self, InForce},
     data::{DataError, refusals::REFUSALS},
     eval::{BenchRecipe, BenchmarkSuite, RecipeError},
     model::{ChatModel, Decoding, ModelError, Replicas},
     progress::Progress,
     safety::{guard::BinaryMetrics, screen::NormBound},
-    scenario::{FederationSection, GuardSection, PolicyName, Scenario, ScreenSection},
+    scenario::{FederationSection, GuardSection, HarmfulClients, PolicyName, Scenario, ScreenSection},
     store::{RunDirectory, StoreError},
     train::{RememberingTrainer, SftTrainer},
 };
@@ -132,8 +133,15 @@ pub fn ports(
     };
     let guard = prepared.guard.as_ref().map(|guard| Arc::clone(&guard.model) as Arc<dyn GuardModel>);
     let row_guard = guard.clone().zip(scenario.guard.as_ref()).map(|(model, section)| row_guard(model, section));
+    // Where every client holds harmful rows, that tells nobody apart.
+    let is_told_apart = matches!(scenario.data.harmful_clients, HarmfulClients::Count(_));
+    let dealt = Arc::clone(&prepared.data.clients);
+    let holds_harm = |client| is_told_apart && dealt.holds_harm(client);
+    let rows = Arc::clone(&prepared.data.clients) as Arc<dyn ClientRows>;
+    let InForce { adversary, rows } =
+        attacks::put_in_force(&scenario.attacks, clients, scenario.attack_seed(), rows, holds_harm);
     Ok(Ports {
-        rows: Arc::clone(&prepared.data.clients) as _,
+        rows,
         trainer: if scenario.variant.is_empty() {
             Arc::new(trainer)
         } else {
@@ -141,7 +149,7 @@ pub fn ports(
         },
         realigner: cai_generator(scenario, prepared, guard)?.map(|cai| Arc::new(cai) as _),
         guard: row_guard,
-        adversary: None,
+        adversary,
         screen: scenario.screen.as_ref().map(update_screen),
         strategy: algorithm.server(clients),
         algorithm: algorithm.clients(),
