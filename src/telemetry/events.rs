@@ -316,7 +316,7 @@ const ROUND_OUTCOMES: [&str; 3] = ["committed", "skipped", "failed"];
 
 const ACTOR_KINDS: [&str; 5] = ["client", "guard", "aggregator", "cai", "evaluator"];
 
-const CLIENT_OUTCOMES: [(&str, &str); 13] = [
+const CLIENT_OUTCOMES: [(&str, &str); 15] = [
     ("accepted", "none"),
     ("rejected", "layout_mismatch"),
     ("rejected", "not_finite"),
@@ -329,6 +329,8 @@ const CLIENT_OUTCOMES: [(&str, &str); 13] = [
     ("dropped", "guard_unavailable"),
     ("dropped", "no_rows"),
     ("dropped", "training_failed"),
+    ("dropped", "attack_failed"),
+    ("dropped", "late"),
     ("dropped", "no_instructions"),
 ];
 
