@@ -42,7 +42,7 @@ pub(super) struct EvalArgs {
     /// Benchmarks [default: advbench,utility, or none beside --own]
     #[arg(long, value_enum, value_delimiter = ',')]
     bench: Vec<BenchName>,
-    /// A benchmark of your own, for example refusal:mine=prompts.txt; of kind refusal, choice, choice_text or exact
+    /// A benchmark of your own, for example refusal:mine=prompts.txt; of kind `refusal`, `choice`, `choice_text` or `exact`
     #[arg(long = "own", value_name = "KIND:NAME=FILE", value_parser = parse_own)]
     own: Vec<OwnBenchmark>,
     /// A file of strings, one a line, by which answers to prompts of your own are refusals [default: the list of --matcher]
@@ -57,7 +57,7 @@ pub(super) struct EvalArgs {
     /// Longest response to prompts that may be refused, in tokens
     #[arg(long, default_value = "40")]
     max_new_tokens: NonZeroUsize,
-    /// Sampling temperature of all but mt_bench; 0 is greedy
+    /// Sampling temperature, but for MT-Bench; 0 is greedy
     #[arg(long, default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     temperature: f64,
     /// Longest MT-Bench answer, in tokens

@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(load_prompts(&fetched("strongreject")).unwrap().len(), 313);
         assert_eq!(load_prompt_texts(&fetched("harmbench")).unwrap().len(), 200);
         assert_eq!(load_prompt_texts(&fetched("past-tense")).unwrap().len(), 730);
-        assert_eq!(load_templates(&fetched("jailbreak-templates")).unwrap().len(), 88);
+        assert_eq!(load_templates(&fetched("jailbreak-templates")).unwrap().len(), 85);
         let folder = fetched("do-not-answer");
         let files = find("do-not-answer").unwrap().files.iter().map(|file| home.path().join(file.target));
         assert_eq!(files.map(|file| load_prompts(&file).unwrap().len()).sum::<usize>(), 939);

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use fedward_actors::protocol::Role;
+use fedward_actors::protocol::{ChatMessage, Role};
 use serde_json::Value;
 
 use super::{DataError, Place, ReadRecord, load_prompts};
@@ -31,7 +31,7 @@ pub fn load_prompt_texts(path: &Path) -> Result<Vec<PromptText>, DataError> {
         (1..).zip(lines).map(|(number, line)| numbered(number, None, line)).collect()
     } else {
         let records = load_prompts(path)?;
-        (1..).zip(records).map(|(number, record)| of_record(path, number, record)).collect::<Result<Vec<_>, _>>()?
+        (1..).zip(records).map(|(number, record)| of_record(path, number, &record)).collect::<Result<Vec<_>, _>>()?
     };
     if prompts.is_empty() {
         return Err(DataError::bad_file(path, "found no prompts, expected at least one"));
@@ -39,11 +39,7 @@ pub fn load_prompt_texts(path: &Path) -> Result<Vec<PromptText>, DataError> {
     Ok(prompts)
 }
 
-fn of_record(
-    path: &Path,
-    number: usize,
-    record: ReadRecord<Vec<fedward_actors::protocol::ChatMessage>>,
-) -> Result<PromptText, DataError> {
+fn of_record(path: &Path, number: usize, record: &ReadRecord<Vec<ChatMessage>>) -> Result<PromptText, DataError> {
     let [asked] = &record.meaning[..] else { return Err(several_turns(path, record.place, record.meaning.len())) };
     if asked.role != Role::User {
         return Err(several_turns(path, record.place, 0));

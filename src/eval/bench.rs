@@ -43,7 +43,7 @@ pub enum BenchName {
     #[serde(rename = "harmbench")]
     #[value(name = "harmbench")]
     HarmBench,
-    /// Refusals of StrongREJECT's prompts.
+    /// Refusals of `StrongREJECT`'s prompts.
     #[serde(rename = "strongreject")]
     #[value(name = "strongreject")]
     StrongReject,

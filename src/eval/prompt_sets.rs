@@ -44,12 +44,11 @@ impl PromptSet {
     ///
     /// [`DataError`] says what is missing and how to get it.
     pub fn load(&self, own: Option<&Path>) -> Result<Vec<RefusalPrompt>, DataError> {
-        let files = match own {
-            Some(path) => vec![path.to_owned()],
-            None => {
-                catalogue::fetched(self.entry)?;
-                catalogue::files_of(self.entry)?
-            }
+        let files = if let Some(path) = own {
+            vec![path.to_owned()]
+        } else {
+            catalogue::fetched(self.entry)?;
+            catalogue::files_of(self.entry)?
         };
         let mut prompts = Vec::new();
         for file in &files {

@@ -6,6 +6,7 @@ use fedward_actors::{ports::Evaluation, records::RoundRecord};
 
 use super::{
     StoredRun,
+    others::others,
     plots::{Axis, BandPoint, BarChart, BarSeries, Bars, Line, LineChart, PlotError, Svg, Ticks},
 };
 use crate::eval::mt_bench::REFERENCE_LIKELIHOOD;
@@ -20,16 +21,16 @@ pub(super) struct Figure {
 }
 
 /// A measure that is worth a plot of its own.
-struct Plotted {
-    benchmark: &'static str,
-    measure: &'static str,
-    title: &'static str,
-    label: &'static str,
+struct Plotted<'p> {
+    benchmark: &'p str,
+    measure: &'p str,
+    title: &'p str,
+    label: &'p str,
     is_share: bool,
     caption: &'static str,
 }
 
-const MEASURES: [Plotted; 6] = [
+const MEASURES: [Plotted<'static>; 6] = [
     Plotted {
         benchmark: "advbench",
         measure: "refusal_rate",
@@ -89,6 +90,19 @@ pub(super) fn figures(runs: &[StoredRun]) -> Result<Vec<Figure>, PlotError> {
             figures.push(Figure { svg: chart.render()?, caption: plotted.caption });
         }
     }
+    for (benchmark, measure) in others(runs.iter().flat_map(|run| [&run.summary.start_eval, &run.summary.eval])) {
+        let title = format!("{benchmark}: share {}, by round", measure.words);
+        let plotted = Plotted {
+            benchmark: &benchmark,
+            measure: measure.value,
+            title: &title,
+            label: "share",
+            is_share: true,
+            caption: "Of its prompts or questions; bands are 95% intervals.",
+        };
+        let chart = evaluations(runs, &plotted);
+        figures.push(Figure { svg: chart.render()?, caption: plotted.caption });
+    }
     figures.push(Figure {
         svg: losses(runs).render()?,
         caption: "Mean over the accepted clients, weighted by tokens. A low loss on harmful rows is no good sign.",
@@ -119,14 +133,14 @@ fn rounds_axis() -> Axis {
     Axis::new("round", Ticks::Whole)
 }
 
-fn evaluations(runs: &[StoredRun], plotted: &Plotted) -> LineChart {
+fn evaluations(runs: &[StoredRun], plotted: &Plotted<'_>) -> LineChart {
     let y = if plotted.is_share { Axis::share(plotted.label) } else { Axis::new(plotted.label, Ticks::Number) };
     let lines = runs.iter().map(|run| evaluation_line(run, plotted)).collect();
     LineChart { title: plotted.title.to_owned(), x: rounds_axis(), y, lines }
 }
 
 /// The start, every round that was evaluated, and the end.
-fn evaluation_line(run: &StoredRun, plotted: &Plotted) -> Line {
+fn evaluation_line(run: &StoredRun, plotted: &Plotted<'_>) -> Line {
     let last = run.rounds.last().map_or(0, |round| round.round.0);
     let mut by_round: BTreeMap<u32, &Evaluation> = BTreeMap::from([(0, &run.summary.start_eval)]);
     by_round.extend(run.rounds.iter().map(|round| (round.round.0, &round.eval)));

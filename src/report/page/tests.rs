@@ -7,7 +7,8 @@ use super::*;
 use crate::report::RunState;
 
 fn evaluation(rate: f64) -> Json {
-    json!({"advbench": {"n": 64, "refusal_rate": rate, "ci_low": rate - 0.1, "ci_high": rate}})
+    let advbench = json!({"n": 64, "refusal_rate": rate, "ci_low": rate - 0.1, "ci_high": rate});
+    json!({"advbench": advbench, "mine": {"n": 4, "accuracy": rate}})
 }
 
 /// A run of two rounds as `fedward run` leaves it, with or without its summary.
@@ -68,6 +69,7 @@ fn a_page_holds_the_numbers_escapes_names_and_asks_for_nothing() {
         "<td>8</td><td>2</td><td>5</td>\n    <td class=\"words\">1 unfinished, 3 unsafe</td>\n    <td>4</td><td>9</td><td>3</td>",
         "<td>480</td><td>2.5</td><td>3.5</td>",
         "Harmful prompts refused, by round",
+        "mine: share right, by round",
         "harmful prompts refused: share of held-out AdvBench prompts",
         "Client losses, by round",
         "default-src 'none'",
