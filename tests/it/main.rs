@@ -6,6 +6,7 @@ mod choice;
 mod client_rows;
 mod commands;
 mod company;
+mod controls;
 mod dpo;
 mod engine_behaviour;
 mod engine_bf16;
