@@ -189,7 +189,7 @@ mod tests {
 
     fn update(client: u32, value: f32) -> ClientUpdate {
         let adapter = Adapter::new(tiny_layout(), vec![value; 8]).unwrap();
-        ClientUpdate { client: ClientId(client), adapter, n_examples: 1.0, extras: Payload::default() }
+        ClientUpdate { client: ClientId(client), adapter, n_examples: 1.0, trust: 1.0, extras: Payload::default() }
     }
 
     fn combine(round: u32, updates: Vec<ClientUpdate>) -> AggregateOrder {

@@ -63,6 +63,7 @@ impl Reported {
             reused: false,
             update_norm: None,
             clipped_to: None,
+            trust: None,
             fault,
         };
         let report = match answer {
@@ -92,7 +93,7 @@ impl Reported {
                 record.train_seconds = training.seconds;
                 record.reused = training.reused;
                 let LocalTraining { adapter, n_examples, .. } = training;
-                let update = ClientUpdate { client, adapter, n_examples, extras };
+                let update = ClientUpdate { client, adapter, n_examples, trust: 1.0, extras };
                 (record, Some(Delivered { update, memory }))
             }
         }

@@ -96,6 +96,8 @@ pub enum Judgement {
     Keep,
     /// Its delta is scaled down to this norm first.
     Clip(f64),
+    /// It enters as it is, and its aggregation weight is multiplied by this trust, from 0 to 1.
+    Weigh(f64),
     /// It does not enter; the text says why.
     Reject(String),
 }

@@ -235,6 +235,9 @@ pub struct ClientRecord {
     pub update_norm: Option<f64>,
     /// The norm that the update screen scaled its delta down to, if it did.
     pub clipped_to: Option<f64>,
+    /// What the update screen multiplied its aggregation weight by, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<f64>,
     /// What was put in to go wrong with its turn, if anything was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<ClientFault>,

@@ -185,9 +185,11 @@ impl Server {
                 match verdict {
                     Ok(admitted) => {
                         record.clipped_to = admitted.clipped_to;
+                        record.trust = admitted.trust;
                         screened.memories.extend(memory.map(|memory| (update.client, memory)));
                         screened.updates.push(ClientUpdate {
                             adapter: admitted.adapter,
+                            trust: admitted.trust.unwrap_or(update.trust),
                             extras: admitted.extras,
                             ..update
                         });

@@ -123,8 +123,10 @@ fn judge(
 fn admit(global: &Adapter, candidate: Candidate<'_>, judgement: &Judgement) -> Result<Admitted, RejectReason> {
     let Candidate { update, delta_norm } = candidate;
     match judgement {
-        Judgement::Keep => {
-            Ok(Admitted { adapter: update.adapter.clone(), extras: update.extras.clone(), clipped_to: None })
+        Judgement::Keep => Ok(unchanged(update, None)),
+        &Judgement::Weigh(trust) if (0.0..=1.0).contains(&trust) => Ok(unchanged(update, Some(trust))),
+        Judgement::Weigh(trust) => {
+            Err(RejectReason::ScreenUnavailable(format!("found a trust of {trust}; allowed: 0 to 1")))
         }
         Judgement::Reject(reason) => Err(RejectReason::Screened(reason.clone())),
         &Judgement::Clip(norm) if (0.0..=delta_norm).contains(&norm) => {
@@ -134,6 +136,7 @@ fn admit(global: &Adapter, candidate: Candidate<'_>, judgement: &Judgement) -> R
                 adapter: scaled(global, &update.adapter, ratio),
                 extras: update.extras.map_vectors(|vector| scaled(&nothing, vector, ratio)),
                 clipped_to: Some(norm),
+                trust: None,
             })
         }
         Judgement::Clip(norm) => {
@@ -141,6 +144,11 @@ fn admit(global: &Adapter, candidate: Candidate<'_>, judgement: &Judgement) -> R
             Err(RejectReason::ScreenUnavailable(reason))
         }
     }
+}
+
+/// An update that enters as it was sent.
+fn unchanged(update: &ClientUpdate, trust: Option<f64>) -> Admitted {
+    Admitted { adapter: update.adapter.clone(), extras: update.extras.clone(), clipped_to: None, trust }
 }
 
 /// `global + ratio (local - global)`, each value rounded once: it lies between the two, so it is finite if they are.
@@ -164,7 +172,7 @@ mod tests {
 
     fn update(client: u32, value: f32) -> ClientUpdate {
         let adapter = Adapter::new(tiny_layout(), vec![value; 8]).unwrap();
-        ClientUpdate { client: ClientId(client), adapter, n_examples: 1.0, extras: Payload::default() }
+        ClientUpdate { client: ClientId(client), adapter, n_examples: 1.0, trust: 1.0, extras: Payload::default() }
     }
 
     fn order(updates: Vec<ClientUpdate>) -> ScreenOrder {
@@ -238,6 +246,15 @@ mod tests {
     }
 
     #[test]
+    fn a_weighed_update_enters_as_it_was_sent() {
+        let judgements = vec![Judgement::Weigh(0.25), Judgement::Keep];
+        let admitted = verdicts(Ok(judgements), vec![update(0, 2.0), update(1, 2.0)]);
+        let found: Vec<_> = admitted.iter().map(|verdict| verdict.as_ref().unwrap().trust).collect();
+        assert_eq!(found, [Some(0.25), None]);
+        assert_eq!(admitted[0].as_ref().unwrap().adapter, update(0, 2.0).adapter);
+    }
+
+    #[test]
     fn a_3_nothing_enters_that_a_screen_has_not_judged() {
         let updates = || vec![update(1, 2.0), update(2, 3.0)];
         for (screen, expected) in [
@@ -245,6 +262,8 @@ mod tests {
             (Ok(vec![Judgement::Keep]), "fixed gave 1 judgements for 2 updates"),
             (Ok(vec![Judgement::Clip(f64::NAN); 2]), "found a clip to NaN; allowed: 0 to the delta's norm of"),
             (Ok(vec![Judgement::Clip(1e9); 2]), "found a clip to 1000000000; allowed: 0 to"),
+            (Ok(vec![Judgement::Weigh(1.5); 2]), "found a trust of 1.5; allowed: 0 to 1"),
+            (Ok(vec![Judgement::Weigh(f64::NAN); 2]), "found a trust of NaN; allowed: 0 to 1"),
         ] {
             for verdict in verdicts(screen, updates()) {
                 let Err(RejectReason::ScreenUnavailable(reason)) = verdict else { panic!("{verdict:?}") };

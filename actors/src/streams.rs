@@ -47,6 +47,8 @@ pub enum Purpose {
     Devices,
     /// Who is malicious, and what malicious clients draw.
     Attack,
+    /// What the server's aggregation draws: buckets, coordinates, noise.
+    Aggregation,
 }
 
 impl Purpose {
@@ -71,6 +73,7 @@ impl Purpose {
             Self::Split => "split",
             Self::Devices => "devices",
             Self::Attack => "attack",
+            Self::Aggregation => "aggregation",
         }
     }
 }

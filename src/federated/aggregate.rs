@@ -57,7 +57,7 @@ fn check(global: &Adapter, updates: &[ClientUpdate]) -> PortResult<()> {
             .check_same_layout(&update.adapter)
             .map_err(|error| PortError::Failed(format!("{}: {error}", update.client)))?;
     }
-    let rows: f64 = updates.iter().map(|update| update.n_examples).sum();
+    let rows: f64 = updates.iter().map(|update| update.n_examples * update.trust).sum();
     if rows > 0.0 {
         return Ok(());
     }
@@ -65,17 +65,18 @@ fn check(global: &Adapter, updates: &[ClientUpdate]) -> PortResult<()> {
     Err(PortError::Failed(problem))
 }
 
-/// The mean of the clients' adapters, weighted by the rows that each trained on, each row counted by its own weight.
+/// The mean of the clients' adapters, weighted by the rows that each trained on, each row counted by its own weight, and by trust.
 pub(super) fn mean_by_examples(global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
     check(global, updates)?;
-    let weights: Vec<f64> = updates.iter().map(|update| update.n_examples).collect();
+    let weights: Vec<f64> = updates.iter().map(|update| update.n_examples * update.trust).collect();
     adapter_like(global, weighted_mean(&vectors(updates), &weights))
 }
 
-/// The mean of the clients' adapters, each counting the same.
+/// The mean of the clients' adapters, each counting as much as it is trusted.
 pub(super) fn plain_mean(global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
     check(global, updates)?;
-    adapter_like(global, weighted_mean(&vectors(updates), &vec![1.0; updates.len()]))
+    let trusts: Vec<f64> = updates.iter().map(|update| update.trust).collect();
+    adapter_like(global, weighted_mean(&vectors(updates), &trusts))
 }
 
 /// Returns `mean − global`, number by number.

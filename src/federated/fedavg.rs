@@ -44,7 +44,7 @@ mod tests {
         let layout = layout(2);
         let values = vec![value; layout.len()];
         let adapter = Adapter::new(layout, values).unwrap();
-        ClientUpdate { client: ClientId(client), adapter, n_examples, extras: Payload::default() }
+        ClientUpdate { client: ClientId(client), adapter, n_examples, trust: 1.0, extras: Payload::default() }
     }
 
     fn aggregate(updates: &[ClientUpdate]) -> PortResult<Adapter> {
@@ -57,6 +57,14 @@ mod tests {
         assert_eq!(mean.values(), [2.0; 4]);
         let light = aggregate(&[update(0, 1.0, 0.75), update(1, 5.0, 0.25)]).unwrap();
         assert_eq!(light.values(), [2.0; 4]);
+    }
+
+    #[test]
+    fn trust_multiplies_the_weight() {
+        let half = ClientUpdate { trust: 0.5, ..update(1, 5.0, 200.0) };
+        assert_eq!(aggregate(&[update(0, 1.0, 300.0), half]).unwrap().values(), [2.0; 4]);
+        let none = ClientUpdate { trust: 0.0, ..update(1, 5.0, 200.0) };
+        assert!(aggregate(&[none]).is_err());
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn turn(
     let end = clients.conclude(start, &training).unwrap();
     *memory = end.memory.or_else(|| memory.take());
     let LocalTraining { adapter, n_examples, .. } = training;
-    ClientUpdate { client: ClientId(client as u32), adapter, n_examples, extras: end.extras }
+    ClientUpdate { client: ClientId(client as u32), adapter, n_examples, trust: 1.0, extras: end.extras }
 }
 
 fn own(memory: Option<&Arc<[u8]>>) -> f64 {
@@ -169,7 +169,7 @@ fn two_rounds(algorithm: FederatedAlgorithm, deltas: [f64; 2]) -> [f64; 2] {
     deltas.map(|delta| {
         round += 1;
         let adapter = scalar(value(&global) + delta);
-        let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, extras: Payload::default() };
+        let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, trust: 1.0, extras: Payload::default() };
         global = server.aggregate(RoundId(round), &global, &[update]).unwrap();
         value(&global)
     })
@@ -188,7 +188,7 @@ fn server_optimizers_give_the_known_vectors() {
         let (mut server, mut global) = (algorithm.server(1)(), scalar(0.0));
         for (round, (delta, expected)) in [0.01, -0.02, 0.005].into_iter().zip(expected).enumerate() {
             let adapter = scalar(value(&global) + delta);
-            let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, extras: Payload::default() };
+            let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, trust: 1.0, extras: Payload::default() };
             global = server.aggregate(RoundId(round as u32 + 1), &global, &[update]).unwrap();
             // w + Δ is rounded to f32, so Δ is only known to 2^-24 of w; weights of .1 and more keep that.
             let error = (value(&global) - expected).abs();
@@ -203,6 +203,7 @@ fn forms_differ_in_whether_rows_weigh() {
         client: ClientId(client),
         adapter: scalar(moved),
         n_examples,
+        trust: 1.0,
         extras: Payload::default(),
     };
     let updates = [update(0, 1.0, 3.0), update(1, -1.0, 1.0)];
@@ -227,7 +228,7 @@ fn a_first_turn_of_scaffold_has_nothing_to_correct() {
 fn what_does_not_fit_is_said() {
     let (mut server, global) = (Scaffold::new(Flavour::Paper, 2), scalar(0.0));
     let update =
-        ClientUpdate { client: ClientId(1), adapter: scalar(1.0), n_examples: 1.0, extras: Payload::default() };
+        ClientUpdate { client: ClientId(1), adapter: scalar(1.0), n_examples: 1.0, trust: 1.0, extras: Payload::default() };
     let problem = server.aggregate(RoundId(1), &global, &[update]).unwrap_err().to_string();
     assert_eq!(problem, "client-1 sent no change of its control variate");
     let problem = server.restore(&[1, 2, 3]).unwrap_err().to_string();

@@ -50,6 +50,7 @@ fn client(id: u32, outcome: ClientOutcome) -> ClientRecord {
         reused: false,
         update_norm: Some(0.2),
         clipped_to: Some(0.1),
+        trust: None,
         fault: None,
     }
 }

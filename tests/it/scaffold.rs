@@ -72,7 +72,13 @@ fn scaffold_follows_torch_on_a_small_model() {
             let end = clients.conclude(start, &training).unwrap();
             memories[client as usize] = end.memory;
             let LocalTraining { adapter, n_examples, .. } = training;
-            updates.push(ClientUpdate { client: ClientId(client), adapter, n_examples, extras: end.extras });
+            updates.push(ClientUpdate {
+                client: ClientId(client),
+                adapter,
+                n_examples,
+                trust: 1.0,
+                extras: end.extras,
+            });
         }
         global = server.aggregate(RoundId(round as u32 + 1), &global, &updates).unwrap();
         let (found, expected) = (server.report()["control_norm"], expected["control_norm"].as_f64().unwrap());

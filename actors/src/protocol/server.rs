@@ -50,6 +50,8 @@ pub struct Admitted {
     pub extras: Payload,
     /// The norm that its delta was scaled down to, if it was.
     pub clipped_to: Option<f64>,
+    /// What its aggregation weight is multiplied by, if the screen weighed it.
+    pub trust: Option<f64>,
 }
 
 /// To the aggregator: what is the next global adapter?

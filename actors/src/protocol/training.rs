@@ -113,6 +113,8 @@ pub struct ClientUpdate {
     pub adapter: Adapter,
     /// Rows that it trained on, each counted by its weight: the aggregation weight of FedAvg.
     pub n_examples: f64,
+    /// What the update screen multiplies its aggregation weight by, from 0 to 1; 1 where none weighs.
+    pub trust: f64,
     /// What its algorithm adds.
     pub extras: Payload,
 }

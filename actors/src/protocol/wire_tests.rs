@@ -47,7 +47,7 @@ fn trained() -> LocalWork {
 }
 
 fn update() -> ClientUpdate {
-    ClientUpdate { client: ClientId(7), adapter: adapter(), n_examples: 2.5, extras: payload() }
+    ClientUpdate { client: ClientId(7), adapter: adapter(), n_examples: 2.5, trust: 0.5, extras: payload() }
 }
 
 fn strategy() -> StrategyState {
@@ -71,6 +71,7 @@ fn client_record(outcome: ClientOutcome) -> ClientRecord {
         reused: false,
         update_norm: None,
         clipped_to: Some(0.5),
+        trust: Some(0.25),
         fault: None,
     }
 }
@@ -126,7 +127,7 @@ fn there_and_back<T: Message + Debug>(payload: T) -> u8 {
 fn every_payload_comes_back_from_its_bytes() {
     let row = ChatRow { topic: Some("t".into()), label: Some(RowLabel::Unsafe), ..ChatRow::single_turn("q", "a") };
     let verdict = Verdict { hazards: vec![Hazard(9)], ..Verdict::of_probability(0.75, 0.5) };
-    let admitted = Admitted { adapter: adapter(), extras: payload(), clipped_to: Some(0.1) };
+    let admitted = Admitted { adapter: adapter(), extras: payload(), clipped_to: Some(0.1), trust: Some(0.5) };
     let screened = [Ok(admitted), Err(RejectReason::NotFinite("lora_A".into()))]
         .map(|verdict| ScreenedUpdate { delta_norm: Some(0.1), verdict });
     let done = Aggregation::Done {

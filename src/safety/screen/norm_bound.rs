@@ -91,7 +91,7 @@ mod tests {
         let layout = Arc::new(AdapterLayout::new([("a".to_owned(), [1, 2])]));
         let global = Adapter::zeros(layout);
         let extras = Payload::default();
-        let update = ClientUpdate { client: ClientId(0), adapter: global.clone(), n_examples: 1.0, extras };
+        let update = ClientUpdate { client: ClientId(0), adapter: global.clone(), n_examples: 1.0, trust: 1.0, extras };
         let candidates: Vec<_> = norms.iter().map(|&delta_norm| Candidate { update: &update, delta_norm }).collect();
         screen.judge(RoundId(1), &global, &candidates, &CancelFlag::new()).unwrap()
     }
