@@ -97,6 +97,7 @@ fn client_record(round: RoundId, client: u32) -> ClientRecord {
         reused: false,
         update_norm: Some(0.05 * f64::from(client + 1)),
         clipped_to: (client == 5).then_some(0.25),
+        trust: None,
         fault: ((round.0, client) == (3, 5)).then_some(ClientFault::NotFinite),
     }
 }
