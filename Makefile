@@ -24,7 +24,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference bench bench-scale bench-settings peft-check judge-check grafana-check dashboard-check clean distclean
+.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference bench bench-scale bench-aggregation bench-settings peft-check judge-check grafana-check dashboard-check clean distclean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -78,6 +78,9 @@ bench: fetch ## Measure speed and memory beside transformers and peft (5 GB into
 bench-scale: fetch ## Measure what many clients cost, beside Flower's simulation (430 MB into .venv-flower; BENCH_ARGS=--quick takes minutes)
 	@tools/bench_scale.sh $(FEDWARD) $(BENCH_ARGS)
 
+bench-aggregation: setup ## Measure robust aggregation beside ByzFL (5 GB into .venv-robust and of memory; BENCH_ARGS="--updates 40" is smaller)
+	@tools/bench_aggregation.sh $(BENCH_ARGS)
+
 bench-settings: fetch ## Measure what settings that save memory cost (BENCH_ARGS="--rows FILE" for rows of your own)
 	python3 tests/bench/settings.py $(FEDWARD) runs/bench $(BENCH_ARGS)
 
@@ -94,4 +97,4 @@ clean: ## Remove what was compiled
 	$(CARGO) clean
 
 distclean: clean ## Remove what was compiled and what was installed, but no runs and no fetched data
-	rm -rf .libtorch .libtorch.* .venv-reference .venv-flower .venv-judge
+	rm -rf .libtorch .libtorch.* .venv-reference .venv-flower .venv-judge .venv-robust

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Has transformers, peft, gguf (in .venv-reference) and Flower (in .venv-flower) compute the reference numbers of
+# Has transformers, peft, gguf (in .venv-reference), Flower (in .venv-flower) and ByzFL (in .venv-robust) compute the reference numbers of
 # tests/reference/fixtures anew.
 # With --check it fails if they differ from what is committed.
 set -eu
@@ -51,6 +51,9 @@ done
 echo "reference: $reference/server_optimizers.py"
 tools/flower_env.sh
 .venv-flower/bin/python $reference/server_optimizers.py
+echo "reference: $reference/robust_aggregation.py"
+tools/robust_env.sh
+.venv-robust/bin/python $reference/robust_aggregation.py
 echo "reference: $reference/peft_interchange.py"
 $python $reference/peft_interchange.py make $reference/fixtures/peft
 

@@ -200,7 +200,7 @@ fn attacks_follow_their_references() {
         let blind = Sight { own, honest: &[], colluders: 1, defence: None };
         let alone = AttackSettings::SignFlip(fedward_aggregation::attacks::SignFlip { scale: 1.0 });
         let flipped = alone.rule().forge(&blind, &mut ChaCha8Rng::seed_from_u64(1)).unwrap();
-        assert!(flipped.iter().zip(own).all(|(flipped, own)| *flipped == -*own));
+        assert!(flipped.iter().zip(own).all(|(flipped, own)| flipped.to_bits() == (-own).to_bits()));
         for needs_sight in ["alie", "mimic", "norm_matched", "opt_ipm", "opt_alie"] {
             let attack: AttackSettings = serde_json::from_value(json!({"kind": needs_sight})).unwrap();
             let error = attack.rule().forge(&blind, &mut ChaCha8Rng::seed_from_u64(1)).unwrap_err();

@@ -1,11 +1,12 @@
-//! Federated algorithms, one a file: what the server does, and what clients do beside training.
+//! Federated algorithms: what the server does, and what clients do beside training.
+//!
+//! The server's side is a [`Pipeline`]: pre-aggregators and an aggregator from `fedward-aggregation`, then a server optimizer.
+//! The named algorithms are presets of it ([`FederatedAlgorithm::preset`]), of which a scenario's `[server]` replaces parts.
 
-pub mod aggregate;
-mod fedavg;
-mod fedavgm;
-mod fedopt;
-mod fedprox;
+mod aggregate;
 mod flavour;
+mod optimizer;
+mod pipeline;
 mod scaffold;
 mod state;
 
@@ -15,13 +16,15 @@ use fedward_actors::{
     StrategyFactory,
     ports::{ClientAlgorithm, PlainClients},
 };
+use fedward_aggregation::{
+    AggregatorSettings,
+    aggregators::{Mean, MeanWeights},
+};
 use serde::Serialize;
 
-pub use fedavg::FedAvg;
-pub use fedavgm::{FedAvgM, MomentumSettings};
-pub use fedopt::{AdaptiveSettings, Adaptivity, FedOpt};
-pub use fedprox::FedProx;
 pub use flavour::Flavour;
+pub use optimizer::{AdaptiveSettings, Adaptivity, MomentumSettings, OptimizerSettings};
+pub use pipeline::{Pipeline, PipelineSettings};
 pub use scaffold::{Scaffold, ScaffoldClients};
 
 /// A federated algorithm with its constants.
@@ -67,16 +70,37 @@ impl FederatedAlgorithm {
         }
     }
 
+    /// The pipeline that it is the name of: a mean of all updates, and a step.
+    pub fn preset(self) -> PipelineSettings {
+        let (weights, optimizer) = match self {
+            Self::FedAvg | Self::FedProx { .. } | Self::Scaffold { flavour: Flavour::OpenFedLlm } => {
+                (MeanWeights::Rows, OptimizerSettings::Plain)
+            }
+            Self::Scaffold { flavour: Flavour::Paper | Flavour::Flower } => {
+                (MeanWeights::Uniform, OptimizerSettings::Plain)
+            }
+            Self::FedAvgM(settings) => (MeanWeights::Rows, OptimizerSettings::Momentum(settings)),
+            Self::FedAdagrad(settings) => (settings.mean_weights(), OptimizerSettings::Adagrad(settings)),
+            Self::FedYogi(settings) => (settings.mean_weights(), OptimizerSettings::Yogi(settings)),
+            Self::FedAdam(settings) => (settings.mean_weights(), OptimizerSettings::Adam(settings)),
+        };
+        PipelineSettings { pre: Vec::new(), aggregator: AggregatorSettings::Mean(Mean { weights }), optimizer }
+    }
+
     /// Makes its server's side in a federation of `clients`, each time in its starting state.
     pub fn server(self, clients: u32) -> StrategyFactory {
-        Arc::new(move || match self {
-            Self::FedAvg => Box::new(FedAvg),
-            Self::FedProx { proximal_mu } => Box::new(FedProx { proximal_mu }),
-            Self::FedAvgM(settings) => Box::new(FedAvgM::new(settings)),
-            Self::FedAdagrad(settings) => Box::new(FedOpt::new(Adaptivity::Adagrad, settings)),
-            Self::FedYogi(settings) => Box::new(FedOpt::new(Adaptivity::Yogi, settings)),
-            Self::FedAdam(settings) => Box::new(FedOpt::new(Adaptivity::Adam, settings)),
-            Self::Scaffold { flavour } => Box::new(Scaffold::new(flavour, clients)),
+        self.server_with(clients, self.preset(), 0)
+    }
+
+    /// As [`FederatedAlgorithm::server`], with a pipeline of other parts; what these draw comes from `seed`.
+    pub fn server_with(self, clients: u32, settings: PipelineSettings, seed: u64) -> StrategyFactory {
+        Arc::new(move || {
+            let pipeline = Pipeline::new(self.name(), settings.clone(), seed);
+            match self {
+                Self::FedProx { proximal_mu } => Box::new(pipeline.with_proximal_mu(proximal_mu)),
+                Self::Scaffold { .. } => Box::new(Scaffold::new(clients, pipeline)),
+                _ => Box::new(pipeline),
+            }
         })
     }
 
@@ -89,5 +113,11 @@ impl FederatedAlgorithm {
     }
 }
 
+#[cfg(test)]
+mod fedavg_tests;
+#[cfg(test)]
+mod pipeline_tests;
+#[cfg(test)]
+mod preset_tests;
 #[cfg(test)]
 mod tests;

@@ -13,18 +13,17 @@ use fedward_actors::{
 };
 
 use super::{
-    Flavour,
-    aggregate::{l2_norm, mean_by_examples, plain_mean},
-    state::{adapter_like, from_bytes, to_bytes},
+    aggregate::l2_norm,
+    pipeline::Pipeline,
+    state::{adapter_like, from_bytes, join, split, to_bytes},
 };
 
-/// The server's side: `c ← c + Σ Δc_i / N` over the clients that took part, N being all clients. In the paper's form (its
-/// step size 1) each client's adapter counts the same, in `OpenFedLLM`'s it counts by its rows.
-#[derive(Clone, Debug)]
+/// The server's side: `c ← c + Σ Δc_i / N` over the clients that took part, N being all clients, beside a pipeline that combines
+/// their adapters. In the paper's form (its step size 1) each counts the same in the mean, in `OpenFedLLM`'s by its rows.
 pub struct Scaffold {
-    flavour: Flavour,
     /// N.
     clients: u32,
+    pipeline: Pipeline,
     /// c; empty before the first round that moved it, where it is zero.
     control: Vec<f32>,
 }
@@ -34,8 +33,8 @@ impl Scaffold {
     pub const NAME: &'static str = "scaffold";
 
     /// SCAFFOLD in a federation of `clients`.
-    pub const fn new(flavour: Flavour, clients: u32) -> Self {
-        Self { flavour, clients, control: Vec::new() }
+    pub const fn new(clients: u32, pipeline: Pipeline) -> Self {
+        Self { clients, pipeline, control: Vec::new() }
     }
 }
 
@@ -51,11 +50,8 @@ impl Strategy for Scaffold {
         Ok(Payload::default().with_vector(names::CONTROL, adapter_like(global, self.control.clone())?))
     }
 
-    fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
-        let mean = match self.flavour {
-            Flavour::OpenFedLlm => mean_by_examples(global, updates)?,
-            Flavour::Paper | Flavour::Flower => plain_mean(global, updates)?,
-        };
+    fn aggregate(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+        let next = self.pipeline.aggregate(round, global, updates)?;
         let mut control: Vec<f64> = self.control.iter().map(|&value| f64::from(value)).collect();
         control.resize(global.values().len(), 0.0);
         for update in updates {
@@ -71,21 +67,32 @@ impl Strategy for Scaffold {
         if self.control.iter().any(|value| !value.is_finite()) {
             return Err(PortError::Failed("the server's control variate is no longer finite".to_owned()));
         }
-        Ok(mean)
+        Ok(next)
     }
 
     fn state(&self) -> Vec<u8> {
-        to_bytes(&[&self.control])
+        let control = to_bytes(&[&self.control]);
+        if self.pipeline.keeps_state() { join(&control, &self.pipeline.state()) } else { control }
     }
 
     fn restore(&mut self, state: &[u8]) -> PortResult<()> {
-        let [control] = from_bytes(Self::NAME, state)?;
+        let control = if self.pipeline.keeps_state() {
+            let broken = || PortError::Failed(format!("found {} bytes that are no state of scaffold", state.len()));
+            let (control, pipeline) = split(state).ok_or_else(broken)?;
+            self.pipeline.restore(pipeline)?;
+            control
+        } else {
+            state
+        };
+        let [control] = from_bytes(Self::NAME, control)?;
         self.control = control;
         Ok(())
     }
 
     fn report(&self) -> BTreeMap<String, f64> {
-        BTreeMap::from([("control_norm".to_owned(), l2_norm(&self.control))])
+        let mut report = self.pipeline.report();
+        report.insert("control_norm".to_owned(), l2_norm(&self.control));
+        report
     }
 }
 

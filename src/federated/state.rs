@@ -24,6 +24,20 @@ pub(super) fn from_bytes<const N: usize>(name: &str, bytes: &[u8]) -> PortResult
     Ok(std::array::from_fn(|vector| values[vector * length..(vector + 1) * length].to_vec()))
 }
 
+/// Two states as one: the length of the first, little-endian, then both.
+pub(super) fn join(first: &[u8], second: &[u8]) -> Vec<u8> {
+    [&(first.len() as u64).to_le_bytes(), first, second].concat()
+}
+
+/// What [`join`] joined; `None` if the bytes are no two states. No bytes are two states without any.
+pub(super) fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    if bytes.is_empty() {
+        return Some((bytes, bytes));
+    }
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
+}
+
 /// An adapter of the layout of another one.
 pub(super) fn adapter_like(other: &Adapter, values: Vec<f32>) -> PortResult<Adapter> {
     Adapter::new(Arc::clone(other.layout()), values).map_err(|error| PortError::Failed(error.to_string()))

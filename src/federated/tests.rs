@@ -169,7 +169,8 @@ fn two_rounds(algorithm: FederatedAlgorithm, deltas: [f64; 2]) -> [f64; 2] {
     deltas.map(|delta| {
         round += 1;
         let adapter = scalar(value(&global) + delta);
-        let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, trust: 1.0, extras: Payload::default() };
+        let update =
+            ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, trust: 1.0, extras: Payload::default() };
         global = server.aggregate(RoundId(round), &global, &[update]).unwrap();
         value(&global)
     })
@@ -188,7 +189,8 @@ fn server_optimizers_give_the_known_vectors() {
         let (mut server, mut global) = (algorithm.server(1)(), scalar(0.0));
         for (round, (delta, expected)) in [0.01, -0.02, 0.005].into_iter().zip(expected).enumerate() {
             let adapter = scalar(value(&global) + delta);
-            let update = ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, trust: 1.0, extras: Payload::default() };
+            let update =
+                ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, trust: 1.0, extras: Payload::default() };
             global = server.aggregate(RoundId(round as u32 + 1), &global, &[update]).unwrap();
             // w + Δ is rounded to f32, so Δ is only known to 2^-24 of w; weights of .1 and more keep that.
             let error = (value(&global) - expected).abs();
@@ -226,9 +228,14 @@ fn a_first_turn_of_scaffold_has_nothing_to_correct() {
 
 #[test]
 fn what_does_not_fit_is_said() {
-    let (mut server, global) = (Scaffold::new(Flavour::Paper, 2), scalar(0.0));
-    let update =
-        ClientUpdate { client: ClientId(1), adapter: scalar(1.0), n_examples: 1.0, trust: 1.0, extras: Payload::default() };
+    let (mut server, global) = (FederatedAlgorithm::Scaffold { flavour: Flavour::Paper }.server(2)(), scalar(0.0));
+    let update = ClientUpdate {
+        client: ClientId(1),
+        adapter: scalar(1.0),
+        n_examples: 1.0,
+        trust: 1.0,
+        extras: Payload::default(),
+    };
     let problem = server.aggregate(RoundId(1), &global, &[update]).unwrap_err().to_string();
     assert_eq!(problem, "client-1 sent no change of its control variate");
     let problem = server.restore(&[1, 2, 3]).unwrap_err().to_string();

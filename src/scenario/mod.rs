@@ -23,6 +23,7 @@ mod rules;
 mod schedule;
 mod screen;
 mod seeds;
+mod server;
 mod start;
 mod strategy;
 mod time;
@@ -50,7 +51,7 @@ pub use training::TrainingSection;
 
 use fedward_actors::{DeviceProfile, Gather, faults::FaultPlan};
 
-use crate::{attacks::AttackPlan, lora::LoraConfig};
+use crate::{attacks::AttackPlan, federated::PipelineSettings, lora::LoraConfig};
 
 /// A setting that is as it was before there was one does not tell runs apart.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -90,6 +91,9 @@ pub struct Scenario {
     /// Who works against the federation.
     #[serde(rename = "attack", skip_serializing_if = "is_default")]
     pub attacks: Vec<AttackPlan>,
+    /// The server's pipeline, where it is not the strategy's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<PipelineSettings>,
     /// What goes wrong on purpose.
     #[serde(skip_serializing_if = "is_default")]
     pub faults: FaultPlan,

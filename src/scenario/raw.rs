@@ -18,6 +18,7 @@ use super::{
     model::RawModel,
     rules::Rules,
     screen::RawScreen,
+    server::{self, RawServer},
     start::RawStart,
     time::{RawDevices, RawGather},
     training::RawTraining,
@@ -51,6 +52,8 @@ pub(super) struct RawScenario {
     pub screen: RawScreen,
     #[serde(default, rename = "attack")]
     pub attacks: Vec<RawAttack>,
+    #[serde(default)]
+    pub server: RawServer,
     #[serde(default)]
     pub faults: RawFaults,
     pub devices: Option<RawDevices>,
@@ -94,6 +97,8 @@ impl RawScenario {
         let cai = self.cai.resolve(&self.training, document.folder(), (training_seed, self.guard.enabled), rules);
         let guard = self.guard.resolve((&self.model, training_seed), document.folder(), rules);
         let (start, federation, data) = (start?, federation?, data?);
+        let screen = self.screen.resolve();
+        let server = self.server.resolve(&federation, screen.as_ref(), rules);
         let evaluation = self.evaluation.resolve(document.folder(), self.seeds.evaluation.unwrap_or(self.seed));
         let present = Present {
             guard: guard.is_some(),
@@ -115,8 +120,9 @@ impl RawScenario {
             data,
             training: self.training.resolve(self.federation.steps_factor()),
             guard,
-            screen: self.screen.resolve(),
+            screen,
             attacks: attack::resolve(&self.attacks, clients, rounds, rules),
+            server,
             faults: self.faults.resolve(present),
             devices: self.devices.as_ref().map(RawDevices::resolve),
             gather: self.gather.resolve(),
@@ -164,6 +170,8 @@ fn assumptions(scenario: &Scenario) -> Vec<String> {
     )];
     assumptions.extend(scenario.model.assumptions());
     assumptions.extend(scenario.federation.assumptions(scenario.training.sft.steps));
+    let server = scenario.server.as_ref();
+    assumptions.extend(server.map(|pipeline| server::assumption(pipeline, scenario.federation.strategy)));
     assumptions.extend(scenario.evaluation.assumptions());
     assumptions.extend(scenario.guard.iter().flat_map(GuardSection::assumptions));
     assumptions.extend(scenario.cai.iter().flat_map(CaiSection::assumptions));

@@ -36,7 +36,10 @@ use crate::{
     eval::{BenchRecipe, BenchmarkSuite, RecipeError},
     model::{ChatModel, Decoding, ModelError, Replicas},
     progress::Progress,
-    safety::{guard::BinaryMetrics, screen::NormBound},
+    safety::{
+        guard::BinaryMetrics,
+        screen::{CosineScreen, NormBound, NormOutlier},
+    },
     scenario::{FederationSection, GuardSection, HarmfulClients, PolicyName, Scenario, ScreenSection},
     store::{RunDirectory, StoreError},
     train::{RememberingTrainer, SftTrainer},
@@ -131,6 +134,7 @@ pub fn ports(
         max_length: scenario.training.max_length,
         seed: scenario.training_seed(),
     };
+    let pipeline = scenario.server.clone().unwrap_or_else(|| algorithm.preset());
     let guard = prepared.guard.as_ref().map(|guard| Arc::clone(&guard.model) as Arc<dyn GuardModel>);
     let row_guard = guard.clone().zip(scenario.guard.as_ref()).map(|(model, section)| row_guard(model, section));
     // Where every client holds harmful rows, that tells nobody apart.
@@ -151,7 +155,7 @@ pub fn ports(
         guard: row_guard,
         adversary,
         screen: scenario.screen.as_ref().map(update_screen),
-        strategy: algorithm.server(clients),
+        strategy: algorithm.server_with(clients, pipeline, scenario.training_seed()),
         algorithm: algorithm.clients(),
         memories: Arc::new(directory.memories()),
         benchmarks: Some(Arc::clone(&prepared.benchmarks) as Arc<dyn Benchmarks>),
@@ -174,6 +178,10 @@ fn update_screen(section: &ScreenSection) -> Arc<dyn UpdateScreen> {
         &ScreenSection::NormBound { max_norm_ratio, action } => {
             Arc::new(NormBound { max_ratio: max_norm_ratio, excess: action })
         }
+        &ScreenSection::NormOutlier { measure, max_deviations, action } => {
+            Arc::new(NormOutlier { measure, max_deviations, action })
+        }
+        &ScreenSection::Cosine { min_cosine, action } => Arc::new(CosineScreen { min_cosine, action }),
     }
 }
 

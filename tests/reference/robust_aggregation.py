@@ -201,6 +201,23 @@ def cases(n, f, d, stream):
     }
 
 
+def pipeline():
+    """Krum of byzfl behind a bound at the median norm, stepped by FedAdam of Reddi et al. 2021: the global adapter after each of
+    three rounds. Seven clients, one malicious."""
+    n, f, d, rate, beta1, beta2, tau = 7, 1, 12, 0.1, 0.9, 0.99, 1e-3
+    w = np.array([unit(9, 500, j) for j in range(d)])
+    m, v, rounds = np.zeros(d), np.full(d, tau**2), []
+    for r in range(3):
+        x = make(n, f, d, 20 + r)
+        clipped = byzfl.Clipping(float(np.median(np.linalg.norm(x, axis=1))))(x.copy())
+        delta = byzfl.Krum(f)(clipped)
+        m = beta1 * m + (1 - beta1) * delta
+        v = beta2 * v + (1 - beta2) * delta**2
+        w = w + rate * m / (np.sqrt(v) + tau)
+        rounds.append(w.tolist())
+    return rounds
+
+
 def kept(values):
     values = np.asarray(values, dtype=np.float64)
     if len(values) <= 10:
@@ -215,6 +232,7 @@ def main():
         fixture[name] = {"n": n, "byzantine": f, "length": d, "stream": stream, "first": make(n, f, d, stream)[0][:3].tolist()}
         for room, rules in rooms.items():
             fixture[name][room] = {rule: kept(values) for rule, values in rules.items()}
+    fixture["pipeline"] = pipeline()
     path = Path(__file__).parent / "fixtures" / "robust_aggregation.json"
     path.write_text(json.dumps(fixture, indent=1) + "\n")
 

@@ -218,6 +218,7 @@ fn an_adapter_that_does_not_fit_its_layout_is_named() {
         client: u32,
         adapter: ForgedAdapter,
         n_examples: f64,
+        trust: f64,
         extras: Payload,
     }
     #[derive(serde::Serialize, Deserialize, Clone, Debug)]
@@ -235,7 +236,7 @@ fn an_adapter_that_does_not_fit_its_layout_is_named() {
     let forge = |tensors: &[(&str, [u64; 2], u64)], bytes: usize| {
         let tensors = tensors.iter().map(|(name, shape, offset)| ((*name).to_owned(), *shape, *offset)).collect();
         let adapter = ForgedAdapter { layout: ForgedLayout { tensors }, values: vec![0; bytes].into() };
-        let forged = Forged { client: 1, adapter, n_examples: 1.0, extras: Payload::default() };
+        let forged = Forged { client: 1, adapter, n_examples: 1.0, trust: 1.0, extras: Payload::default() };
         decode::<ClientUpdate>(&encode(&forged).unwrap()).map_err(|error| error.to_string())
     };
     assert!(forge(&[("a", [2, 3], 0), ("b", [1, 1], 6)], 28).is_ok());

@@ -5,6 +5,7 @@ use fedward_actors::{
     ports::{Candidate, Judgement, PortResult, UpdateScreen},
     protocol::{Adapter, RoundId},
 };
+use fedward_aggregation::vectors::median;
 use serde::{Deserialize, Serialize};
 
 /// Bounds the Euclidean norm of every delta by a multiple of the cohort's median norm.
@@ -45,7 +46,7 @@ impl UpdateScreen for NormBound {
         candidates: &[Candidate<'_>],
         _: &CancelFlag,
     ) -> PortResult<Vec<Judgement>> {
-        let median = median(candidates.iter().map(|candidate| candidate.delta_norm).collect());
+        let median = median(&candidates.iter().map(|candidate| candidate.delta_norm).collect::<Vec<_>>());
         Ok(candidates.iter().map(|candidate| self.judge_norm(candidate.delta_norm, median)).collect())
     }
 }
@@ -64,15 +65,6 @@ impl NormBound {
                 self.max_ratio
             )),
         }
-    }
-}
-
-/// The value in the middle, or the mean of the two there; 0 of none.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => 0.0,
-        n => f64::midpoint(values[(n - 1) / 2], values[n / 2]),
     }
 }
 

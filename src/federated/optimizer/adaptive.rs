@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use fedward_actors::{
-    ports::{ClientUpdate, PortResult, Strategy},
-    protocol::{Adapter, RoundId},
-};
+use fedward_actors::{ports::PortResult, protocol::RoundId};
+use fedward_aggregation::aggregators::MeanWeights;
 use serde::Serialize;
 
-use super::{
+use super::{Combined, ServerOptimizer};
+use crate::federated::{
     Flavour,
-    aggregate::{change, l2_norm, mean_by_examples, plain_mean},
-    state::{adapter_like, from_bytes, to_bytes},
+    aggregate::l2_norm,
+    state::{from_bytes, to_bytes},
 };
 
 /// How the squares of an adaptive optimizer move, `g` being what the form squares.
@@ -54,17 +53,27 @@ pub struct AdaptiveSettings {
     pub tau: f64,
 }
 
+impl AdaptiveSettings {
+    /// What each update counts in this form's mean.
+    pub(in crate::federated) const fn mean_weights(self) -> MeanWeights {
+        match self.flavour {
+            Flavour::Paper | Flavour::OpenFedLlm => MeanWeights::Uniform,
+            Flavour::Flower => MeanWeights::Rows,
+        }
+    }
+}
+
 /// An adaptive optimizer on the server: `m ← β₁ m + (1 − β₁) Δ`, `w ← w + η m / (√v + τ)`.
 ///
 /// | | paper | `OpenFedLLM` | Flower |
 /// |---|---|---|---|
-/// | Δ, the clients' mean change | each client counts the same | the same | weighted by rows |
+/// | Δ, unless an aggregator is named | each client counts the same | the same | weighted by rows |
 /// | m in the first round | (1 − β₁) Δ | Δ | (1 − β₁) Δ |
 /// | squared | Δ | m | Δ |
 /// | v before the first round | τ² | τ² | 0 |
 /// | η in Adam's round r | η | η | `η √(1 − β₂^(r+1)) / (1 − β₁^(r+1))` |
 #[derive(Clone, Debug)]
-pub struct FedOpt {
+pub(super) struct Adaptive {
     adaptivity: Adaptivity,
     settings: AdaptiveSettings,
     /// m; empty before the first round.
@@ -73,19 +82,9 @@ pub struct FedOpt {
     squares: Vec<f32>,
 }
 
-impl FedOpt {
-    /// An optimizer before its first round.
-    pub const fn new(adaptivity: Adaptivity, settings: AdaptiveSettings) -> Self {
+impl Adaptive {
+    pub(super) const fn new(adaptivity: Adaptivity, settings: AdaptiveSettings) -> Self {
         Self { adaptivity, settings, momentum: Vec::new(), squares: Vec::new() }
-    }
-
-    /// Returns Δ.
-    fn mean_change(&self, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Vec<f64>> {
-        let mean = match self.settings.flavour {
-            Flavour::Paper | Flavour::OpenFedLlm => plain_mean(global, updates)?,
-            Flavour::Flower => mean_by_examples(global, updates)?,
-        };
-        Ok(change(global, &mean))
     }
 
     /// Moves m and v by Δ.
@@ -116,25 +115,17 @@ impl FedOpt {
     }
 }
 
-impl Strategy for FedOpt {
-    fn name(&self) -> &'static str {
-        match self.adaptivity {
-            Adaptivity::Adagrad => "fedadagrad",
-            Adaptivity::Yogi => "fedyogi",
-            Adaptivity::Adam => "fedadam",
-        }
-    }
-
-    fn aggregate(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
-        let delta = self.mean_change(global, updates)?;
+impl ServerOptimizer for Adaptive {
+    fn step(&mut self, round: RoundId, global: &[f32], combined: Combined) -> Vec<f32> {
+        let delta = combined.change(global);
         self.observe(&delta);
         let (rate, tau) = (self.rate(round), self.settings.tau);
         let steps = self.momentum.iter().zip(&self.squares);
-        let next =
-            global.values().iter().zip(steps).map(|(&value, (&m, &v))| {
-                (f64::from(value) + rate * f64::from(m) / (f64::from(v).sqrt() + tau)) as f32
-            });
-        adapter_like(global, next.collect())
+        let next = global
+            .iter()
+            .zip(steps)
+            .map(|(&value, (&m, &v))| (f64::from(value) + rate * f64::from(m) / (f64::from(v).sqrt() + tau)) as f32);
+        next.collect()
     }
 
     fn state(&self) -> Vec<u8> {
@@ -142,7 +133,12 @@ impl Strategy for FedOpt {
     }
 
     fn restore(&mut self, state: &[u8]) -> PortResult<()> {
-        let [momentum, squares] = from_bytes(self.name(), state)?;
+        let name = match self.adaptivity {
+            Adaptivity::Adagrad => "adagrad",
+            Adaptivity::Yogi => "yogi",
+            Adaptivity::Adam => "adam",
+        };
+        let [momentum, squares] = from_bytes(name, state)?;
         (self.momentum, self.squares) = (momentum, squares);
         Ok(())
     }

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use fedward_actors::{
-    ports::{ClientUpdate, PortResult, Strategy},
-    protocol::{Adapter, RoundId},
-};
+use fedward_actors::{ports::PortResult, protocol::RoundId};
 use serde::Serialize;
 
-use super::{
+use super::{Combined, ServerOptimizer};
+use crate::federated::{
     Flavour,
-    aggregate::{change, l2_norm, mean_by_examples},
-    state::{adapter_like, from_bytes, to_bytes},
+    aggregate::l2_norm,
+    state::{from_bytes, to_bytes},
 };
 
 /// Constants of server momentum.
@@ -25,7 +23,7 @@ pub struct MomentumSettings {
     pub beta1: f64,
 }
 
-/// Momentum on the server, Δ being the mean change of the clients' adapters weighted by rows.
+/// Momentum on the server, Δ being the combined change.
 ///
 /// | form | momentum | step |
 /// |---|---|---|
@@ -34,18 +32,14 @@ pub struct MomentumSettings {
 ///
 /// In `OpenFedLLM`'s form the first cohort counts `1 / (1 − β)` times as much as any later one.
 #[derive(Clone, Debug)]
-pub struct FedAvgM {
+pub(super) struct Momentum {
     settings: MomentumSettings,
     /// m; empty before the first round.
     momentum: Vec<f32>,
 }
 
-impl FedAvgM {
-    /// Its name in scenarios and records.
-    pub const NAME: &'static str = "fedavgm";
-
-    /// An optimizer before its first round.
-    pub const fn new(settings: MomentumSettings) -> Self {
+impl Momentum {
+    pub(super) const fn new(settings: MomentumSettings) -> Self {
         Self { settings, momentum: Vec::new() }
     }
 
@@ -58,21 +52,16 @@ impl FedAvgM {
     }
 }
 
-impl Strategy for FedAvgM {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
-        let delta = change(global, &mean_by_examples(global, updates)?);
+impl ServerOptimizer for Momentum {
+    fn step(&mut self, _: RoundId, global: &[f32], combined: Combined) -> Vec<f32> {
+        let delta = combined.change(global);
         let MomentumSettings { server_learning_rate, beta1, .. } = self.settings;
         let share = self.share_of_change();
         self.momentum.resize(delta.len(), 0.0);
         let moved = self.momentum.iter().zip(delta).map(|(&m, delta)| (beta1 * f64::from(m) + share * delta) as f32);
         self.momentum = moved.collect();
-        let steps = global.values().iter().zip(&self.momentum);
-        let next = steps.map(|(&w, &m)| (f64::from(w) + server_learning_rate * f64::from(m)) as f32);
-        adapter_like(global, next.collect())
+        let steps = global.iter().zip(&self.momentum);
+        steps.map(|(&w, &m)| (f64::from(w) + server_learning_rate * f64::from(m)) as f32).collect()
     }
 
     fn state(&self) -> Vec<u8> {
@@ -80,7 +69,7 @@ impl Strategy for FedAvgM {
     }
 
     fn restore(&mut self, state: &[u8]) -> PortResult<()> {
-        let [momentum] = from_bytes(Self::NAME, state)?;
+        let [momentum] = from_bytes("momentum", state)?;
         self.momentum = momentum;
         Ok(())
     }

@@ -1,0 +1,243 @@
+//! `[server]`: parts of the server's pipeline that are others than the strategy's own.
+
+use fedward_aggregation::{AggregatorSettings, Mixing, PreAggregatorSettings, Weighting};
+use serde::Deserialize;
+
+use super::{FederationSection, ScreenSection, rules::Rules};
+use crate::federated::{
+    AdaptiveSettings, FederatedAlgorithm, Flavour, MomentumSettings, OptimizerSettings, PipelineSettings,
+};
+
+const OPTIMIZER: &str = "server.optimizer";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawServer {
+    pub pre: Vec<PreAggregatorSettings>,
+    pub aggregator: Option<AggregatorSettings>,
+    pub optimizer: Option<RawOptimizer>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OptimizerKind {
+    Momentum,
+    Adagrad,
+    Yogi,
+    Adam,
+}
+
+/// Constants of all server optimizers; each reads its own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOptimizer {
+    kind: OptimizerKind,
+    flavour: Option<String>,
+    learning_rate: Option<f64>,
+    beta1: Option<f64>,
+    beta2: Option<f64>,
+    tau: Option<f64>,
+}
+
+impl RawOptimizer {
+    fn resolve(&self, rules: &mut Rules) -> OptimizerSettings {
+        let flavour = self.flavour.as_ref().map_or(Ok(Flavour::default()), |text| text.parse());
+        let flavour = flavour.unwrap_or_else(|problem| {
+            rules.complain(&format!("{OPTIMIZER}.flavour"), problem);
+            Flavour::default()
+        });
+        self.check(flavour, rules);
+        let flower_rate = |rate| if flavour == Flavour::Flower { rate } else { 1e-3 };
+        let adaptive = |rate| AdaptiveSettings {
+            flavour,
+            server_learning_rate: self.learning_rate.unwrap_or(flower_rate(rate)),
+            beta1: self.beta1.unwrap_or(0.9),
+            beta2: self.beta2.unwrap_or(0.99),
+            tau: self.tau.unwrap_or(1e-3),
+        };
+        match self.kind {
+            OptimizerKind::Momentum => OptimizerSettings::Momentum(MomentumSettings {
+                flavour,
+                server_learning_rate: self.learning_rate.unwrap_or(1.0),
+                beta1: self.beta1.unwrap_or(0.9),
+            }),
+            OptimizerKind::Adagrad => OptimizerSettings::Adagrad(adaptive(1e-1)),
+            OptimizerKind::Yogi => OptimizerSettings::Yogi(adaptive(1e-2)),
+            OptimizerKind::Adam => OptimizerSettings::Adam(adaptive(1e-1)),
+        }
+    }
+
+    fn check(&self, flavour: Flavour, rules: &mut Rules) {
+        let kind = self.kind;
+        let is_momentum = matches!(kind, OptimizerKind::Momentum);
+        let is_adagrad = matches!(kind, OptimizerKind::Adagrad);
+        for (name, value, is_read) in [
+            ("learning_rate", self.learning_rate, !(is_momentum && flavour == Flavour::OpenFedLlm)),
+            ("beta1", self.beta1, !is_adagrad),
+            ("beta2", self.beta2, !is_momentum && !is_adagrad),
+            ("tau", self.tau, !is_momentum),
+        ] {
+            let Some(value) = value else { continue };
+            let key = format!("{OPTIMIZER}.{name}");
+            rules.check(is_read, &key, || {
+                format!("is set, but {} of flavour {flavour} does not read it", format!("{kind:?}").to_lowercase())
+            });
+            match name {
+                "beta1" | "beta2" => rules.below_one(&key, value),
+                _ => rules.positive(&key, value),
+            }
+        }
+    }
+}
+
+impl RawServer {
+    const fn is_empty(&self) -> bool {
+        self.pre.is_empty() && self.aggregator.is_none() && self.optimizer.is_none()
+    }
+
+    /// The pipeline, where it is not the strategy's own.
+    pub(super) fn resolve(
+        &self,
+        federation: &FederationSection,
+        screen: Option<&ScreenSection>,
+        rules: &mut Rules,
+    ) -> Option<PipelineSettings> {
+        if self.is_empty() {
+            return None;
+        }
+        let preset = federation.strategy.preset();
+        let settings = PipelineSettings {
+            pre: self.pre.clone(),
+            aggregator: self.aggregator.clone().unwrap_or(preset.aggregator),
+            optimizer: self.optimizer.as_ref().map_or(preset.optimizer, |optimizer| optimizer.resolve(rules)),
+        };
+        if self.optimizer.is_some() && preset.optimizer != OptimizerSettings::Plain {
+            let name = federation.strategy.name();
+            let message =
+                format!("is set, but federation.strategy = {name:?} has an optimizer of its own; use \"fedavg\"");
+            rules.complain(OPTIMIZER, message);
+        }
+        check_counts(&settings, federation, rules);
+        check_weighing(&settings, screen, rules);
+        Some(settings)
+    }
+}
+
+/// Holds the rules' preconditions to a full cohort, and to the smallest that a round is aggregated with.
+fn check_counts(settings: &PipelineSettings, federation: &FederationSection, rules: &mut Rules) {
+    let FederationSection { cohort, quorum, .. } = *federation;
+    for (key, updates, advice) in [
+        ("federation.cohort", cohort, "raise it, or choose another rule"),
+        ("federation.quorum", quorum, "raise it, so that a round of fewer is skipped"),
+    ] {
+        let updates = updates as usize;
+        let check = |pre: &[PreAggregatorSettings], aggregator: &AggregatorSettings| {
+            fedward_aggregation::check(pre, aggregator, updates)
+        };
+        let any = AggregatorSettings::Mean(fedward_aggregation::aggregators::Mean::default());
+        let broken = (0..=settings.pre.len()).find_map(|count| check(&settings.pre[..count], &any).err());
+        let (part, error) = match (broken, check(&settings.pre, &settings.aggregator)) {
+            (Some(error), _) => ("server.pre", error),
+            (None, Err(error)) => ("server.aggregator", error),
+            (None, Ok(())) => continue,
+        };
+        let by_count = matches!(error, fedward_aggregation::AggregationError::TooFewUpdates { .. });
+        let message = if by_count { format!("{error} ({key} = {updates}; {advice})") } else { error.to_string() };
+        rules.complain(part, message);
+        // What is wrong with a full cohort is wrong with a smaller one.
+        return;
+    }
+}
+
+/// Complains of a screen that weighs updates whose weights nobody reads.
+fn check_weighing(settings: &PipelineSettings, screen: Option<&ScreenSection>, rules: &mut Rules) {
+    let mixes = settings.pre.iter().any(|pre| pre.rule().mixing() == Mixing::Clients);
+    let is_uniform = settings.aggregator.rule().weighting() == Weighting::Uniform;
+    if screen.is_some_and(ScreenSection::weighs) && (mixes || is_uniform) {
+        let message = "screen.action = \"weigh\" gives updates weights that this pipeline does not read; \
+                       use { kind = \"mean\" } without nnm or bucketing, or another action";
+        rules.complain("server.aggregator", message);
+    }
+}
+
+/// What a pipeline takes for granted, in words.
+pub(super) fn assumption(settings: &PipelineSettings, algorithm: FederatedAlgorithm) -> String {
+    let PipelineSettings { pre, aggregator, optimizer } = settings;
+    let steps: Vec<_> = pre.iter().map(PreAggregatorSettings::name).chain([aggregator.name()]).collect();
+    let weights = match aggregator.rule().weighting() {
+        _ if pre.iter().any(|pre| pre.rule().mixing() == Mixing::Clients) => "each mixture counts the same",
+        Weighting::ByRows => "updates count by their rows",
+        Weighting::ByTrust | Weighting::Uniform => "each update counts the same",
+    };
+    format!("the server of {}: {} ({weights}), then {}", algorithm.name(), steps.join(", "), optimizer.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{HEAD, complaints, file};
+    use crate::scenario::load;
+
+    const FEDERATION: &str = "[federation]\ncohort = 7\nquorum = 5\n";
+
+    fn found(server: &str) -> Vec<String> {
+        complaints(&format!("{HEAD}{FEDERATION}[server]\n{server}"), &[])
+    }
+
+    #[test]
+    fn parts_replace_those_of_the_strategy() {
+        let text = format!(
+            "{HEAD}{FEDERATION}[server]\npre = [{{ kind = \"clip\", max_norm_ratio = 1 }}, {{ kind = \"nnm\", byzantine = 1 }}]\n\
+             aggregator = {{ kind = \"krum\", byzantine = 1 }}\noptimizer = {{ kind = \"adam\", learning_rate = 0.1 }}\n"
+        );
+        let (_folder, path) = file(&text);
+        let scenario = load(&path, &[]).unwrap().scenarios.remove(0);
+        let server = serde_json::to_value(scenario.server.as_ref().unwrap()).unwrap();
+        assert_eq!(server["pre"][1], serde_json::json!({"kind": "nnm", "byzantine": 1}));
+        assert_eq!(server["aggregator"]["kind"], "krum");
+        assert_eq!(server["optimizer"]["server_learning_rate"], 0.1);
+        let said = "the server of fedavg: clip, nnm, krum (each mixture counts the same), then adam";
+        assert!(scenario.assumptions.contains(&said.to_owned()), "{:?}", scenario.assumptions);
+        let (_folder, path) = file(HEAD);
+        let plain = load(&path, &[]).unwrap().scenarios.remove(0);
+        assert_eq!(serde_json::to_value(&plain).unwrap().get("server"), None);
+    }
+
+    #[test]
+    fn preconditions_are_held_to_cohort_and_quorum() {
+        let bulyan = "aggregator = { kind = \"bulyan\", byzantine = 2 }\n";
+        let expected = "test.toml:7: server.aggregator: bulyan needs n ≥ 4f + 3, which is 11 or more updates; found 7 \
+                        (federation.cohort = 7; raise it, or choose another rule)";
+        assert_eq!(found(bulyan), [expected]);
+        let krum = "aggregator = { kind = \"krum\", byzantine = 2 }\n";
+        let expected = "test.toml:7: server.aggregator: krum needs n ≥ 2f + 3, which is 7 or more updates; found 5 \
+                        (federation.quorum = 5; raise it, so that a round of fewer is skipped)";
+        assert_eq!(found(krum), [expected]);
+        let nnm = "pre = [{ kind = \"nnm\", byzantine = 4 }]\n";
+        assert!(found(nnm)[0].starts_with("test.toml:7: server.pre: nnm needs n ≥ 2f + 1"), "{:?}", found(nnm));
+        let gold = "pre = [{ kind = \"bucketing\", size = 2 }]\naggregator = { kind = \"foolsgold\" }\n";
+        assert!(found(gold)[0].ends_with("but bucketing mixes clients; use it without"), "{:?}", found(gold));
+    }
+
+    #[test]
+    fn what_is_unknown_or_unread_is_said() {
+        let unknown = found("aggregator = { kind = \"krumm\", byzantine = 1 }\n");
+        assert!(unknown[0].contains("unknown variant `krumm`, expected one of `mean`, `median`"), "{unknown:?}");
+        let lacks = found("aggregator = { kind = \"krum\" }\n");
+        assert!(lacks[0].contains("byzantine"), "{lacks:?}");
+        let unread = found("optimizer = { kind = \"momentum\", beta2 = 0.9 }\n");
+        let expected = "server.optimizer.beta2: is set, but momentum of flavour paper does not read it";
+        assert!(unread[0].ends_with(expected), "{unread:?}");
+        let twice = complaints(
+            &format!("{HEAD}{FEDERATION}strategy = \"fedadam\"\n[server]\noptimizer = {{ kind = \"yogi\" }}\n"),
+            &[],
+        );
+        assert!(twice[0].ends_with("federation.strategy = \"fedadam\" has an optimizer of its own; use \"fedavg\""));
+        let weighed = complaints(
+            &format!(
+                "{HEAD}{FEDERATION}[screen]\nkind = \"norm_outlier\"\naction = \"weigh\"\n[server]\naggregator = {{ kind = \"median\" }}\n"
+            ),
+            &[],
+        );
+        assert!(weighed[0].contains("gives updates weights that this pipeline does not read"), "{weighed:?}");
+    }
+}
