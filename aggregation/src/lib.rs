@@ -22,6 +22,7 @@ mod updates;
 
 pub mod aggregators;
 pub mod attacks;
+pub mod factors;
 pub mod preaggregators;
 pub mod vectors;
 

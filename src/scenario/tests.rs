@@ -321,7 +321,11 @@ fn an_update_screen_needs_a_cohort_with_a_median_and_room_above_it() {
     );
     let found = complaints(&format!("{HEAD}[screen]\naction = \"crop\"\n"), &[]);
     assert!(found[0].starts_with("test.toml:4: screen.action: unknown variant `crop`"), "{found:?}");
-    assert!(found[0].contains("`clip` or `reject`"), "{found:?}");
+    assert!(found[0].ends_with("expected one of `clip`, `reject`, `weigh`"), "{found:?}");
+    let weighed = complaints(&format!("{HEAD}[screen]\nkind = \"norm_bound\"\naction = \"weigh\"\n"), &[]);
+    let expected =
+        "test.toml:5: screen.action: found \"weigh\" with screen.kind = \"norm_bound\"; allowed: \"clip\", \"reject\"";
+    assert_eq!(weighed, [expected]);
 }
 
 #[test]

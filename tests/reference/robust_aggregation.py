@@ -218,6 +218,27 @@ def pipeline():
     return rounds
 
 
+def lora():
+    """FlexLoRA and FedSVD by numpy.linalg.svd of the whole product. Three clients of ranks 2, 3 and 1 on a weight of 7 x 5; for FedSVD
+    they share A."""
+    rows, columns, ranks, weights = 7, 5, [2, 3, 1], np.array([1.0, 2.0, 4.0])
+
+    def matrix(stream, r, c):
+        return np.array([[unit(stream, i, j) for j in range(c)] for i in range(r)])
+
+    def factors(product, rank, even):
+        u, s, vt = np.linalg.svd(product, full_matrices=False)
+        signs = np.sign(u[np.abs(u).argmax(axis=0), np.arange(len(s))])
+        u, vt = u * signs, vt * signs[:, None]
+        left, right = (np.sqrt(s), np.sqrt(s)) if even else (s, np.ones_like(s))
+        return {"b": (u * left)[:, :rank].ravel().tolist(), "a": (vt * right[:, None])[:rank].ravel().tolist(), "left_out": s[rank:].tolist()}
+
+    share = weights / weights.sum()
+    flex = sum(p * matrix(40 + k, rows, r) @ matrix(50 + k, r, columns) for k, (p, r) in enumerate(zip(share, ranks)))
+    fixed = sum(p * matrix(60 + k, rows, 2) for k, p in enumerate(share)) @ matrix(70, 2, columns)
+    return {"flexlora": factors(flex, 2, True), "fedsvd": factors(fixed, 2, False)}
+
+
 def kept(values):
     values = np.asarray(values, dtype=np.float64)
     if len(values) <= 10:
@@ -232,6 +253,7 @@ def main():
         fixture[name] = {"n": n, "byzantine": f, "length": d, "stream": stream, "first": make(n, f, d, stream)[0][:3].tolist()}
         for room, rules in rooms.items():
             fixture[name][room] = {rule: kept(values) for rule, values in rules.items()}
+    fixture["lora"] = lora()
     fixture["pipeline"] = pipeline()
     path = Path(__file__).parent / "fixtures" / "robust_aggregation.json"
     path.write_text(json.dumps(fixture, indent=1) + "\n")
