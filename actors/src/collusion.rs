@@ -45,7 +45,7 @@ fn usable(reported: &Reported, global: &Adapter) -> Option<ClientUpdate> {
     let LocalTraining { adapter, n_examples, .. } = training;
     global.check_same_layout(adapter).and_then(|()| adapter.check_finite()).ok()?;
     let (client, adapter, n_examples) = (reported.client, adapter.clone(), *n_examples);
-    Some(ClientUpdate { client, adapter, n_examples, extras: end.extras.clone() })
+    Some(ClientUpdate { client, adapter, n_examples, trust: 1.0, extras: end.extras.clone() })
 }
 
 /// By client, or in words why there is nothing: an adversary that would speak for an honest client has failed.

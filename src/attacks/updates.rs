@@ -100,7 +100,7 @@ mod tests {
 
     fn update(client: u32, values: [f32; 2]) -> ClientUpdate {
         let extras = Payload::default();
-        ClientUpdate { client: ClientId(client), adapter: adapter(values), n_examples: 1.0, extras }
+        ClientUpdate { client: ClientId(client), adapter: adapter(values), n_examples: 1.0, trust: 1.0, extras }
     }
 
     /// Clients 2 and 3 attack from round 2 to round 3.
