@@ -291,7 +291,7 @@ fn every_outcome_is_visible_before_it_happens() {
         observer.observe(&RoundEvent::ClientFinished(Box::new(client(0, outcome))));
     }
     let page = telemetry.render();
-    assert_eq!((before, series(&page)), (13, 13));
+    assert_eq!((before, series(&page)), (15, 15));
     assert!(
         page.lines().filter(|line| line.starts_with("fedward_client_outcomes_total{")).all(|line| line.ends_with(" 1"))
     );
