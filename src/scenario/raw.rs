@@ -143,7 +143,7 @@ impl RawScenario {
         self.start.check(rules);
         self.federation.check(rules);
         self.data.check(self.federation.clients, self.evaluation.split, rules);
-        self.training.check(rules);
+        self.training.check(rounds, rules);
         self.guard.check(rules);
         self.screen.check(self.federation.cohort, rules);
         self.faults.check(rounds, rules);

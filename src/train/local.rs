@@ -13,7 +13,7 @@ use fedward_actors::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{SftRows, SftSettings, TrainStreams, train_sft};
+use super::{RoundSchedule, SftRows, SftSettings, TrainStreams, train_sft};
 use crate::{
     lora::LoraConfig,
     model::{ModelError, Replicas, TokenizedRow},
@@ -27,6 +27,10 @@ pub struct SftTrainer {
     pub lora: LoraConfig,
     /// The optimizer's settings.
     pub settings: SftSettings,
+    /// How the learning rate moves over rounds.
+    pub lr_over_rounds: RoundSchedule,
+    /// The rounds of the run.
+    pub rounds: u32,
     /// Tokens after which a row is cut.
     pub max_length: usize,
     /// What all random streams come from.
@@ -45,6 +49,7 @@ impl LocalTrainer for SftTrainer {
         }
         let streams = TrainStreams::of(self.seed, task.round, Some(task.client));
         let settings = SftSettings {
+            learning_rate: self.lr_over_rounds.learning_rate(self.settings.learning_rate, task.round, self.rounds),
             proximal_mu: task.correction.proximal_mu,
             drift_correction: task.correction.drift.clone(),
             ..self.settings.clone()
@@ -140,9 +145,9 @@ pub struct RememberingTrainer {
 impl RememberingTrainer {
     /// `inner`, asked only for what is not among the `shared` trainings.
     pub fn new(inner: SftTrainer, shared: Arc<SharedTrainings>) -> Self {
-        let SftTrainer { models, lora, settings, max_length, seed } = &inner;
-        let depends_on =
-            serde_json::to_vec(&(models.first().identity(), lora, settings, max_length, seed)).unwrap_or_default();
+        let SftTrainer { models, lora, settings, lr_over_rounds, rounds, max_length, seed } = &inner;
+        let of_run = (settings, lr_over_rounds, rounds, max_length, seed);
+        let depends_on = serde_json::to_vec(&(models.first().identity(), lora, of_run)).unwrap_or_default();
         Self { identity: Sha256::digest(depends_on).into(), inner: Box::new(inner), shared }
     }
 

@@ -14,7 +14,7 @@ pub use dpo::{DpoOutcome, DpoSettings, DpoStep, TokenizedPair, dpo_loss, train_d
 pub use flops::Flops;
 pub use local::{RememberingTrainer, SftTrainer, SharedTrainings};
 pub use optimizer::AdamSettings;
-pub use schedule::LrSchedule;
+pub use schedule::{LrSchedule, RoundCurve, RoundSchedule};
 pub use sft::{SftOutcome, SftRows, SftSettings, StepReport, TrainStreams, train_sft};
 pub use shards::LONE_SHARDS;
 pub use trainer::{AdapterTrainer, TrainerSettings};

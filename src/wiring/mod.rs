@@ -131,6 +131,8 @@ pub fn ports(
         models: Arc::clone(&prepared.replicas),
         lora: scenario.lora.clone(),
         settings: scenario.training.sft.clone(),
+        lr_over_rounds: scenario.training.lr_schedule,
+        rounds: scenario.federation.rounds,
         max_length: scenario.training.max_length,
         seed: scenario.training_seed(),
     };

@@ -1,6 +1,7 @@
 //! Integration tests, in one binary so that libtorch is linked once.
 
 mod architectures;
+mod attacks;
 mod benchmarks;
 mod choice;
 mod client_rows;

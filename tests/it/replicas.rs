@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 use fedward::{
     lora::{LoraConfig, Target},
     model::{ChatModel, Precision, Replicas},
-    train::{SftSettings, SftTrainer},
+    train::{RoundSchedule, SftSettings, SftTrainer},
 };
 use fedward_actors::{
     CancelFlag,
@@ -26,7 +26,15 @@ fn copy(device: Device) -> Arc<ChatModel> {
 fn trainer(models: Replicas) -> SftTrainer {
     let targets = [Target::QProj, Target::VProj].into();
     let lora = LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, targets, use_rslora: false };
-    SftTrainer { models: Arc::new(models), lora, settings: SftSettings::new(3, 2, 1e-3), max_length: 64, seed: 1 }
+    SftTrainer {
+        models: Arc::new(models),
+        lora,
+        settings: SftSettings::new(3, 2, 1e-3),
+        lr_over_rounds: RoundSchedule::default(),
+        rounds: 1,
+        max_length: 64,
+        seed: 1,
+    }
 }
 
 fn train(trainer: &SftTrainer, client: ClientId) -> Adapter {

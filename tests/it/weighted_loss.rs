@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fedward::{
     lora::{LoraConfig, Target},
     model::{BaseModel, ChatModel, Precision, TokenizedRow},
-    train::{SftOutcome, SftRows, SftSettings, SftTrainer, train_sft},
+    train::{RoundSchedule, SftOutcome, SftRows, SftSettings, SftTrainer, train_sft},
 };
 use fedward_actors::{
     CancelFlag,
@@ -124,7 +124,15 @@ fn examples_are_the_rows_with_a_response_to_learn_from() {
     let lora = LoraConfig { rank: 2, alpha: 4.0, dropout: 0.0, targets, use_rslora: false };
     let global = fedward::lora::initial_adapter(&lora, model.base.config(), 1);
     let settings = SftSettings::new(1, 2, 1e-3);
-    let trainer = SftTrainer { models: Arc::new(model.into()), lora, settings, max_length: 64, seed: 1 };
+    let trainer = SftTrainer {
+        models: Arc::new(model.into()),
+        lora,
+        settings,
+        lr_over_rounds: RoundSchedule::default(),
+        rounds: 1,
+        max_length: 64,
+        seed: 1,
+    };
     let correction = LocalCorrection::default();
     let task = TrainTask { client: ClientId(0), round: RoundId(1), global, correction };
     let queries = ["Name a fruit.".to_owned(), "Count: ".to_owned() + &"one ".repeat(80), "Name a tree.".to_owned()];
