@@ -94,9 +94,10 @@ impl FromIterator<(Place, Revision)> for Revisions {
 /// turns that begin alike (TRL's implicit prompt) or a dialogue as HH-RLHF writes it. `system`, or a system turn of the prompt,
 /// leads both sides.
 ///
-/// Both sides must ask the same: what the model says before its last response may differ, what user and system say may not.
-/// HH-RLHF's pairs that ask different things are left out, as are those with an empty last turn: the data set has some. So are
-/// records with a `prompt` whose `rejected` is null: they are no pairs, see [`load_revisions`].
+/// Both sides must ask the same, and what `prompt` asks: what the model says before its last response may differ, what user and
+/// system say may not. In whichever form, pairs whose sides ask different things are left out and counted, with the place of the
+/// first: public data sets, HH-RLHF among them, have some. So are pairs with an empty last turn, and records with a `prompt`
+/// whose `rejected` is null: they are no pairs, see [`load_revisions`].
 ///
 /// # Errors
 ///
@@ -201,8 +202,22 @@ enum Said {
     Open,
     /// A response is not to be trained on.
     Muted,
-    /// Two dialogues ask different things.
+    /// The sides ask different things, or another thing than the prompt.
     AsksDifferently,
+}
+
+/// Why a side is none.
+enum Unfit {
+    /// Nobody can read it.
+    Problem(Problem),
+    /// It asks another thing than the prompt.
+    AsksDifferently,
+}
+
+impl From<Problem> for Unfit {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
 }
 
 /// One side of a pair.
@@ -227,32 +242,36 @@ fn said(fields: &Map<String, Value>) -> Result<Said, Problem> {
             keys_of(fields)
         ));
     };
-    let side = |key: &'static str| side(fields, key, prompt.as_deref());
+    let side = |key: &'static str| match side(fields, key, prompt.as_deref()) {
+        Ok(side) => Ok(Some(side)),
+        Err(Unfit::AsksDifferently) => Ok(None),
+        Err(Unfit::Problem(problem)) => Err(problem),
+    };
     let chosen = side("chosen")?;
     if is_null("rejected") && (prompt.is_some() || fields.get("chosen").is_some_and(Value::is_array)) {
-        return Ok(if chosen.is_muted { Said::Muted } else { Said::Revision(Revision::Answer(row(chosen))) });
+        return Ok(match chosen {
+            None => Said::AsksDifferently,
+            Some(chosen) if chosen.is_muted => Said::Muted,
+            Some(chosen) => Said::Revision(Revision::Answer(row(chosen))),
+        });
     }
-    let sides = [chosen, side("rejected")?];
+    let (Some(chosen), Some(rejected)) = (chosen, side("rejected")?) else { return Ok(Said::AsksDifferently) };
+    let sides = [chosen, rejected];
     if sides.iter().any(|side| side.messages.is_empty()) {
         return Ok(Said::Open);
     }
     if sides.iter().any(|side| side.is_muted) {
         return Ok(Said::Muted);
     }
-    if let Some(differs) = asks_differently(&sides) {
-        if prompt.is_none() && fields.get("chosen").is_some_and(Value::is_string) {
-            return Ok(Said::AsksDifferently);
-        }
-        return Err(format!(
-            "chosen and rejected: found {differs} that differ, expected the same on both sides; correct or remove the pair"
-        ));
+    if asks_differently(&sides) {
+        return Ok(Said::AsksDifferently);
     }
     let [chosen, rejected] = sides.map(row);
     Ok(Said::Revision(Revision::Pair(PreferencePair { chosen, rejected })))
 }
 
-/// What the two sides are asked by, if it differs.
-fn asks_differently(sides: &[Side; 2]) -> Option<&'static str> {
+/// Whether user or system say other things on one side than on the other.
+fn asks_differently(sides: &[Side; 2]) -> bool {
     let said_by = |side: &Side, role: Role| {
         let said = side.messages.iter().filter(move |message| message.role == role);
         said.map(|message| message.content.trim().to_owned()).collect::<Vec<_>>()
@@ -261,11 +280,9 @@ fn asks_differently(sides: &[Side; 2]) -> Option<&'static str> {
     if let [Some(chosen), Some(rejected)] = [sides[0].has_system, sides[1].has_system]
         && chosen != rejected
     {
-        return Some("system turns");
+        return true;
     }
-    [(Role::System, "system turns"), (Role::User, "turns of user")]
-        .into_iter()
-        .find_map(|(role, name)| (said_by(&sides[0], role) != said_by(&sides[1], role)).then_some(name))
+    [Role::System, Role::User].into_iter().any(|role| said_by(&sides[0], role) != said_by(&sides[1], role))
 }
 
 fn prompt(fields: &Map<String, Value>) -> Result<Vec<ChatMessage>, Problem> {
@@ -282,9 +299,9 @@ fn prompt(fields: &Map<String, Value>) -> Result<Vec<ChatMessage>, Problem> {
 }
 
 /// The conversation that ends with the response under `key`.
-fn side(fields: &Map<String, Value>, key: &'static str, prompt: Option<&[ChatMessage]>) -> Result<Side, Problem> {
+fn side(fields: &Map<String, Value>, key: &'static str, prompt: Option<&[ChatMessage]>) -> Result<Side, Unfit> {
     let (key, value) = required(fields, &[key])?;
-    let Some(prompt) = prompt else { return whole(fields, key, value) };
+    let Some(prompt) = prompt else { return Ok(whole(fields, key, value)?) };
     let (said, is_muted) = if value.is_array() {
         let read = turns(key, value, ROLE_CONTENT, Wanted::Row)?;
         (read.messages, read.last_is_muted)
@@ -301,16 +318,14 @@ fn side(fields: &Map<String, Value>, key: &'static str, prompt: Option<&[ChatMes
         return Err(format!(
             "{key}: found {}, expected turns that end with assistant; correct or remove the pair",
             describe(value)
-        ));
+        )
+        .into());
     }
     let first = said.iter().find(|message| message.role != Role::System);
-    if first.is_some_and(|first| first.role == Role::User) && !repeats(prompt, &said) {
-        return Err(format!(
-            "{key}: found a conversation that begins otherwise than prompt, expected the prompt's turns or the response \
-             alone; correct or remove the pair, or remove prompt"
-        ));
+    let begins_otherwise = first.is_some_and(|first| first.role == Role::User) && !repeats(prompt, &said);
+    if begins_otherwise || has_another_system(prompt, &said) {
+        return Err(Unfit::AsksDifferently);
     }
-    refuse_another_system(key, prompt, &said)?;
     let has_system = value.is_array().then(|| has_system(&said));
     Ok(Side { messages: after_prompt(prompt, said), is_muted, has_system })
 }
@@ -339,17 +354,14 @@ fn has_system(messages: &[ChatMessage]) -> bool {
     messages.iter().any(|message| message.role == Role::System)
 }
 
-/// Refuses a side with another system turn than its prompt's.
-fn refuse_another_system(key: &str, prompt: &[ChatMessage], said: &[ChatMessage]) -> Result<(), Problem> {
+/// Whether a side has another system turn than its prompt.
+fn has_another_system(prompt: &[ChatMessage], said: &[ChatMessage]) -> bool {
     let system = |messages: &[ChatMessage]| {
         let turns = messages.iter().filter(|message| message.role == Role::System);
         turns.map(|message| message.content.trim().to_owned()).collect::<Vec<_>>()
     };
     let (asked, said) = (system(prompt), system(said));
-    if said.is_empty() || asked.is_empty() || asked == said {
-        return Ok(());
-    }
-    Err(format!("{key}: found another system turn than in prompt, expected the same; correct or remove the pair"))
+    !said.is_empty() && !asked.is_empty() && asked != said
 }
 
 #[cfg(test)]

@@ -93,51 +93,47 @@ fn a_system_turn_leads_both_sides_wherever_it_stands() {
     ] {
         assert_eq!(sides(&record), sides(&right), "{record}");
     }
-    let differ = "chosen and rejected: found system turns that differ";
-    for (record, expected) in [
-        (json!({"prompt": prompt, "chosen": [kind, hi, chosen], "rejected": [hi, rejected]}), differ),
-        (json!({"chosen": [hi, chosen], "rejected": [kind, hi, rejected]}), differ),
-        (
-            json!({"prompt": prompt, "chosen": [system("Be rude"), hi, chosen], "rejected": [kind, hi, rejected]}),
-            "chosen: found another system turn than in prompt",
-        ),
+    for record in [
+        json!({"prompt": prompt, "chosen": [kind, hi, chosen], "rejected": [hi, rejected]}),
+        json!({"chosen": [hi, chosen], "rejected": [kind, hi, rejected]}),
+        json!({"prompt": prompt, "chosen": [system("Be rude"), hi, chosen], "rejected": [kind, hi, rejected]}),
     ] {
-        let problem = read(&record).unwrap_err();
-        assert!(problem.starts_with(expected), "{problem}");
+        assert_eq!(read(&record), Ok(Said::AsksDifferently), "{record}");
     }
 }
 
 #[test]
-fn sides_that_ask_different_things_are_refused_and_those_of_hh_left_out() {
+fn pairs_whose_sides_ask_different_things_are_left_out_in_every_form_and_counted() {
     let [chosen, rejected] = [say("Hello!"), say("What?")];
-    let other = "chosen: found a conversation that begins otherwise than prompt";
-    for (record, expected) in [
-        (json!({"prompt": "A", "chosen": [user("B"), chosen], "rejected": [user("C"), rejected]}), other),
-        (
-            json!({"chosen": [user("B"), chosen], "rejected": [user("C"), rejected]}),
-            "chosen and rejected: found turns of user that differ",
-        ),
-        (
-            json!({"prompt": "A", "chosen": [chosen, user("B"), chosen], "rejected": [rejected]}),
-            "chosen and rejected: found turns of user that differ",
-        ),
-    ] {
-        let problem = read(&record).unwrap_err();
-        assert!(problem.starts_with(expected), "{problem}");
-    }
     let diverging = json!({
         "chosen": "\n\nHuman: A\n\nAssistant: a\n\nHuman: B\n\nAssistant: b",
         "rejected": "\n\nHuman: A\n\nAssistant: c\n\nHuman: C\n\nAssistant: d",
     });
-    assert_eq!(read(&diverging), Ok(Said::AsksDifferently));
+    let asking = [
+        json!({"prompt": "A", "chosen": [user("B"), chosen], "rejected": [user("C"), rejected]}),
+        json!({"prompt": "A", "chosen": [user("B"), chosen], "rejected": null}),
+        json!({"chosen": [user("B"), chosen], "rejected": [user("C"), rejected]}),
+        json!({"prompt": "A", "chosen": [chosen, user("B"), chosen], "rejected": [rejected]}),
+        diverging,
+    ];
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("hh.jsonl");
-    std::fs::write(&path, diverging.to_string()).unwrap();
+    let path = folder.path().join("pairs.jsonl");
+    let mut lines = String::new();
+    for record in &asking {
+        assert_eq!(read(record), Ok(Said::AsksDifferently), "{record}");
+        lines += &format!("{record}\n");
+    }
+    std::fs::write(&path, &lines).unwrap();
     let problem = load_pairs(&path).unwrap_err().to_string();
     assert!(
-        problem.ends_with("1 pairs whose sides ask different things are left out (the first on line 1)"),
+        problem.ends_with("5 pairs whose sides ask different things are left out (the first on line 1)"),
         "{problem}"
     );
+    // The others are read.
+    let pair = json!({"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"});
+    std::fs::write(&path, lines + &pair.to_string()).unwrap();
+    let [(place, read)] = &load_pairs(&path).unwrap()[..] else { panic!("expected one pair") };
+    assert_eq!((place.to_string().as_str(), read), ("line 6", &PreferencePair::single_turn("Hi", "Hello!", "What?")));
 }
 
 #[test]
