@@ -10,6 +10,9 @@ use super::{
     turns::{holds_something, turns},
 };
 
+/// From how many bytes on a text that stands inside another one says that the two are the same: shorter ones stand in many.
+const LONG: usize = 16;
+
 /// Keys that no format shares with another, and whose text is not metadata in data sets.
 const CONVERSATIONS: [&str; 3] = ["messages", "conversations", "chosen"];
 const ASKED: [&str; 2] = ["instruction", "prompt"];
@@ -38,10 +41,10 @@ pub(super) fn refuse_another(
         let texts = messages.iter().filter(move |message| message.role == role);
         texts.map(|message| message.content.trim()).collect::<Vec<_>>()
     };
-    let asked = others(&ASKED).find(|(_, value)| !says(value, &texts_of(Role::User)));
+    let asked = others(&ASKED).find(|(_, value)| !says(value, Role::User, &texts_of(Role::User)));
     let is_row = wanted == Wanted::Row;
     let responses = if is_row { texts_of(Role::Assistant).pop() } else { None };
-    let answered = others(&ANSWERED).find(|(_, value)| is_row && !says(value, responses.as_slice()));
+    let answered = others(&ANSWERED).find(|(_, value)| is_row && !says(value, Role::Assistant, responses.as_slice()));
     let conversation = others(&CONVERSATIONS).find(|(key, value)| is_row && !is_conversation(key, value, messages));
     let Some((other, _)) = asked.or(answered).or(conversation) else { return Ok(()) };
     Err(format!(
@@ -50,17 +53,20 @@ pub(super) fn refuse_another(
     ))
 }
 
-/// Whether a value repeats one of the texts: a rendering may have words around it, and a shorter key only a part of it.
-fn says(value: &Value, texts: &[&str]) -> bool {
-    let parts: Vec<&str> = match value {
-        Value::String(text) => vec![text.trim()],
-        Value::Array(turns) => {
-            turns.iter().filter_map(|turn| turn.get("content").and_then(Value::as_str)).map(str::trim).collect()
-        }
+/// Whether all that a value has `role` say repeats the texts: a long text may have words around it as a rendering has, or be a part
+/// of what is said.
+fn says(value: &Value, role: Role, texts: &[&str]) -> bool {
+    let holds = |text: &str, part: &str| part.len() >= LONG && text.contains(part);
+    let repeats = |part: &str| texts.iter().any(|text| part == *text || holds(text, part) || holds(part, text));
+    match value {
+        Value::String(text) => repeats(text.trim()),
+        Value::Array(_) => turns("", value, ROLE_CONTENT, Wanted::Row).is_ok_and(|read| {
+            let mut said = read.messages.iter().filter(|message| message.role == role);
+            said.all(|message| repeats(message.content.trim()))
+        }),
         // Numbers, flags and objects are metadata.
-        _ => return true,
-    };
-    parts.iter().any(|part| texts.iter().any(|text| part.contains(text) || text.contains(part)))
+        _ => true,
+    }
 }
 
 /// Whether a value is the same conversation, system turns aside.
@@ -70,7 +76,10 @@ fn is_conversation(key: &str, value: &Value, messages: &[ChatMessage]) -> bool {
         Value::Array(_) => turns(key, value, turn_keys, Wanted::Row).map(|read| read.messages),
         dialogued if is_dialogue(dialogued) => dialogue(key, value, Wanted::Row),
         // One side of a pair, which says nothing of the prompt.
-        other => return says(other, &messages.iter().map(|message| message.content.trim()).collect::<Vec<_>>()),
+        other => {
+            let responses = messages.iter().filter(|message| message.role == Role::Assistant);
+            return says(other, Role::Assistant, &responses.map(|message| message.content.trim()).collect::<Vec<_>>());
+        }
     };
     let spoken = |messages: &[ChatMessage]| {
         let turns = messages.iter().filter(|message| message.role != Role::System);
@@ -100,7 +109,11 @@ mod tests {
             json!({"messages": messages, "conversations": turns, "response": "So."}),
             json!({"messages": messages, "chosen": messages, "rejected": other}),
             json!({"messages": messages, "prompt": null, "response": ""}),
-            json!({"instruction": "How?", "output": "So.", "prompt": "### Instruction: How? ### Response: So."}),
+            json!({
+                "instruction": "How do tides come about?", "output": "So.",
+                "prompt": "### Instruction: How do tides come about? ### Response: So."
+            }),
+            json!({"messages": messages, "prompt": [{"role": "system", "content": "Be brief."}, messages[0]]}),
             json!({"prompt": "How?", "completion": "So.", "chosen": "So.", "rejected": "No."}),
             json!({"conversations": turns, "messages": null, "target": "4", "answer": "4"}),
         ];
@@ -116,6 +129,13 @@ mod tests {
         for (record, keys) in [
             (json!({"messages": messages, "prompt": "Why?"}), ["messages", "prompt"]),
             (json!({"messages": messages, "response": "No."}), ["messages", "response"]),
+            // A short text stands in many others.
+            (json!({"messages": messages, "response": "So. Or otherwise, as I would say."}), ["messages", "response"]),
+            (json!({"messages": messages, "prompt": "How? And why, and since when?"}), ["messages", "prompt"]),
+            (
+                json!({"messages": messages, "prompt": [messages[0], messages[1], {"role": "user", "content": "And then?"}]}),
+                ["messages", "prompt"],
+            ),
             (json!({"messages": messages, "chosen": other}), ["messages", "chosen"]),
             (json!({"messages": other, "conversations": turns}), ["messages", "conversations"]),
             (json!({"instruction": "How?", "output": "So.", "prompt": "Why?"}), ["instruction", "prompt"]),
