@@ -10,6 +10,7 @@ mod filters;
 mod iterators;
 mod json;
 mod lexer;
+mod limits;
 mod marks;
 mod methods;
 mod printf;

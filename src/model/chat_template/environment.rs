@@ -17,9 +17,9 @@ use minijinja::{
 use super::{
     MAX_STEPS, filters,
     iterators::{self, no_generator},
-    methods, printf,
+    limits, methods, printf,
     python::{self, as_float, bind, refused},
-    source::{CALL_VARIADIC, CONCAT, REMAINDER},
+    source::{CALL_VARIADIC, CONCAT, KEEP, REMAINDER},
     strftime::strftime,
 };
 
@@ -50,8 +50,11 @@ pub(super) fn environment() -> Result<Environment<'static>, String> {
     });
     environment.add_function(CONCAT, |values: Rest<Value>| {
         values.iter().try_for_each(no_generator)?;
-        Ok::<_, Error>(values.iter().map(python::text).collect::<String>())
+        let mut written = String::new();
+        values.iter().try_for_each(|value| limits::push(&mut written, &python::text(value)))?;
+        Ok::<_, Error>(written)
     });
+    environment.add_function(KEEP, |state: &mut State, value: &Value, levels: u64| limits::keep(state, value, levels));
     environment.add_function(REMAINDER, |left: &Value, right: &Value| remainder(left, right));
     environment.add_function(
         CALL_VARIADIC,

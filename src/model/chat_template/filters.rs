@@ -10,6 +10,7 @@ use regex::Regex;
 
 use super::{
     iterators::is_placeless,
+    limits,
     methods::centered,
     printf,
     python::{self, Ends, as_float, bind, is_namespace, lines, refused, strip},
@@ -106,13 +107,13 @@ fn indent(value: &Value, args: Args) -> Result<String, Error> {
     let mut written = String::new();
     for (index, line) in lines(&text, false).into_iter().enumerate() {
         if index > 0 {
-            written.push('\n');
+            limits::push(&mut written, "\n")?;
         }
         let indented = if index == 0 { first } else { blank || !line.is_empty() };
         if indented {
-            written.push_str(&indentation);
+            limits::push(&mut written, &indentation)?;
         }
-        written.push_str(line);
+        limits::push(&mut written, line)?;
     }
     Ok(written)
 }
@@ -153,8 +154,14 @@ fn join(state: &mut State, value: &Value, args: Args) -> Result<String, Error> {
     if value.is_undefined() {
         return Ok(String::new());
     }
-    let parts: Vec<_> = parts.try_iter()?.map(|part| python::text(&part)).collect();
-    Ok(parts.join(&separator))
+    let mut joined = String::new();
+    for (index, part) in parts.try_iter()?.enumerate() {
+        if index > 0 {
+            limits::push(&mut joined, &separator)?;
+        }
+        limits::push(&mut joined, &python::text(&part))?;
+    }
+    Ok(joined)
 }
 
 fn default(value: &Value, args: Args) -> Result<Value, Error> {

@@ -6,9 +6,13 @@ use minijinja::{Error, ErrorKind, Value, value::ValueKind};
 
 use super::{
     iterators::is_placeless,
+    limits,
     marks::MARK,
     python::{DEEPEST, as_float, bind, float_text, refused, text},
 };
+
+/// How many bytes an indentation may have.
+const WIDEST_INDENT: usize = 64;
 
 /// How the text is laid out.
 struct Layout {
@@ -27,8 +31,13 @@ pub(super) fn to_json(value: &Value, args: &[Value]) -> Result<String, Error> {
     let given = |option: Option<Value>| option.filter(|option| !option.is_none());
     let is_true = |option: Option<Value>| option.is_some_and(|option| option.is_true());
     let indent = given(indent).map(|indent| match indent.as_str() {
+        Some(indent) if indent.len() > WIDEST_INDENT => {
+            Err(refused(format!("tojson: indent of {} bytes", indent.len())))
+        }
         Some(indent) => Ok(indent.to_owned()),
-        None => i64::try_from(indent.clone()).map(|width| " ".repeat(width.clamp(0, 64) as usize)),
+        None => i64::try_from(indent.clone())
+            .map_err(Error::from)
+            .map(|width| " ".repeat(width.clamp(0, WIDEST_INDENT as i64) as usize)),
     });
     let indent = indent.transpose()?;
     let separators = given(separators).map(|separators| separators.try_iter()).transpose()?;
@@ -59,7 +68,7 @@ impl Layout {
         match kind {
             ValueKind::Map => self.write_all(written, ('{', '}'), &self.keys(value)?, depth, |written, key| {
                 self.write_string(written, &key_text(key)?);
-                written.push_str(&self.key_separator);
+                limits::push(written, &self.key_separator)?;
                 self.write(written, &value.get_item(key)?, depth + 1)
             }),
             ValueKind::Seq | ValueKind::Iterable if !is_placeless(value) => {
@@ -105,10 +114,11 @@ impl Layout {
         written.push(open);
         for (index, element) in elements.iter().enumerate() {
             if index > 0 {
-                written.push_str(&self.item_separator);
+                limits::push(written, &self.item_separator)?;
             }
             line(written, depth + 1);
             write(written, element)?;
+            limits::check_written(written.len())?;
         }
         if !elements.is_empty() {
             line(written, depth);

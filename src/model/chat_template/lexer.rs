@@ -50,7 +50,8 @@ pub(super) fn pieces(source: &str) -> Vec<Piece<'_>> {
 }
 
 fn delimiter(text: &str) -> Option<usize> {
-    ["{{", "{%", "{#"].iter().filter_map(|opening| text.find(opening)).min()
+    let begins = |&(at, _): &(usize, &str)| text[at + 1..].starts_with(['{', '%', '#']);
+    text.match_indices('{').find(begins).map(|(at, _)| at)
 }
 
 /// The length of the raw block that `source` begins with.

@@ -10,6 +10,7 @@ use minijinja_contrib::pycompat;
 use regex::Regex;
 
 use super::iterators::View;
+use super::limits;
 use super::python::{Ends, bind, is_printable, is_space, lines, refused, strip, text, title};
 
 /// Calls a method that the template engine itself does not know.
@@ -17,6 +18,8 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
     let called = match (value.kind(), value.as_str()) {
         // Brackets in it reach into what is shown.
         (_, Some(format)) if method == "format" && !format.contains('[') => {
+            let longest = args.iter().map(|value| value.as_str().map_or(0, str::len)).max().unwrap_or(0);
+            limits::check_written(format.matches('{').count().saturating_mul(longest))?;
             return pycompat::unknown_method_callback(state, value, method, &shown(args));
         }
         (_, Some(text)) => of_text(text, method, args)?,
@@ -229,9 +232,9 @@ fn joined(separator: &str, args: &[Value]) -> Result<Value, Error> {
     let mut joined = String::new();
     for (index, part) in parts.ok_or(ErrorKind::MissingArgument)?.try_iter()?.enumerate() {
         if index > 0 {
-            joined.push_str(separator);
+            limits::push(&mut joined, separator)?;
         }
-        joined.push_str(expect_text(Some(&part))?);
+        limits::push(&mut joined, expect_text(Some(&part))?)?;
     }
     Ok(Value::from(joined))
 }

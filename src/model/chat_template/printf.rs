@@ -6,7 +6,10 @@ use minijinja::{
     value::ValueKind,
 };
 
-use super::python::{as_float, refused, repr, text};
+use super::{
+    limits,
+    python::{as_float, refused, repr, text},
+};
 
 /// One conversion: `%[(key)][flags][width][.precision]type`.
 struct Conversion<'f> {
@@ -42,7 +45,7 @@ pub(super) fn format(format: &str, values: &Value) -> Result<Value, Error> {
             Some(key) => return Err(refused(format!("%({key}): expected a mapping"))),
             None => unused.next().cloned().ok_or_else(|| refused("not enough arguments for format string"))?,
         };
-        written.push_str(&conversion.write(&value)?);
+        limits::push(&mut written, &conversion.write(&value)?)?;
     }
     // A value that has elements may have more than the format asks for.
     let whole = !values.is_tuple() && matches!(values.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable);

@@ -7,7 +7,7 @@ use minijinja::{
     value::{Kwargs, ValueKind},
 };
 
-use super::{iterators::is_placeless, marks::MARK};
+use super::{iterators::is_placeless, limits::LONGEST_TEXT, marks::MARK};
 
 /// An error of a template's own making.
 pub(super) fn refused(problem: impl Into<String>) -> Error {
@@ -55,38 +55,50 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-/// `repr(value)`.
+/// `repr(value)`; of a text that is longer than the engine can count, its beginning.
 pub(super) fn repr(value: &Value) -> String {
-    repr_within(value, DEEPEST)
+    let mut written = String::new();
+    write_repr(&mut written, value, DEEPEST);
+    written
 }
 
 /// How deep lists and the like are written.
 pub(super) const DEEPEST: usize = 100;
 
-fn repr_within(value: &Value, depth: usize) -> String {
-    let Some(depth) = depth.checked_sub(1) else { return "...".to_owned() };
-    let elements = || value.try_iter().into_iter().flatten();
+fn write_repr(written: &mut String, value: &Value, depth: usize) {
+    let Some(depth) = depth.checked_sub(1) else { return written.push_str("...") };
+    // Parts may be in a value any number of times.
+    if written.len() > LONGEST_TEXT {
+        return;
+    }
     match value.kind() {
-        ValueKind::Undefined => "Undefined".to_owned(),
-        ValueKind::String => quoted(value.as_str().unwrap_or_default()),
+        ValueKind::Undefined => written.push_str("Undefined"),
+        ValueKind::String => written.push_str(&quoted(value.as_str().unwrap_or_default())),
         ValueKind::Map => {
-            let pair = |key: Value| {
-                let element = value.get_item(&key).unwrap_or_default();
-                format!("{}: {}", repr_within(&key, depth), repr_within(&element, depth))
-            };
-            let pairs = format!("{{{}}}", elements().map(pair).collect::<Vec<_>>().join(", "));
-            if is_namespace(value) { format!("<Namespace {pairs}>") } else { pairs }
+            let (open, close) = if is_namespace(value) { ("<Namespace {", "}>") } else { ("{", "}") };
+            written.push_str(open);
+            for (index, key) in value.try_iter().into_iter().flatten().enumerate() {
+                written.push_str(if index > 0 { ", " } else { "" });
+                write_repr(written, &key, depth);
+                written.push_str(": ");
+                write_repr(written, &value.get_item(&key).unwrap_or_default(), depth);
+            }
+            written.push_str(close);
         }
         ValueKind::Seq | ValueKind::Iterable if !is_placeless(value) => {
-            let elements: Vec<_> = elements().map(|element| repr_within(&element, depth)).collect();
-            match (value.is_tuple(), elements.as_slice()) {
-                (true, [only]) => format!("({only},)"),
-                (true, _) => format!("({})", elements.join(", ")),
-                (false, _) => format!("[{}]", elements.join(", ")),
+            let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
+            written.push(open);
+            let mut count = 0;
+            for element in value.try_iter().into_iter().flatten() {
+                written.push_str(if count > 0 { ", " } else { "" });
+                write_repr(written, &element, depth);
+                count += 1;
             }
+            written.push_str(if value.is_tuple() && count == 1 { "," } else { "" });
+            written.push(close);
         }
-        ValueKind::Number => as_float(value).map_or_else(|| value.to_string(), float_text),
-        _ => value.to_string(),
+        ValueKind::Number => written.push_str(&as_float(value).map_or_else(|| value.to_string(), float_text)),
+        _ => written.push_str(&value.to_string()),
     }
 }
 

@@ -5,12 +5,17 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use super::lexer::{Piece, Token, TokenKind, pieces};
+use super::{
+    lexer::{Piece, Token, TokenKind, pieces},
+    limits::{DEEPEST_BLOCKS, MOST_BRANCHES, MOST_OPERATORS},
+};
 
-/// The functions that stand for `~`, for `%`, and for a call of a macro that takes any number of arguments.
+/// The functions that stand for `~`, for `%`, for a call of a macro that takes any number of arguments, and for the value of an
+/// assignment.
 pub(super) const CONCAT: &str = "__concatenated";
 pub(super) const REMAINDER: &str = "__remainder";
 pub(super) const CALL_VARIADIC: &str = "__called";
+pub(super) const KEEP: &str = "__kept";
 
 /// How deep brackets may lie in one another.
 const DEEPEST: usize = 100;
@@ -28,22 +33,26 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
     let pieces = pieces(&source);
     let variadic = variadic_macros(&pieces);
     let mut written = String::with_capacity(source.len());
-    let mut blocks = Vec::new();
+    let mut blocks = Blocks::default();
     for piece in &pieces {
         match piece {
             Piece::Plain(text) => written.push_str(text),
             Piece::Code { open, tokens, close } => {
-                if open.starts_with("{%") {
-                    enter_or_leave(&mut blocks, tokens)?;
-                    check_scopes(tokens)?;
+                let operators = operators(tokens);
+                if operators > MOST_OPERATORS {
+                    return Err(format!(
+                        "found {operators} operators and filters in one statement, at most {MOST_OPERATORS} are supported"
+                    ));
                 }
+                let rewriter = Rewriter { variadic: &variadic };
                 written.push_str(open);
-                let statement = if open.starts_with("{%") { tokens.first() } else { None };
-                written.push_str(&Rewriter { variadic: &variadic }.code(
-                    tokens,
-                    statement.map(|token| token.text),
-                    0,
-                )?);
+                if open.starts_with("{%") {
+                    blocks.enter_or_leave(tokens)?;
+                    check_scopes(tokens)?;
+                    written.push_str(&rewriter.statement(tokens)?);
+                } else {
+                    written.push_str(&rewriter.code(tokens, None, 0)?);
+                }
                 written.push_str(close);
             }
         }
@@ -54,28 +63,57 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
 /// Statements that have an end of their own.
 const BLOCKS: [&str; 9] = ["for", "if", "with", "macro", "call", "filter", "block", "generation", "set"];
 
-/// Keeps the blocks that are open, and refuses to leave a loop through another block: the template engine loses count.
-fn enter_or_leave<'s>(blocks: &mut Vec<&'s str>, tokens: &[Token<'s>]) -> Result<(), String> {
-    let Some(statement) = tokens.first().map(|token| token.text) else { return Ok(()) };
-    if statement == "autoescape" {
-        return Err("{% autoescape %} is not supported".to_owned());
+/// The blocks that are open at a place in a template, each with the branches that it has had.
+#[derive(Default)]
+struct Blocks<'s>(Vec<(&'s str, usize)>);
+
+impl<'s> Blocks<'s> {
+    /// Goes past a statement. Refuses to leave a loop through another block, for the template engine loses count, and more blocks in
+    /// one another than its stack is known to hold.
+    fn enter_or_leave(&mut self, tokens: &[Token<'s>]) -> Result<(), String> {
+        let Some(statement) = tokens.first().map(|token| token.text) else { return Ok(()) };
+        if statement == "autoescape" {
+            return Err("{% autoescape %} is not supported".to_owned());
+        }
+        if let Some(block) = statement.strip_prefix("end") {
+            self.0.pop_if(|(open, _)| *open == block);
+        } else if BLOCKS.contains(&statement) {
+            let assigns = statement == "set" && top_level(tokens).any(|token| token.text == "=");
+            if !assigns {
+                self.0.push((statement, 0));
+            }
+            if self.0.len() > DEEPEST_BLOCKS {
+                return Err(format!("found blocks more than {DEEPEST_BLOCKS} deep"));
+            }
+        } else if statement == "elif" {
+            let branches = self.0.last_mut().map_or(0, |(_, branches)| {
+                *branches += 1;
+                *branches
+            });
+            if branches > MOST_BRANCHES {
+                return Err(format!("found an if with more than {MOST_BRANCHES} branches"));
+            }
+        } else if statement == "break" || statement == "continue" {
+            let inside = self.0.iter().rev().map(|(block, _)| *block).take_while(|block| *block != "for");
+            if let Some(block) = inside.into_iter().find(|block| *block != "if") {
+                return Err(format!(
+                    "{statement} inside {{% {block} %}} is not supported; put it outside of that block"
+                ));
+            }
+        }
+        Ok(())
     }
-    if let Some(block) = statement.strip_prefix("end") {
-        if blocks.last() == Some(&block) {
-            blocks.pop();
-        }
-    } else if BLOCKS.contains(&statement) {
-        let assigns = statement == "set" && top_level(tokens).any(|token| token.text == "=");
-        if !assigns {
-            blocks.push(statement);
-        }
-    } else if statement == "break" || statement == "continue" {
-        let between = blocks.iter().rev().take_while(|block| **block != "for").find(|block| **block != "if");
-        if let Some(block) = between {
-            return Err(format!("{statement} inside {{% {block} %}} is not supported; put it outside of that block"));
-        }
-    }
-    Ok(())
+}
+
+/// How many levels an expression may have, at most: each operator, bracket and filter may lie in the one before it.
+fn operators(tokens: &[Token]) -> usize {
+    let counts = |token: &&Token| match token.kind {
+        TokenKind::Open => true,
+        TokenKind::Operator => ![",", ":", "="].contains(&token.text),
+        TokenKind::Name => ["and", "or", "not", "in", "is", "if"].contains(&token.text),
+        _ => false,
+    };
+    tokens.iter().filter(counts).count()
 }
 
 /// Tokens outside of brackets.
@@ -178,6 +216,30 @@ enum ItemKind {
 }
 
 impl Rewriter<'_> {
+    /// Rewrites a statement. What `set` assigns goes through a function that bounds how deep values come to lie in one another.
+    fn statement(&self, tokens: &[Token]) -> Result<String, String> {
+        let name = tokens.first().map(|token| token.text);
+        let mut depth = 0_usize;
+        let assigns = tokens.iter().position(|token| {
+            match token.kind {
+                TokenKind::Open => depth += 1,
+                TokenKind::Close => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            depth == 0 && token.text == "="
+        });
+        let Some((target, value)) = assigns.filter(|_| name == Some("set")).map(|at| tokens.split_at(at + 1)) else {
+            return self.code(tokens, name, 0);
+        };
+        let is_constant =
+            value.iter().all(|token| matches!(token.kind, TokenKind::Number | TokenKind::Text) || is_word(token.text));
+        if value.is_empty() || is_constant {
+            return self.code(tokens, name, 0);
+        }
+        let (target, levels) = (self.code(target, name, 0)?, operators(value).max(1));
+        Ok(format!("{target} {KEEP}(({}), {levels})", self.code(value, None, 1)?))
+    }
+
     /// Rewrites code; `statement` is its first word, where it is no expression.
     fn code(&self, tokens: &[Token], statement: Option<&str>, depth: usize) -> Result<String, String> {
         if depth > DEEPEST {
@@ -261,6 +323,11 @@ fn statement_name(name: &str) -> &str {
         "endgeneration" => "endwith",
         other => other,
     }
+}
+
+/// Whether it is a constant that Jinja has a word for.
+fn is_word(name: &str) -> bool {
+    ["true", "false", "none", "True", "False", "None"].contains(&name)
 }
 
 fn name_kind(name: &str, before: Option<&str>) -> ItemKind {

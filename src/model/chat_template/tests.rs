@@ -183,14 +183,60 @@ fn what_is_not_supported_is_named() {
         ("{% for m in messages %}{% with %}{% break %}{% endwith %}{% endfor %}", "break inside {% with %}"),
         ("{% macro f(a, b=a) %}{% endmacro %}", "macro: a value that reads a"),
         ("{{ '\\N{BULLET}' }}", "names of characters (\\N) are not supported"),
-        (&format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000)), "brackets more than 100 deep"),
+        (&format!("{{{{ {}1{} }}}}", "(".repeat(500), ")".repeat(500)), "brackets more than 100 deep"),
         (
-            "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+            "{% set ns = namespace(x=[]) %}{% for i in range(999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
             "100 deep",
         ),
         ("{{ bos_token + messages[0].content }}", "the tokenizer names no bos_token"),
     ] {
         assert!(error(source).contains(expected), "{source}: {}", error(source));
+    }
+}
+
+#[test]
+fn a_template_that_grows_without_bound_is_refused() {
+    let error = |source: &str| {
+        let compiled = ChatTemplate::new(source, &[], specials());
+        compiled.and_then(|template| template.render(&[ChatMessage::new(Role::User, "x")], true)).unwrap_err()
+    };
+    for (source, expected) in [
+        (&format!("{{{{ 'a'{} }}}}", " | trim".repeat(100_000)), "found 100000 operators and filters in one statement"),
+        (
+            &format!("{{{{ messages{} }}}}", "[0]".repeat(100_000)),
+            "found 100000 operators and filters in one statement",
+        ),
+        (&format!("{{{{ 1{} }}}}", " and 1".repeat(100_000)), "found 100000 operators and filters in one statement"),
+        (&format!("{}{}", "{% if true %}".repeat(100_000), "{% endif %}".repeat(100_000)), "blocks more than 100 deep"),
+        (
+            &format!("{{% if 1 %}}{}{{% endif %}}", "{% elif 1 %}".repeat(100_000)),
+            "found an if with more than 500 branches",
+        ),
+        // Values that lie in one another are dropped a stack frame each.
+        ("{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}", ENDLESS),
+        (&format!("{{% set x = [] %}}{}", "{% set x = [x] %}".repeat(100_000)), ENDLESS),
+        // A hundred texts of a megabyte each.
+        ("{% set x = 'a' * 1000000 %}{{ ''.join([x] * 100) }}", "a text of more than 64 MiB"),
+        ("{% set x = 'a' * 1000000 %}{{ ([x] * 100) | join }}", "a text of more than 64 MiB"),
+        ("{% set x = 'a' * 1000000 %}{{ (['a'] * 100) | join(x) }}", "a text of more than 64 MiB"),
+        ("{% set x = '\n' * 1000000 %}{{ x | indent('a' * 100) }}", "a text of more than 64 MiB"),
+        ("{% set x = 'a' * 1000000 %}{{ ('{0}' * 100).format(x) }}", "a text of more than 64 MiB"),
+        ("{% set x = 'a' * 1000000 %}{{ ([x] * 100) | tojson }}", "a text of more than 64 MiB"),
+        ("{% set x = 'a' * 1000000 %}{{ ([1] * 100) | tojson(separators=(x, x)) }}", "a text of more than 64 MiB"),
+        // A list that is twice in a list, and that in another.
+        (
+            "{% set ns = namespace(x=['a']) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+            "a text of more than 64 MiB",
+        ),
+        (
+            "{% set ns = namespace(x=['a']) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+            ENDLESS,
+        ),
+        ("{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", ENDLESS),
+        (&format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000)), "found 100000 operators and filters"),
+    ] {
+        let (shown, error) = (&source[..source.len().min(200)], error(source));
+        assert!(error.contains(expected), "{shown}: {error}");
     }
 }
 
