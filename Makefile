@@ -8,6 +8,8 @@ RUN_ARGS ?=
 # More arguments for the bench: --quick, --rows FILE, --only sft,grouped,sft-f32,round,generate,score,
 # score-grouped,start.
 BENCH_ARGS ?=
+# More arguments for the kill check: --strategy fedavg, --do kill,half,eio,full, --every N, --twice.
+KILL_ARGS ?=
 # A demo that was interrupted begins afresh, unless somebody says --resume.
 AGAIN = $(if $(findstring --resume,$(RUN_ARGS)),,--overwrite)
 # A demo of a minute or two: the same scenario, one round.
@@ -24,7 +26,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference bench bench-scale bench-aggregation bench-settings peft-check judge-check grafana-check dashboard-check clean distclean
+.PHONY: help prepare demo demo-short test build setup libtorch fetch lint doc reference bench bench-scale bench-aggregation bench-settings peft-check judge-check kill-check grafana-check dashboard-check clean distclean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -89,6 +91,9 @@ peft-check: setup ## Run the tests that speak to an installed peft, transformers
 
 judge-check: fetch ## Have a real server judge MT-Bench and teach Constitutional AI (110 MB into .venv-judge)
 	@tools/judge_check.sh $(FEDWARD)
+
+kill-check: fetch ## Kill a tiny run at every event of its files, or have the event fail, and resume it (half an hour; KILL_ARGS="--every 10" takes minutes)
+	python3 tests/kill/kill_check.py $(FEDWARD) $(KILL_ARGS)
 
 grafana-check: build ## Check dashboards and alerts on a synthetic run (needs Debian's prometheus)
 	@tools/check_grafana.sh --probe

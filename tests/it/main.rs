@@ -36,6 +36,7 @@ mod reruns;
 mod run;
 mod scaffold;
 mod secrets;
+mod shipped;
 mod support;
 mod tokenizer;
 mod weighted_loss;

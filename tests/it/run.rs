@@ -206,7 +206,11 @@ fn a_run_directory_holds_what_scripts_rely_on() {
     let manifest = read("manifest.json");
     assert_eq!(manifest["scenario"]["seed"], 3);
     assert_eq!(manifest["checksums"]["model_sha256"].as_str().unwrap().len(), 64);
-    assert!(manifest["guard"]["report"]["held_out"]["auc"].is_number());
+    let [guard, judge] = ["guard", "judge"].map(|of| {
+        assert!(manifest[of]["report"]["held_out"]["auc"].is_number(), "{of} was not measured: {manifest}");
+        manifest[of]["version"].as_str().unwrap_or_else(|| panic!("{of} has no version: {manifest}"))
+    });
+    assert_ne!(guard, judge, "the guard judges what it filtered");
     assert_eq!(rows(&out.join("clients.jsonl")).len(), 4);
     assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("refusal_rate"));
     let metrics = fs::read_to_string(out.join("metrics.prom")).unwrap();
