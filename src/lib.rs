@@ -20,6 +20,7 @@
 //! | [`telemetry`] | every metric |
 //! | [`report`] | tables for people |
 //! | [`progress`] | how long work is followed |
+//! | [`experiment`] | a scenario file's runs and grids, from preparation to report |
 //! | [`cli`] | the command line |
 
 #![deny(
@@ -38,6 +39,7 @@ pub mod cli;
 pub mod data;
 pub mod endpoint;
 pub mod eval;
+pub mod experiment;
 pub mod federated;
 pub mod lora;
 pub mod model;
@@ -50,3 +52,6 @@ pub mod store;
 pub mod telemetry;
 pub mod train;
 pub mod wiring;
+
+pub use experiment::{Experiment, ExperimentError, Outcome};
+pub use fedward_actors as actors;

@@ -10,6 +10,8 @@ pub trait Progress: Send + Sync {
     fn part(&self, what: &str);
     /// `done` of `total` steps are done. Never fewer than before within a part.
     fn step(&self, done: u64, total: u64);
+    /// Something that people should know of the work and that stays: what it assumes, what is left aside.
+    fn line(&self, _: &str) {}
 }
 
 /// Tells nobody.

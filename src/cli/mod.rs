@@ -8,7 +8,6 @@ mod fetch;
 mod generate;
 mod grid;
 mod guard;
-mod job;
 mod model_args;
 mod outputs;
 mod overlap;
@@ -16,7 +15,7 @@ mod prepare;
 mod report;
 mod run;
 mod score;
-mod single_run;
+mod session;
 mod tune;
 
 use std::{

@@ -7,6 +7,7 @@ use miette::IntoDiagnostic;
 
 use super::Ending;
 use crate::{
+    experiment::PAGE,
     report::{StoredRun, page},
     store::write_atomically,
 };
@@ -37,6 +38,3 @@ pub(super) fn report(args: &ReportArgs) -> miette::Result<Ending> {
     tell!("{} of {} runs", out.display(), runs.len());
     Ok(Ending::Done)
 }
-
-/// The page's name in a run's directory, and in the folder of a scenario with variants.
-pub(super) const PAGE: &str = "report.html";

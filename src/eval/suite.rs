@@ -23,7 +23,9 @@ pub struct BenchmarkSuite {
     pub lora: LoraConfig,
     /// The benchmarks by their names, in the order of their work.
     pub benchmarks: Vec<(String, Box<dyn Benchmark>)>,
-    /// Those of them that are measured between rounds.
+    /// Benchmarks of the program that runs the experiment, measured behind those, whenever anything is.
+    pub extensions: Vec<Arc<dyn Benchmark>>,
+    /// Those of `benchmarks` that are measured between rounds.
     pub interim_benches: BTreeSet<String>,
     /// Prompts of each benchmark between rounds, at most.
     pub interim_prompts: usize,
@@ -54,7 +56,8 @@ impl Benchmarks for BenchmarkSuite {
         };
         let mut evaluation = Evaluation::new();
         let meant = |name: &String| !is_interim || self.interim_benches.contains(name);
-        for (_, benchmark) in self.benchmarks.iter().filter(|(name, _)| meant(name)) {
+        let own = self.benchmarks.iter().filter(|(name, _)| meant(name)).map(|(_, benchmark)| benchmark.as_ref());
+        for benchmark in own.chain(self.extensions.iter().map(AsRef::as_ref)) {
             let found = benchmark.measure(&subject)?;
             for warning in &found.warnings {
                 tracing::warn!("{warning}");

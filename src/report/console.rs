@@ -103,6 +103,10 @@ impl Console {
 }
 
 impl Progress for Console {
+    fn line(&self, text: &str) {
+        Self::line(self, text);
+    }
+
     fn stage(&self, what: &str) {
         let mut state = self.state();
         what.clone_into(&mut state.stage);

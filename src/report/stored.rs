@@ -46,6 +46,16 @@ pub enum RunState {
     Unfinished,
 }
 
+impl RunState {
+    /// The state of a run with a summary.
+    const fn of(status: RunStatus) -> Self {
+        match status {
+            RunStatus::Completed => Self::Completed,
+            RunStatus::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
 impl StoredRun {
     /// Reads the run in `path`.
     ///
@@ -56,11 +66,7 @@ impl StoredRun {
         let directory = RunDirectory::open(path)?;
         let (manifest, rounds) = (directory.manifest()?, directory.rounds()?);
         let stored: Option<Summary> = directory.summary()?;
-        let state = match stored.as_ref().map(|summary| summary.status) {
-            Some(RunStatus::Completed) => RunState::Completed,
-            Some(RunStatus::Interrupted) => RunState::Interrupted,
-            None => RunState::Unfinished,
-        };
+        let state = stored.as_ref().map_or(RunState::Unfinished, |summary| RunState::of(summary.status));
         let summary = stored.unwrap_or_else(|| so_far(&manifest, &rounds));
         Ok(Self {
             label: summary.label().to_owned(),
@@ -72,6 +78,13 @@ impl StoredRun {
             rounds,
             started: manifest["started_unix_seconds"].as_u64().unwrap_or_default(),
         })
+    }
+
+    /// The run as it is with `summary`, which is not stored yet.
+    #[must_use]
+    pub fn ended_with(self, summary: Summary) -> Self {
+        let state = RunState::of(summary.status);
+        Self { label: summary.label().to_owned(), state, summary, ..self }
     }
 
     /// Reads the runs that `paths` mean: each the directory of a run, or a folder with such directories, as a scenario with

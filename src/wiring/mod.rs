@@ -226,6 +226,7 @@ pub(crate) fn benchmark_suite(
         model: Arc::clone(model),
         lora: scenario.lora.clone(),
         benchmarks: known.chain(own).collect::<Result<_, SetupError>>()?,
+        extensions: Vec::new(),
         interim_benches: evaluation.interim_benches.clone(),
         interim_prompts: evaluation.interim_prompts,
         seed: scenario.evaluation_seed(),

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     data::catalogue,
+    eval::Benchmark,
     model::{ChatModel, NumberFormat, Precision, Replicas, device},
     progress::Progress,
     scenario::{DeviceName, GuardSection, ModelSection, PrecisionName, RowSource, Scenario},
@@ -34,6 +35,8 @@ pub struct Workshop {
     /// What people have been told: versions of guards, assumptions.
     told: HashSet<String>,
     trainings: Arc<SharedTrainings>,
+    /// Measured beside those that scenarios ask for.
+    benchmarks: Vec<Arc<dyn Benchmark>>,
     cache: PathBuf,
 }
 
@@ -51,8 +54,15 @@ impl Workshop {
             guards: HashMap::new(),
             told: HashSet::new(),
             trainings: SharedTrainings::new(REMEMBERED_BYTES),
+            benchmarks: Vec::new(),
             cache: catalogue::home().join("cache"),
         }
+    }
+
+    /// A workshop whose runs are measured with these benchmarks, too.
+    #[must_use]
+    pub fn with_benchmarks(self, benchmarks: Vec<Arc<dyn Benchmark>>) -> Self {
+        Self { benchmarks, ..self }
     }
 
     /// Makes everything that a run of `scenario` needs. `judge` is the guard that looks at responses in benchmarks: the
@@ -89,7 +99,9 @@ impl Workshop {
             .map(|(guard, section)| guard::on_clients_rows(guard, section, &data, model.threads, cancel))
             .transpose()?;
         let judging = judge.as_ref().map(|judge| Arc::clone(&judge.model) as _);
-        let benchmarks = Arc::new(benchmark_suite(scenario, &model, &data, judging, progress, cancel)?);
+        let mut benchmarks = benchmark_suite(scenario, &model, &data, judging, progress, cancel)?;
+        benchmarks.extensions.clone_from(&self.benchmarks);
+        let benchmarks = Arc::new(benchmarks);
         let read = (scenario.training.max_length, scenario.training.sft.end);
         let harmful = HarmfulShares::of(&data, &model, read, scenario.federation.selectable())?;
         Ok(Prepared {

@@ -117,6 +117,7 @@ fn evaluations_count_every_prompt_and_row() {
     let rule = RefusalMatcher::OpenFedLlm.into();
     let advbench = HarmfulPrompts { id: BenchName::AdvBench.into(), prompts, decoding, rule, guard: None };
     let suite = BenchmarkSuite {
+        extensions: Vec::new(),
         model,
         lora,
         benchmarks: vec![
