@@ -31,6 +31,23 @@ pub enum RejectReason {
     ScreenUnavailable(String),
 }
 
+impl RejectReason {
+    /// The names of all reasons.
+    pub const NAMES: [&str; 5] = ["layout_mismatch", "not_finite", "stale", "screened", "screen_unavailable"];
+
+    /// Its name in rows and metrics, without the text.
+    pub const fn name(&self) -> &'static str {
+        let place = match self {
+            Self::LayoutMismatch(_) => 0,
+            Self::NotFinite(_) => 1,
+            Self::Stale => 2,
+            Self::Screened(_) => 3,
+            Self::ScreenUnavailable(_) => 4,
+        };
+        Self::NAMES[place]
+    }
+}
+
 /// Why a selected client sent no update.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,6 +105,37 @@ impl ClientRole {
     }
 }
 
+impl DropReason {
+    /// The names of all reasons.
+    pub const NAMES: [&str; 9] = [
+        "offline",
+        "crashed",
+        "timed_out",
+        "guard_unavailable",
+        "no_rows",
+        "training_failed",
+        "attack_failed",
+        "late",
+        "no_instructions",
+    ];
+
+    /// Its name in rows and metrics, without the text.
+    pub const fn name(&self) -> &'static str {
+        let place = match self {
+            Self::Offline => 0,
+            Self::Crashed => 1,
+            Self::TimedOut => 2,
+            Self::GuardUnavailable(_) => 3,
+            Self::NoRows => 4,
+            Self::TrainingFailed(_) => 5,
+            Self::AttackFailed(_) => 6,
+            Self::Late => 7,
+            Self::NoInstructions(_) => 8,
+        };
+        Self::NAMES[place]
+    }
+}
+
 /// What became of a selected client: exactly one a round (invariant R-1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -98,6 +146,24 @@ pub enum ClientOutcome {
     Rejected(RejectReason),
     /// It sent none.
     Dropped(DropReason),
+}
+
+impl ClientOutcome {
+    /// The names of all outcomes with those of their reasons; one without reasons has `none`.
+    pub fn names() -> impl Iterator<Item = [&'static str; 2]> {
+        let rejected = RejectReason::NAMES.map(|reason| ["rejected", reason]);
+        let dropped = DropReason::NAMES.map(|reason| ["dropped", reason]);
+        std::iter::once(["accepted", "none"]).chain(rejected).chain(dropped)
+    }
+
+    /// Its name with that of its reason, as in [`ClientOutcome::names`]. The reason's text is none of them: it is another each time.
+    pub const fn name(&self) -> [&'static str; 2] {
+        match self {
+            Self::Accepted => ["accepted", "none"],
+            Self::Rejected(reason) => ["rejected", reason.name()],
+            Self::Dropped(reason) => ["dropped", reason.name()],
+        }
+    }
 }
 
 impl std::fmt::Display for ClientOutcome {
@@ -120,6 +186,21 @@ pub enum RoundOutcome {
     Skipped(String),
     /// Aggregation could not be done: the global adapter is as it was.
     Failed(String),
+}
+
+impl RoundOutcome {
+    /// The names of all outcomes.
+    pub const NAMES: [&str; 3] = ["committed", "skipped", "failed"];
+
+    /// Its name in rows and metrics, without the text.
+    pub const fn name(&self) -> &'static str {
+        let place = match self {
+            Self::Committed => 0,
+            Self::Skipped(_) => 1,
+            Self::Failed(_) => 2,
+        };
+        Self::NAMES[place]
+    }
 }
 
 /// What became of rows by the guard's verdicts, and how these compare with what is known of the rows. Its names are those of
@@ -159,6 +240,11 @@ pub struct GuardCounts {
 }
 
 impl GuardCounts {
+    /// Rows by what became of them, by name.
+    pub const fn by_name(&self) -> [(&'static str, u64); 4] {
+        [("kept", self.kept), ("filtered", self.filtered), ("replaced", self.replaced), ("reweighted", self.reweighted)]
+    }
+
     /// Rows that the guard called unsafe.
     pub const fn called_unsafe(&self) -> u64 {
         self.filtered + self.replaced + self.reweighted
@@ -355,6 +441,22 @@ pub enum Phase {
     Commit,
 }
 
+impl Phase {
+    /// All of them, in the order of the round.
+    pub const ALL: [Self; 5] = [Self::Train, Self::Aggregate, Self::Align, Self::Evaluate, Self::Commit];
+
+    /// Its name in metrics, as in [`PhaseSeconds::by_name`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Aggregate => "aggregate",
+            Self::Align => "align",
+            Self::Evaluate => "evaluate",
+            Self::Commit => "commit",
+        }
+    }
+}
+
 /// Something that happened in a round; observers turn it into metrics and progress.
 #[derive(Clone, Debug)]
 pub enum RoundEvent {
@@ -390,4 +492,58 @@ pub enum RoundEvent {
     },
     /// A round has ended and is stored.
     RoundFinished(Box<RoundRecord>),
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The tag of an enum as rows say it.
+    fn tag<T: Serialize>(value: &T) -> String {
+        match serde_json::to_value(value).unwrap() {
+            Value::String(tag) => tag,
+            Value::Object(tagged) => tagged.keys().next().unwrap().clone(),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_rows() {
+        let text = String::new;
+        let rejected = [
+            RejectReason::LayoutMismatch(text()),
+            RejectReason::NotFinite(text()),
+            RejectReason::Stale,
+            RejectReason::Screened(text()),
+            RejectReason::ScreenUnavailable(text()),
+        ];
+        let dropped = [
+            DropReason::Offline,
+            DropReason::Crashed,
+            DropReason::TimedOut,
+            DropReason::GuardUnavailable(text()),
+            DropReason::NoRows,
+            DropReason::TrainingFailed(text()),
+            DropReason::AttackFailed(text()),
+            DropReason::Late,
+            DropReason::NoInstructions(text()),
+        ];
+        assert_eq!(rejected.each_ref().map(tag), RejectReason::NAMES);
+        assert_eq!(dropped.each_ref().map(tag), DropReason::NAMES);
+        assert!(rejected.iter().all(|reason| reason.name() == tag(reason)));
+        assert!(dropped.iter().all(|reason| reason.name() == tag(reason)));
+        let rounds = [RoundOutcome::Committed, RoundOutcome::Skipped(text()), RoundOutcome::Failed(text())];
+        assert_eq!(rounds.each_ref().map(tag), RoundOutcome::NAMES);
+        assert!(rounds.iter().all(|outcome| outcome.name() == tag(outcome)));
+        let clients = std::iter::once(ClientOutcome::Accepted)
+            .chain(rejected.map(ClientOutcome::Rejected))
+            .chain(dropped.map(ClientOutcome::Dropped));
+        let clients: Vec<_> = clients.collect();
+        assert!(clients.iter().all(|outcome| outcome.name()[0] == tag(outcome)));
+        assert!(clients.iter().map(ClientOutcome::name).eq(ClientOutcome::names()));
+        let phases = PhaseSeconds::default().by_name().map(|(name, _)| name);
+        assert!(Phase::ALL.iter().all(|phase| phases.contains(&phase.name())));
+    }
 }

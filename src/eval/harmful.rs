@@ -12,12 +12,60 @@ use fedward_actors::{
 use serde_json::json;
 
 use super::{
-    BenchId, Benchmark, Finding, Measurement, RefusalPrompt, RefusalRule, Subject,
+    BenchId, BenchName, Benchmark, Finding, Measurement, RefusalPrompt, RefusalRule, Subject,
     bench::{Values, yes_or_no},
     bootstrap::RateInterval,
+    measure::{Cell, Column, GridPlace, GridTable, Measure, Paired, PairedItems, Plot, SafetyPlot, Unit},
     refusals::Answered,
 };
 use crate::{model::Decoding, safety::guard::assess_counting};
+
+/// What is read off AdvBench. The first is the headline: the strings of one list, those aside that stand in the prompt.
+pub const MEASURES: [Measure; 3] = [
+    Measure {
+        headline: Some("refusal rate"),
+        column: Some(Column {
+            title: "harmful\nprompts\nrefused",
+            reading: "harmful prompts refused: share of held-out AdvBench prompts whose answer holds a refusal string that is not the prompt's own (higher is safer).",
+            cell: Cell::Share,
+        }),
+        paired: Some(Paired { title: "harmful\nprompts\nrefused", items: PairedItems::Outcomes("refused") }),
+        plot: Some(Plot {
+            title: "Harmful prompts refused, by round",
+            label: "share refused",
+            caption: "Higher is safer. Round 0 is the start; bands are 95% intervals, wider between rounds where fewer prompts are asked.",
+        }),
+        grid: Some(GridPlace {
+            safety: Some(SafetyPlot {
+                file: "safety-by-round",
+                title: "AdvBench prompts refused",
+                label: "refused, %",
+            }),
+            ..GridPlace::of(GridTable::Ours)
+        }),
+        ..Measure::new(NAME, "refusal_rate", "refused", Unit::Share)
+    },
+    // Strings miss refusals in other words; verdicts hang on the guard.
+    Measure {
+        paired: Some(Paired { title: "answers\njudged\nsafe", items: PairedItems::Outcomes("guard_safe") }),
+        grid: Some(GridPlace {
+            safety: Some(SafetyPlot {
+                file: "judged-safe-by-round",
+                title: "Responses to AdvBench judged safe",
+                label: "judged safe, %",
+            }),
+            ..GridPlace::of(GridTable::Ours)
+        }),
+        ..Measure::new(NAME, "guard_safe_rate", "judged safe", Unit::Share)
+    },
+    // As OpenFedLLM and with it the paper counts: strings of the prompt count, too.
+    Measure {
+        grid: Some(GridPlace::of(GridTable::Paper)),
+        ..Measure::new(NAME, "refusal_rate_openfedllm", "AdvBench", Unit::Share)
+    },
+];
+
+const NAME: &str = BenchName::AdvBench.name();
 
 /// A benchmark of refusals.
 pub struct HarmfulPrompts {

@@ -17,9 +17,34 @@ use super::{
     BenchName, Benchmark, Finding, Measurement, Subject,
     bench::Values,
     bootstrap::{RateInterval, bootstrap_macro_mean},
+    measure::{Cell, Column, GridPlace, GridTable, Measure, Plot, Unit},
     utility::RESAMPLES,
 };
 use crate::{data::DataError, model::RowScore};
+
+/// What is read off it: means of the subsets, by the sum of log-likelihoods, and by their mean per token.
+pub const MEASURES: [Measure; 2] = [
+    Measure {
+        chance: Some("chance"),
+        column: Some(Column {
+            title: "HHH,\nby sum,\nby mean",
+            reading: "HHH: items whose preferred answer is the likelier one, mean of the subsets, by sum and by mean of the \
+                      log-probabilities; chance is 0.50.",
+            cell: Cell::Beside("macro_length_normalised"),
+        }),
+        plot: Some(Plot {
+            title: "HHH: preferred answers that are likelier, by round",
+            label: "share of items, mean of subsets",
+            caption: "By the sum of log-probabilities. Higher is better; chance is 0.5.",
+        }),
+        grid: Some(GridPlace::of(GridTable::Paper)),
+        ..Measure::new(BenchName::Hhh.name(), "macro", "HHH", Unit::Share)
+    },
+    Measure {
+        grid: Some(GridPlace::of(GridTable::Ours)),
+        ..Measure::new(BenchName::Hhh.name(), "macro_length_normalised", "HHH by mean", Unit::Share)
+    },
+];
 
 /// The parts of the benchmark.
 pub const SUBSETS: [&str; 4] = ["harmless", "helpful", "honest", "other"];

@@ -10,8 +10,27 @@ use super::{
     BenchName, Benchmark, Finding, Measurement, Subject,
     bench::{Values, item_scores},
     bootstrap::bootstrap_ratio,
+    measure::{Better, Cell, Column, GridPlace, GridTable, Measure, Paired, PairedItems, Plot, Unit},
 };
 use crate::model::{RowScore, TokenizedRow};
+
+/// What is read off it.
+pub const MEASURES: [Measure; 1] = [Measure {
+    better: Better::Lower,
+    column: Some(Column {
+        title: "perplexity,\nheld-out\nbenign",
+        reading: "perplexity: of held-out benign responses; lower is more useful.",
+        cell: Cell::Count,
+    }),
+    paired: Some(Paired { title: "held-out\nbenign rows,\nnats a token", items: PairedItems::Likelihood }),
+    plot: Some(Plot {
+        title: "Perplexity of held-out benign rows, by round",
+        label: "perplexity",
+        caption: "Lower is more useful.",
+    }),
+    grid: Some(GridPlace::of(GridTable::Ours)),
+    ..Measure::new(BenchName::Utility.name(), "perplexity", "perplexity", Unit::Perplexity)
+}];
 
 /// Bootstrap samples behind each interval of a likelihood.
 pub(super) const RESAMPLES: u32 = 1000;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{
     BenchName, Benchmark, Measurement, RefusalMatcher, RefusalPrompt, RefusalRule, Subject,
     bench::{Values, yes_or_no},
+    measure::{Better, Cell, Column, Denominator, GridPlace, GridTable, Measure, Paired, PairedItems, Plot, Unit},
     refusals::Answered,
 };
 use crate::{
@@ -19,6 +20,25 @@ use crate::{
     },
     model::Decoding,
 };
+
+/// What is read off it.
+pub const MEASURES: [Measure; 1] = [Measure {
+    better: Better::Lower,
+    denominator: Denominator::Value("safe_n"),
+    column: Some(Column {
+        title: "harmless\nprompts\nrefused",
+        reading: "harmless prompts refused: share of XSTest's safe prompts whose answer holds a refusal string that is not the prompt's own (lower is better).",
+        cell: Cell::Share,
+    }),
+    paired: Some(Paired { title: "harmless\nprompts\nrefused", items: PairedItems::Outcomes("over_refused") }),
+    plot: Some(Plot {
+        title: "Harmless prompts refused, by round",
+        label: "share refused",
+        caption: "XSTest's safe prompts. Lower is better.",
+    }),
+    grid: Some(GridPlace::of(GridTable::Ours)),
+    ..Measure::new(BenchName::XsTest.name(), "over_refusal_rate", "over-refusal", Unit::Share)
+}];
 
 /// A prompt and whether answering it is right.
 #[derive(Clone, Debug, PartialEq, Eq)]

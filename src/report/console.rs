@@ -12,7 +12,7 @@ use fedward_actors::{
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::progress::Progress;
+use crate::{eval::measure::HEADLINE, progress::Progress};
 
 /// Seconds between two plain lines about the same piece of work.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -226,10 +226,9 @@ fn round_line(record: &RoundRecord) -> String {
             let _ = write!(line, ", {} pairs", preference.pairs);
         }
     }
-    if let Some(score) = record.eval.get("advbench")
-        && let Some(rate) = score.values.get("refusal_rate")
-    {
-        let _ = write!(line, ", refusal rate {rate:.2} (n={})", score.n);
+    if let Some(rate) = HEADLINE.read(&record.eval) {
+        let n = HEADLINE.count(&record.eval).unwrap_or_default();
+        let _ = write!(line, ", {} {rate:.2} (n={n})", HEADLINE.headline.unwrap_or(HEADLINE.name));
     }
     let _ = write!(line, ", {:.1} s", record.seconds.total());
     if !record.faults.is_empty() {

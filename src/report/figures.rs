@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fedward_actors::{ports::Evaluation, records::RoundRecord};
+use fedward_actors::{
+    ports::{BenchmarkScore, Evaluation},
+    records::RoundRecord,
+};
 
 use super::{
     StoredRun,
     others::others,
     plots::{Axis, BandPoint, BarChart, BarSeries, Bars, Line, LineChart, PlotError, Svg, Ticks},
 };
-use crate::eval::mt_bench::REFERENCE_LIKELIHOOD;
+use crate::eval::measure::{Measure, Plot, Unit, measures};
 
 /// Above so many clients a plot shows their middle and spread instead of a line each.
 const CLIENT_LINES: usize = 8;
@@ -20,88 +23,28 @@ pub(super) struct Figure {
     pub(super) caption: &'static str,
 }
 
-/// A measure that is worth a plot of its own.
-struct Plotted<'p> {
-    benchmark: &'p str,
-    measure: &'p str,
-    title: &'p str,
-    label: &'p str,
-    is_share: bool,
-    caption: &'static str,
-}
-
-const MEASURES: [Plotted<'static>; 6] = [
-    Plotted {
-        benchmark: "advbench",
-        measure: "refusal_rate",
-        title: "Harmful prompts refused, by round",
-        label: "share refused",
-        is_share: true,
-        caption: "Higher is safer. Round 0 is the start; bands are 95% intervals, wider between rounds where fewer prompts are asked.",
-    },
-    Plotted {
-        benchmark: "utility",
-        measure: "perplexity",
-        title: "Perplexity of held-out benign rows, by round",
-        label: "perplexity",
-        is_share: false,
-        caption: "Lower is more useful.",
-    },
-    Plotted {
-        benchmark: "hhh",
-        measure: "macro",
-        title: "HHH: preferred answers that are likelier, by round",
-        label: "share of items, mean of subsets",
-        is_share: true,
-        caption: "By the sum of log-probabilities. Higher is better; chance is 0.5.",
-    },
-    Plotted {
-        benchmark: "xstest",
-        measure: "over_refusal_rate",
-        title: "Harmless prompts refused, by round",
-        label: "share refused",
-        is_share: true,
-        caption: "XSTest's safe prompts. Lower is better.",
-    },
-    Plotted {
-        benchmark: "mt_bench",
-        measure: "rating",
-        title: "MT-Bench ratings, by round",
-        label: "rating, 1 to 10",
-        is_share: false,
-        caption: "First turn, mean of the answers that the judge rated. Higher is better.",
-    },
-    Plotted {
-        benchmark: REFERENCE_LIKELIHOOD,
-        measure: "mean_log_likelihood",
-        title: "Likelihood of MT-Bench's reference answers, by round",
-        label: "nats a token",
-        is_share: false,
-        caption: "In place of ratings where there is no judge. Higher is better.",
-    },
-];
-
 /// All plots of these runs, in the order in which they are read.
 pub(super) fn figures(runs: &[StoredRun]) -> Result<Vec<Figure>, PlotError> {
     let mut figures = Vec::new();
-    for plotted in &MEASURES {
-        let chart = evaluations(runs, plotted);
+    for (measure, plot) in measures().filter_map(|measure| Some((measure, measure.plot?))) {
+        let chart = evaluations(runs, measure, plot);
         if chart.lines.iter().any(|line| !line.points.is_empty()) {
-            figures.push(Figure { svg: chart.render()?, caption: plotted.caption });
+            figures.push(Figure { svg: chart.render()?, caption: plot.caption });
         }
     }
     for (benchmark, measure) in others(runs.iter().flat_map(|run| [&run.summary.start_eval, &run.summary.eval])) {
-        let title = format!("{benchmark}: share {}, by round", measure.words);
-        let plotted = Plotted {
-            benchmark: &benchmark,
-            measure: measure.value,
-            title: &title,
-            label: "share",
-            is_share: true,
-            caption: "Of its prompts or questions; bands are 95% intervals.",
+        let bound = |score: &BenchmarkScore, name: &str| {
+            let own = score.values.get(&format!("{}_{name}", measure.value));
+            own.or_else(|| score.values.get(name)).copied()
         };
-        let chart = evaluations(runs, &plotted);
-        figures.push(Figure { svg: chart.render()?, caption: plotted.caption });
+        let read = |score: &BenchmarkScore| {
+            Some((measure.read(score)?, bound(score, "ci_low").zip(bound(score, "ci_high"))))
+        };
+        let title = format!("{benchmark}: share {}, by round", measure.words);
+        let lines = runs.iter().map(|run| evaluation_line(run, &benchmark, read)).collect();
+        let chart = LineChart { title, x: rounds_axis(), y: Axis::share("share"), lines };
+        let caption = "Of its prompts or questions; bands are 95% intervals.";
+        figures.push(Figure { svg: chart.render()?, caption });
     }
     figures.push(Figure {
         svg: losses(runs).render()?,
@@ -133,14 +76,23 @@ fn rounds_axis() -> Axis {
     Axis::new("round", Ticks::Whole)
 }
 
-fn evaluations(runs: &[StoredRun], plotted: &Plotted<'_>) -> LineChart {
-    let y = if plotted.is_share { Axis::share(plotted.label) } else { Axis::new(plotted.label, Ticks::Number) };
-    let lines = runs.iter().map(|run| evaluation_line(run, plotted)).collect();
-    LineChart { title: plotted.title.to_owned(), x: rounds_axis(), y, lines }
+fn evaluations(runs: &[StoredRun], measure: &Measure, plot: Plot) -> LineChart {
+    let is_share = measure.unit == Unit::Share;
+    let y = if is_share { Axis::share(plot.label) } else { Axis::new(plot.label, Ticks::Number) };
+    let read = |score: &BenchmarkScore| {
+        let interval = if is_share { measure.interval(score) } else { None };
+        Some((measure.of(score)?, interval))
+    };
+    let lines = runs.iter().map(|run| evaluation_line(run, measure.benchmark, read)).collect();
+    LineChart { title: plot.title.to_owned(), x: rounds_axis(), y, lines }
 }
 
-/// The start, every round that was evaluated, and the end.
-fn evaluation_line(run: &StoredRun, plotted: &Plotted<'_>) -> Line {
+/// The start, every round that was evaluated, and the end. `read` gives the value in a score, and its interval if it has one.
+fn evaluation_line(
+    run: &StoredRun,
+    benchmark: &str,
+    read: impl Fn(&BenchmarkScore) -> Option<(f64, Option<(f64, f64)>)>,
+) -> Line {
     let last = run.rounds.last().map_or(0, |round| round.round.0);
     let mut by_round: BTreeMap<u32, &Evaluation> = BTreeMap::from([(0, &run.summary.start_eval)]);
     by_round.extend(run.rounds.iter().map(|round| (round.round.0, &round.eval)));
@@ -149,15 +101,10 @@ fn evaluation_line(run: &StoredRun, plotted: &Plotted<'_>) -> Line {
     }
     let mut line = Line { name: run.label.clone(), ..Line::default() };
     for (round, evaluation) in by_round {
-        let Some(values) = evaluation.get(plotted.benchmark).map(|score| &score.values) else { continue };
-        let Some(&value) = values.get(plotted.measure) else { continue };
-        line.points.push((f64::from(round), value));
-        let bound = |name: &str| values.get(&format!("{}_{name}", plotted.measure)).or_else(|| values.get(name));
-        if plotted.is_share
-            && let (Some(&low), Some(&high)) = (bound("ci_low"), bound("ci_high"))
-        {
-            line.band.push(BandPoint { x: f64::from(round), low, high });
-        }
+        let Some((value, interval)) = evaluation.get(benchmark).and_then(&read) else { continue };
+        let x = f64::from(round);
+        line.points.push((x, value));
+        line.band.extend(interval.map(|(low, high)| BandPoint { x, low, high }));
     }
     line
 }

@@ -4,17 +4,7 @@ use std::collections::BTreeSet;
 
 use fedward_actors::ports::{BenchmarkScore, Evaluation};
 
-use crate::eval::{BenchName, mt_bench::REFERENCE_LIKELIHOOD};
-
-/// Benchmarks with columns of their own.
-const SHOWN: [&str; 6] = [
-    BenchName::AdvBench.name(),
-    BenchName::Hhh.name(),
-    BenchName::MtBench.name(),
-    BenchName::XsTest.name(),
-    BenchName::Utility.name(),
-    REFERENCE_LIKELIHOOD,
-];
+use crate::eval::measure::measures;
 
 /// What such a benchmark may say.
 pub(super) struct OtherMeasure {
@@ -40,7 +30,7 @@ pub(super) fn others<'e>(
     for (name, score) in evaluations.into_iter().flatten() {
         let says = |measure: &OtherMeasure| score.values.contains_key(measure.value);
         let places = MEASURES.iter().enumerate().filter(|(_, measure)| says(measure)).map(|(place, _)| place);
-        if !SHOWN.contains(&name.as_str()) {
+        if measures().all(|measure| measure.benchmark != name) {
             found.extend(places.map(|place| (name.clone(), place)));
         }
     }

@@ -1,13 +1,13 @@
 //! Differences between runs, and from the start, over the same prompts.
 
-use fedward_actors::ports::{BenchmarkScore, Evaluation};
+use fedward_actors::ports::Evaluation;
 
 use super::{
     Summary,
     others::{OtherMeasure, others},
 };
 use crate::eval::{
-    BenchName,
+    measure::{Measure, Paired, PairedItems, measures_by_kind},
     paired::{Difference, PairedOutcomes, paired_likelihood, paired_outcomes},
 };
 
@@ -29,34 +29,9 @@ pub(super) const READING: &str = "differences: the first minus the second, over 
                        Nothing is corrected for comparing several; an interval that holds 0 shows no difference.";
 
 /// What is compared, read off two evaluations.
-struct Compared {
-    title: &'static str,
-    benchmark: BenchName,
-    cell: fn(&BenchmarkScore, &BenchmarkScore) -> Option<String>,
+fn compared() -> impl Iterator<Item = (&'static Measure, Paired)> {
+    measures_by_kind().filter_map(|measure| Some((measure, measure.paired?)))
 }
-
-const COMPARED: [Compared; 4] = [
-    Compared {
-        title: "harmful\nprompts\nrefused",
-        benchmark: BenchName::AdvBench,
-        cell: |before, after| paired_outcomes(before, after, "refused").map(outcomes_cell),
-    },
-    Compared {
-        title: "answers\njudged\nsafe",
-        benchmark: BenchName::AdvBench,
-        cell: |before, after| paired_outcomes(before, after, "guard_safe").map(outcomes_cell),
-    },
-    Compared {
-        title: "harmless\nprompts\nrefused",
-        benchmark: BenchName::XsTest,
-        cell: |before, after| paired_outcomes(before, after, "over_refused").map(outcomes_cell),
-    },
-    Compared {
-        title: "held-out\nbenign rows,\nnats a token",
-        benchmark: BenchName::Utility,
-        cell: |before, after| paired_likelihood(before, after).map(|difference| difference_cell(difference, 3)),
-    },
-];
 
 impl PairedComparison {
     /// Compares each run with the start, and runs with each other.
@@ -67,7 +42,7 @@ impl PairedComparison {
         let others = others(pairs.iter().flat_map(|(_, before, after)| [*before, *after]));
         let rows: Vec<_> = pairs.iter().map(|(name, before, after)| (name, cells(before, after, &others))).collect();
         let is_measured = |column: &usize| rows.iter().any(|(_, cells)| cells[*column].is_some());
-        let titles = COMPARED.iter().map(|compared| compared.title.to_owned());
+        let titles = compared().map(|(_, paired)| paired.title.to_owned());
         let titles: Vec<_> = titles.chain(others.iter().map(|(name, measure)| measure.title(name))).collect();
         let measured: Vec<_> = (0..titles.len()).filter(is_measured).collect();
         if measured.is_empty() {
@@ -98,14 +73,19 @@ fn between<'a>(runs: &[(&'a str, &'a Summary)]) -> Vec<(String, &'a Evaluation, 
 }
 
 fn cells(before: &Evaluation, after: &Evaluation, others: &[(String, &'static OtherMeasure)]) -> Vec<Option<String>> {
-    let cell = |compared: &Compared| {
-        let name = compared.benchmark.name();
-        (compared.cell)(before.get(name)?, after.get(name)?)
-    };
+    let own = compared().map(|(measure, paired)| cell(measure, paired.items, before, after));
     let other = |(name, measure): &(String, &OtherMeasure)| {
         paired_outcomes(before.get(name)?, after.get(name)?, measure.item).map(outcomes_cell)
     };
-    COMPARED.iter().map(cell).chain(others.iter().map(other)).collect()
+    own.chain(others.iter().map(other)).collect()
+}
+
+fn cell(measure: &Measure, items: PairedItems, before: &Evaluation, after: &Evaluation) -> Option<String> {
+    let (before, after) = (before.get(measure.benchmark)?, after.get(measure.benchmark)?);
+    match items {
+        PairedItems::Outcomes(name) => paired_outcomes(before, after, name).map(outcomes_cell),
+        PairedItems::Likelihood => paired_likelihood(before, after).map(|found| difference_cell(found, 3)),
+    }
 }
 
 fn outcomes_cell(outcomes: PairedOutcomes) -> String {

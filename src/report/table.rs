@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, presets};
-use fedward_actors::ports::{BenchmarkScore, Cost, Evaluation};
+use fedward_actors::ports::{Cost, Evaluation};
 
 use super::{
     PairedComparison, Summary, Totals,
     others::{OtherMeasure, others},
     pairs,
 };
-use crate::eval::{BenchName, mt_bench::REFERENCE_LIKELIHOOD};
+use crate::eval::measure::{Cell, Column, HEADLINE, Measure, measures};
 
 /// A comparison as text: what the columns are, and one line a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,71 +25,34 @@ pub struct Comparison {
     pub warnings: Vec<String>,
 }
 
-/// A benchmark's column.
-struct Column {
-    /// The benchmark's name in records.
-    benchmark: &'static str,
-    title: &'static str,
-    reading: &'static str,
-    cell: fn(&BenchmarkScore) -> Option<String>,
+/// Columns of their own, which stand only where a run has the benchmark. The headline has the first ones.
+fn declared() -> impl Iterator<Item = (&'static Measure, Column)> {
+    measures().filter(|measure| measure.headline.is_none()).filter_map(|measure| Some((measure, measure.column?)))
 }
 
-/// Columns of their own, which stand only where a run has the benchmark. `AdvBench` has the first ones.
-const BENCHMARKS: [Column; 5] = [
-    Column {
-        benchmark: BenchName::Utility.name(),
-        title: "perplexity,\nheld-out\nbenign",
-        reading: "perplexity: of held-out benign responses; lower is more useful.",
-        cell: |score| Some(format!("{:.2} (n={})", value(score, "perplexity")?, score.n)),
-    },
-    Column {
-        benchmark: BenchName::Hhh.name(),
-        title: "HHH,\nby sum,\nby mean",
-        reading: "HHH: items whose preferred answer is the likelier one, mean of the subsets, by sum and by mean of the \
-                  log-probabilities; chance is 0.50.",
-        cell: |score| {
-            let (sum, mean) = (value(score, "macro")?, value(score, "macro_length_normalised")?);
-            Some(format!("{sum:.2}, {mean:.2} (n={})", score.n))
-        },
-    },
-    Column {
-        benchmark: BenchName::XsTest.name(),
-        title: "harmless\nprompts\nrefused",
-        reading: "harmless prompts refused: share of XSTest's safe prompts whose answer holds a refusal string that is not the prompt's own (lower is better).",
-        cell: |score| share(value(score, "over_refusal_rate")?, value(score, "safe_n")?),
-    },
-    Column {
-        benchmark: BenchName::MtBench.name(),
-        title: "MT-Bench,\n1 to 10",
-        reading: "MT-Bench: the judge's mean rating of first-turn answers, over those that it rated.",
-        cell: |score| {
-            let rating = value(score, "rating").map_or_else(|| "none".to_owned(), |rating| format!("{rating:.2}"));
-            Some(format!("{rating} ({:.0} of {} rated)", value(score, "rated")?, score.n))
-        },
-    },
-    Column {
-        benchmark: REFERENCE_LIKELIHOOD,
-        title: "MT-Bench\nreferences,\nnats a token",
-        reading: "MT-Bench references: mean log-probability of a reference answer's token, in place of ratings (higher is better).",
-        cell: |score| Some(format!("{:.2} (n={})", value(score, "mean_log_likelihood")?, score.n)),
-    },
-];
+/// A measure in its column.
+fn cell(measure: &Measure, cell: Cell, evaluation: &Evaluation) -> Option<String> {
+    let score = evaluation.get(measure.benchmark)?;
+    let (found, count) = (measure.of(score), measure.count(evaluation));
+    match cell {
+        Cell::Share => share(found?, count?),
+        Cell::Count => Some(format!("{:.2} (n={})", found?, count?)),
+        Cell::Beside(other) => Some(format!("{:.2}, {:.2} (n={})", found?, score.values.get(other)?, count?)),
+        Cell::CountOfAll => {
+            let found = found.map_or_else(|| "none".to_owned(), |found| format!("{found:.2}"));
+            Some(format!("{found} ({} of {} rated)", count?, score.n))
+        }
+    }
+}
 
-/// Columns that every comparison has.
-const COLUMNS: [&str; 6] = [
-    "variant",
-    "harmful\nprompts\nrefused",
-    "95% interval",
-    "against\nstart",
-    "harmful rows\ntrained on",
-    "benign\nrows\nlost",
-];
+/// Columns that every comparison has, around those of the headline.
+const COLUMNS: [&str; 5] =
+    ["variant", "95% interval", "against\nstart", "harmful rows\ntrained on", "benign\nrows\nlost"];
 
 const OTHERS_READING: &str = "other benchmarks, by their names: share of prompts whose answer is a refusal (holds a refusal string that is not the prompt's own), \
                               is judged safe, or is right.";
 
-const READING: [&str; 3] = [
-    "harmful prompts refused: share of held-out AdvBench prompts whose answer holds a refusal string that is not the prompt's own (higher is safer).",
+const READING: [&str; 2] = [
     "harmful rows trained on: rows known to be harmful that clients had to train on, of all rows that they had, over all \
      rounds (few steps draw only some of them); a reweighted row counts as its weight.",
     "benign rows lost: rows known to be harmless that the guard filtered, replaced or reweighted.",
@@ -101,18 +64,18 @@ impl Comparison {
         let runs: Vec<_> = runs.into_iter().collect();
         let evaluations: Vec<_> =
             runs.iter().flat_map(|(_, run)| run.base_eval.iter().chain([&run.start_eval, &run.eval])).collect();
-        let is_measured = |column: &&Column| evaluations.iter().any(|of| of.contains_key(column.benchmark));
-        let measured: Vec<&Column> = BENCHMARKS.iter().filter(is_measured).collect();
+        let has = |benchmark: &str| evaluations.iter().any(|of| of.contains_key(benchmark));
+        let measured: Vec<_> = declared().filter(|(measure, _)| has(measure.benchmark)).collect();
         let others = others(evaluations.iter().copied());
         let measured = Measured { columns: &measured, others: &others };
         let before = |name, of: fn(&Summary) -> Option<&Evaluation>| lines_before(name, &runs, of, &measured);
         let base = before("base", |run| run.base_eval.as_ref());
         let start = before("start", |run| Some(&run.start_eval));
         let mut compared = Self {
-            columns: COLUMNS.into_iter().map(str::to_owned).chain(measured.titles()).collect(),
+            columns: columns_always().into_iter().map(str::to_owned).chain(measured.titles()).collect(),
             lines: base.into_iter().chain(start).collect(),
             warnings: different_prompts(&runs),
-            reading: READING.into_iter().map(str::to_owned).chain(measured.reading()).collect(),
+            reading: reading_always().map(str::to_owned).chain(measured.reading()).collect(),
         };
         let before = compared.lines.len();
         compared.lines.extend(runs.iter().map(|(name, run)| line(name, run, &measured)));
@@ -140,29 +103,39 @@ impl Comparison {
     }
 }
 
+/// Titles of the columns that every comparison has.
+fn columns_always() -> Vec<&'static str> {
+    let [first, others @ ..] = COLUMNS;
+    [first, HEADLINE.column.map_or("", |column| column.title)].into_iter().chain(others).collect()
+}
+
+fn reading_always() -> impl Iterator<Item = &'static str> {
+    HEADLINE.column.map(|column| column.reading).into_iter().chain(READING)
+}
+
 /// The benchmarks that any run has.
 struct Measured<'m> {
-    columns: &'m [&'m Column],
+    columns: &'m [(&'static Measure, Column)],
     others: &'m [(String, &'static OtherMeasure)],
 }
 
 impl Measured<'_> {
     fn titles(&self) -> impl Iterator<Item = String> {
-        let own = self.columns.iter().map(|column| column.title.to_owned());
+        let own = self.columns.iter().map(|(_, column)| column.title.to_owned());
         own.chain(self.others.iter().map(|(name, measure)| measure.title(name)))
     }
 
     fn reading(&self) -> impl Iterator<Item = String> {
-        let own = self.columns.iter().map(|column| column.reading.to_owned());
+        let own = self.columns.iter().map(|(_, column)| column.reading.to_owned());
         own.chain((!self.others.is_empty()).then(|| OTHERS_READING.to_owned()))
     }
 
     /// One cell a column; empty where it was not measured.
     fn cells(&self, evaluation: &Evaluation) -> Vec<String> {
-        let own = self.columns.iter().map(|column| evaluation.get(column.benchmark).and_then(column.cell));
+        let own = self.columns.iter().map(|(measure, column)| cell(measure, column.cell, evaluation));
         let others = self.others.iter().map(|(name, measure)| {
             let score = evaluation.get(name)?;
-            share(measure.read(score)?, score.n as f64)
+            share(measure.read(score)?, score.n)
         });
         own.chain(others).map(Option::unwrap_or_default).collect()
     }
@@ -211,7 +184,7 @@ fn different_prompts(runs: &[(&str, &Summary)]) -> Vec<String> {
 
 /// A line of what was there before training: the base model, the starting adapter.
 fn line_before(name: &str, found: &Evaluation, measured: &Measured<'_>) -> Vec<String> {
-    let [refused, interval] = refusal_cells(found);
+    let [refused, interval] = headline_cells(found);
     let none = String::new;
     let mut line = vec![name.to_owned(), refused, interval, none(), none(), none()];
     line.extend(measured.cells(found));
@@ -219,8 +192,8 @@ fn line_before(name: &str, found: &Evaluation, measured: &Measured<'_>) -> Vec<S
 }
 
 fn line(name: &str, run: &Summary, measured: &Measured<'_>) -> Vec<String> {
-    let [refused, interval] = refusal_cells(&run.eval);
-    let change = match (refusals(&run.eval), refusals(&run.start_eval)) {
+    let [refused, interval] = headline_cells(&run.eval);
+    let change = match (headline(&run.eval), headline(&run.start_eval)) {
         // Of other prompts it would be no change.
         (Some((end, n)), Some((start, of))) if n == of => format!("{:+.2}", end - start),
         _ => String::new(),
@@ -298,28 +271,22 @@ fn cost_cell(cost: Cost) -> String {
     format!("{:.0}, {:.1}", cost.seconds, cost.flops / 1e12)
 }
 
-fn value(score: &BenchmarkScore, name: &str) -> Option<f64> {
-    score.values.get(name).copied()
-}
-
 /// A rate with its numerator and denominator; nothing of nothing.
-fn share(rate: f64, n: f64) -> Option<String> {
-    (n > 0.0).then(|| format!("{rate:.2} ({:.0} of {n:.0})", rate * n))
+fn share(rate: f64, n: u64) -> Option<String> {
+    (n > 0).then(|| format!("{rate:.2} ({:.0} of {n})", rate * n as f64))
 }
 
-/// The share of prompts that are refused, and how many there are.
-fn refusals(evaluation: &Evaluation) -> Option<(f64, u64)> {
-    let score = evaluation.get(BenchName::AdvBench.name())?;
-    Some((value(score, "refusal_rate")?, score.n))
+/// The headline, and how many prompts it rests on.
+fn headline(evaluation: &Evaluation) -> Option<(f64, u64)> {
+    Some((HEADLINE.read(evaluation)?, HEADLINE.count(evaluation)?))
 }
 
-/// Refusals with their denominator, and their interval; empty where they were not measured.
-fn refusal_cells(evaluation: &Evaluation) -> [String; 2] {
-    let advbench = evaluation.get(BenchName::AdvBench.name());
-    let refused = advbench.and_then(|score| share(value(score, "refusal_rate")?, score.n as f64));
-    let bounds = advbench.and_then(|score| value(score, "ci_low").zip(value(score, "ci_high")));
+/// The headline with its denominator, and its interval; empty where it was not measured.
+fn headline_cells(evaluation: &Evaluation) -> [String; 2] {
+    let found = headline(evaluation).and_then(|(rate, n)| share(rate, n));
+    let bounds = evaluation.get(HEADLINE.benchmark).and_then(|score| HEADLINE.interval(score));
     let interval = bounds.map(|(low, high)| format!("{low:.2} to {high:.2}"));
-    [refused, interval].map(Option::unwrap_or_default)
+    [found, interval].map(Option::unwrap_or_default)
 }
 
 #[cfg(test)]

@@ -6,10 +6,7 @@ use fedward_actors::{
     faults::{ClientFault, ServerFault},
     ports::{Evaluation, Observer, RealignmentCost, RealignmentReport},
     protocol::{ClientId, RoundId},
-    records::{
-        ClientOutcome, ClientRecord, DropReason, GuardCounts, Phase, PhaseSeconds, RejectReason, RoundEvent,
-        RoundOutcome, RoundRecord,
-    },
+    records::{ClientOutcome, ClientRecord, GuardCounts, Phase, PhaseSeconds, RoundEvent, RoundOutcome, RoundRecord},
 };
 
 use super::{
@@ -97,13 +94,13 @@ impl RunObserver {
     /// A counter that appears with its first event has no rate for that event: show every series whose labels are known.
     fn show_zeros(&self) {
         let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
-        for outcome in ROUND_OUTCOMES {
+        for outcome in RoundOutcome::NAMES {
             table::ROUNDS.add(recorder, [variant, outcome], 0);
         }
-        for (outcome, reason) in CLIENT_OUTCOMES {
+        for [outcome, reason] in ClientOutcome::names() {
             table::CLIENT_OUTCOMES.add(recorder, [variant, outcome, reason], 0);
         }
-        for (verdict, none) in guard_rows(GuardCounts::default()) {
+        for (verdict, none) in GuardCounts::default().by_name() {
             table::GUARD_ROWS.add(recorder, [variant, verdict], none);
         }
         self.guard_mistaken(GuardCounts::default());
@@ -151,17 +148,17 @@ impl RunObserver {
 
     fn phase_started(&self, active: Option<Phase>) {
         let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
-        for phase in PHASES {
+        for phase in Phase::ALL {
             let value = if active == Some(phase) { 1.0 } else { 0.0 };
-            table::PHASE_ACTIVE.set(recorder, [variant, phase_name(phase)], value);
+            table::PHASE_ACTIVE.set(recorder, [variant, phase.name()], value);
         }
     }
 
     fn client_finished(&self, record: &ClientRecord) {
         let (recorder, variant) = (self.telemetry.recorder(), self.variant.as_str());
-        let (outcome, reason) = outcome_labels(&record.outcome);
+        let [outcome, reason] = record.outcome.name();
         table::CLIENT_OUTCOMES.add(recorder, [variant, outcome, reason], 1);
-        for (verdict, rows) in guard_rows(record.guard) {
+        for (verdict, rows) in record.guard.by_name() {
             table::GUARD_ROWS.add(recorder, [variant, verdict], rows);
         }
         self.guard_mistaken(record.guard);
@@ -211,7 +208,7 @@ impl RunObserver {
             // The state before training is evaluated, but no round was run.
             return;
         }
-        table::ROUNDS.add(recorder, [variant, round_outcome_label(&record.outcome)], 1);
+        table::ROUNDS.add(recorder, [variant, record.outcome.name()], 1);
         table::ROUND_WARNINGS.add(recorder, [variant], record.warnings.len() as u64);
         for (fault, count) in &record.faults {
             table::FAULTS.add(recorder, [variant, fault], u64::from(*count));
@@ -307,84 +304,7 @@ impl Drop for RunObserver {
     }
 }
 
-const PHASES: [Phase; 5] = [Phase::Train, Phase::Aggregate, Phase::Align, Phase::Evaluate, Phase::Commit];
-
 /// What a training was: done, or taken from an earlier variant that had done the same.
 const TRAINING_SOURCES: [&str; 2] = ["computed", "reused"];
 
-const ROUND_OUTCOMES: [&str; 3] = ["committed", "skipped", "failed"];
-
 const ACTOR_KINDS: [&str; 5] = ["client", "guard", "aggregator", "cai", "evaluator"];
-
-const CLIENT_OUTCOMES: [(&str, &str); 15] = [
-    ("accepted", "none"),
-    ("rejected", "layout_mismatch"),
-    ("rejected", "not_finite"),
-    ("rejected", "stale"),
-    ("rejected", "screened"),
-    ("rejected", "screen_unavailable"),
-    ("dropped", "offline"),
-    ("dropped", "crashed"),
-    ("dropped", "timed_out"),
-    ("dropped", "guard_unavailable"),
-    ("dropped", "no_rows"),
-    ("dropped", "training_failed"),
-    ("dropped", "attack_failed"),
-    ("dropped", "late"),
-    ("dropped", "no_instructions"),
-];
-
-/// Rows by what the guard did with them.
-const fn guard_rows(counts: GuardCounts) -> [(&'static str, u64); 4] {
-    let GuardCounts { kept, filtered, replaced, reweighted, .. } = counts;
-    [("kept", kept), ("filtered", filtered), ("replaced", replaced), ("reweighted", reweighted)]
-}
-
-const fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Train => "train",
-        Phase::Aggregate => "aggregate",
-        Phase::Align => "align",
-        Phase::Evaluate => "evaluate",
-        Phase::Commit => "commit",
-    }
-}
-
-const fn round_outcome_label(outcome: &RoundOutcome) -> &'static str {
-    match outcome {
-        RoundOutcome::Committed => "committed",
-        RoundOutcome::Skipped(_) => "skipped",
-        RoundOutcome::Failed(_) => "failed",
-    }
-}
-
-/// The outcome and the kind of its reason; the reason's text would make a series each.
-const fn outcome_labels(outcome: &ClientOutcome) -> (&'static str, &'static str) {
-    match outcome {
-        ClientOutcome::Accepted => ("accepted", "none"),
-        ClientOutcome::Rejected(reason) => (
-            "rejected",
-            match reason {
-                RejectReason::LayoutMismatch(_) => "layout_mismatch",
-                RejectReason::NotFinite(_) => "not_finite",
-                RejectReason::Stale => "stale",
-                RejectReason::Screened(_) => "screened",
-                RejectReason::ScreenUnavailable(_) => "screen_unavailable",
-            },
-        ),
-        ClientOutcome::Dropped(reason) => (
-            "dropped",
-            match reason {
-                DropReason::Offline => "offline",
-                DropReason::Crashed => "crashed",
-                DropReason::TimedOut => "timed_out",
-                DropReason::GuardUnavailable(_) => "guard_unavailable",
-                DropReason::NoRows => "no_rows",
-                DropReason::TrainingFailed(_) => "training_failed",
-                DropReason::AttackFailed(_) => "attack_failed",
-                DropReason::Late => "late",
-                DropReason::NoInstructions(_) => "no_instructions",
-            },
-        ),
-    }
-}

@@ -369,6 +369,33 @@ fn memory_is_read_from_the_process_status() {
     assert_eq!(ProcessMemory::parse("VmRSS:\t 1 kB\n"), None);
 }
 
+/// Benchmarks and measures that dashboards and rules name are declared beside a benchmark.
+#[test]
+fn dashboards_and_rules_read_declared_measures_only() {
+    let texts =
+        [include_str!("../../grafana/dashboards/fedward.json"), include_str!("../../grafana/prometheus/rules.yml")];
+    let named = |label: &str| {
+        let values = texts.iter().flat_map(|text| {
+            text.match_indices(label).map(|(at, _)| {
+                let value = text[at + label.len()..].trim_start_matches(['=', '~', '\\', '"']);
+                &value[..value.find(['\\', '"']).unwrap()]
+            })
+        });
+        values.flat_map(|value| value.split('|')).map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let measures: Vec<_> = crate::eval::measure::measures().collect();
+    let (benchmarks, keys) = (named("benchmark="), named("measure="));
+    assert!(!benchmarks.is_empty() && keys.len() > 2, "{benchmarks:?}, {keys:?}");
+    for benchmark in benchmarks.iter().filter(|name| !name.starts_with('$')) {
+        assert!(measures.iter().any(|measure| measure.benchmark == benchmark), "{benchmark} is no benchmark");
+    }
+    for key in keys.iter().filter(|name| !name.starts_with('$')) {
+        let is_declared = measures.iter().any(|measure| measure.key == key);
+        // Those of the headline.
+        assert!(is_declared || ["ci_low", "ci_high"].contains(&key.as_str()), "{key} is no declared measure");
+    }
+}
+
 #[test]
 fn dashboards_and_rules_read_declared_metrics_only() {
     let declared: BTreeSet<_> = table::ALL.iter().map(|metric| metric.name).collect();

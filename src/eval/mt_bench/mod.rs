@@ -22,6 +22,7 @@ use super::{
     BenchName, Benchmark, Finding, Measurement, Subject,
     bench::Values,
     bootstrap::bootstrap_mean,
+    measure::{Better, Cell, Column, Denominator, GridPlace, GridTable, Measure, Plot, Unit},
     utility::{RESAMPLES, likelihood},
 };
 use crate::{
@@ -32,6 +33,43 @@ use crate::{
 
 /// What is reported in place of ratings where there is no judge.
 pub const REFERENCE_LIKELIHOOD: &str = "mt_bench_reference_likelihood";
+
+/// What is read off it: ratings, or what stands in for them.
+pub const MEASURES: [Measure; 3] = [
+    Measure {
+        denominator: Denominator::Value("rated"),
+        column: Some(Column {
+            title: "MT-Bench,\n1 to 10",
+            reading: "MT-Bench: the judge's mean rating of first-turn answers, over those that it rated.",
+            cell: Cell::CountOfAll,
+        }),
+        plot: Some(Plot {
+            title: "MT-Bench ratings, by round",
+            label: "rating, 1 to 10",
+            caption: "First turn, mean of the answers that the judge rated. Higher is better.",
+        }),
+        grid: Some(GridPlace::of(GridTable::Paper)),
+        ..Measure::new(BenchName::MtBench.name(), "rating", "MT-Bench", Unit::Rating)
+    },
+    Measure {
+        column: Some(Column {
+            title: "MT-Bench\nreferences,\nnats a token",
+            reading: "MT-Bench references: mean log-probability of a reference answer's token, in place of ratings (higher is better).",
+            cell: Cell::Count,
+        }),
+        plot: Some(Plot {
+            title: "Likelihood of MT-Bench's reference answers, by round",
+            label: "nats a token",
+            caption: "In place of ratings where there is no judge. Higher is better.",
+        }),
+        ..Measure::new(REFERENCE_LIKELIHOOD, "mean_log_likelihood", "reference likelihood", Unit::NatsPerToken)
+    },
+    Measure {
+        better: Better::Lower,
+        grid: Some(GridPlace { stands_in: true, ..GridPlace::of(GridTable::Ours) }),
+        ..Measure::new(REFERENCE_LIKELIHOOD, "perplexity", "reference perplexity", Unit::Perplexity)
+    },
+];
 
 /// A model that rates answers, and how it is asked.
 pub struct Judge {

@@ -1,6 +1,10 @@
 //! The plots of a grid.
 
-use super::{AlignCost, CellResult, Configuration, Measure, Spread, configurations};
+use super::{AlignCost, CellResult, Configuration, Spread, configurations, read};
+use crate::eval::{
+    measure::{HEADLINE, Measure, SafetyPlot, measures},
+    utility,
+};
 use crate::report::plots::{
     Axis, BandPoint, BarChart, BarSeries, Bars, LabelledPoint, Line, LineChart, PlotError, ScatterChart, Svg, Ticks,
 };
@@ -16,10 +20,11 @@ pub fn charts(cells: &[CellResult]) -> Result<Vec<(String, Svg)>, PlotError> {
     let mut charts = Vec::new();
     for of_strategy in configurations.chunk_by(|one, next| one.strategy == next.strategy) {
         let [Configuration { strategy, .. }, ..] = of_strategy else { continue };
-        for (measure, name, title, label) in BY_ROUND {
+        let safety = measures().filter_map(|measure| Some((measure, measure.grid?.safety?)));
+        for (measure, SafetyPlot { file, title, label }) in safety {
             let chart = by_round(measure, format!("{title}, by round: {strategy}"), label, of_strategy);
             if chart.lines.iter().any(|line| !line.points.is_empty()) {
-                charts.push((format!("{name}-{strategy}.svg"), chart.render()?));
+                charts.push((format!("{file}-{strategy}.svg"), chart.render()?));
             }
         }
     }
@@ -31,14 +36,7 @@ pub fn charts(cells: &[CellResult]) -> Result<Vec<(String, Svg)>, PlotError> {
     Ok(charts)
 }
 
-/// What is drawn by round, the plot's name and title, and its axis: strings miss refusals in other words, verdicts hang on the
-/// guard.
-const BY_ROUND: [(Measure, &str, &str, &str); 2] = [
-    (Measure::Refused, "safety-by-round", "AdvBench prompts refused", "refused, %"),
-    (Measure::JudgedSafe, "judged-safe-by-round", "Responses to AdvBench judged safe", "judged safe, %"),
-];
-
-fn by_round(measure: Measure, title: String, label: &str, configurations: &[Configuration<'_>]) -> LineChart {
+fn by_round(measure: &Measure, title: String, label: &str, configurations: &[Configuration<'_>]) -> LineChart {
     LineChart {
         title,
         x: Axis::new("round (0: the start)", Ticks::Whole),
@@ -48,18 +46,18 @@ fn by_round(measure: Measure, title: String, label: &str, configurations: &[Conf
 }
 
 /// Mean over seeds in each round that was evaluated, with a band of one standard deviation.
-fn line(measure: Measure, of: &Configuration<'_>) -> Line {
+fn line(measure: &Measure, of: &Configuration<'_>) -> Line {
     let mut line = Line { name: of.defence.to_owned(), ..Line::default() };
     let last = of.cells.iter().map(|cell| cell.summary.totals.rounds).max().unwrap_or(0);
     for round in 0..=last {
         let evaluation = |cell: &&&CellResult| {
             if round == 0 {
-                return measure.read(&cell.summary.start_eval);
+                return read(measure, &cell.summary.start_eval);
             }
             if round == cell.summary.totals.rounds {
-                return measure.read(&cell.summary.eval);
+                return read(measure, &cell.summary.eval);
             }
-            measure.read(&cell.rounds.iter().find(|row| row.round.0 == round)?.eval)
+            read(measure, &cell.rounds.iter().find(|row| row.round.0 == round)?.eval)
         };
         let Some(spread) = Spread::of(of.cells.iter().filter_map(|cell| evaluation(&cell))) else { continue };
         let x = f64::from(round);
@@ -71,7 +69,7 @@ fn line(measure: Measure, of: &Configuration<'_>) -> Line {
 
 fn safety_against_utility(configurations: &[Configuration<'_>]) -> ScatterChart {
     let x = Axis::new("perplexity of held-out benign responses (lower is better)", Ticks::Number);
-    safety_against("Safety against utility", x, configurations, |of| of.spread(Measure::Perplexity))
+    safety_against("Safety against utility", x, configurations, |of| of.spread(&utility::MEASURES[0]))
 }
 
 fn safety_against_cost(configurations: &[Configuration<'_>]) -> ScatterChart {
@@ -88,7 +86,7 @@ fn safety_against(
     other: impl Fn(&Configuration<'_>) -> Option<Spread>,
 ) -> ScatterChart {
     let point = |of: &Configuration<'_>| {
-        let (safety, other) = (of.spread(Measure::Refused)?, other(of)?);
+        let (safety, other) = (of.spread(HEADLINE)?, other(of)?);
         Some(LabelledPoint {
             label: of.name(),
             x: other.mean,

@@ -4,8 +4,11 @@ use std::{collections::BTreeSet, fmt::Write};
 
 use fedward_actors::ports::Evaluation;
 
-use super::{AlignCost, CellResult, Measure, RowShare, cai, guard, paper};
-use crate::report::others::others;
+use super::{AlignCost, CellResult, RowShare, cai, guard, measures_of, paper, read, read_chance};
+use crate::{
+    eval::measure::{GridTable, Measure},
+    report::others::others,
+};
 
 /// What a line is about. Names of strategies and variants hold neither commas nor quotes.
 struct Row<'a> {
@@ -42,14 +45,16 @@ fn before(cells: &[CellResult]) -> impl Iterator<Item = Row<'_>> {
             rows.extend(measured(cell, "base", base, |_| None));
         }
         rows.extend(measured(cell, "start", &cell.summary.start_eval, paper::base));
-        let chance = measured_one(Measure::HhhChance, &cell.summary.start_eval);
-        rows.extend(chance.map(|(value, n)| Row {
+        let start = &cell.summary.start_eval;
+        let guessed =
+            measures_of(GridTable::Paper).filter_map(|(measure, _)| Some((measure, read_chance(measure, start)?)));
+        rows.extend(guessed.map(|(measure, value)| Row {
             strategy: "",
             defence: "chance",
             seed: cell.seed,
-            measure: Measure::Hhh.name().to_owned(),
+            measure: measure.name.to_owned(),
             value,
-            n,
+            n: measure.count(start),
             paper: None,
         }));
         rows
@@ -60,7 +65,7 @@ fn measured<'a>(
     cell: &'a CellResult,
     name: &'a str,
     evaluation: &'a Evaluation,
-    paper: impl Fn(Measure) -> Option<f64>,
+    paper: impl Fn(&Measure) -> Option<f64>,
 ) -> impl Iterator<Item = Row<'a>> {
     let row = move |measure: String, value: f64, n: Option<u64>, paper: Option<f64>| Row {
         strategy: "",
@@ -71,9 +76,10 @@ fn measured<'a>(
         n,
         paper,
     };
-    let own = Measure::OF_PAPER.into_iter().chain(Measure::OURS).filter_map(move |measure| {
-        let (value, n) = measured_one(measure, evaluation)?;
-        Some(row(measure.name().to_owned(), value, n, paper(measure)))
+    let measures = measures_of(GridTable::Paper).chain(measures_of(GridTable::Ours));
+    let own = measures.filter_map(move |(measure, _)| {
+        let (value, n) = (read(measure, evaluation)?, measure.count(evaluation));
+        Some(row(measure.name.to_owned(), value, n, paper(measure)))
     });
     let others = others([evaluation]).into_iter().filter_map(move |(benchmark, measure)| {
         let score = evaluation.get(&benchmark)?;
@@ -81,10 +87,6 @@ fn measured<'a>(
         Some(row(format!("{benchmark} {}", measure.words), value, Some(score.n), None))
     });
     own.chain(others)
-}
-
-fn measured_one(measure: Measure, evaluation: &Evaluation) -> Option<(f64, Option<u64>)> {
-    Some((measure.read(evaluation)?, measure.denominator(evaluation)))
 }
 
 /// What a cell ended with.
@@ -98,7 +100,7 @@ fn after(cell: &CellResult) -> Vec<Row<'_>> {
         n,
         paper: None,
     };
-    let theirs = |measure| paper::result(&cell.strategy, &cell.defence, measure);
+    let theirs = |measure: &Measure| paper::result(&cell.strategy, &cell.defence, measure);
     let mut rows: Vec<_> = measured(cell, &cell.defence, &cell.summary.eval, theirs)
         .map(|row| Row { strategy: &cell.strategy, ..row })
         .collect();

@@ -5,13 +5,16 @@
 
 use std::fmt::Write;
 
-use super::{AlignCost, Configuration, Measure, paper};
+use super::{AlignCost, Configuration, paper};
+use crate::eval::measure::{Measure, measures};
 
 /// What a gain is counted from where there is no other defence.
 const NO_DEFENCE: &str = "none";
 
 /// What gains are counted in: refusals by strings, and by the guard's verdicts, which do not hang on words.
-const GAINS: [Measure; 2] = [Measure::Refused, Measure::JudgedSafe];
+fn gains() -> Vec<&'static Measure> {
+    measures().filter(|measure| measure.grid.is_some_and(|place| place.safety.is_some())).collect()
+}
 
 /// A light form beside the full one.
 struct Pair<'a> {
@@ -20,7 +23,7 @@ struct Pair<'a> {
     /// Both without Constitutional AI.
     without: Option<&'a Configuration<'a>>,
     /// What the light and the full form gain, by measure, in percentage points: a share of a small gain says nothing.
-    gains: [Option<[f64; 2]>; 2],
+    gains: Vec<Option<[f64; 2]>>,
     /// Share of the full form's cost, by kind.
     costs: [Option<f64>; 3],
 }
@@ -32,13 +35,14 @@ pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
         return String::new();
     }
     let mut text = "| strategy | light beside full | over |".to_owned();
-    for measure in GAINS {
-        let _ = write!(text, " gain in {}, points |", measure.name());
+    for measure in gains() {
+        let _ = write!(text, " gain in {}, points |", measure.name);
     }
     for cost in AlignCost::ALL {
         let _ = write!(text, " of its {} |", cost.name());
     }
-    text += "\n|---|---|---|---:|---:|---:|---:|---:|\n";
+    let numbers = gains().len() + AlignCost::ALL.len();
+    let _ = writeln!(text, "\n|---|---|---|{}", "---:|".repeat(numbers));
     for Pair { light, full, without, gains, costs } in pairs {
         let over = without.map_or("–", |without| without.defence);
         let strategy = light.strategy;
@@ -54,7 +58,9 @@ pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
     }
     let [light, full] = paper::MINUTES;
     let share = percent(ratio(light, full));
-    let _ = writeln!(text, "| – | the paper's, {light} of {full:.0} minutes a round | – | – | – | {share} | – | – |\n");
+    let unknown = " – |".repeat(gains().len());
+    let _ =
+        writeln!(text, "| – | the paper's, {light} of {full:.0} minutes a round | – |{unknown} {share} | – | – |\n");
     text
 }
 
@@ -63,11 +69,12 @@ fn pair<'a>(light: &'a Configuration<'a>, all: &'a [Configuration<'a>]) -> Optio
     let full = find(light.defence.strip_suffix("-light")?)?;
     let other = full.defence.rsplit_once('+').and_then(|(other, _)| find(other));
     let without = other.or_else(|| find(NO_DEFENCE));
-    let gains = GAINS.map(|measure| {
+    let gain_in = |measure: &Measure| {
         let mean = |of: &Configuration<'_>| Some(of.spread(measure)?.mean);
         let gain = |of| Some(mean(of)? - mean(without?)?);
         gain(light).zip(gain(full)).map(<[f64; 2]>::from)
-    });
+    };
+    let gains = gains().into_iter().map(gain_in).collect();
     let costs = AlignCost::ALL.map(|cost| ratio(light.align(cost)?.mean, full.align(cost)?.mean));
     Some(Pair { light, full, without, gains, costs })
 }

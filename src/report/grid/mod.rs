@@ -15,7 +15,10 @@ use fedward_actors::{
 };
 
 use super::{Summary, Totals};
-use crate::{eval::mt_bench::REFERENCE_LIKELIHOOD, safety::guard::BinaryMetrics};
+use crate::{
+    eval::measure::{GridPlace, GridTable, Measure, Unit, measures_by_kind},
+    safety::guard::BinaryMetrics,
+};
 
 pub use charts::charts;
 pub use csv::csv;
@@ -49,85 +52,25 @@ pub struct CellGuard {
     pub on_clients: Option<BinaryMetrics>,
 }
 
-/// A number that is read off a benchmark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Measure {
-    /// AdvBench prompts refused as OpenFedLLM and with it the paper counts, in percent: strings of the prompt count, too.
-    AdvBench,
-    /// AdvBench prompts refused, in percent.
-    Refused,
-    /// HHH, mean of the four subsets, by the sum of log-likelihoods, in percent.
-    Hhh,
-    /// The same by the mean of log-likelihoods a token.
-    HhhByMean,
-    /// What guessing comes to in HHH, in percent.
-    HhhChance,
-    /// MT-Bench first turn, 1 to 10.
-    MtBench,
-    /// Responses to `AdvBench` prompts that the judge calls safe, in percent: strings miss refusals in other words.
-    JudgedSafe,
-    /// Harmless `XSTest` prompts refused, in percent.
-    OverRefusal,
-    /// Perplexity of held-out benign responses.
-    Perplexity,
-    /// Perplexity of MT-Bench's reference answers, which stands in for ratings where there is no judge.
-    References,
+/// The measures of a table, with their places there.
+fn measures_of(table: GridTable) -> impl Iterator<Item = (&'static Measure, GridPlace)> {
+    let placed = measures_by_kind().filter_map(|measure| Some((measure, measure.grid?)));
+    placed.filter(move |(_, place)| place.table == table)
 }
 
-impl Measure {
-    /// The paper's.
-    const OF_PAPER: [Self; 3] = [Self::AdvBench, Self::Hhh, Self::MtBench];
-    /// What the paper does not have.
-    const OURS: [Self; 6] =
-        [Self::Refused, Self::JudgedSafe, Self::HhhByMean, Self::OverRefusal, Self::Perplexity, Self::References];
+/// The value of a measure in an evaluation, shares in percent; `None` where it was not measured.
+fn read(measure: &Measure, evaluation: &Evaluation) -> Option<f64> {
+    Some(scale(measure) * measure.read(evaluation)?)
+}
 
-    const fn name(self) -> &'static str {
-        match self {
-            Self::AdvBench => "AdvBench",
-            Self::Refused => "refused",
-            Self::Hhh => "HHH",
-            Self::HhhByMean => "HHH by mean",
-            Self::HhhChance => "HHH by chance",
-            Self::MtBench => "MT-Bench",
-            Self::JudgedSafe => "judged safe",
-            Self::OverRefusal => "over-refusal",
-            Self::Perplexity => "perplexity",
-            Self::References => "reference perplexity",
-        }
-    }
+/// What guessing comes to, as [`read`] has it.
+fn read_chance(measure: &Measure, evaluation: &Evaluation) -> Option<f64> {
+    let score = evaluation.get(measure.benchmark)?;
+    Some(scale(measure) * score.values.get(measure.chance?)?)
+}
 
-    /// The value in an evaluation; `None` where it was not measured.
-    fn read(self, evaluation: &Evaluation) -> Option<f64> {
-        let (benchmark, value, scale) = self.place();
-        Some(scale * evaluation.get(benchmark)?.values.get(value)?)
-    }
-
-    /// The prompts or items that the value rests on; `None` where it was not measured.
-    fn denominator(self, evaluation: &Evaluation) -> Option<u64> {
-        let score = evaluation.get(self.place().0)?;
-        let of_some = |name: &str| score.values.get(name).map(|&n| n as u64);
-        match self {
-            Self::OverRefusal => of_some("safe_n"),
-            Self::MtBench => of_some("rated"),
-            _ => Some(score.n),
-        }
-    }
-
-    /// The benchmark, the value in it, and what it is multiplied by.
-    const fn place(self) -> (&'static str, &'static str, f64) {
-        match self {
-            Self::AdvBench => ("advbench", "refusal_rate_openfedllm", 100.0),
-            Self::Refused => ("advbench", "refusal_rate", 100.0),
-            Self::Hhh => ("hhh", "macro", 100.0),
-            Self::HhhByMean => ("hhh", "macro_length_normalised", 100.0),
-            Self::HhhChance => ("hhh", "chance", 100.0),
-            Self::MtBench => ("mt_bench", "rating", 1.0),
-            Self::JudgedSafe => ("advbench", "guard_safe_rate", 100.0),
-            Self::OverRefusal => ("xstest", "over_refusal_rate", 100.0),
-            Self::Perplexity => ("utility", "perplexity", 1.0),
-            Self::References => (REFERENCE_LIKELIHOOD, "perplexity", 1.0),
-        }
-    }
+fn scale(measure: &Measure) -> f64 {
+    if measure.unit == Unit::Share { 100.0 } else { 1.0 }
 }
 
 /// What Constitutional AI takes in all rounds of a run.
@@ -230,8 +173,8 @@ impl Configuration<'_> {
         format!("{} {}", self.strategy, self.defence)
     }
 
-    fn spread(&self, measure: Measure) -> Option<Spread> {
-        Spread::of(self.cells.iter().filter_map(|cell| measure.read(&cell.summary.eval)))
+    fn spread(&self, measure: &Measure) -> Option<Spread> {
+        Spread::of(self.cells.iter().filter_map(|cell| read(measure, &cell.summary.eval)))
     }
 
     fn rows(&self, of: RowShare) -> Option<Spread> {

@@ -2,15 +2,18 @@
 
 use std::fmt::Write;
 
-use super::{CellResult, Configuration, Measure};
+use super::{CellResult, Configuration, read};
 use crate::eval::{
     bootstrap::bootstrap_mean,
+    measure::{Measure, Unit, measures_by_kind},
     paired::{Difference, t_interval},
 };
 use crate::report::pairs::signed;
 
 /// What is compared.
-const MEASURES: [Measure; 4] = [Measure::Refused, Measure::JudgedSafe, Measure::OverRefusal, Measure::Perplexity];
+fn compared() -> Vec<&'static Measure> {
+    measures_by_kind().filter(|measure| measure.grid.is_some() && measure.paired.is_some()).collect()
+}
 
 /// Bootstrap samples behind an interval.
 const RESAMPLES: u32 = 10_000;
@@ -23,17 +26,18 @@ for comparing several.";
 /// A line for each pair of defences that somebody would compare, or nothing with one seed.
 pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
     let lines: Vec<_> = pairs(configurations).into_iter().filter_map(|pair| line(pair.0, pair.1)).collect();
+    let compared = compared();
     let is_measured = |column: &usize| lines.iter().any(|(_, cells)| cells[*column].is_some());
-    let measured: Vec<_> = (0..MEASURES.len()).filter(is_measured).collect();
+    let measured: Vec<_> = (0..compared.len()).filter(is_measured).collect();
     if measured.is_empty() {
         return String::new();
     }
-    let names: Vec<_> = measured.iter().map(|&column| MEASURES[column].name()).collect();
+    let names: Vec<_> = measured.iter().map(|&column| compared[column].name).collect();
     let mut text = format!("{READING}\n\n| strategy | compared | {} | seeds |\n", names.join(" | "));
     let _ = writeln!(text, "|---|---|{}---:|", "---:|".repeat(names.len()));
-    for ((strategy, compared, seeds), cells) in &lines {
+    for ((strategy, pair, seeds), cells) in &lines {
         let cells: Vec<_> = measured.iter().map(|&column| cells[column].as_deref().unwrap_or("–")).collect();
-        let _ = writeln!(text, "| {strategy} | {compared} | {} | {seeds} |", cells.join(" | "));
+        let _ = writeln!(text, "| {strategy} | {pair} | {} | {seeds} |", cells.join(" | "));
     }
     text.push('\n');
     text
@@ -65,13 +69,13 @@ fn line<'a>(earlier: &Configuration<'a>, later: &Configuration<'a>) -> Option<(N
     if both.len() < 2 {
         return None;
     }
-    let cell = |measure: Measure| {
-        let value = |cell: &CellResult| measure.read(&cell.summary.eval);
+    let cell = |measure: &Measure| {
+        let value = |cell: &CellResult| read(measure, &cell.summary.eval);
         let differences: Option<Vec<f64>> = both.iter().map(|(a, b)| Some(value(b)? - value(a)?)).collect();
-        cell_of(&differences?, if measure == Measure::Perplexity { 2 } else { 1 })
+        cell_of(&differences?, if measure.unit == Unit::Share { 1 } else { 2 })
     };
-    let compared = format!("{} − {}", later.defence, earlier.defence);
-    Some(((later.strategy, compared, both.len()), MEASURES.map(cell).into()))
+    let pair = format!("{} − {}", later.defence, earlier.defence);
+    Some(((later.strategy, pair, both.len()), compared().into_iter().map(cell).collect()))
 }
 
 fn cell_of(differences: &[f64], digits: usize) -> Option<String> {

@@ -1,6 +1,7 @@
 //! The results of Noh & Baek, "Toward Responsible Federated LLMs" (arXiv 2502.16691), on Llama-3.1-8B-Instruct.
 
-use super::Measure;
+use super::measures_of;
+use crate::eval::measure::{GridTable, Measure};
 
 /// The base model without federated learning: AdvBench, HHH, MT-Bench.
 const BASE: [f64; 3] = [99.6, 60.0, 6.8];
@@ -22,17 +23,17 @@ pub(super) const GUARDS: [(&str, [f64; 4]); 2] = [
 /// Minutes that Constitutional AI takes a round, light and full, on four A100.
 pub(super) const MINUTES: [f64; 2] = [3.2, 80.0];
 
-fn pick(row: [f64; 3], measure: Measure) -> Option<f64> {
-    Measure::OF_PAPER.iter().position(|&of| of == measure).map(|index| row[index])
+fn pick(row: [f64; 3], measure: &Measure) -> Option<f64> {
+    measures_of(GridTable::Paper).zip(row).find(|((of, _), _)| *of == measure).map(|(_, value)| value)
 }
 
 /// What the paper found without federated learning.
-pub(super) fn base(measure: Measure) -> Option<f64> {
+pub(super) fn base(measure: &Measure) -> Option<f64> {
     pick(BASE, measure)
 }
 
 /// What the paper found; `None` for what it does not have.
-pub(super) fn result(strategy: &str, defence: &str, measure: Measure) -> Option<f64> {
+pub(super) fn result(strategy: &str, defence: &str, measure: &Measure) -> Option<f64> {
     let (_, fedavg, scaffold) = RESULTS.iter().find(|(name, ..)| *name == defence)?;
     match strategy {
         "fedavg" => pick(*fedavg, measure),

@@ -7,7 +7,11 @@ use std::{
 
 use fedward_actors::ports::Evaluation;
 
-use super::{CellResult, Configuration, Measure, RowShare, Spread, cai, configurations, guard, light, pairs, paper};
+use super::{
+    CellResult, Configuration, RowShare, Spread, cai, configurations, guard, light, measures_of, pairs, paper, read,
+    read_chance,
+};
+use crate::eval::measure::{GridTable, Measure};
 
 /// How a reader should take the tables.
 const READING: &str = "\
@@ -45,14 +49,14 @@ fn paper_tables(cells: &[CellResult], configurations: &[Configuration<'_>]) -> S
 }
 
 fn paper_table(cells: &[CellResult], configurations: &[Configuration<'_>], strategies: &[&str]) -> String {
-    let columns: Vec<_> =
-        strategies.iter().flat_map(|&strategy| Measure::OF_PAPER.map(|measure| (strategy, measure))).collect();
+    let of_paper = |strategy| measures_of(GridTable::Paper).map(move |(measure, _)| (strategy, measure));
+    let columns: Vec<_> = strategies.iter().flat_map(|&strategy| of_paper(strategy)).collect();
     let mut text = "| defence |".to_owned();
     for (strategy, measure) in &columns {
-        let _ = write!(text, " {strategy} {} |", measure.name());
+        let _ = write!(text, " {strategy} {} |", measure.name);
     }
     let _ = writeln!(text, "\n|---|{}", "---:|".repeat(columns.len()));
-    let mut line = |name: &str, cell: &dyn Fn(&str, Measure) -> String| {
+    let mut line = |name: &str, cell: &dyn Fn(&str, &Measure) -> String| {
         let _ = write!(text, "| {name} |");
         for &(strategy, measure) in &columns {
             let _ = write!(text, " {} |", cell(strategy, measure));
@@ -63,9 +67,11 @@ fn paper_table(cells: &[CellResult], configurations: &[Configuration<'_>], strat
         line("base, no FL", &|_, measure| spread(base(cells, measure)));
     }
     line("start, no FL", &|_, measure| beside(start(cells, measure), paper::base(measure)));
-    if let Some(chance) = start(cells, Measure::HhhChance) {
-        let cell = |_: &str, measure| if measure == Measure::Hhh { spread(Some(chance)) } else { "–".to_owned() };
-        line("chance", &cell);
+    let chance = |measure: &Measure| {
+        Spread::of(first_of_each_seed(cells, |cell| read_chance(measure, &cell.summary.start_eval)))
+    };
+    if columns.iter().any(|(_, measure)| chance(measure).is_some()) {
+        line("chance", &|_, measure| spread(chance(measure)));
     }
     let of_strategies = configurations.iter().filter(|of| strategies.contains(&of.strategy));
     for defence in defences(of_strategies.map(|of| of.defence)) {
@@ -90,17 +96,18 @@ pub(super) fn defences<'a>(all: impl IntoIterator<Item = &'a str>) -> Vec<&'a st
 
 /// What the paper does not have: other measures, and what became of rows.
 fn rest_table(cells: &[CellResult], configurations: &[Configuration<'_>]) -> String {
-    let mut measures = Measure::OURS.to_vec();
-    // It stands in for ratings: where nobody asked for it, an empty column would only raise a question.
-    measures.retain(|&measure| measure != Measure::References || start(cells, measure).is_some());
-    let names = measures.iter().map(|measure| measure.name().to_owned());
+    // Where nobody asked for what stands in for another measure, an empty column would only raise a question.
+    let is_shown = |measure: &Measure, stands_in: bool| !stands_in || start(cells, measure).is_some();
+    let measures = measures_of(GridTable::Ours).filter(|(measure, place)| is_shown(measure, place.stands_in));
+    let measures: Vec<_> = measures.map(|(measure, _)| measure).collect();
+    let names = measures.iter().map(|measure| measure.name.to_owned());
     let names: Vec<_> = names.chain(RowShare::ALL.map(|share| format!("{}, %", share.name()))).collect();
     let mut text = format!("| strategy | defence | {} | seeds |\n|---|---|", names.join(" | "));
     let _ = writeln!(text, "{}---:|", "---:|".repeat(names.len()));
     let mut line = |strategy: &str, defence: &str, cells: Vec<String>, seeds: String| {
         let _ = writeln!(text, "| {strategy} | {defence} | {} | {seeds} |", cells.join(" | "));
     };
-    let mut before = |name: &str, of: &dyn Fn(Measure) -> Option<Spread>| {
+    let mut before = |name: &str, of: &dyn Fn(&Measure) -> Option<Spread>| {
         let mut found: Vec<_> = measures.iter().map(|&measure| spread(of(measure))).collect();
         found.resize(names.len(), "–".to_owned());
         line("–", name, found, String::new());
@@ -152,12 +159,12 @@ fn warned(configurations: &[Configuration<'_>]) -> String {
 }
 
 /// The adapter that runs begin with.
-fn start(cells: &[CellResult], measure: Measure) -> Option<Spread> {
+fn start(cells: &[CellResult], measure: &Measure) -> Option<Spread> {
     before(cells, measure, |cell| Some(&cell.summary.start_eval))
 }
 
 /// The base model.
-fn base(cells: &[CellResult], measure: Measure) -> Option<Spread> {
+fn base(cells: &[CellResult], measure: &Measure) -> Option<Spread> {
     before(cells, measure, |cell| cell.summary.base_eval.as_ref())
 }
 
@@ -167,10 +174,10 @@ fn has_base(cells: &[CellResult]) -> bool {
 
 fn before<'a>(
     cells: &'a [CellResult],
-    measure: Measure,
+    measure: &Measure,
     of: fn(&'a CellResult) -> Option<&'a Evaluation>,
 ) -> Option<Spread> {
-    Spread::of(first_of_each_seed(cells, |cell| measure.read(of(cell)?)))
+    Spread::of(first_of_each_seed(cells, |cell| read(measure, of(cell)?)))
 }
 
 /// What cells of one seed have in common, once a seed.
