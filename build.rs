@@ -25,6 +25,7 @@ fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     if let Ok(libtorch) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{libtorch}");
+        tell_dependents(&libtorch);
     }
     // A binary in target/<profile>/ also finds the libtorch of its own checkout after the checkout has moved.
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../.libtorch/torch/lib");
@@ -36,6 +37,20 @@ fn main() {
         hash(path, &mut hasher).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
     }
     println!("cargo:rustc-env=FEDWARD_CODE={:016x}", hasher.finish());
+}
+
+/// Lets crates that depend on this one find libtorch. Arguments of the linker stop here, so that
+///
+/// - `cargo run` and `cargo test` search folders that are linked from, but only below `target/`: there is a link to libtorch;
+/// - a binary that is started otherwise needs a build script of its own, which finds the folder as `DEP_FEDWARD_LIBTORCH_LIB`:
+///   `println!("cargo:rustc-link-arg=-Wl,-rpath,{}", std::env::var("DEP_FEDWARD_LIBTORCH_LIB").unwrap());`
+fn tell_dependents(libtorch: &str) {
+    println!("cargo:libtorch_lib={libtorch}");
+    let Some(link) = std::env::var_os("OUT_DIR").map(|out| Path::new(&out).join("libtorch")) else { return };
+    let _ = fs::remove_file(&link);
+    if std::os::unix::fs::symlink(libtorch, &link).is_ok() {
+        println!("cargo:rustc-link-search=native={}", link.display());
+    }
 }
 
 /// Hashes a file, or the Rust and C++ files of a folder in the order of their names; editors leave others there.

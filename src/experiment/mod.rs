@@ -39,6 +39,7 @@ pub use self::{
 };
 use crate::{
     eval::Benchmark,
+    model::device,
     progress::{Progress, Silent},
     scenario::{self, Scenario, ScenarioError, ScenarioFile},
     store::{CodeChange, write_atomically},
@@ -245,6 +246,7 @@ impl Experiment {
     }
 
     fn context_of(self, file: ScenarioFile) -> Result<Context, ExperimentError> {
+        device::init_backend();
         let name = || self.file.file_stem().unwrap_or_else(|| "scenario".as_ref());
         let out = self.out.unwrap_or_else(|| Path::new("runs").join(name()));
         let (telemetry, metrics) = match self.telemetry {

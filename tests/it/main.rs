@@ -15,6 +15,7 @@ mod engine_default;
 mod engine_small;
 mod engine_speed;
 mod engine_support;
+mod examples;
 mod faults;
 mod greedy;
 mod grid;
