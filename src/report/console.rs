@@ -183,62 +183,66 @@ impl Observer for Console {
     }
 }
 
-/// One round in one line.
+/// One round in one line, with what went wrong below it.
 fn round_line(record: &RoundRecord) -> String {
-    use std::fmt::Write;
-    let mut line = match &record.outcome {
+    let round = match &record.outcome {
         RoundOutcome::Committed => format!("{}:", record.round),
         RoundOutcome::Skipped(reason) => format!("{} skipped ({reason}):", record.round),
         RoundOutcome::Failed(reason) => format!("{} failed ({reason}):", record.round),
     };
-    let cohort = record.cohort.len();
-    let _ = write!(line, " {} of {cohort} updates", record.accepted);
-    if record.clipped > 0 {
-        let _ = write!(line, " ({} clipped)", record.clipped);
-    }
-    let fates = [
-        (record.rows.filtered, "filtered"),
-        (record.rows.replaced, "replaced by refusals"),
-        (record.rows.reweighted, "reweighted"),
-    ];
-    let shown = record.rows.all();
-    for (rows, fate) in fates.into_iter().filter(|(rows, _)| *rows > 0) {
-        let _ = write!(line, ", {rows} of {shown} rows {fate}");
-    }
-    if record.rows.malformed > 0 {
-        let _ = write!(line, " ({} by answers of the guard that could not be read)", record.rows.malformed);
-    }
-    if record.rows.cut > 0 {
-        let _ = write!(line, ", {} too long for the guard and read in part", record.rows.cut);
-    }
-    if let Some(loss) = record.train_loss {
-        let _ = write!(line, ", loss {loss:.3}");
-    }
-    let _ = write!(line, ", {} tokens", record.train_tokens);
-    match record.trainings_reused {
-        0 => {}
-        all if all == record.cohort.len() as u32 => line.push_str(" (training reused)"),
-        some => drop(write!(line, " ({some} of {cohort} trainings reused)")),
-    }
-    if let Some(align) = &record.align {
-        let _ = write!(line, ", {} revisions, {} answers kept", align.revisions, align.good_answers);
-        if let Some(preference) = &align.preference {
-            let _ = write!(line, ", {} pairs", preference.pairs);
-        }
-    }
-    if let Some(rate) = HEADLINE.read(&record.eval) {
-        let n = HEADLINE.count(&record.eval).unwrap_or_default();
-        let _ = write!(line, ", {} {rate:.2} (n={n})", HEADLINE.headline.unwrap_or(HEADLINE.name));
-    }
-    let _ = write!(line, ", {:.1} s", record.seconds.total());
+    let parts = [updates_of(record), rows_of(record), training_of(record), realignment_of(record), headline_of(record)];
+    let mut line = format!("{round} {}, {:.1} s", parts.concat(), record.seconds.total());
     if !record.faults.is_empty() {
         let faults: Vec<_> = record.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
-        let _ = write!(line, "\n  put in on purpose: {}", faults.join(", "));
+        line += &format!("\n  put in on purpose: {}", faults.join(", "));
     }
     for warning in &record.warnings {
-        let _ = write!(line, "\n  warning: {warning}");
+        line += &format!("\n  warning: {warning}");
     }
     line
+}
+
+fn updates_of(record: &RoundRecord) -> String {
+    let clipped = if record.clipped > 0 { format!(" ({} clipped)", record.clipped) } else { String::new() };
+    format!("{} of {} updates{clipped}", record.accepted, record.cohort.len())
+}
+
+/// What the guard did with rows.
+fn rows_of(record: &RoundRecord) -> String {
+    let rows = &record.rows;
+    let fates = [(rows.filtered, "filtered"), (rows.replaced, "replaced by refusals"), (rows.reweighted, "reweighted")];
+    let fates = fates.into_iter().filter(|(count, _)| *count > 0);
+    let mut told: String = fates.map(|(count, fate)| format!(", {count} of {} rows {fate}", rows.all())).collect();
+    if rows.malformed > 0 {
+        told += &format!(" ({} by answers of the guard that could not be read)", rows.malformed);
+    }
+    if rows.cut > 0 {
+        told += &format!(", {} too long for the guard and read in part", rows.cut);
+    }
+    told
+}
+
+fn training_of(record: &RoundRecord) -> String {
+    let loss = record.train_loss.map(|loss| format!(", loss {loss:.3}")).unwrap_or_default();
+    let cohort = record.cohort.len();
+    let reused = match record.trainings_reused {
+        0 => String::new(),
+        all if all == cohort as u32 => " (training reused)".to_owned(),
+        some => format!(" ({some} of {cohort} trainings reused)"),
+    };
+    format!("{loss}, {} tokens{reused}", record.train_tokens)
+}
+
+fn realignment_of(record: &RoundRecord) -> String {
+    let Some(align) = &record.align else { return String::new() };
+    let pairs = align.preference.as_ref().map(|preference| format!(", {} pairs", preference.pairs));
+    format!(", {} revisions, {} answers kept{}", align.revisions, align.good_answers, pairs.unwrap_or_default())
+}
+
+fn headline_of(record: &RoundRecord) -> String {
+    let Some(rate) = HEADLINE.read(&record.eval) else { return String::new() };
+    let n = HEADLINE.count(&record.eval).unwrap_or_default();
+    format!(", {} {rate:.2} (n={n})", HEADLINE.headline.unwrap_or(HEADLINE.name))
 }
 
 fn spinner() -> ProgressStyle {
