@@ -1,4 +1,4 @@
-//! A benchmark of one's own: how likely the model finds that two and two are four.
+//! A benchmark of one's own: whether the model finds that two and two are rather four than five.
 //!
 //! `cargo run --release --example own_benchmark -- scenarios/quickstart.toml runs/sums`
 
@@ -17,13 +17,19 @@ struct Sums;
 
 impl Benchmark for Sums {
     fn measure(&self, subject: &Subject<'_>) -> PortResult<Measurement> {
-        let rows = [("2 + 2 = ?", "4"), ("3 + 4 = ?", "7")].map(|(asked, said)| ChatRow::single_turn(asked, said));
+        // Each with a right answer, and then with a wrong one.
+        let sums =
+            ["4", "5"].map(|said| ("2 + 2 = ?", said)).into_iter().chain(["7", "9"].map(|said| ("3 + 4 = ?", said)));
+        let rows: Vec<_> = sums.map(|(asked, said)| ChatRow::single_turn(asked, said)).collect();
         let rows = subject.model.tokenize(&rows, 64)?;
         let scores = subject.model.score(subject.adapter, &rows, subject.cancel, subject.progress)?;
-        let mean = scores.iter().map(|score| score.log_likelihood).sum::<f64>() / scores.len() as f64;
-        let values = [("log_likelihood".to_owned(), mean)].into();
-        let score = BenchmarkScore { n: scores.len() as u64, items: None, values };
-        Ok(Measurement { name: "sums", score, findings: Vec::new(), warnings: Vec::new() })
+        let pairs = scores.chunks(2);
+        let n = pairs.len() as u64;
+        let right = pairs.filter(|pair| pair[0].log_likelihood > pair[1].log_likelihood).count();
+        // Tables have columns for accuracy, refusal_rate and guard_safe_rate; records hold whatever there is.
+        let values = [("accuracy".to_owned(), right as f64 / n as f64)].into();
+        let score = BenchmarkScore { n, items: None, values };
+        Ok(Measurement { name: "sums".to_owned(), score, findings: Vec::new(), warnings: Vec::new() })
     }
 }
 
