@@ -8,7 +8,7 @@ use fedward::{
     Experiment, Outcome,
     actors::{
         CancelFlag,
-        policy::{Assessed, GuardPolicy, RowGuard},
+        policy::RowGuard,
         ports::{GuardModel, PortResult},
         protocol::{ChatRow, Verdict},
     },
@@ -29,7 +29,7 @@ impl GuardModel for Words {
 
 pub(crate) fn run(scenario: &str, out: &str, sets: &[String]) -> Result<Outcome, Box<dyn Error>> {
     let experiment = Experiment::from_file(scenario).sets(sets).out(out).ports("words 1", |_, ports| {
-        ports.guard = Some(RowGuard { model: Arc::new(Words), assessed: Assessed::Both, policy: GuardPolicy::Drop });
+        ports.guard = Some(RowGuard::new(Arc::new(Words)));
     });
     Ok(experiment.run()?)
 }

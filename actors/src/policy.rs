@@ -26,6 +26,13 @@ pub struct RowGuard {
     pub policy: GuardPolicy,
 }
 
+impl RowGuard {
+    /// A guard that is shown whole rows, and whose unsafe rows are left out.
+    pub fn new(model: Arc<dyn GuardModel>) -> Self {
+        Self { model, assessed: Assessed::default(), verdicts: VerdictOrder::default(), policy: GuardPolicy::Drop }
+    }
+}
+
 /// What of a row a guard is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
