@@ -37,9 +37,8 @@ pub(super) fn figures(runs: &[StoredRun]) -> Result<Vec<Figure>, PlotError> {
             let own = score.values.get(&format!("{}_{name}", measure.value));
             own.or_else(|| score.values.get(name)).copied()
         };
-        let read = |score: &BenchmarkScore| {
-            Some((measure.read(score)?, bound(score, "ci_low").zip(bound(score, "ci_high"))))
-        };
+        let read =
+            |score: &BenchmarkScore| Some((measure.read(score)?, bound(score, "ci_low").zip(bound(score, "ci_high"))));
         let title = format!("{benchmark}: share {}, by round", measure.words);
         let lines = runs.iter().map(|run| evaluation_line(run, &benchmark, read)).collect();
         let chart = LineChart { title, x: rounds_axis(), y: Axis::share("share"), lines };
