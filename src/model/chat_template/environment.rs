@@ -33,6 +33,7 @@ pub(super) fn environment() -> Result<Environment<'static>, String> {
     environment.set_formatter(|output, _, value| {
         no_generator(value)?;
         let text = value.as_str().map_or_else(|| Cow::Owned(python::text(value)), Cow::Borrowed);
+        limits::check_written(text.len())?;
         output.write_str(&text).map_err(Error::from)
     });
     environment.remove_global("debug");

@@ -21,7 +21,10 @@ type Args = Rest<ValueOrKwargs>;
 /// Puts Jinja's filters and tests into an environment.
 pub(super) fn register(environment: &mut minijinja::Environment) {
     environment.add_filter("tojson", |value: &Value, args: Args| super::json::to_json(value, &args.into_values()));
-    environment.add_filter("string", |value: &Value| python::text(value));
+    environment.add_filter("string", |value: &Value| {
+        let text = python::text(value);
+        limits::check_written(text.len()).map(|()| text)
+    });
     environment.add_filter("trim", trim);
     environment.add_filter("title", |value: &Value| title(&python::text(value)));
     environment.add_filter("center", center);

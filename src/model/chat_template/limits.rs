@@ -4,13 +4,10 @@
 
 use minijinja::{Error, State, Value, value::ValueKind};
 
-use super::{MAX_STEPS, iterators::is_placeless, python::refused};
-
-/// The longest text that the engine can count: 64 bytes are a step.
-pub(super) const LONGEST_TEXT: usize = 64 * MAX_STEPS as usize;
+use super::{iterators::is_placeless, python::refused};
 
 /// What one operation may write. A row is shorter than an eighth of it, and no escaping makes more than six characters of one.
-const LONGEST_WRITTEN: usize = 64 << 20;
+pub(super) const LONGEST_WRITTEN: usize = 64 << 20;
 
 /// Operators, brackets and filters in one statement: each may be a level of the expression.
 pub(super) const MOST_OPERATORS: usize = 1000;

@@ -7,7 +7,7 @@ use minijinja::{
     value::{Kwargs, ValueKind},
 };
 
-use super::{iterators::is_placeless, limits::LONGEST_TEXT, marks::MARK};
+use super::{iterators::is_placeless, limits::LONGEST_WRITTEN, marks::MARK};
 
 /// An error of a template's own making.
 pub(super) fn refused(problem: impl Into<String>) -> Error {
@@ -55,7 +55,7 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-/// `repr(value)`; of a text that is longer than the engine can count, its beginning.
+/// `repr(value)`; of one that is longer than may be written, a part that is longer, too.
 pub(super) fn repr(value: &Value) -> String {
     let mut written = String::new();
     write_repr(&mut written, value, DEEPEST);
@@ -68,7 +68,7 @@ pub(super) const DEEPEST: usize = 100;
 fn write_repr(written: &mut String, value: &Value, depth: usize) {
     let Some(depth) = depth.checked_sub(1) else { return written.push_str("...") };
     // Parts may be in a value any number of times.
-    if written.len() > LONGEST_TEXT {
+    if written.len() > LONGEST_WRITTEN {
         return;
     }
     match value.kind() {
