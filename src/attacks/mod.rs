@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use roles::{Attackers, Roles};
 pub use rows::{PoisonedRows, RowAttack};
-pub use updates::Opposition;
+pub use updates::{KnownDefence, Opposition};
 
 /// One attack of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -74,12 +74,13 @@ pub struct InForce {
     pub rows: Arc<dyn ClientRows>,
 }
 
-/// Puts attacks in force in a federation of `clients`. `holds_harm` says which clients are malicious by the rows that they
-/// were dealt.
+/// Puts attacks in force in a federation of `clients` whose server combines updates as `defence` says. `holds_harm` says which
+/// clients are malicious by the rows that they were dealt.
 pub fn put_in_force(
     attacks: &[AttackPlan],
     clients: u32,
     seed: u64,
+    defence: KnownDefence,
     rows: Arc<dyn ClientRows>,
     holds_harm: impl Fn(u32) -> bool,
 ) -> InForce {
@@ -93,5 +94,5 @@ pub fn put_in_force(
     } else {
         rows
     };
-    InForce { adversary: Some(Arc::new(Opposition { attacks, roles, seed })), rows }
+    InForce { adversary: Some(Arc::new(Opposition { attacks, roles, seed, defence })), rows }
 }

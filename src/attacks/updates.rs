@@ -9,7 +9,10 @@ use fedward_actors::{
     records::ClientRole,
     streams::{Purpose, stream},
 };
-use fedward_aggregation::{AttackSettings, Sight};
+use fedward_aggregation::{
+    AggregationError, AggregatorSettings, AttackSettings, Context, Memory, PreAggregatorSettings, Sight, Updates,
+    aggregators::Mean, combine,
+};
 
 use super::{AttackKind, AttackPlan, Roles, Sees};
 
@@ -18,6 +21,33 @@ pub struct Opposition {
     pub(super) attacks: Arc<[AttackPlan]>,
     pub(super) roles: Arc<Roles>,
     pub(super) seed: u64,
+    pub(super) defence: KnownDefence,
+}
+
+/// How the server combines updates, as attackers that know it try it out: every update the same weight, and nothing
+/// remembered of earlier rounds.
+#[derive(Clone, Debug)]
+pub struct KnownDefence {
+    /// What changes updates first.
+    pub pre: Vec<PreAggregatorSettings>,
+    /// What combines them.
+    pub aggregator: AggregatorSettings,
+}
+
+impl Default for KnownDefence {
+    fn default() -> Self {
+        Self { pre: Vec::new(), aggregator: AggregatorSettings::Mean(Mean::default()) }
+    }
+}
+
+impl KnownDefence {
+    /// What it makes of updates. Attackers draw from a stream of their own: the server's draws they cannot know.
+    fn try_out(&self, seed: u64, round: RoundId, updates: &[&[f32]]) -> Result<Vec<f32>, AggregationError> {
+        let mut random = stream(seed, Purpose::Attack, round, None);
+        let mut memory = Memory::default();
+        let mut context = Context { memory: &mut memory, random: &mut random };
+        Ok(combine(&self.pre, &self.aggregator, Updates::new(updates)?, &mut context)?.values)
+    }
 }
 
 /// A round's updates as differences from the global adapter, in order of client.
@@ -44,7 +74,8 @@ impl Adversary for Opposition {
             }
             let colluders = deltas.iter().filter(|(other, _)| self.roles.attack_of(*other) == Some(index)).count();
             let honest = self.seen(index, *client, &deltas);
-            let sight = Sight { own, honest: &honest, colluders, defence: None };
+            let try_out = |updates: &[&[f32]]| self.defence.try_out(self.seed, round, updates);
+            let sight = Sight { own, honest: &honest, colluders, defence: Some(&try_out) };
             let mut random = stream(self.seed, Purpose::Attack, round, Some(*client));
             let sent = settings.rule().forge(&sight, &mut random);
             let sent = sent.map_err(|error| PortError::Failed(format!("{}: {error}", settings.name())))?;
@@ -108,7 +139,8 @@ mod tests {
         let clients = Attackers::Named([2, 3].into());
         let attacks = [AttackPlan { kind: AttackKind::Updates(settings), clients, from: 2, until: Some(3), sees }];
         let roles = Arc::new(Roles::draw(&attacks, 4, 1, |_| false));
-        let opposition = Opposition { attacks: Arc::new(attacks), roles, seed: 1 };
+        let defence = KnownDefence::default();
+        let opposition = Opposition { attacks: Arc::new(attacks), roles, seed: 1, defence };
         let updates = [update(0, [2.0, 1.0]), update(1, [4.0, 1.0]), update(2, [1.0, 4.0]), update(3, [1.0, 9.0])];
         let forged = opposition.forge(RoundId(round), &adapter([1.0, 1.0]), &updates, &CancelFlag::new())?;
         Ok(forged.into_iter().map(|(client, adapter)| (client.0, adapter.values().to_vec())).collect())
@@ -128,6 +160,18 @@ mod tests {
         assert_eq!(forge(matched(), Sees::All, 2).unwrap(), [(2, vec![1.0, 3.0]), (3, vec![1.0, 3.0])]);
         let unseen = forge(matched(), Sees::Own, 2).unwrap_err().to_string();
         assert!(unseen.starts_with("norm_matched: "), "{unseen}");
+    }
+
+    /// Against the mean, more of the same moves it farther: the search ends at the largest τ that it tries.
+    #[test]
+    fn an_attacker_that_knows_the_defence_pushes_as_far_as_it_pays() {
+        let moved = |settings| {
+            let sent = forge(settings, Sees::All, 2).unwrap()[0].1.clone();
+            (f64::from(sent[0]) - 1.0).abs()
+        };
+        let plain = moved(AttackSettings::InnerProductManipulation(InnerProductManipulation { tau: 2.0 }));
+        let optimal = moved(AttackSettings::OptimalIpm(fedward_aggregation::attacks::OptimalIpm::default()));
+        assert!(optimal > 100.0 * plain, "{optimal} {plain}");
     }
 
     #[test]

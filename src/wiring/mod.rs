@@ -31,7 +31,7 @@ pub use shares::HarmfulShares;
 pub use workshop::Workshop;
 
 use crate::{
-    attacks::{self, InForce},
+    attacks::{self, InForce, KnownDefence},
     data::{DataError, refusals::REFUSALS},
     eval::{BenchRecipe, BenchmarkSuite, RecipeError},
     model::{ChatModel, Decoding, ModelError, Replicas},
@@ -144,8 +144,14 @@ pub fn ports(
     let dealt = Arc::clone(&prepared.data.clients);
     let holds_harm = |client| is_told_apart && dealt.holds_harm(client);
     let rows = Arc::clone(&prepared.data.clients) as Arc<dyn ClientRows>;
-    let InForce { adversary, rows } =
-        attacks::put_in_force(&scenario.attacks, clients, scenario.attack_seed(), rows, holds_harm);
+    let InForce { adversary, rows } = attacks::put_in_force(
+        &scenario.attacks,
+        clients,
+        scenario.attack_seed(),
+        known_defence(scenario),
+        rows,
+        holds_harm,
+    );
     Ok(Ports {
         rows,
         trainer: if scenario.variant.is_empty() {
@@ -163,6 +169,15 @@ pub fn ports(
         benchmarks: Some(Arc::clone(&prepared.benchmarks) as Arc<dyn Benchmarks>),
         store: Box::new(directory.share()),
         observer,
+    })
+}
+
+/// What attackers that know the server try out: its aggregation, a plain mean where no parts are named.
+fn known_defence(scenario: &Scenario) -> KnownDefence {
+    let named = scenario.server.as_ref();
+    named.map_or_else(KnownDefence::default, |server| KnownDefence {
+        pre: server.pre.clone(),
+        aggregator: server.aggregator.clone(),
     })
 }
 
