@@ -57,7 +57,7 @@ impl DeviceProfile {
             ("up_bytes_per_second", up_bytes_per_second),
         ];
         let amounts = [("spread", spread), ("jitter", jitter), ("latency_seconds", latency_seconds)];
-        let speed = speeds.into_iter().find(|(_, speed)| !(*speed > 0.0));
+        let speed = speeds.into_iter().find(|(_, speed)| *speed <= 0.0 || speed.is_nan());
         let amount = amounts.into_iter().find(|(_, amount)| !(amount.is_finite() && *amount >= 0.0));
         speed
             .map(|(name, found)| format!("devices: expected {name} above 0, found {found}"))

@@ -53,7 +53,7 @@ impl Gather {
         if self.first == Some(0) {
             return Some("gather: expected first of at least 1, found 0".to_owned());
         }
-        if let Some(seconds) = self.deadline_seconds.filter(|seconds| !(*seconds > 0.0)) {
+        if let Some(seconds) = self.deadline_seconds.filter(|seconds| *seconds <= 0.0 || seconds.is_nan()) {
             return Some(format!("gather: expected deadline_seconds above 0, found {seconds}"));
         }
         match self.late {

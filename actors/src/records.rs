@@ -281,7 +281,8 @@ impl std::ops::AddAssign for GuardCounts {
     }
 }
 
-fn is_zero(number: &u32) -> bool {
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 

@@ -45,7 +45,7 @@ pub enum Split {
 ///
 /// # Shapes
 ///
-/// `clients`: B_k of `rows` × r_k, A_k of r_k × `columns`.
+/// `clients`: `B_k` of `rows` × `r_k`, `A_k` of `r_k` × `columns`.
 ///
 /// # Errors
 ///
@@ -58,7 +58,7 @@ pub fn flex_lora(
     mean_product(clients, [rows, columns], rank, Split::Even)
 }
 
-/// Computes `FedSVD`'s step ("FedSVD: Adaptive Orthogonalization for Private Federated Learning with LoRA", Lee et al. 2025, section 3): of
+/// Computes `FedSVD`'s step ("`FedSVD`: Adaptive Orthogonalization for Private Federated Learning with LoRA", Lee et al. 2025, section 3): of
 /// `B̄ A`, A being one and the same for all clients, `A ← V_rᵀ`, `B ← U_r Σ_r`. Nothing of the product is lost.
 ///
 /// # Shapes

@@ -233,6 +233,7 @@ pub(super) mod optional_bytes {
 
     use serde::{Deserializer, Serializer};
 
+    #[expect(clippy::ref_option, reason = "serde passes references to fields")]
     pub(in super::super) fn serialize<S: Serializer>(
         bytes: &Option<Arc<[u8]>>,
         serializer: S,
@@ -255,6 +256,8 @@ pub(super) mod bytes_of_clients {
 
     use super::{super::ClientId, Deserialize};
 
+    type BytesOfClients = Vec<(ClientId, Arc<[u8]>)>;
+
     pub(in super::super) fn serialize<S: Serializer>(
         clients: &[(ClientId, Arc<[u8]>)],
         serializer: S,
@@ -264,7 +267,7 @@ pub(super) mod bytes_of_clients {
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<Vec<(ClientId, Arc<[u8]>)>, D::Error> {
+    ) -> Result<BytesOfClients, D::Error> {
         let clients = Vec::<(ClientId, serde_bytes::ByteBuf)>::deserialize(deserializer)?;
         Ok(clients.into_iter().map(|(client, bytes)| (client, Arc::from(bytes.into_vec()))).collect())
     }

@@ -99,6 +99,7 @@ fn round_record() -> RoundRecord {
 }
 
 /// Takes a payload through bytes and back, and returns its kind. Debug text is compared, for NaN differs from itself.
+#[expect(clippy::needless_pass_by_value, reason = "payloads are made where they are given")]
 fn there_and_back<T: Message + Debug>(payload: T) -> u8 {
     let frame = encode(&payload).unwrap();
     assert_eq!(format!("{:?}", decode::<T>(&frame).unwrap()), format!("{payload:?}"));
