@@ -85,7 +85,7 @@ fn digest(algorithm: FederatedAlgorithm) -> String {
         server = algorithm.server(10)();
         server.restore(&state).unwrap();
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    fedward_actors::protocol::hex(&hash.finalize())
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::Outlier;
 
 /// Judges deltas by their cosine to the cohort's median direction: the median of each coordinate of the deltas scaled to length 1.
 ///
-/// Trust by cosine is that of `FLTrust` ("FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping", Cao et al. 2021,
+/// Trust by cosine is that of `FLTrust` ("`FLTrust`: Byzantine-robust Federated Learning via Trust Bootstrapping", Cao et al. 2021,
 /// section 4, where it is max(0, cos) to an update of the server's own), with the cohort's middle in the place of
 /// rows that a server here has not. It is honest only while more than half of the cohort is.
 #[derive(Clone, Copy, Debug, PartialEq)]
