@@ -108,7 +108,7 @@ impl ChatTemplate {
     fn refuse_endless(&self) -> Result<(), String> {
         let message = ChatMessage::new(fedward_actors::protocol::Role::User, "text");
         match self.render(&[message], true) {
-            Err(problem) if problem.starts_with(ENDLESS) => Err(problem),
+            Err(problem) if problem.starts_with(ENDLESS) || problem.contains(limits::TOO_LONG) => Err(problem),
             _ => Ok(()),
         }
     }

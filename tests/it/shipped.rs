@@ -29,7 +29,7 @@ fn shipped() -> Vec<(PathBuf, Scenario)> {
 #[test]
 fn shipped_scenarios_ask_for_no_more_red_prompts_than_there_are() {
     let advbench = AdvBench::load(&home().join("data/advbench/adv_bench.prompt")).unwrap();
-    let mut asked_of_goals = 0;
+    let mut checked = 0;
     for (path, scenario) in shipped() {
         let Some(cai) = scenario.cai.as_ref().filter(|cai| cai.data.is_none()) else { continue };
         let found = match &cai.prompts {
@@ -40,11 +40,11 @@ fn shipped_scenarios_ask_for_no_more_red_prompts_than_there_are() {
                 Err(_) => continue,
             },
             None => {
-                asked_of_goals += 1;
                 let goals = GoalParts::new(&advbench, scenario.evaluation.split, scenario.data_seed());
                 goals.of(GoalUse::RedPrompts).len()
             }
         };
+        checked += 1;
         let (path, variant, seed) = (path.display(), &scenario.variant, scenario.seed);
         assert!(
             cai.red_prompts <= found,
@@ -52,5 +52,5 @@ fn shipped_scenarios_ask_for_no_more_red_prompts_than_there_are() {
             cai.red_prompts
         );
     }
-    assert!(asked_of_goals > 0, "no shipped scenario draws red prompts from goals");
+    assert!(checked > 0, "no shipped scenario draws red prompts from what the tests fetch");
 }

@@ -9,6 +9,9 @@ use super::{iterators::is_placeless, python::refused};
 /// What one operation may write. A row is shorter than an eighth of it, and no escaping makes more than six characters of one.
 pub(super) const LONGEST_WRITTEN: usize = 64 << 20;
 
+/// The complaint of what writes more.
+pub(super) const TOO_LONG: &str = "a text of more than 64 MiB";
+
 /// Operators, brackets and filters in one statement: each may be a level of the expression.
 pub(super) const MOST_OPERATORS: usize = 1000;
 
@@ -29,7 +32,7 @@ pub(super) fn check_written(bytes: usize) -> Result<(), Error> {
     if bytes <= LONGEST_WRITTEN {
         return Ok(());
     }
-    Err(refused(format!("a text of more than {} MiB", LONGEST_WRITTEN >> 20)))
+    Err(refused(TOO_LONG))
 }
 
 /// Adds `part` to `written`, unless that is too long.
