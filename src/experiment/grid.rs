@@ -155,6 +155,7 @@ fn result(context: &Context, scenario: &Scenario, out: &Path) -> Result<CellResu
     Ok(CellResult {
         strategy: scenario.federation.strategy.name().to_owned(),
         defence: scenario.variant.clone(),
+        point: scenario.point.clone(),
         seed: scenario.seed,
         start_sha256: manifest["checksums"]["start_adapter_sha256"].as_str().unwrap_or_default().to_owned(),
         summary,

@@ -7,14 +7,20 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Problem, ScenarioError, grid::Axes, raw::RawScenario, rules::Rules};
+use super::{
+    Problem, ScenarioError,
+    axes::{self, Written},
+    grid::Axes,
+    raw::RawScenario,
+    rules::Rules,
+};
 
 /// A scenario file that is valid TOML.
 pub(super) struct Document {
     path: PathBuf,
     text: String,
     base: Table,
-    variants: Vec<Table>,
+    variants: Vec<Written>,
     grid: Option<Axes>,
     sets: Vec<(String, Value)>,
 }
@@ -42,14 +48,17 @@ impl Document {
             .iter()
             .map(|set| parse_set(set).map_err(|message| fail(format!("--set {set}"), message)))
             .collect::<Result<Vec<_>, _>>()?;
-        let (variants, mut grid) = (base.remove("variant"), Table::new());
+        let (variants, axes, mut grid) = (base.remove("variant"), base.remove("axis"), Table::new());
         grid.extend(base.remove("grid").map(|written| ("grid".to_owned(), written)));
         for (key, value) in sets.iter().filter(|(key, _)| covers("grid", key)) {
             merge(&mut grid, nest(key, value.clone()));
         }
         let mut document = Self { path: path.to_owned(), text, base, variants: Vec::new(), grid: None, sets };
         let mut rules = Rules::default();
-        document.variants = variants.map_or_else(Vec::new, |written| read_variants(written, &mut rules));
+        document.variants = match axes {
+            Some(written) => axes::product(written, variants.is_some(), &mut rules),
+            None => variants.map_or_else(Vec::new, |written| read_variants(written, &mut rules)),
+        };
         if let Some(written) = grid.get("grid") {
             document.grid = Axes::read(written, !document.variants.is_empty(), &mut rules);
         }
@@ -82,7 +91,7 @@ impl Document {
         self.variants
             .iter()
             .enumerate()
-            .map(|(index, table)| Variant { name: name_of(table), index: Some(index) })
+            .map(|(index, written)| Variant { name: name_of(&written.table), index: Some(index) })
             .collect()
     }
 
@@ -90,7 +99,7 @@ impl Document {
     pub(super) fn merged(&self, variant: &Variant) -> Table {
         let mut merged = self.base.clone();
         if let Some(index) = variant.index {
-            let mut overrides = self.variants[index].clone();
+            let mut overrides = self.variants[index].table.clone();
             overrides.remove("name");
             merge(&mut merged, overrides);
         }
@@ -98,6 +107,11 @@ impl Document {
             merge(&mut merged, nest(key, value.clone()));
         }
         merged
+    }
+
+    /// What a variant is on each axis of the file.
+    pub(super) fn point(&self, variant: &Variant) -> Vec<(String, String)> {
+        variant.index.map_or_else(Vec::new, |index| self.variants[index].point.clone())
     }
 
     /// What it says of one run.
@@ -142,8 +156,9 @@ impl Document {
         if let Some((set, value)) = self.sets.iter().rev().find(|(set, _)| covers(set, key)) {
             return Some(format!("--set {set}={value}"));
         }
-        let in_variant = variant.index.and_then(|index| self.line(&["variant"], Some(index), key));
-        if let Some(line) = in_variant.or_else(|| self.line(&[], None, key)) {
+        let places = variant.index.map_or(&[][..], |index| &self.variants[index].places);
+        let in_variant = places.iter().find_map(|place| self.line(place, key));
+        if let Some(line) = in_variant.or_else(|| self.line(&[], key)) {
             return Some(format!("{}:{line}", self.path.display()));
         }
         // A table of which the command line alone gives a part.
@@ -151,12 +166,12 @@ impl Document {
         Some(format!("--set {set}={value}"))
     }
 
-    /// The line on which `key` is written below `prefix`; the longest written part of it counts.
-    fn line(&self, prefix: &[&str], index: Option<usize>, key: &str) -> Option<usize> {
+    /// The line on which `key` is written at a place; the longest written part of it counts.
+    fn line(&self, place: &[(&str, usize)], key: &str) -> Option<usize> {
         let root = DeTable::parse(&self.text).ok()?;
         let mut table = root.get_ref();
-        if let (Some(name), Some(index)) = (prefix.first(), index) {
-            let DeValue::Array(items) = table.get(*name)?.get_ref() else { return None };
+        for &(name, index) in place {
+            let DeValue::Array(items) = table.get(name)?.get_ref() else { return None };
             let DeValue::Table(item) = items.get(index)?.get_ref() else { return None };
             table = item;
         }
@@ -180,7 +195,7 @@ impl Document {
     fn check_variant_names(&self) -> Result<(), ScenarioError> {
         let variants = self.variants();
         let mut problems = Vec::new();
-        for (position, (variant, table)) in variants.iter().zip(&self.variants).enumerate() {
+        for (position, (variant, Written { table, .. })) in variants.iter().zip(&self.variants).enumerate() {
             let name = &variant.name;
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
             if name.is_empty() || !name.chars().all(plain) {
@@ -199,21 +214,10 @@ impl Document {
     }
 }
 
-/// The tables of the variants; what is none is complained of.
-fn read_variants(written: Value, rules: &mut Rules) -> Vec<Table> {
-    let refuse = |found: Value, rules: &mut Rules| {
-        rules.complain("variant", format!("found {found}; allowed: [[variant]] tables"));
-        None
-    };
-    let Value::Array(items) = written else {
-        refuse(written, rules);
-        return Vec::new();
-    };
-    let table = |item| match item {
-        Value::Table(table) => Some(table),
-        other => refuse(other, rules),
-    };
-    items.into_iter().filter_map(table).collect()
+/// The variants as they are written.
+fn read_variants(written: Value, rules: &mut Rules) -> Vec<Written> {
+    let tables = axes::tables(written, "variant", rules).into_iter().enumerate();
+    tables.map(|(index, table)| Written { table, places: vec![vec![("variant", index)]], point: Vec::new() }).collect()
 }
 
 /// Whether an override of `set` decides `key`.
@@ -304,7 +308,7 @@ fn nest(key: &str, value: Value) -> Table {
 }
 
 /// Writes `overrides` over `base`, table by table.
-fn merge(base: &mut Table, overrides: Table) {
+pub(super) fn merge(base: &mut Table, overrides: Table) {
     for (key, value) in overrides {
         match (base.get_mut(&key), value) {
             (Some(Value::Table(inner)), Value::Table(overrides)) => merge(inner, overrides),

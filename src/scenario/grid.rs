@@ -21,7 +21,7 @@ impl Axes {
     /// Reads what is written under `grid`; `None` if that is no table. What is wrong with it is complained of.
     pub(super) fn read(written: &Value, has_variants: bool, rules: &mut Rules) -> Option<Self> {
         rules.check(has_variants, "grid", || {
-            "found no [[variant]]; the defences of a grid are the variants of its file".into()
+            "found no [[variant]] and no [[axis]]; the defences of a grid are the variants of its file".into()
         });
         let Value::Table(table) = written else {
             rules.complain("grid", format!("found {written}; allowed: a table with {STRATEGIES} and {SEEDS}"));

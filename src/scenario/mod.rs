@@ -7,6 +7,7 @@
 //! a run with them takes for granted.
 
 mod attack;
+mod axes;
 mod cai;
 mod data;
 mod document;
@@ -67,6 +68,9 @@ pub struct Scenario {
     pub question: String,
     /// The variant's name; empty for a file without variants.
     pub variant: String,
+    /// What it is on each axis of the file, in their order: nothing in a file without axes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub point: Vec<(String, String)>,
     /// What all random streams come from, but for those with a seed of their own.
     pub seed: u64,
     /// Seeds of their own.

@@ -111,6 +111,7 @@ impl RawScenario {
             name: self.name.clone(),
             question: self.question.clone(),
             variant: variant.name.clone(),
+            point: document.point(variant),
             seed: self.seed,
             seeds: self.seeds,
             model: self.model.resolve(document.folder()),

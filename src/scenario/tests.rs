@@ -34,6 +34,7 @@ pub(super) const HEAD: &str = "name = \"t\"\nquestion = \"q\"\n";
 mod controls;
 
 /// What variants and the cells of a grid have in common, and what may differ.
+mod axes;
 mod compared;
 /// Benchmarks of the user's own.
 mod own;

@@ -5,6 +5,7 @@ mod charts;
 mod csv;
 mod guard;
 mod light;
+mod matrix;
 mod pairs;
 mod paper;
 mod tables;
@@ -31,6 +32,8 @@ pub struct CellResult {
     pub strategy: String,
     /// The defence: the variant's name.
     pub defence: String,
+    /// What it is on each axis of the file, if that has any.
+    pub point: Vec<(String, String)>,
     /// The seed.
     pub seed: u64,
     /// The checksum of the adapter that it started from.
@@ -169,6 +172,11 @@ struct Configuration<'a> {
 }
 
 impl Configuration<'_> {
+    /// What its cells are on each axis.
+    fn point(&self) -> &[(String, String)] {
+        self.cells.first().map_or(&[], |cell| &cell.point)
+    }
+
     fn name(&self) -> String {
         format!("{} {}", self.strategy, self.defence)
     }

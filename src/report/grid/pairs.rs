@@ -48,6 +48,10 @@ pub(super) fn table(configurations: &[Configuration<'_>]) -> String {
 fn pairs<'a, 'c>(all: &'a [Configuration<'c>]) -> Vec<(&'a Configuration<'c>, &'a Configuration<'c>)> {
     let mut pairs = Vec::new();
     for later in all {
+        if !later.point().is_empty() {
+            pairs.extend(all.iter().filter(|of| is_base_of(of, later, &all[0])).map(|of| (of, later)));
+            continue;
+        }
         let of_strategy: Vec<_> = all.iter().filter(|of| of.strategy == later.strategy).collect();
         let is_first = |of: &Configuration<'_>| of_strategy.first().is_some_and(|first| first.defence == of.defence);
         let is_part = |of: &Configuration<'_>| {
@@ -58,6 +62,14 @@ fn pairs<'a, 'c>(all: &'a [Configuration<'c>]) -> Vec<(&'a Configuration<'c>, &'
         pairs.extend(earlier.map(|earlier| (*earlier, later)));
     }
     pairs
+}
+
+/// Whether two configurations differ on one axis alone, on which `base` has the value of the first of all: no attack, no defence.
+fn is_base_of(base: &Configuration<'_>, later: &Configuration<'_>, first: &Configuration<'_>) -> bool {
+    let axes = base.point().iter().zip(later.point()).zip(first.point());
+    let differing: Vec<_> = axes.filter(|((base, later), _)| base != later).collect();
+    let is_first = |((base, _), first): &((&(String, String), _), &(String, String))| base == first;
+    base.strategy == later.strategy && differing.len() == 1 && differing.iter().all(is_first)
 }
 
 type Named<'a> = (&'a str, String, usize);

@@ -8,8 +8,8 @@ use std::{
 use fedward_actors::ports::Evaluation;
 
 use super::{
-    CellResult, Configuration, RowShare, Spread, cai, configurations, guard, light, measures_of, pairs, paper, read,
-    read_chance,
+    CellResult, Configuration, RowShare, Spread, cai, configurations, guard, light, matrix, measures_of, pairs, paper,
+    read, read_chance,
 };
 use crate::eval::measure::{GridTable, Measure};
 
@@ -25,7 +25,8 @@ what it took is generation and training; operations by formula. –: not measure
 pub fn markdown(title: &str, cells: &[CellResult]) -> String {
     let configurations = configurations(cells);
     format!(
-        "# {title}\n\n{}\n{}\n{}{}{}{}{}{}{READING}\n",
+        "# {title}\n\n{}{}\n{}\n{}{}{}{}{}{}{READING}\n",
+        matrix::tables(&configurations),
         paper_tables(cells, &configurations),
         rest_table(cells, &configurations),
         guard::table(cells),

@@ -36,6 +36,7 @@ fn cell(strategy: &str, defence: &str, seed: u64, refused: f64) -> CellResult {
     CellResult {
         strategy: strategy.into(),
         defence: defence.into(),
+        point: Vec::new(),
         seed,
         start_sha256: format!("start {seed}"),
         summary,
@@ -315,4 +316,30 @@ fn base_guard_and_rows_have_their_place() {
     let csv = csv(&cells);
     has(&csv, ",base,2,AdvBench,10,10,");
     has(&csv, "fedavg,filter,1,harmful rows trained on,10,10,");
+}
+
+#[test]
+fn a_file_with_axes_has_a_matrix_for_each_measure_and_compares_along_axes_alone() {
+    let cell = |attack: &str, defence: &str, seed, refused| {
+        let point = [("attack", attack), ("defence", defence)].map(|(axis, value)| (axis.to_owned(), value.to_owned()));
+        CellResult { point: point.into(), ..cell("fedavg", &format!("{attack}--{defence}"), seed, refused) }
+    };
+    let mut cells = Vec::new();
+    for seed in [1, 2] {
+        let more = 0.1 * (seed - 1) as f64;
+        cells.push(cell("none", "none", seed, 0.8 + more));
+        cells.push(cell("none", "krum", seed, 0.7 + more));
+        cells.push(cell("flip", "none", seed, 0.1 + more));
+        cells.push(cell("flip", "krum", seed, 0.6 + more));
+    }
+    let text = markdown("a grid", &cells);
+    let matrix = "| defence | none | flip |\n|---|---:|---:|\n| none | 85.0 ± 7.1 | 15.0 ± 7.1 |\n| krum | 75.0 ± 7.1 | 65.0 ± 7.1 |\n";
+    assert!(text.contains(matrix), "{text}");
+    assert!(text.starts_with("# a grid\n\n**"), "{text}");
+    for pair in
+        ["none--krum − none--none", "flip--none − none--none", "flip--krum − none--krum", "flip--krum − flip--none"]
+    {
+        assert!(text.contains(&format!("| fedavg | {pair} |")), "{pair}: {text}");
+    }
+    assert!(!text.contains("flip--krum − none--none"), "cells that differ on two axes are compared: {text}");
 }
