@@ -17,7 +17,7 @@ use fedward::{
 struct Words;
 
 impl GuardModel for Words {
-    fn version(&self) -> &str {
+    fn version(&self) -> &'static str {
         "words 1"
     }
 

@@ -114,7 +114,7 @@ impl Experiment {
     /// Overrides several keys.
     #[must_use]
     pub fn sets<S: Into<String>>(self, key_values: impl IntoIterator<Item = S>) -> Self {
-        key_values.into_iter().fold(self, |experiment, key_value| experiment.set(key_value))
+        key_values.into_iter().fold(self, Self::set)
     }
 
     /// Says where run directories are made; `runs/<name of the file>` otherwise.

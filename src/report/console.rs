@@ -194,10 +194,12 @@ fn round_line(record: &RoundRecord) -> String {
     let mut line = format!("{round} {}, {:.1} s", parts.concat(), record.seconds.total());
     if !record.faults.is_empty() {
         let faults: Vec<_> = record.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
-        line += &format!("\n  put in on purpose: {}", faults.join(", "));
+        line.push_str("\n  put in on purpose: ");
+        line.push_str(&faults.join(", "));
     }
     for warning in &record.warnings {
-        line += &format!("\n  warning: {warning}");
+        line.push_str("\n  warning: ");
+        line.push_str(warning);
     }
     line
 }
@@ -212,14 +214,14 @@ fn rows_of(record: &RoundRecord) -> String {
     let rows = &record.rows;
     let fates = [(rows.filtered, "filtered"), (rows.replaced, "replaced by refusals"), (rows.reweighted, "reweighted")];
     let fates = fates.into_iter().filter(|(count, _)| *count > 0);
-    let mut told: String = fates.map(|(count, fate)| format!(", {count} of {} rows {fate}", rows.all())).collect();
+    let mut told: Vec<_> = fates.map(|(count, fate)| format!(", {count} of {} rows {fate}", rows.all())).collect();
     if rows.malformed > 0 {
-        told += &format!(" ({} by answers of the guard that could not be read)", rows.malformed);
+        told.push(format!(" ({} by answers of the guard that could not be read)", rows.malformed));
     }
     if rows.cut > 0 {
-        told += &format!(", {} too long for the guard and read in part", rows.cut);
+        told.push(format!(", {} too long for the guard and read in part", rows.cut));
     }
-    told
+    told.concat()
 }
 
 fn training_of(record: &RoundRecord) -> String {

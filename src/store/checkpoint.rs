@@ -119,6 +119,7 @@ impl Checkpoint {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 const fn is_zero(number: &usize) -> bool {
     *number == 0
 }

@@ -191,14 +191,14 @@ fn row_guard(model: Arc<dyn GuardModel>, section: &GuardSection) -> RowGuard {
 }
 
 fn update_screen(section: &ScreenSection) -> Arc<dyn UpdateScreen> {
-    match section {
-        &ScreenSection::NormBound { max_norm_ratio, action } => {
+    match *section {
+        ScreenSection::NormBound { max_norm_ratio, action } => {
             Arc::new(NormBound { max_ratio: max_norm_ratio, excess: action })
         }
-        &ScreenSection::NormOutlier { measure, max_deviations, action } => {
+        ScreenSection::NormOutlier { measure, max_deviations, action } => {
             Arc::new(NormOutlier { measure, max_deviations, action })
         }
-        &ScreenSection::Cosine { min_cosine, action } => Arc::new(CosineScreen { min_cosine, action }),
+        ScreenSection::Cosine { min_cosine, action } => Arc::new(CosineScreen { min_cosine, action }),
     }
 }
 

@@ -35,9 +35,7 @@ pub(super) fn to_json(value: &Value, args: &[Value]) -> Result<String, Error> {
             Err(refused(format!("tojson: indent of {} bytes", indent.len())))
         }
         Some(indent) => Ok(indent.to_owned()),
-        None => i64::try_from(indent.clone())
-            .map_err(Error::from)
-            .map(|width| " ".repeat(width.clamp(0, WIDEST_INDENT as i64) as usize)),
+        None => i64::try_from(indent.clone()).map(|width| " ".repeat(width.clamp(0, WIDEST_INDENT as i64) as usize)),
     });
     let indent = indent.transpose()?;
     let separators = given(separators).map(|separators| separators.try_iter()).transpose()?;

@@ -121,7 +121,8 @@ fn pairs_whose_sides_ask_different_things_are_left_out_in_every_form_and_counted
     let mut lines = String::new();
     for record in &asking {
         assert_eq!(read(record), Ok(Said::AsksDifferently), "{record}");
-        lines += &format!("{record}\n");
+        lines.push_str(&record.to_string());
+        lines.push('\n');
     }
     std::fs::write(&path, &lines).unwrap();
     let problem = load_pairs(&path).unwrap_err().to_string();
