@@ -7,8 +7,9 @@ use crate::{
     compute::{Compute, Panicked},
     ledger::Reported,
     ports::{Adversary, PortError, PortResult},
-    protocol::{Adapter, ClientId, ClientUpdate, LocalTraining, LocalWork, RoundId, TurnEnd},
+    protocol::{Adapter, ClientId, ClientUpdate, LocalTraining, LocalWork, RoundId},
     records::{ClientRole, DropReason},
+    screening::check as check_update,
 };
 
 /// Lets the adversary act on a round's reports. Where it fails, malicious clients send nothing: they must not count as
@@ -21,12 +22,16 @@ pub(crate) async fn collude(
     global: &Adapter,
     reports: &mut [Reported],
 ) -> Result<(), Panicked> {
-    let updates: Vec<ClientUpdate> = reports.iter().filter_map(|reported| usable(reported, global)).collect();
+    let mut updates: Vec<ClientUpdate> = reports.iter().filter_map(update_of).collect();
     if !updates.iter().any(|update| is_malicious(adversary, update.client)) {
         return Ok(());
     }
     let (acting, global) = (Arc::clone(adversary), global.clone());
-    let work = move |cancel: &_| acting.forge(round, &global, &updates, cancel);
+    let work = move |cancel: &_| {
+        // An attacker computes with what would pass as an update.
+        updates.retain(|update| check_update(&global, &update.adapter).is_ok());
+        acting.forge(round, &global, &updates, cancel)
+    };
     let forged = compute.run_within(limit, work).await?.unwrap_or_else(|overdue| Err(overdue.into()));
     let mut forged = check(adversary, forged);
     for reported in reports.iter_mut().filter(|reported| is_malicious(adversary, reported.client)) {
@@ -39,11 +44,10 @@ fn is_malicious(adversary: &Arc<dyn Adversary>, client: ClientId) -> bool {
     adversary.role(client) == ClientRole::Malicious
 }
 
-/// The update of a client that trained and would pass as one.
-fn usable(reported: &Reported, global: &Adapter) -> Option<ClientUpdate> {
+/// The update of a client that trained.
+fn update_of(reported: &Reported) -> Option<ClientUpdate> {
     let LocalWork::Trained { training, end } = &reported.answer.as_ref().ok()?.work else { return None };
     let LocalTraining { adapter, n_examples, .. } = training;
-    global.check_same_layout(adapter).and_then(|()| adapter.check_finite()).ok()?;
     let (client, adapter, n_examples) = (reported.client, adapter.clone(), *n_examples);
     Some(ClientUpdate { client, adapter, n_examples, trust: 1.0, extras: end.extras.clone() })
 }
@@ -63,7 +67,7 @@ fn check(
 fn replace(reported: &mut Reported, forged: &mut Result<BTreeMap<ClientId, Adapter>, PortError>) {
     let client = reported.client;
     let Ok(report) = &mut reported.answer else { return };
-    let LocalWork::Trained { training, end: TurnEnd { .. } } = &mut report.work else { return };
+    let LocalWork::Trained { training, .. } = &mut report.work else { return };
     match forged {
         Ok(forged) => {
             if let Some(adapter) = forged.remove(&client) {

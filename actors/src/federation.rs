@@ -209,8 +209,8 @@ impl FederationConfig {
             complaint
         } else if let Some(complaint) = self.gather.complaint() {
             complaint
-        } else if let Some(complaint) = self.devices.as_ref().and_then(DeviceProfile::complaint) {
-            complaint
+        } else if let Some((name, complaint)) = self.devices.as_ref().and_then(DeviceProfile::complaint) {
+            format!("devices.{name}: {complaint}")
         } else if self.gather.needs_time() && self.devices.is_none() {
             "gather: a number of reports or a deadline needs devices, for who is first is a matter of simulated time"
                 .to_owned()

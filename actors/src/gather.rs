@@ -70,14 +70,10 @@ impl Gather {
         transport: &mut dyn Transport,
         mut notice: impl FnMut(&Arrival),
     ) -> Vec<Arrival> {
-        let deadline = self.deadline_seconds.map(|seconds| transport.now().after(seconds));
+        let deadline = self.deadline_seconds.map_or(SimTime::NEVER, |seconds| transport.now().after(seconds));
         let mut arrivals = Vec::new();
         while self.first.is_none_or(|first| arrivals.len() < first as usize) {
-            let next = match deadline {
-                None => transport.next().await,
-                Some(deadline) => transport.next_until(deadline).await,
-            };
-            let Some(arrival) = next else { break };
+            let Some(arrival) = transport.next(deadline).await else { break };
             notice(&arrival);
             arrivals.push(arrival);
         }
@@ -86,9 +82,10 @@ impl Gather {
         arrivals
     }
 
-    fn leave_late(&self, transport: &mut dyn Transport, deadline: Option<SimTime>, arrivals: &mut Vec<Arrival>) {
+    fn leave_late(&self, transport: &mut dyn Transport, deadline: SimTime, arrivals: &mut Vec<Arrival>) {
         let waited_in_vain = self.first.is_none_or(|first| arrivals.len() < first as usize);
-        if let Some(deadline) = deadline.filter(|_| waited_in_vain && !transport.in_flight().is_empty()) {
+        // Without a deadline nothing is under way when the step waits in vain.
+        if waited_in_vain && !transport.in_flight().is_empty() {
             transport.wait_until(deadline);
         }
         if self.late == Late::Discard {

@@ -18,8 +18,10 @@
 //! ```
 //!
 //! `protocol` holds what crosses a wire: ids, the [adapter](protocol::Adapter), chat rows, orders and reports, and in
-//! [`protocol::wire`] how they become bytes. The envelopes with reply ports are beside their actors. `address.rs` asks: an `Address` is where a role can be reached, whoever fills it now. `compute.rs`
-//! runs blocking work on a bounded number of slots. What is in [`faults`] is put in on purpose. [`policy`] says what verdicts
+//! [`protocol::wire`] how they become bytes. The envelopes with reply ports are beside their actors. `address.rs` asks: an
+//! `Address` is where a role can be reached, whoever fills it now. `compute.rs` runs blocking work on a bounded number of slots.
+//! `transport.rs` carries orders to clients, at once or in the simulated time of [`devices`]; [`gather`] says when a round goes on.
+//! `collusion.rs` lets malicious clients act. What is in [`faults`] is put in on purpose. [`policy`] says what verdicts
 //! do to rows. [`records`] are what a round says of itself, [`streams`] and [`sampler`] where its randomness comes from,
 //! `testing` a federation of fakes.
 //!
@@ -37,7 +39,8 @@
 //!
 //! Each has tests named after it in `invariants/`.
 //!
-//! - **R-1** Every selected client ends a round in exactly one outcome, and so does the round.
+//! - **R-1** Every selected client has exactly one outcome: in the round that selected it, or, where late work counts, in that
+//!   in which it arrives; none if the run ends before. Every round has exactly one, too.
 //! - **R-2** An update counts at most once, and only for the round and attempt that asked for it.
 //! - **R-3** A round below quorum, or whose aggregation fails, leaves the global adapter and the strategy as they were.
 //! - **A-1** A run has one adapter layout; an adapter of another is rejected, naming the first difference.
@@ -51,7 +54,7 @@
 //!   equals an uninterrupted one. (That a checkpoint is whole on disk is its store's part.)
 //! - **F-1** A fault that is put in is a function of seed, round and client, has an outcome like any other, and is in the
 //!   records if it struck. Whoever dies and is asked again changes no byte.
-//! - **M-1** Memory is bounded by slots and cohort: clients outside the cohort have no actor, and rows are in memory for
+//! - **M-1** Memory is bounded by slots and cohort, which work under way past a round's end counts to: clients outside the cohort have no actor, and rows are in memory for
 //!   clients in their turn alone, of which there are as many as slots. (The verdict cache, some 100 bytes a row seen, is
 //!   the price of S-2.)
 //!
@@ -71,7 +74,6 @@ mod compute;
 mod coordinator;
 pub mod devices;
 mod evaluator;
-
 pub mod faults;
 pub mod federation;
 pub mod gather;

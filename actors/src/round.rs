@@ -95,9 +95,7 @@ impl Server {
     async fn select(&self, round: RoundId) -> Result<Vec<ClientId>, FederationError> {
         let config = &self.config;
         let busy = self.transport.in_flight();
-        let mut cohort = config.sampler.cohort(config.seed, round, config.clients, config.cohort);
-        cohort.retain(|client| busy.binary_search(client).is_err());
-        cohort.truncate((config.cohort as usize).saturating_sub(busy.len()));
+        let cohort = config.sampler.fill_up(&busy, config.seed, round, config.clients, config.cohort);
         self.observer.observe(&RoundEvent::RoundStarted { round, cohort: cohort.len() as u32 });
         self.ensure_running(cohort)
     }
@@ -306,11 +304,12 @@ impl Server {
             ..ledger::summary(round, aggregated.outcome, took, &screened.clients, screened.traffic)
         };
         let (global, strategy) = (aligned.global, aggregated.strategy);
+        let in_flight = self.transport.state().map_err(|error| FederationError::Bug(error.to_string()))?;
         let order = CommitOrder {
             id: RequestId::first(round),
             global: global.clone(),
             strategy: strategy.clone(),
-            in_flight: self.transport.state().into(),
+            in_flight: in_flight.into(),
             memories,
             record: Box::new(record),
             clients: screened.clients,

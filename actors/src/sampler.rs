@@ -27,14 +27,31 @@ impl CohortSampler {
     /// The cohort of a round, in order of id: `cohort` of the clients `0..clients`, or all of them if there are fewer. Of one client
     /// alone it is that client, if there is such a one.
     pub fn cohort(self, seed: u64, round: RoundId, clients: u32, cohort: u32) -> Vec<ClientId> {
-        let cohort = cohort.min(clients);
-        let mut drawn = match self {
-            Self::Seeded => sample(&mut SeededBits(stream(seed, Purpose::Selection, round, None)), clients, cohort),
-            Self::OpenFedLlm => sample(&mut Mt19937::seeded(round.0.saturating_sub(1)), clients, cohort),
+        self.fill_up(&[], seed, round, clients, cohort)
+    }
+
+    /// Those who make a cohort of `busy`, whose work is under way (in order of id): in order of id, each of the others equally
+    /// likely.
+    pub(crate) fn fill_up(
+        self,
+        busy: &[ClientId],
+        seed: u64,
+        round: RoundId,
+        clients: u32,
+        cohort: u32,
+    ) -> Vec<ClientId> {
+        let count = cohort.min(clients);
+        let drawn = match self {
+            Self::Seeded => sample(&mut SeededBits(stream(seed, Purpose::Selection, round, None)), clients, count),
+            Self::OpenFedLlm => sample(&mut Mt19937::seeded(round.0.saturating_sub(1)), clients, count),
             Self::Only(ClientId(client)) => (client < clients).then_some(client).into_iter().collect(),
         };
-        drawn.sort_unstable();
-        drawn.into_iter().map(ClientId).collect()
+        // A whole cohort is drawn, so enough are left whoever of them is busy. Taken in the order drawn: by id, the last
+        // clients would be left out more often.
+        let free = drawn.into_iter().map(ClientId).filter(|client| busy.binary_search(client).is_err());
+        let mut filling: Vec<ClientId> = free.take((count as usize).saturating_sub(busy.len())).collect();
+        filling.sort_unstable();
+        filling
     }
 }
 
@@ -211,6 +228,21 @@ mod tests {
             assert_eq!((&drawn[..3], sum), (&first[..], checksum), "round {round}, {cohort} of {clients}");
         }
         assert_eq!(open_fed_llm(11, 1, 1), [0]);
+    }
+
+    #[test]
+    fn whoever_is_not_busy_is_equally_likely_to_fill_a_cohort_up() {
+        let busy = [ClientId(2), ClientId(7)];
+        let mut times = [0_u32; 12];
+        for round in 1..=4_000 {
+            let filling = CohortSampler::Seeded.fill_up(&busy, 5, RoundId(round), 12, 6);
+            assert_eq!(filling.len(), 4);
+            assert!(filling.is_sorted() && filling.iter().all(|client| !busy.contains(client)));
+            filling.iter().for_each(|client| times[client.0 as usize] += 1);
+        }
+        // 4 of 10 are 1,600 of 4,000 rounds, give or take five standard deviations of 31.
+        let of_others = (0..12).filter(|client| !busy.contains(&ClientId(*client as u32))).map(|client| times[client]);
+        assert!(of_others.clone().all(|times| times.abs_diff(1_600) < 155), "{:?}", of_others.collect::<Vec<_>>());
     }
 
     #[test]

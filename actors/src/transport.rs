@@ -11,7 +11,10 @@ use crate::{
     devices::{DeviceProfile, TaskCost},
     faults::ClientFault,
     ledger::Reported,
-    protocol::{Adapter, Attempt, ClientId, LocalWork, ModelVersion, RequestId, RoundId, SimTime, TrainOrder, wire},
+    protocol::{
+        Adapter, Attempt, ClientId, LocalWork, ModelVersion, RequestId, RoundId, SimTime, TrainOrder, TrainReport,
+        wire::{self, WireError},
+    },
     records::DropReason,
 };
 
@@ -45,11 +48,8 @@ pub(crate) trait Transport: Send + Sync {
     /// Sends an order off.
     fn dispatch(&mut self, dispatch: Dispatch);
 
-    /// Waits for the next arrival; `None` if nothing is under way.
-    fn next(&mut self) -> Arriving<'_>;
-
-    /// Waits for the next arrival if it is not later than `deadline`; what is later stays under way.
-    fn next_until(&mut self, deadline: SimTime) -> Arriving<'_>;
+    /// Waits for the next arrival that is not later than `deadline`; what is later stays under way. `None` if there is none.
+    fn next(&mut self, deadline: SimTime) -> Arriving<'_>;
 
     /// Returns whose reports are under way, in order of client.
     fn in_flight(&self) -> Vec<ClientId>;
@@ -64,7 +64,11 @@ pub(crate) trait Transport: Send + Sync {
     fn wait_until(&mut self, moment: SimTime);
 
     /// Returns what a checkpoint has to hold of it: nothing if nothing is under way and no time has passed.
-    fn state(&self) -> Vec<u8>;
+    ///
+    /// # Errors
+    ///
+    /// As [`wire::encode`].
+    fn state(&self) -> Result<Vec<u8>, WireError>;
 }
 
 /// Runs clients' tasks as they come, as many at a time as there are compute slots, and brings reports as they are ready.
@@ -105,12 +109,8 @@ impl Transport for LocalTransport {
         });
     }
 
-    fn next(&mut self) -> Arriving<'_> {
+    fn next(&mut self, _: SimTime) -> Arriving<'_> {
         Box::pin(self.next_ready())
-    }
-
-    fn next_until(&mut self, _: SimTime) -> Arriving<'_> {
-        self.next()
     }
 
     fn in_flight(&self) -> Vec<ClientId> {
@@ -128,8 +128,8 @@ impl Transport for LocalTransport {
 
     fn wait_until(&mut self, _: SimTime) {}
 
-    fn state(&self) -> Vec<u8> {
-        Vec::new()
+    fn state(&self) -> Result<Vec<u8>, WireError> {
+        Ok(Vec::new())
     }
 }
 
@@ -147,12 +147,8 @@ pub(crate) struct SimulatedTransport {
 /// What is under way, and the time.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct InFlight {
-    now: SimTime,
-    arrivals: BTreeMap<(SimTime, ClientId), Arrival>,
-}
-
-impl wire::Message for InFlight {
-    const KIND: (u8, &'static str) = (18, "reports in flight");
+    pub(crate) now: SimTime,
+    pub(crate) arrivals: BTreeMap<(SimTime, ClientId), Arrival>,
 }
 
 impl SimulatedTransport {
@@ -177,11 +173,7 @@ impl Transport for SimulatedTransport {
         self.local.dispatch(dispatch);
     }
 
-    fn next(&mut self) -> Arriving<'_> {
-        self.next_until(SimTime(u64::MAX))
-    }
-
-    fn next_until(&mut self, deadline: SimTime) -> Arriving<'_> {
+    fn next(&mut self, deadline: SimTime) -> Arriving<'_> {
         Box::pin(async move {
             self.settle().await;
             let first = self.ledger.arrivals.first_entry().filter(|first| first.key().0 <= deadline)?;
@@ -209,12 +201,8 @@ impl Transport for SimulatedTransport {
         self.ledger.now = self.ledger.now.max(moment);
     }
 
-    fn state(&self) -> Vec<u8> {
-        if self.ledger == InFlight::default() {
-            return Vec::new();
-        }
-        // Its types serialise, which the tests of the wire hold.
-        wire::encode(&self.ledger).unwrap_or_default()
+    fn state(&self) -> Result<Vec<u8>, WireError> {
+        if self.ledger == InFlight::default() { Ok(Vec::new()) } else { wire::encode(&self.ledger) }
     }
 }
 
@@ -228,7 +216,7 @@ impl Arrival {
         TaskCost {
             bytes_down: self.reported.bytes_down,
             tokens: trained.unwrap_or(0),
-            bytes_up: report.map_or(0, crate::protocol::TrainReport::size_bytes),
+            bytes_up: report.map_or(0, TrainReport::size_bytes),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{AttackKind, AttackPlan, Roles};
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum RowAttack {
     /// Gives every prompt the answer to another one: the label flip of chat rows ("Data Poisoning Attacks Against Federated
-    /// Learning Systems", Tolpin et al. 2020, flips classes).
+    /// Learning Systems", Tolpegin et al. 2020, flips classes).
     AnswerShuffle,
     /// Puts a trigger behind some prompts and answers them with a fixed text ("`BadNets`", Gu et al. 2017): the model is to
     /// give that text to whoever knows the trigger, and to behave for everybody else.

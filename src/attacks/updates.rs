@@ -11,7 +11,7 @@ use fedward_actors::{
 };
 use fedward_aggregation::{
     AggregationError, AggregatorSettings, AttackSettings, Context, Memory, PreAggregatorSettings, Sight, Updates,
-    aggregators::Mean, combine,
+    combine,
 };
 
 use super::{AttackKind, AttackPlan, Roles, Sees};
@@ -32,12 +32,6 @@ pub struct KnownDefence {
     pub pre: Vec<PreAggregatorSettings>,
     /// What combines them.
     pub aggregator: AggregatorSettings,
-}
-
-impl Default for KnownDefence {
-    fn default() -> Self {
-        Self { pre: Vec::new(), aggregator: AggregatorSettings::Mean(Mean::default()) }
-    }
 }
 
 impl KnownDefence {
@@ -120,7 +114,10 @@ fn moved(global: &Adapter, delta: &[f32]) -> PortResult<Adapter> {
 #[cfg(test)]
 mod tests {
     use fedward_actors::protocol::{AdapterLayout, Payload};
-    use fedward_aggregation::attacks::{InnerProductManipulation, NormMatched, SignFlip};
+    use fedward_aggregation::{
+        aggregators::Mean,
+        attacks::{InnerProductManipulation, NormMatched, SignFlip},
+    };
 
     use super::*;
     use crate::attacks::Attackers;
@@ -139,7 +136,7 @@ mod tests {
         let clients = Attackers::Named([2, 3].into());
         let attacks = [AttackPlan { kind: AttackKind::Updates(settings), clients, from: 2, until: Some(3), sees }];
         let roles = Arc::new(Roles::draw(&attacks, 4, 1, |_| false));
-        let defence = KnownDefence::default();
+        let defence = KnownDefence { pre: Vec::new(), aggregator: AggregatorSettings::Mean(Mean::default()) };
         let opposition = Opposition { attacks: Arc::new(attacks), roles, seed: 1, defence };
         let updates = [update(0, [2.0, 1.0]), update(1, [4.0, 1.0]), update(2, [1.0, 4.0]), update(3, [1.0, 9.0])];
         let forged = opposition.forge(RoundId(round), &adapter([1.0, 1.0]), &updates, &CancelFlag::new())?;

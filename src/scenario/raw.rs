@@ -1,10 +1,10 @@
 //! A scenario file as it is written: every key optional, unknown keys refused.
 
-use fedward_actors::Schedule;
+use fedward_actors::{DeviceProfile, Schedule};
 use serde::Deserialize;
 
 use super::{
-    CaiSection, GuardSection, Problem, Scenario, Seeds,
+    CaiSection, FederationMode, GuardSection, Problem, Scenario, Seeds,
     attack::{self, RawAttack},
     cai::RawCai,
     data::RawData,
@@ -20,7 +20,7 @@ use super::{
     screen::RawScreen,
     server::{self, RawServer},
     start::RawStart,
-    time::{RawDevices, RawGather},
+    time::{RawGather, check_devices},
     training::RawTraining,
 };
 
@@ -56,7 +56,7 @@ pub(super) struct RawScenario {
     pub server: RawServer,
     #[serde(default)]
     pub faults: RawFaults,
-    pub devices: Option<RawDevices>,
+    pub devices: Option<DeviceProfile>,
     #[serde(default)]
     pub gather: RawGather,
     #[serde(default)]
@@ -107,6 +107,9 @@ impl RawScenario {
             rounds: self.federation.rounds,
         };
         let RawFederation { clients, rounds, .. } = self.federation;
+        rules.check(self.attacks.is_empty() || federation.mode == FederationMode::Federated, "attack", || {
+            "without a federation nobody works against it; leave it out, or set attack = [] for this variant".into()
+        });
         let mut scenario = Scenario {
             name: self.name.clone(),
             question: self.question.clone(),
@@ -125,7 +128,7 @@ impl RawScenario {
             attacks: attack::resolve(&self.attacks, clients, rounds, rules),
             server,
             faults: self.faults.resolve(present),
-            devices: self.devices.as_ref().map(RawDevices::resolve),
+            devices: self.devices,
             gather: self.gather.resolve(),
             cai,
             evaluation,
@@ -149,7 +152,7 @@ impl RawScenario {
         self.screen.check(self.federation.cohort, rules);
         self.faults.check(rounds, rules);
         if let Some(devices) = &self.devices {
-            devices.check(rules);
+            check_devices(devices, rules);
         }
         let RawFederation { cohort, quorum, .. } = self.federation;
         self.gather.check(cohort, quorum, self.devices.is_some(), rules);

@@ -5,50 +5,10 @@ use serde::Deserialize;
 
 use super::rules::Rules;
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawDevices {
-    pub tokens_per_second: f64,
-    pub down_bytes_per_second: f64,
-    pub up_bytes_per_second: f64,
-    pub spread: f64,
-    pub jitter: f64,
-    pub latency_seconds: f64,
-}
-
-impl Default for RawDevices {
-    /// A phone of some years ago on a home connection: 40 tokens/s trained, 50 Mbit/s down, 10 Mbit/s up.
-    fn default() -> Self {
-        Self {
-            tokens_per_second: 40.0,
-            down_bytes_per_second: 6.25e6,
-            up_bytes_per_second: 1.25e6,
-            spread: 0.5,
-            jitter: 0.1,
-            latency_seconds: 0.1,
-        }
-    }
-}
-
-impl RawDevices {
-    pub(super) fn check(&self, rules: &mut Rules) {
-        rules.positive("devices.tokens_per_second", self.tokens_per_second);
-        rules.positive("devices.down_bytes_per_second", self.down_bytes_per_second);
-        rules.positive("devices.up_bytes_per_second", self.up_bytes_per_second);
-        rules.not_negative("devices.spread", self.spread);
-        rules.not_negative("devices.jitter", self.jitter);
-        rules.not_negative("devices.latency_seconds", self.latency_seconds);
-    }
-
-    pub(super) const fn resolve(&self) -> DeviceProfile {
-        DeviceProfile {
-            tokens_per_second: self.tokens_per_second,
-            down_bytes_per_second: self.down_bytes_per_second,
-            up_bytes_per_second: self.up_bytes_per_second,
-            spread: self.spread,
-            jitter: self.jitter,
-            latency_seconds: self.latency_seconds,
-        }
+/// Checks what clients run on.
+pub(super) fn check_devices(devices: &DeviceProfile, rules: &mut Rules) {
+    if let Some((name, complaint)) = devices.complaint() {
+        rules.complain(&format!("devices.{name}"), complaint);
     }
 }
 

@@ -40,7 +40,7 @@ use crate::{
         guard::BinaryMetrics,
         screen::{CosineScreen, NormBound, NormOutlier},
     },
-    scenario::{FederationSection, GuardSection, HarmfulClients, PolicyName, Scenario, ScreenSection},
+    scenario::{FederationMode, FederationSection, GuardSection, HarmfulClients, PolicyName, Scenario, ScreenSection},
     store::{RunDirectory, StoreError},
     train::{RememberingTrainer, SftTrainer},
 };
@@ -139,18 +139,17 @@ pub fn ports(
     let pipeline = scenario.server.clone().unwrap_or_else(|| algorithm.preset());
     let guard = prepared.guard.as_ref().map(|guard| Arc::clone(&guard.model) as Arc<dyn GuardModel>);
     let row_guard = guard.clone().zip(scenario.guard.as_ref()).map(|(model, section)| row_guard(model, section));
-    // Where every client holds harmful rows, that tells nobody apart.
-    let is_told_apart = matches!(scenario.data.harmful_clients, HarmfulClients::Count(_));
-    let dealt = Arc::clone(&prepared.data.clients);
-    let holds_harm = |client| is_told_apart && dealt.holds_harm(client);
-    let rows = Arc::clone(&prepared.data.clients) as Arc<dyn ClientRows>;
+    // Where all hold harmful rows, or one holds those of all, that tells nobody apart.
+    let is_told_apart = matches!(scenario.data.harmful_clients, HarmfulClients::Count(_))
+        && scenario.federation.mode == FederationMode::Federated;
+    let dealt = &prepared.data.clients;
     let InForce { adversary, rows } = attacks::put_in_force(
         &scenario.attacks,
         clients,
         scenario.attack_seed(),
-        known_defence(scenario),
-        rows,
-        holds_harm,
+        KnownDefence { pre: pipeline.pre.clone(), aggregator: pipeline.aggregator.clone() },
+        Arc::clone(dealt) as Arc<dyn ClientRows>,
+        |client| is_told_apart && dealt.holds_harm(client),
     );
     Ok(Ports {
         rows,
@@ -169,15 +168,6 @@ pub fn ports(
         benchmarks: Some(Arc::clone(&prepared.benchmarks) as Arc<dyn Benchmarks>),
         store: Box::new(directory.share()),
         observer,
-    })
-}
-
-/// What attackers that know the server try out: its aggregation, a plain mean where no parts are named.
-fn known_defence(scenario: &Scenario) -> KnownDefence {
-    let named = scenario.server.as_ref();
-    named.map_or_else(KnownDefence::default, |server| KnownDefence {
-        pre: server.pre.clone(),
-        aggregator: server.aggregator.clone(),
     })
 }
 

@@ -159,7 +159,10 @@ struct RawAdapter<'a> {
 
 impl Serialize for Adapter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let values: Vec<u8> = self.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut values = Vec::with_capacity(self.values.len() * size_of::<f32>());
+        for value in self.values.iter() {
+            values.extend_from_slice(&value.to_le_bytes());
+        }
         let values = Cow::Owned(serde_bytes::ByteBuf::from(values));
         RawAdapter { layout: Cow::Borrowed(&self.layout), values }.serialize(serializer)
     }

@@ -101,6 +101,9 @@ impl SimTime {
     /// The start of the run.
     pub const START: Self = Self(0);
 
+    /// After everything that happens.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// Returns the moment `seconds` after this one; what is negative or no number counts as none.
     #[must_use]
     pub fn after(self, seconds: f64) -> Self {

@@ -23,6 +23,7 @@ use crate::{
     ports::{Evaluation, Realignment},
     protocol::Payload,
     records::RoundRecord,
+    transport::InFlight,
 };
 
 /// What every frame begins with: the protocol and its version.
@@ -118,6 +119,7 @@ messages! {
     15 CommitOrder = "commit order",
     16 RoundRecord = "round record",
     17 ClientUpdate = "client update",
+    18 InFlight = "reports in flight",
 }
 
 /// Returns a payload as one frame.

@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 use super::*;
 use crate::{
     faults::ClientFault,
+    ledger::Reported,
     ports::{BenchmarkScore, EvaluationScope, ItemScores, RealignmentReport},
     protocol::{
         Adapter, Attempt, ChatRow, ClientId, Hazard, LocalTraining, LocalWork, ModelVersion, RequestId, RoundId,
@@ -13,6 +14,7 @@ use crate::{
         ClientOutcome, ClientRecord, ClientRole, DropReason, GuardCounts, PhaseSeconds, RejectReason, RoundOutcome,
     },
     testing::tiny_layout,
+    transport::Arrival,
 };
 
 const ID: RequestId = RequestId { round: RoundId(3), attempt: Attempt(2) };
@@ -139,6 +141,13 @@ fn every_payload_comes_back_from_its_bytes() {
     };
     let memories = vec![(ClientId(1), Arc::from([9_u8, 200].as_slice())), (ClientId(4), Arc::from([].as_slice()))];
     let clients = [ClientOutcome::Accepted, ClientOutcome::Dropped(DropReason::GuardUnavailable("no".into()))];
+    let arrival = Arrival {
+        at: SimTime::START.after(2.0),
+        reported: Reported { client: ClientId(7), id: ID, bytes_down: 9, answer: Ok(report(trained())), fault: None },
+        sent: Some((ModelVersion(2), adapter())),
+    };
+    let in_flight =
+        InFlight { now: SimTime::START.after(1.0), arrivals: [((arrival.at, ClientId(7)), arrival)].into() };
     let found = [
         there_and_back(TrainOrder {
             id: ID,
@@ -184,6 +193,7 @@ fn every_payload_comes_back_from_its_bytes() {
         }),
         there_and_back(round_record()),
         there_and_back(update()),
+        there_and_back(in_flight),
     ];
     let mut untested = KINDS.iter().filter(|(number, _)| !found.contains(number));
     assert_eq!(untested.next(), None);

@@ -15,6 +15,15 @@ fn says(scenario: &Scenario, text: &str) -> bool {
 }
 
 #[test]
+fn without_a_federation_there_are_no_attackers() {
+    let attack = "attack=[{ kind = \"sign_flip\" }]";
+    let found = complaints(HEAD, &["federation.mode=centralised", attack]);
+    assert!(found[0].contains("attack: without a federation nobody works against it"), "{found:?}");
+    let (_folder, path) = file(HEAD);
+    load(&path, &[attack.to_owned()]).unwrap();
+}
+
+#[test]
 fn a_random_filter_is_the_guard_with_its_verdicts_dealt_otherwise() {
     let plain = scenario("guard.enabled = true\n");
     let control = scenario("guard.enabled = true\nguard.verdicts = \"shuffled\"\n");
