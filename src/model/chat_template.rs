@@ -5,7 +5,9 @@
 //! special tokens; messages go through the template as they are, so that trimming or searching templates see real text,
 //! and whatever looks like a special token in them stays text.
 
+mod comparisons;
 mod environment;
+mod escapes;
 mod filters;
 mod iterators;
 mod json;
@@ -108,7 +110,12 @@ impl ChatTemplate {
     fn refuse_endless(&self) -> Result<(), String> {
         let message = ChatMessage::new(fedward_actors::protocol::Role::User, "text");
         match self.render(&[message], true) {
-            Err(problem) if problem.starts_with(ENDLESS) || problem.contains(limits::TOO_LONG) => Err(problem),
+            Err(problem)
+                if problem.starts_with(ENDLESS)
+                    || [limits::TOO_LONG, limits::TOO_MANY].iter().any(|complaint| problem.contains(complaint)) =>
+            {
+                Err(problem)
+            }
             _ => Ok(()),
         }
     }

@@ -443,6 +443,48 @@ messages | map(attribute='role') | list | tojson
 'a\r\nb' | indent(2)
 'aXb' | replace('X', 'y')
 'aXbX' | replace('X', 'y', 1)
+'aXb' | replace(old='X', new='y')
+'abc' | replace('', '-')
+'abc' | replace('', '-', 2)
+'aaa' | replace('a', 'b', count=0)
+'aaa' | replace('a', 'b', count=none)
+'aaa' | replace('a', 'b', -1)
+['a'] | replace('a', 'b')
+['a', 1] | upper
+{'A': true} | lower
+['b', 'a'] | capitalize
+[1, '<'] | e
+'a/b "c" \'d\' & <e>' | e
+'<' | e | e | escape
+'<' | escape | upper
+[1] | safe
+'{x}{0}'.format([1, 'a'], x={'b': 'c'})
+[1, 2] == [1, 2] and 1 + 1 == 1 * 2 and not [1] == [2]
+1 < 1 + 1 < 3 == true
+[1] in [[1], [2]] and [1] not in [[3]]
+(1, 'a') in {(1, 'a'): 2}
+{(1, messages[0].role): 'b'}[(1, 'user')]
+[1, 2, 3][messages | length - 1]
+[1, 2, 3][messages | length:]
+messages[0]['ro' ~ 'le']
+[[1, 2]] | select('eq', [1, 2]) | list
+[[1, 2]] | select('in', [[1, 2]]) | list
+[1] is in [[1]]
+1 is not in [1]
+[1] is eq [1]
+[1] is ne([2])
+(1, [2]) < (1, [3])
+[[2], [1, 5], [1]] | sort
+[[2], [1]] | min
+[[2], [1]] | max
+{'a': [2], 'b': [1]} | dictsort(by='value')
+[messages[0]] == [messages[0]]
+messages == messages | list
+nothing == none
+nothing == [nothing]
+[1].index(1) + [1, 1].count(1)
+[[1], [2]].index([2])
+{'a': 1}.get('b', [2]) == [2]
 3 | replace('3', '4')
 'abc' | reverse
 [1, 2, 3] | reverse | list
@@ -1001,6 +1043,10 @@ messages[9].x | default('z')
 
 # Whole templates.
 TEMPLATES = [
+    "{% for i in [1, 1, 2] if i in [1, 2] and i != 3 %}{{ loop.changed(i, messages) }}{% endfor %}",
+    "{% for m in messages %}{{ loop.changed(m.role) }}{{ loop.changed() }}{% endfor %}",
+    "{% set i = 1 %}{{ messages[i:] | length }}{{ messages[:i] | length }}{{ messages[-i].role }}{{ {i: 'a', 'b': i}[i] }}",
+    "{% for m in messages %}{% if m in messages and m == messages[loop.index0] %}{{ m.role == ['user'][0] }}{% endif %}{% endfor %}",
     "a\r\nb\rc\n",
     "{% if true %}\r\na\r\n{% endif %}\r\nb",
     "{{ 'a\r\nb' }}",
@@ -1247,7 +1293,6 @@ dict([('a', 1)])
 dict.fromkeys(['a', 'b'], 1)
 'hello world how are you' | wordwrap(10)
 'hello\nworld how' | wordwrap(7, true, '|')
-'aXb' | replace(old='X', new='y')
 [1, 2, 3] | reverse
 [1, 2, 3] | random is defined
 {'b': 1, 'A': 2} | dictsort(true)
@@ -1305,6 +1350,7 @@ self is defined
 1 . real
 messages | map(attribute='role') | last
 1 < 2 ~ ''
+[[2], [1], [2]] | unique | list
 {'a': 1, 2: 'x'} | tojson(sort_keys=true)
 """
 OTHERWISE_TEMPLATES = [

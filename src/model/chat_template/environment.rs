@@ -15,13 +15,18 @@ use minijinja::{
 };
 
 use super::{
-    MAX_STEPS, filters,
+    MAX_STEPS,
+    comparisons::{self, ALL_COMPARED, COMPARED, SOUGHT},
+    filters,
     iterators::{self, no_generator},
     limits, methods, printf,
     python::{self, as_float, bind, refused},
     source::{CALL_VARIADIC, CONCAT, KEEP, REMAINDER},
     strftime::strftime,
 };
+
+/// Characters that are shown of what a template complains of.
+const LONGEST_COMPLAINT: usize = 2000;
 
 /// Jinja's environment with the additions of `transformers`.
 pub(super) fn environment() -> Result<Environment<'static>, String> {
@@ -39,8 +44,10 @@ pub(super) fn environment() -> Result<Environment<'static>, String> {
     environment.remove_global("debug");
     filters::register(&mut environment);
     iterators::register(&mut environment);
+    comparisons::register(&mut environment);
     environment.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
-        Err(refused(python::text(message)))
+        let message = python::text(message);
+        Err(refused(message.chars().take(LONGEST_COMPLAINT).collect::<String>()))
     });
     environment.add_function("strftime_now", |format: &str| strftime(format).map_err(refused));
     environment.add_function("cycler", |items: Rest<Value>| Value::from_object(Cycler::new(items.to_vec())));
@@ -56,7 +63,15 @@ pub(super) fn environment() -> Result<Environment<'static>, String> {
         Ok::<_, Error>(written)
     });
     environment.add_function(KEEP, |state: &mut State, value: &Value, levels: u64| limits::keep(state, value, levels));
-    environment.add_function(REMAINDER, |left: &Value, right: &Value| remainder(left, right));
+    environment.add_function(COMPARED, |state: &mut State, value: &Value| {
+        limits::compared(state, value).map(|()| value.clone())
+    });
+    environment.add_function(ALL_COMPARED, |state: &mut State, values: Rest<Value>| {
+        values.iter().try_for_each(|value| limits::compared(state, value))?;
+        Ok::<_, Error>(Value::from(Tuple::from(values.to_vec())))
+    });
+    environment.add_function(SOUGHT, |value: &Value| limits::sought(value).map(|()| value.clone()));
+    environment.add_function(REMAINDER, |state: &mut State, left: &Value, right: &Value| remainder(state, left, right));
     environment.add_function(
         CALL_VARIADIC,
         |state: &mut State, called: &Value, parameters: Vec<String>, args: Rest<ValueOrKwargs>| {
@@ -67,9 +82,9 @@ pub(super) fn environment() -> Result<Environment<'static>, String> {
 }
 
 /// Python's `%`: of a string, formatting; of numbers, what a division rounded down leaves.
-fn remainder(left: &Value, right: &Value) -> Result<Value, Error> {
+fn remainder(state: &State, left: &Value, right: &Value) -> Result<Value, Error> {
     if let Some(format) = left.as_str() {
-        return printf::format(format, right);
+        return printf::format(state, format, right);
     }
     let is_number = |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
     if !is_number(left) || !is_number(right) {

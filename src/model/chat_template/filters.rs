@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use minijinja::{
-    Error, State, Value,
+    Error, ErrorKind, State, Value, filters,
     value::{Rest, Tuple, ValueKind, ValueOrKwargs},
 };
 use regex::Regex;
@@ -25,23 +25,18 @@ pub(super) fn register(environment: &mut minijinja::Environment) {
         let text = python::text(value);
         limits::check_written(text.len()).map(|()| text)
     });
-    environment.add_filter("trim", trim);
-    environment.add_filter("title", |value: &Value| title(&python::text(value)));
-    environment.add_filter("center", center);
-    environment.add_filter("indent", indent);
-    environment.add_filter("wordcount", |value: &Value| word_count(&python::text(value)));
-    environment.add_filter("truncate", truncate);
     environment.add_filter("join", join);
     environment.add_filter("default", default);
     environment.add_filter("d", default);
     environment.add_filter("int", int);
     environment.add_filter("float", float);
     environment.add_filter("attr", attr);
-    environment.add_filter("format", |format: &str, args: Args| {
+    environment.add_filter("format", |state: &mut State, format: &str, args: Args| {
         let args = args.into_values();
         let named = args.first().filter(|first| first.is_kwargs()).cloned();
-        printf::format(format, &named.unwrap_or_else(|| Value::from(Tuple::from(args))))
+        printf::format(state, format, &named.unwrap_or_else(|| Value::from(Tuple::from(args))))
     });
+    register_filters_of_texts(environment);
     // Python's layout of long values is its own, the others are the engine's.
     for filter in ["pprint", "split", "lines", "bool", "chain", "zip"] {
         environment.remove_filter(filter);
@@ -52,6 +47,32 @@ pub(super) fn register(environment: &mut minijinja::Environment) {
     environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
     for test in ["startingwith", "endingwith"] {
         environment.remove_test(test);
+    }
+}
+
+/// Filters that take lists and the like for the texts that they are written as, which is paid for by its length.
+fn register_filters_of_texts(environment: &mut minijinja::Environment) {
+    for (name, filter) in [
+        ("trim", Value::from_function(trim)),
+        ("title", Value::from_function(|value: &Value| title(&python::text(value)))),
+        ("center", Value::from_function(center)),
+        ("indent", Value::from_function(indent)),
+        ("replace", Value::from_function(replace)),
+        ("escape", Value::from_function(escape)),
+        ("e", Value::from_function(escape)),
+        ("wordcount", Value::from_function(|value: &Value| word_count(&python::text(value)))),
+        ("truncate", Value::from_function(truncate)),
+        ("upper", Value::from_function(filters::upper)),
+        ("lower", Value::from_function(filters::lower)),
+        ("capitalize", Value::from_function(filters::capitalize)),
+        ("safe", Value::from_function(filters::safe)),
+    ] {
+        environment.add_filter(name, move |state: &mut State, args: Args| {
+            let args = args.into_values();
+            let shown = |arg: &Value| if arg.is_kwargs() { Ok(arg.clone()) } else { limits::shown(state, arg) };
+            let args = args.iter().map(shown).collect::<Result<Vec<_>, Error>>()?;
+            filter.call(state, &args)
+        });
     }
 }
 
@@ -119,6 +140,38 @@ fn indent(value: &Value, args: Args) -> Result<String, Error> {
         limits::push(&mut written, line)?;
     }
     Ok(written)
+}
+
+/// Escapes as `markupsafe` does, and once only.
+fn escape(value: &Value) -> Result<Value, Error> {
+    if value.is_safe() {
+        return Ok(value.clone());
+    }
+    let mut written = String::new();
+    for character in python::text(value).chars() {
+        match character {
+            '&' => written.push_str("&amp;"),
+            '<' => written.push_str("&lt;"),
+            '>' => written.push_str("&gt;"),
+            '\'' => written.push_str("&#39;"),
+            '"' => written.push_str("&#34;"),
+            _ => written.push(character),
+        }
+    }
+    limits::check_written(written.len())?;
+    Ok(Value::from_safe_string(written))
+}
+
+fn replace(value: &Value, args: Args) -> Result<String, Error> {
+    let [old, new, count] = bind(&args.into_values(), ["old", "new", "count"])?;
+    let given = |value: Option<Value>| value.map(|value| python::text(&value)).ok_or(ErrorKind::MissingArgument);
+    let (text, old, new) = (python::text(value), given(old)?, given(new)?);
+    let count = count.filter(|count| !count.is_none()).map(i64::try_from).transpose()?;
+    // Any number of times, if negative.
+    let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    let replaced = text.matches(&old).take(count).count();
+    limits::check_written(text.len().saturating_add(replaced.saturating_mul(new.len())))?;
+    Ok(text.replacen(&old, &new, count))
 }
 
 fn word_count(text: &str) -> usize {

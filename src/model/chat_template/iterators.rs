@@ -11,7 +11,10 @@ use minijinja::{
     value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, ValueOrKwargs},
 };
 
-use super::python::{refused, repr};
+use super::{
+    limits,
+    python::{refused, repr},
+};
 
 /// A generator: true even where it yields nothing, and empty once somebody has gone through it.
 #[derive(Debug)]
@@ -52,6 +55,12 @@ pub(super) fn is_placeless(value: &Value) -> bool {
     value.downcast_object_ref::<Generator>().is_some() || value.downcast_object_ref::<View>().is_some()
 }
 
+/// The elements of a generator or a view, which a generator keeps.
+pub(super) fn elements(value: &Value) -> Option<Vec<Value>> {
+    let generator = value.downcast_object_ref::<Generator>().map(|generator| generator.elements().clone());
+    generator.or_else(|| value.downcast_object_ref::<View>().map(|view| view.elements.clone()))
+}
+
 /// Refuses generators.
 pub(super) fn no_generator(value: &Value) -> Result<(), Error> {
     if value.downcast_object_ref::<Generator>().is_none() {
@@ -80,6 +89,7 @@ pub(super) fn register(environment: &mut Environment) {
     environment.add_filter("selectattr", selectattr);
     environment.add_filter("rejectattr", rejectattr);
     environment.add_filter("unique", |state: &mut State, values: Value, kwargs: Kwargs| {
+        limits::compared(state, &values)?;
         generator(&filters::unique(state, values, kwargs)?)
     });
     environment.add_filter("batch", |state: &mut State, value: Value, count: usize, fill: Option<Value>| {

@@ -90,6 +90,7 @@ impl Layout {
     fn keys(&self, map: &Value) -> Result<Vec<Value>, Error> {
         let mut keys: Vec<_> = map.try_iter()?.collect();
         if self.sort_keys {
+            keys.iter().try_for_each(|key| key_text(key).map(|_| ()))?;
             keys.sort();
         }
         Ok(keys)

@@ -4,7 +4,10 @@
 
 use minijinja::{Error, State, Value, value::ValueKind};
 
-use super::{iterators::is_placeless, python::refused};
+use super::{
+    iterators::{self, is_placeless},
+    python::{self, refused},
+};
 
 /// What one operation may write. A row is shorter than an eighth of it, and no escaping makes more than six characters of one.
 pub(super) const LONGEST_WRITTEN: usize = 64 << 20;
@@ -26,6 +29,101 @@ const STEPS_PER_LEVEL: u64 = 2000;
 
 /// Parts that are looked at to see that a value is flat, and levels.
 const FLAT: (usize, usize) = (64, 3);
+
+/// Parts of a value that may be compared with another: a part counts as often as it lies in the value, for that is how often a
+/// comparison looks at it. The engine counts those of the outermost list alone.
+const MOST_COMPARED: usize = 200_000;
+
+/// How deep values that are compared may lie in one another. A namespace may even lie in itself.
+const DEEPEST_COMPARED: usize = 1000;
+
+/// Parts of a value that is looked for, as a key or in a list: each key and element may be compared with it.
+const MOST_SOUGHT: usize = 100;
+
+/// How the complaint of a value with too many parts begins.
+pub(super) const TOO_MANY: &str = "the template goes through a value of more than";
+
+/// Parts that one step pays for.
+const PARTS_PER_STEP: usize = 2;
+
+/// Refuses to compare a value that has too many parts. Comparing is paid for by the part.
+pub(super) fn compared(state: &State, value: &Value) -> Result<(), Error> {
+    let parts = count_parts(value, MOST_COMPARED)?;
+    state.consume_fuel((parts / PARTS_PER_STEP) as u64)
+}
+
+/// Refuses to look for a value that has too many parts.
+pub(super) fn sought(value: &Value) -> Result<(), Error> {
+    count_parts(value, MOST_SOUGHT).map(|_| ())
+}
+
+/// Bytes of text that one step pays for.
+const BYTES_PER_STEP: usize = 64;
+
+/// The text of a value that has parts; any other value as it is. The engine would write it without bounds and in its own way.
+pub(super) fn shown(state: &State, value: &Value) -> Result<Value, Error> {
+    if !has_parts(value) {
+        return Ok(value.clone());
+    }
+    compared(state, value)?;
+    let text = python::text(value);
+    check_written(text.len())?;
+    state.consume_fuel((text.len() / BYTES_PER_STEP) as u64)?;
+    Ok(Value::from(text))
+}
+
+/// A method goes through a text.
+pub(super) fn read(state: &State, text: &str) -> Result<(), Error> {
+    state.consume_fuel((text.len() / (4 * BYTES_PER_STEP)) as u64)
+}
+
+fn has_parts(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable)
+}
+
+/// How many parts are in a value, each as often as it is.
+fn count_parts(value: &Value, most: usize) -> Result<usize, Error> {
+    if !has_parts(value) {
+        return Ok(0);
+    }
+    let mut counted = 0;
+    let mut open = vec![parts(value)?];
+    while let Some(inside) = open.last_mut() {
+        let Some(part) = inside.next() else {
+            open.pop();
+            continue;
+        };
+        counted += 1;
+        if counted > most {
+            return Err(refused(format!("{TOO_MANY} {most} parts")));
+        }
+        if has_parts(&part) {
+            if open.len() >= DEEPEST_COMPARED {
+                return Err(refused(format!(
+                    "the template goes through values that lie more than {DEEPEST_COMPARED} deep in one another"
+                )));
+            }
+            open.push(parts(&part)?);
+        }
+    }
+    Ok(counted)
+}
+
+/// The elements of a list, and keys and values of a mapping.
+fn parts(value: &Value) -> Result<Box<dyn Iterator<Item = Value>>, Error> {
+    if let Some(elements) = iterators::elements(value) {
+        return Ok(Box::new(elements.into_iter()));
+    }
+    let elements = value.try_iter()?;
+    if value.kind() != ValueKind::Map {
+        return Ok(Box::new(elements));
+    }
+    let map = value.clone();
+    Ok(Box::new(elements.flat_map(move |key| {
+        let inside = map.get_item(&key).unwrap_or_default();
+        [key, inside]
+    })))
+}
 
 /// Refuses to write a text of `bytes`.
 pub(super) fn check_written(bytes: usize) -> Result<(), Error> {

@@ -4,23 +4,29 @@ use std::sync::LazyLock;
 
 use minijinja::{
     Error, ErrorKind, State, Value,
-    value::{Tuple, ValueKind},
+    value::{Kwargs, Tuple, ValueKind},
 };
 use minijinja_contrib::pycompat;
 use regex::Regex;
 
 use super::iterators::View;
 use super::limits;
-use super::python::{Ends, bind, is_printable, is_space, lines, refused, strip, text, title};
+use super::python::{Ends, bind, is_printable, is_space, lines, refused, strip, title};
 
 /// Calls a method that the template engine itself does not know.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    match value.as_str() {
+        Some(text) => limits::read(state, text)?,
+        // What is looked for is compared with each element.
+        None => args.iter().try_for_each(limits::sought)?,
+    }
     let called = match (value.kind(), value.as_str()) {
         // Brackets in it reach into what is shown.
         (_, Some(format)) if method == "format" && !format.contains('[') => {
-            let longest = args.iter().map(|value| value.as_str().map_or(0, str::len)).max().unwrap_or(0);
+            let args = shown(state, args)?;
+            let longest = args.iter().map(longest).max().unwrap_or(0);
             limits::check_written(format.matches('{').count().saturating_mul(longest))?;
-            return pycompat::unknown_method_callback(state, value, method, &shown(args));
+            return pycompat::unknown_method_callback(state, value, method, &args);
         }
         (_, Some(text)) => of_text(text, method, args)?,
         (ValueKind::Seq | ValueKind::Iterable, _) => of_list(value, method, args)?,
@@ -31,11 +37,23 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
 }
 
 /// Arguments of `str.format`, whose lists and the like the engine would write in its own way.
-fn shown(args: &[Value]) -> Vec<Value> {
-    let has_parts = |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map);
-    let shown =
-        |value: &Value| if has_parts(value) && !value.is_kwargs() { Value::from(text(value)) } else { value.clone() };
-    args.iter().map(shown).collect()
+fn shown(state: &State, args: &[Value]) -> Result<Vec<Value>, Error> {
+    let named = |kwargs: &Value| -> Result<Value, Error> {
+        let value = |name: Value| Ok((name.to_string(), limits::shown(state, &kwargs.get_item(&name)?)?));
+        let shown: Result<Kwargs, Error> = kwargs.try_iter()?.map(value).collect();
+        Ok(shown?.into())
+    };
+    args.iter().map(|value| if value.is_kwargs() { named(value) } else { limits::shown(state, value) }).collect()
+}
+
+/// The length of the longest text among an argument, or the arguments that are given by name.
+fn longest(arg: &Value) -> usize {
+    let length = |value: &Value| value.as_str().map_or(0, str::len);
+    if !arg.is_kwargs() {
+        return length(arg);
+    }
+    let named = arg.try_iter().into_iter().flatten();
+    named.map(|name| arg.get_item(&name).map_or(0, |value| length(&value))).max().unwrap_or(0)
 }
 
 fn of_map(value: &Value, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {

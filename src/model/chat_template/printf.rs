@@ -1,7 +1,7 @@
 //! Python's `format % values`.
 
 use minijinja::{
-    Error, Value,
+    Error, State, Value,
     formatting::{self, FormatStyle},
     value::ValueKind,
 };
@@ -21,7 +21,7 @@ struct Conversion<'f> {
 }
 
 /// Formats a tuple's elements, a mapping's by their keys, or else one value.
-pub(super) fn format(format: &str, values: &Value) -> Result<Value, Error> {
+pub(super) fn format(state: &State, format: &str, values: &Value) -> Result<Value, Error> {
     let places: Vec<Value> = if values.is_tuple() { values.try_iter()?.collect() } else { vec![values.clone()] };
     let mut unused = places.iter();
     let mut written = String::new();
@@ -45,7 +45,7 @@ pub(super) fn format(format: &str, values: &Value) -> Result<Value, Error> {
             Some(key) => return Err(refused(format!("%({key}): expected a mapping"))),
             None => unused.next().cloned().ok_or_else(|| refused("not enough arguments for format string"))?,
         };
-        limits::push(&mut written, &conversion.write(&value)?)?;
+        limits::push(&mut written, &conversion.write(state, &value)?)?;
     }
     // A value that has elements may have more than the format asks for.
     let whole = !values.is_tuple() && matches!(values.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable);
@@ -82,9 +82,10 @@ impl<'f> Conversion<'f> {
         Ok((Self { key, flags, width, precision, kind }, &source[kind.len_utf8()..]))
     }
 
-    fn write(&self, value: &Value) -> Result<String, Error> {
+    fn write(&self, state: &State, value: &Value) -> Result<String, Error> {
         let shown = match self.kind {
-            's' => text(value),
+            's' => text(&limits::shown(state, value)?),
+            'r' if value.as_str().is_none() => text(&limits::shown(state, value)?),
             'r' => repr(value),
             'd' | 'i' | 'u' | 'x' | 'X' | 'o' | 'e' | 'E' | 'f' | 'F' | 'g' | 'G' | 'c' => {
                 return self.write_number(value);

@@ -3,9 +3,11 @@
 //! The engine has no say over some of Jinja's language: line ends, `generation` blocks, what `%` and `~` do, escapes in strings,
 //! macros of any number of arguments. Here they become what it has; what cannot is refused by name.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use super::{
+    comparisons::{self, in_bracket},
+    escapes::literal,
     lexer::{Piece, Token, TokenKind, pieces},
     limits::{DEEPEST_BLOCKS, MOST_BRANCHES, MOST_OPERATORS},
 };
@@ -117,7 +119,7 @@ fn operators(tokens: &[Token]) -> usize {
 }
 
 /// Tokens outside of brackets.
-fn top_level<'t, 's>(tokens: &'t [Token<'s>]) -> impl Iterator<Item = &'t Token<'s>> {
+pub(super) fn top_level<'t, 's>(tokens: &'t [Token<'s>]) -> impl Iterator<Item = &'t Token<'s>> {
     let mut depth = 0_usize;
     tokens.iter().filter(move |token| {
         let outside = depth == 0;
@@ -197,14 +199,14 @@ struct Rewriter<'v> {
 }
 
 /// A token, or a whole bracket.
-struct Item {
-    space: String,
-    text: String,
-    kind: ItemKind,
+pub(super) struct Item {
+    pub(super) space: String,
+    pub(super) text: String,
+    pub(super) kind: ItemKind,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum ItemKind {
+pub(super) enum ItemKind {
     /// Part of an operand.
     Operand,
     /// Binds more loosely than `~`.
@@ -255,6 +257,11 @@ impl Rewriter<'_> {
                     let end = index + closing(&tokens[index..]);
                     let inside = self.code(&tokens[index + 1..end], None, depth + 1)?;
                     let close = tokens.get(end).map_or(String::new(), |close| format!("{}{}", close.space, close.text));
+                    let inside = if operand_before {
+                        in_bracket(&items, token.text, inside, &tokens[index + 1..end])
+                    } else {
+                        inside
+                    };
                     let bracket = (token.text, inside.as_str(), close.as_str());
                     index = end + 1;
                     let defined = tokens.get(1).filter(|_| statement == Some("macro") && items.len() == 2);
@@ -276,7 +283,7 @@ impl Rewriter<'_> {
                 index += 1;
             }
         }
-        Ok(rewritten(&items))
+        Ok(comparisons::rewritten(&items, statement))
     }
 
     /// A bracket as it stands; that of a variadic macro's parameters with two more.
@@ -350,68 +357,10 @@ fn operator_kind(operator: &str, operand_before: bool) -> ItemKind {
     }
 }
 
-/// A string with the escapes that the template engine knows.
-fn literal(text: &str) -> Result<Cow<'_, str>, String> {
-    if !text.contains('\\') {
-        return Ok(Cow::Borrowed(text));
-    }
-    let mut written = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(backslash) = rest.find('\\') {
-        written.push_str(&rest[..backslash]);
-        let (escape, length) = escape(&rest[backslash..]).map_err(|problem| format!("string {text}: {problem}"))?;
-        written.push_str(&escape);
-        rest = &rest[backslash + length..];
-    }
-    Ok(Cow::Owned(written + rest))
-}
-
-/// What the escape that `source` begins with is written as, and its length.
-fn escape(source: &str) -> Result<(String, usize), String> {
-    let Some(letter) = source[1..].chars().next() else { return Ok((source.to_owned(), 1)) };
-    let width = 1 + letter.len_utf8();
-    let digits = match letter {
-        'x' => 2,
-        'u' => 4,
-        'U' => 8,
-        'N' => return Err("names of characters (\\N) are not supported".to_owned()),
-        '\n' => return Ok((String::new(), width)),
-        'a' => return Ok(("\\x07".to_owned(), width)),
-        'v' => return Ok(("\\x0b".to_owned(), width)),
-        // In Python a slash needs no escape, and the backslash stays.
-        '/' => return Ok(("\\\\/".to_owned(), width)),
-        _ if letter.is_ascii() => return Ok((source[..width].to_owned(), width)),
-        // Python's decoder sees other letters as escapes of their own, behind an escaped backslash.
-        _ => {
-            let code = u32::from(letter);
-            let escape = match code {
-                0..0x100 => format!("\\\\x{code:02x}"),
-                0x100..0x1_0000 => format!("\\\\u{code:04x}"),
-                _ => format!("\\\\U{code:08x}"),
-            };
-            return Ok((escape, width));
-        }
-    };
-    let code = source.get(2..2 + digits).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-    let character = code.and_then(char::from_u32).ok_or_else(|| {
-        let found: String = source.chars().take(2 + digits).collect();
-        format!("found {found:?}, expected the code of a character in {digits} digits")
-    })?;
-    // As it is where that can be read, so that special tokens in it are found.
-    let escape = match character {
-        '\'' | '"' | '\\' | ..' ' | '\x7f' => format!("\\x{:02x}", u32::from(character)),
-        _ => character.to_string(),
-    };
-    Ok((escape, 2 + digits))
-}
-
-/// Writes code with functions for `~` and `%`.
-fn rewritten(items: &[Item]) -> String {
-    let mut written = String::new();
-    for run in items.chunk_by(|a, b| a.kind != ItemKind::Border && b.kind != ItemKind::Border) {
-        written.push_str(&concatenation(run));
-    }
-    written
+/// Writes what has no comparison in it, with functions for `~` and `%`.
+pub(super) fn operand(items: &[Item]) -> String {
+    let runs = items.chunk_by(|a, b| a.kind != ItemKind::Border && b.kind != ItemKind::Border);
+    runs.map(concatenation).collect()
 }
 
 fn plain(items: &[Item]) -> String {
