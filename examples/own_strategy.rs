@@ -8,7 +8,7 @@ use fedward::{
     Experiment, Outcome,
     actors::{
         ports::{ClientUpdate, PortError, PortResult, Strategy},
-        protocol::{Adapter, RoundId},
+        protocol::{Adapter, GlobalModel, RoundId},
     },
 };
 
@@ -19,15 +19,17 @@ impl Strategy for Median {
         "median"
     }
 
-    fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+    fn aggregate(&mut self, _: RoundId, global: &GlobalModel, updates: &[ClientUpdate]) -> PortResult<GlobalModel> {
         let median = |place: usize| {
             let mut numbers: Vec<f32> = updates.iter().map(|update| update.adapter.values()[place]).collect();
             numbers.sort_by(f32::total_cmp);
             let middle = numbers.len() / 2;
             if numbers.len() % 2 == 1 { numbers[middle] } else { f32::midpoint(numbers[middle - 1], numbers[middle]) }
         };
-        let values = (0..global.values().len()).map(median).collect();
-        Adapter::new(Arc::clone(global.layout()), values).map_err(|error| PortError::Failed(error.to_string()))
+        let layout = global.trainable().layout();
+        let values = (0..layout.len()).map(median).collect();
+        let next = Adapter::new(Arc::clone(layout), values).map_err(|error| PortError::Failed(error.to_string()))?;
+        Ok(global.with_trainable(next))
     }
 }
 

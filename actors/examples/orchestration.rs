@@ -16,7 +16,7 @@ use std::{
 use fedward_actors::{
     CancelFlag, FederationConfig, StartState,
     ports::{LocalTrainer, LocalTraining, PortError, PortResult, RunStore, StateAfter, TrainTask},
-    protocol::{Adapter, AdapterLayout, TrainRows},
+    protocol::{Adapter, AdapterLayout, GlobalModel, TrainRows},
     records::{ClientRecord, RoundRecord},
     run_federation,
     testing::{Rehearsal, WeightedMean},
@@ -38,7 +38,7 @@ const SIZES: [(u32, u32, usize, bool); 7] = [
 /// Keeps the last state and every row: what is measured is not the store.
 #[derive(Clone, Default)]
 struct LastState {
-    state: Option<Adapter>,
+    state: Option<GlobalModel>,
     rounds: Arc<Mutex<Vec<RoundRecord>>>,
 }
 
@@ -62,7 +62,7 @@ struct Untouched {
 
 impl LocalTrainer for Untouched {
     fn train(&self, task: &TrainTask, rows: &TrainRows, _: &CancelFlag) -> PortResult<LocalTraining> {
-        let global = &task.global;
+        let global = task.global.trainable();
         let adapter = if self.copies {
             Adapter::new(Arc::clone(global.layout()), global.values().to_vec()).unwrap_or_else(|_| global.clone())
         } else {

@@ -166,9 +166,11 @@ fn aggregate_updates(
     order.updates.sort_by_key(|update| update.client);
     let round = order.id.round;
     let global = strategy.aggregate(round, &order.global, &order.updates).map_err(|error| error.to_string())?;
-    screening::check(&order.global, &global)
+    order
+        .global
+        .check_successor(&global)
         .map_err(|error| format!("{} gave no usable adapter: {error}", strategy.name()))?;
-    let update_norm = screening::distance(&global, &order.global);
+    let update_norm = screening::distance(global.trainable(), order.global.trainable());
     let report = strategy.report();
     let state = StrategyState { after: round, bytes: strategy.state().into() };
     Ok((HeldStrategy { after: round, strategy }, Aggregation::Done { global, strategy: state, update_norm, report }))
@@ -183,7 +185,7 @@ mod tests {
         cancel::CancelFlag,
         faults::FaultPlan,
         ports::{ClientUpdate, PortError, PortResult},
-        protocol::{Adapter, Attempt, ClientId, Payload, RequestId},
+        protocol::{Adapter, Attempt, ClientId, GlobalModel, Payload, RequestId},
         testing::{Rehearsal, WeightedMean, layout_of_rank, tiny_layout},
     };
 
@@ -196,7 +198,7 @@ mod tests {
         AggregateOrder {
             id: RequestId { round: RoundId(round), attempt: Attempt::FIRST },
             quorum: 2,
-            global: Adapter::zeros(tiny_layout()),
+            global: Adapter::zeros(tiny_layout()).into(),
             strategy: StrategyState { after: RoundId(round - 1), bytes: Arc::default() },
             updates,
         }
@@ -217,7 +219,7 @@ mod tests {
             "witness"
         }
 
-        fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+        fn aggregate(&mut self, _: RoundId, global: &GlobalModel, updates: &[ClientUpdate]) -> PortResult<GlobalModel> {
             self.0 = updates.iter().map(|update| update.client.0 as u8).collect();
             Ok(global.clone())
         }
@@ -271,12 +273,12 @@ mod tests {
                 "hesitates"
             }
 
-            fn instructions(&self, _: RoundId, _: &Adapter) -> PortResult<Payload> {
+            fn instructions(&self, _: RoundId, _: &GlobalModel) -> PortResult<Payload> {
                 std::thread::sleep(Duration::from_millis(300));
                 Ok(Payload::default())
             }
 
-            fn aggregate(&mut self, _: RoundId, global: &Adapter, _: &[ClientUpdate]) -> PortResult<Adapter> {
+            fn aggregate(&mut self, _: RoundId, global: &GlobalModel, _: &[ClientUpdate]) -> PortResult<GlobalModel> {
                 Ok(global.clone())
             }
         }
@@ -295,11 +297,11 @@ mod tests {
                 "grows"
             }
 
-            fn aggregate(&mut self, _: RoundId, _: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+            fn aggregate(&mut self, _: RoundId, _: &GlobalModel, updates: &[ClientUpdate]) -> PortResult<GlobalModel> {
                 if updates.is_empty() {
                     return Err(PortError::Failed("no updates".to_owned()));
                 }
-                Ok(Adapter::zeros(layout_of_rank(2)))
+                Ok(Adapter::zeros(layout_of_rank(2)).into())
             }
         }
         let factory: StrategyFactory = Arc::new(|| Box::new(Grows));

@@ -9,7 +9,8 @@ use crate::{
     compute::{Compute, Panicked},
     faults::{Faults, ON_PURPOSE, ServerFault},
     ports::{PortError, PortResult, Realigner, Realignment},
-    protocol::{Adapter, RoundId, server::RealignOrder},
+    protocol::{GlobalModel, RoundId, server::RealignOrder},
+    screening,
 };
 
 /// To the Constitutional AI actor.
@@ -52,16 +53,14 @@ impl Actor for CaiGenerator {
 
 impl CaiState {
     /// Realigns, and lets no adapter through that the aggregator would not (invariants ).
-    async fn realign(&self, round: RoundId, global: Adapter) -> Result<PortResult<Realignment>, Panicked> {
+    async fn realign(&self, round: RoundId, global: GlobalModel) -> Result<PortResult<Realignment>, Panicked> {
         if self.faults.of_server(round, ServerFault::RealignmentFailure).is_some() {
             return Ok(Err(PortError::Failed(ON_PURPOSE.to_owned())));
         }
         let realigner = Arc::clone(&self.realigner);
         let work = move |cancel: &_| {
             let realignment = realigner.realign(round, &global, cancel)?;
-            global
-                .check_same_layout(&realignment.adapter)
-                .and_then(|()| realignment.adapter.check_finite())
+            screening::check(global.trainable(), &realignment.adapter)
                 .map_err(|error| PortError::Failed(error.to_string()))?;
             Ok(realignment)
         };

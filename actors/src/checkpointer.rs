@@ -11,7 +11,7 @@ use crate::{
     compute::{Compute, Panicked},
     ports::{PortError, PortResult, RunStore, StateAfter},
     protocol::{
-        Adapter, ClientId,
+        ClientId, GlobalModel,
         server::{CommitOrder, StrategyState},
     },
     records::{ClientRecord, RoundRecord},
@@ -92,7 +92,7 @@ impl CheckpointerState {
 
 /// What a round leaves behind beside its row.
 struct Leaves {
-    global: Adapter,
+    global: GlobalModel,
     strategy: StrategyState,
     in_flight: Arc<[u8]>,
     memories: Vec<(ClientId, Arc<[u8]>)>,

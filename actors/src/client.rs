@@ -184,7 +184,8 @@ impl ClientEnv {
             (Arc::clone(&self.trainer), Arc::clone(&self.algorithm), Arc::clone(&self.memories));
         let work = move |cancel: &CancelFlag| {
             let memory = if algorithm.keeps_memory() { memories.memory(client, id.round.before())? } else { None };
-            let start = TurnStart { global: &global, instructions: &instructions, memory: memory.as_deref() };
+            let start =
+                TurnStart { global: global.trainable(), instructions: &instructions, memory: memory.as_deref() };
             let correction = algorithm.correction(start)?;
             let task = TrainTask { client, round: id.round, global: global.clone(), correction };
             let training = trainer.train(&task, &rows, cancel)?;

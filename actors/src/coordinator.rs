@@ -10,7 +10,7 @@ use crate::{
     faults::Faults,
     federation::{FederationConfig, FederationError, FederationResult},
     ports::{Adversary, Observer},
-    protocol::{Adapter, RoundId, server::StrategyState},
+    protocol::{GlobalModel, RoundId, server::StrategyState},
     round::run_round,
     supervisor::{ServerActors, SupervisorMessage},
     transport::Transport,
@@ -29,8 +29,8 @@ pub(crate) struct Coordinator;
 /// What the server of a federation knows between two rounds.
 pub(crate) struct Server {
     pub(crate) config: FederationConfig,
-    /// The adapter that the next round starts from: that of the last round committed.
-    pub(crate) global: Adapter,
+    /// The model that the next round starts from: that of the last round committed.
+    pub(crate) global: GlobalModel,
     /// The strategy's memory that goes with it.
     pub(crate) strategy: StrategyState,
     /// Where the server's other actors are.

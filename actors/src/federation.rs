@@ -21,7 +21,7 @@ use crate::{
         Adversary, Benchmarks, ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, Observer, PortError,
         Realigner, RunStore, Strategy, UpdateScreen,
     },
-    protocol::{Adapter, RoundId, server::StrategyState, wire},
+    protocol::{ClientRanks, GlobalModel, RoundId, server::StrategyState, wire},
     sampler::CohortSampler,
     supervisor::{GuardRole, Supervisor, SupervisorArgs, SupervisorMessage},
     transport::{InFlight, LocalTransport, SimulatedTransport, Transport},
@@ -69,6 +69,8 @@ pub struct FederationConfig {
     pub devices: Option<DeviceProfile>,
     /// When a round stops waiting for clients.
     pub gather: Gather,
+    /// How many of the adapter's ranks each client trains: all of them where nothing is said.
+    pub ranks: Option<ClientRanks>,
 }
 
 /// In which rounds something is done.
@@ -130,8 +132,8 @@ pub struct Ports {
 pub struct StartState {
     /// The last round done; [`RoundId::START`] if none is.
     pub round: RoundId,
-    /// The global adapter after it.
-    pub global: Adapter,
+    /// The global model after it.
+    pub global: GlobalModel,
     /// What the strategy remembers of it; empty at the start.
     pub strategy_state: Vec<u8>,
     /// What was under way when it ended; empty at the start and where the server waits for all.
@@ -140,16 +142,16 @@ pub struct StartState {
 
 impl StartState {
     /// Returns the state before the first round.
-    pub const fn new(global: Adapter) -> Self {
-        Self { round: RoundId::START, global, strategy_state: Vec::new(), in_flight: Vec::new() }
+    pub fn new(global: impl Into<GlobalModel>) -> Self {
+        Self { round: RoundId::START, global: global.into(), strategy_state: Vec::new(), in_flight: Vec::new() }
     }
 }
 
 /// What a federation that ran to its end gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FederationResult {
-    /// The global adapter after the last round.
-    pub global: Adapter,
+    /// The global model after the last round.
+    pub global: GlobalModel,
     /// Rounds run by this call; those before a resume are not among them.
     pub rounds_done: u32,
 }
@@ -211,6 +213,8 @@ impl FederationConfig {
             complaint
         } else if let Some((name, complaint)) = self.devices.as_ref().and_then(DeviceProfile::complaint) {
             format!("devices.{name}: {complaint}")
+        } else if self.ranks.as_ref().is_some_and(|ranks| ranks.all().contains(&0)) {
+            "ranks must be at least 1, found 0".to_owned()
         } else if self.gather.needs_time() && self.devices.is_none() {
             "gather: a number of reports or a deadline needs devices, for who is first is a matter of simulated time"
                 .to_owned()
@@ -240,7 +244,7 @@ pub async fn run_federation(
 ) -> Result<FederationResult, FederationError> {
     config.check()?;
     let finite = start.global.check_finite();
-    finite.map_err(|error| FederationError::Invalid(format!("the adapter to start from is unusable: {error}")))?;
+    finite.map_err(|error| FederationError::Invalid(format!("the model to start from is unusable: {error}")))?;
     let rounds = (start.round.next().0..=config.rounds).map(RoundId).collect();
     let run = cancel.child();
     let _end_work = run.cancel_on_drop();

@@ -1,7 +1,5 @@
 //! When the server stops waiting and goes on: after all clients, after some of them, at a deadline.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -96,26 +94,36 @@ impl Gather {
         }
     }
 
-    /// Brings an update that started from an older version to the one at hand, `global + s (adapter − sent)` with
-    /// `s = 1 / (1 + τ)^exponent`, and returns its staleness τ. One of the version at hand is left as it is, to the bit.
+    /// Puts an update on the global adapter at hand, and returns its staleness τ.
+    ///
+    /// One that started from an older version becomes `global + s (adapter − sent)` with `s = 1 / (1 + τ)^exponent`; one of the
+    /// version at hand is left as it is, to the bit. Where a client was sent fewer ranks, the others are the global adapter's: its
+    /// delta is zero there. An adapter of another layout than was sent stays what it is, and is noted (invariant A-1).
     pub(crate) fn rebase(&self, arrival: &mut Arrival, round: RoundId, global: &Adapter) -> u32 {
-        let (Late::Count { exponent }, Some((version, sent))) = (self.late, &arrival.sent) else { return 0 };
-        let staleness = version.staleness_in(round);
+        let Some((version, sent)) = &arrival.sent else { return 0 };
+        let (staleness, weight) = match self.late {
+            Late::Discard => (0, 1.0),
+            Late::Count { exponent } => {
+                let staleness = version.staleness_in(round);
+                (staleness, (1.0 + f64::from(staleness)).powf(-exponent))
+            }
+        };
         let Ok(report) = &mut arrival.reported.answer else { return staleness };
         let LocalWork::Trained { training, .. } = &mut report.work else { return staleness };
-        // An adapter of another layout stays what it is: screening names it.
-        if staleness > 0 && sent.check_same_layout(&training.adapter).is_ok() {
-            let weight = (1.0 + f64::from(staleness)).powf(-exponent);
+        if let Some(difference) = sent.layout().first_difference(training.adapter.layout()) {
+            arrival.reported.misfit = Some(difference);
+        } else if staleness > 0 {
             training.adapter = moved(global, sent, &training.adapter, weight);
+        } else if sent.layout().len() < global.layout().len() {
+            let local = &training.adapter;
+            training.adapter = global.with_leading(local, |_, index| local.values()[index]);
         }
         staleness
     }
 }
 
-/// `global + weight (local − sent)`, each number rounded once.
+/// `global + weight (local − sent)` in the ranks that were sent, each number rounded once.
 fn moved(global: &Adapter, sent: &Adapter, local: &Adapter, weight: f64) -> Adapter {
-    let numbers = global.values().iter().zip(sent.values()).zip(local.values());
-    let moved = numbers
-        .map(|((&global, &sent), &local)| (f64::from(global) + weight * (f64::from(local) - f64::from(sent))) as f32);
-    Adapter::new(Arc::clone(global.layout()), moved.collect()).unwrap_or_else(|_| global.clone())
+    let delta = |index: usize| f64::from(local.values()[index]) - f64::from(sent.values()[index]);
+    global.with_leading(sent, |global, index| (f64::from(global) + weight * delta(index)) as f32)
 }

@@ -24,6 +24,9 @@ pub(crate) struct Reported {
     pub(crate) answer: Result<TrainReport, DropReason>,
     /// What was put in to go wrong with its turn, and did.
     pub(crate) fault: Option<ClientFault>,
+    /// How its adapter differs in layout from what it was sent, if it does: found when the server gathers.
+    #[serde(skip)]
+    pub(crate) misfit: Option<String>,
 }
 
 /// An update, and what its client remembers if the update counts.
@@ -46,7 +49,7 @@ impl Reported {
     /// The client's row, and its update if it sent one for this very request (invariant R-2). The outcome of a client with
     /// an update is provisional: screening may still refuse it.
     pub(crate) fn resolve_outcome(self, round: RoundId) -> (ClientRecord, Option<Delivered>) {
-        let Self { client, id, answer, fault, .. } = self;
+        let Self { client, id, answer, fault, misfit, .. } = self;
         let mut record = ClientRecord {
             round,
             client,
@@ -92,6 +95,10 @@ impl Reported {
                 record.train_loss = Some(training.mean_loss).filter(|loss| loss.is_finite());
                 record.train_seconds = training.seconds;
                 record.reused = training.reused;
+                if let Some(difference) = misfit {
+                    record.outcome = ClientOutcome::Rejected(RejectReason::LayoutMismatch(difference));
+                    return (record, None);
+                }
                 let LocalTraining { adapter, n_examples, .. } = training;
                 let update = ClientUpdate { client, adapter, n_examples, trust: 1.0, extras };
                 (record, Some(Delivered { update, memory }))
@@ -106,9 +113,13 @@ impl Reported {
 
 impl Traffic {
     /// What these reports and the turns before them moved.
-    pub(crate) fn of(reports: &[Reported]) -> Self {
-        let (up, down) = (reports.iter().map(Reported::bytes_up), reports.iter().map(|reported| reported.bytes_down));
-        Self { up: up.sum(), down: down.sum() }
+    pub(crate) fn of<'a>(reports: impl Iterator<Item = &'a Reported>) -> Self {
+        let mut traffic = Self { up: 0, down: 0 };
+        for reported in reports {
+            traffic.up += reported.bytes_up();
+            traffic.down += reported.bytes_down;
+        }
+        traffic
     }
 }
 
@@ -219,7 +230,7 @@ mod tests {
         let extras = if client == 2 { beside(Payload::default()) } else { Payload::default() };
         let work = LocalWork::Trained { training, end: TurnEnd { extras, memory: None } };
         let report = TrainReport { id: answered, client: ClientId(client), guard, work, fault: None };
-        Reported { client: ClientId(client), id: asked, bytes_down: 32, answer: Ok(report), fault: None }
+        Reported { client: ClientId(client), id: asked, bytes_down: 32, misfit: None, answer: Ok(report), fault: None }
     }
 
     #[test]
@@ -257,9 +268,10 @@ mod tests {
             bytes_down: 96,
             answer: Err(DropReason::Crashed),
             fault: None,
+            misfit: None,
         };
         let reports = [reported(1, asked, asked, 300, 1.0), reported(2, asked, asked, 100, 2.0), silent];
-        let traffic = Traffic::of(&reports);
+        let traffic = Traffic::of(reports.iter());
         // Client 2 sends a vector beside its adapter.
         assert_eq!(traffic, Traffic { up: 3 * 32, down: 5 * 32 });
         let clients: Vec<ClientRecord> =

@@ -43,7 +43,8 @@
 //!   in which it arrives; none if the run ends before. Every round has exactly one, too.
 //! - **R-2** An update counts at most once, and only for the round and attempt that asked for it.
 //! - **R-3** A round below quorum, or whose aggregation fails, leaves the global adapter and the strategy as they were.
-//! - **A-1** A run has one adapter layout; an adapter of another is rejected, naming the first difference.
+//! - **A-1** An update has the layout of the adapter that its client was sent, and the global adapter keeps its own; another
+//!   is rejected, naming the first difference.
 //! - **A-2** Nothing that is not finite enters the global adapter: not from clients, strategy or realignment.
 //! - **A-3** With an update screen nothing enters the aggregation that it has not judged: no judgement, no way in. What it
 //!   clips is no longer than it says.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cancel::CancelFlag,
-    protocol::{Adapter, ChatRow, ClientId, RoundId, TrainRows, Verdict},
+    protocol::{Adapter, ChatRow, ClientId, GlobalModel, RoundId, TrainRows, Verdict},
     records::{ClientRecord, ClientRole, RoundRecord},
 };
 
@@ -50,13 +50,13 @@ pub struct TrainTask {
     pub client: ClientId,
     /// In which round.
     pub round: RoundId,
-    /// The adapter to start from.
-    pub global: Adapter,
+    /// The model to start from.
+    pub global: GlobalModel,
     /// What the federated algorithm adds to plain fine-tuning.
     pub correction: LocalCorrection,
 }
 
-/// Local fine-tuning of an adapter on a client's rows.
+/// Local fine-tuning of a model's trainable adapter on a client's rows.
 pub trait LocalTrainer: Send + Sync + 'static {
     /// Trains from `task.global` on `rows`: a row of weight w pulls w times as hard as one of weight 1, whatever else is in
     /// its batch. The result depends on the arguments alone (invariant D-1).
@@ -146,7 +146,7 @@ pub trait Adversary: Send + Sync + 'static {
 /// What a realignment gives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Realignment {
-    /// The adapter after realignment.
+    /// The trainable adapter after realignment.
     pub adapter: Adapter,
     /// What it did and cost.
     pub report: RealignmentReport,
@@ -254,12 +254,12 @@ impl std::ops::AddAssign for Cost {
 
 /// Realigns the global adapter on the server: Constitutional AI.
 pub trait Realigner: Send + Sync + 'static {
-    /// Realigns `global`.
+    /// Realigns `global`, of which it changes the trainable adapter.
     ///
     /// # Errors
     ///
     /// [`PortError::Cancelled`] or [`PortError::Failed`]; the round then keeps the aggregated adapter and says so.
-    fn realign(&self, round: RoundId, global: &Adapter, cancel: &CancelFlag) -> PortResult<Realignment>;
+    fn realign(&self, round: RoundId, global: &GlobalModel, cancel: &CancelFlag) -> PortResult<Realignment>;
 }
 
 /// One benchmark's outcome: how many prompts it rests on, and named values, each within its own bounds.
@@ -318,9 +318,9 @@ pub enum EvaluationScope {
     Full,
 }
 
-/// Measures a global adapter.
+/// Measures a global model.
 pub trait Benchmarks: Send + Sync + 'static {
-    /// Runs the benchmarks on `adapter`.
+    /// Runs the benchmarks on `global`.
     ///
     /// # Errors
     ///
@@ -328,7 +328,7 @@ pub trait Benchmarks: Send + Sync + 'static {
     fn evaluate(
         &self,
         round: RoundId,
-        adapter: &Adapter,
+        global: &GlobalModel,
         scope: EvaluationScope,
         cancel: &CancelFlag,
     ) -> PortResult<Evaluation>;
@@ -339,8 +339,8 @@ pub trait Benchmarks: Send + Sync + 'static {
 pub struct StateAfter<'a> {
     /// The round.
     pub round: RoundId,
-    /// The global adapter after it.
-    pub global: &'a Adapter,
+    /// The global model after it.
+    pub global: &'a GlobalModel,
     /// What the strategy remembers.
     pub strategy: &'a [u8],
     /// What is under way past the round's end: empty where the server waits for all.

@@ -15,7 +15,7 @@ use crate::{
     ledger::{self, Delivered, Reported, Traffic},
     ports::{ClientUpdate, Evaluation, EvaluationScope, PortError, PortResult, RealignmentReport},
     protocol::{
-        Adapter, Attempt, ClientId, ModelVersion, Payload, RequestId, RoundId, TrainOrder,
+        Attempt, ClientId, GlobalModel, ModelVersion, Payload, RequestId, RoundId, TrainOrder,
         server::{
             AggregateOrder, Aggregation, CommitOrder, EvaluateOrder, InstructOrder, RealignOrder, ScreenOrder,
             StrategyState,
@@ -50,6 +50,7 @@ pub(crate) async fn run_round(server: &mut Server, round: RoundId) -> Result<(),
 /// What came back from clients, in order of client.
 struct Gathered {
     reports: Vec<Reported>,
+    traffic: Traffic,
     /// Server steps between what each started from and the global adapter at hand.
     staleness: BTreeMap<ClientId, u32>,
 }
@@ -63,19 +64,19 @@ struct Screened {
     traffic: Traffic,
 }
 
-/// The round's outcome, and the adapter and strategy that it leaves: those before the round unless it is committed.
+/// The round's outcome, and the model and strategy that it leaves: those before the round unless it is committed.
 struct Aggregated {
     outcome: RoundOutcome,
-    global: Adapter,
+    global: GlobalModel,
     strategy: StrategyState,
     update_norm: Option<f64>,
     report: BTreeMap<String, f64>,
     fault: Option<ServerFault>,
 }
 
-/// The adapter after realignment: as aggregated where there was none.
+/// The model after realignment: as aggregated where there was none.
 struct Aligned {
-    global: Adapter,
+    global: GlobalModel,
     report: Option<RealignmentReport>,
     warnings: Vec<String>,
     fault: Option<ServerFault>,
@@ -106,13 +107,14 @@ impl Server {
         let spawn = |reply| SupervisorMessage::SpawnCohort(cohort, reply);
         let spawned = ask(&self.supervisor, spawn).await.ok_or(FederationError::ActorLost("supervisor"))?;
         let instructions = self.instructions(round).await;
+        let mut parts = BTreeMap::new();
         for (client, address) in spawned {
             let order = instructions.clone().map(|instructions| TrainOrder {
                 id: RequestId::first(round),
                 client,
                 version: ModelVersion::at_begin_of(round),
                 at: self.transport.now(),
-                global: self.global.clone(),
+                global: self.part_of(client, &mut parts),
                 instructions,
             });
             self.transport.dispatch(Dispatch {
@@ -137,22 +139,22 @@ impl Server {
         };
         let gather = self.config.gather;
         let mut arrivals = gather.collect(self.transport.as_mut(), notice).await;
+        let traffic = Traffic::of(arrivals.iter().map(|arrival| &arrival.reported));
         let staleness = arrivals
             .iter_mut()
-            .map(|arrival| (arrival.reported.client, gather.rebase(arrival, round, &self.global)))
+            .map(|arrival| (arrival.reported.client, gather.rebase(arrival, round, self.global.trainable())))
             .collect();
         let mut reports: Vec<Reported> = arrivals.into_iter().map(|arrival| arrival.reported).collect();
         if let Some(adversary) = &self.adversary {
             let limit = self.config.server_timeout;
-            let acted = collude(adversary, &self.compute, limit, round, &self.global, &mut reports).await;
+            let acted = collude(adversary, &self.compute, limit, round, self.global.trainable(), &mut reports).await;
             acted.map_err(|panicked| FederationError::Bug(format!("the adversary {panicked}")))?;
         }
-        self.ensure_running(Gathered { reports, staleness })
+        self.ensure_running(Gathered { reports, traffic, staleness })
     }
 
     /// Settles every selected client's outcome, exactly one each (invariant R-1).
     async fn screen(&self, round: RoundId, gathered: Gathered) -> Result<Screened, FederationError> {
-        let traffic = Traffic::of(&gathered.reports);
         let mut entries: Vec<_> =
             gathered.reports.into_iter().map(|reported| reported.resolve_outcome(round)).collect();
         for (record, _) in &mut entries {
@@ -163,7 +165,7 @@ impl Server {
             entries.iter().filter_map(|(_, delivered)| Some(delivered.as_ref()?.update.clone())).collect();
         let order = |attempt| ScreenOrder {
             id: RequestId { round, attempt },
-            global: self.global.clone(),
+            global: self.global.trainable().clone(),
             updates: updates.clone(),
         };
         let question = |attempt, reply| AggregatorMessage::Screen(order(attempt), reply);
@@ -171,7 +173,8 @@ impl Server {
             Answer::Reply(verdicts) => verdicts.into_iter(),
             Answer::TimedOut | Answer::Died(_) => Vec::new().into_iter(),
         };
-        let mut screened = Screened { clients: Vec::new(), updates: Vec::new(), memories: Vec::new(), traffic };
+        let mut screened =
+            Screened { clients: Vec::new(), updates: Vec::new(), memories: Vec::new(), traffic: gathered.traffic };
         for (mut record, delivered) in entries {
             if let Some(Delivered { update, memory }) = delivered {
                 // An update without a verdict has no way in (invariant A-3).
@@ -247,7 +250,8 @@ impl Server {
         self.ensure_running(match self.result(self.ask_with_retry(cai, question).await, "realignment") {
             Ok(done) => {
                 self.observer.observe(&RoundEvent::Realigned(Box::new(done.report.clone())));
-                Aligned { global: done.adapter, report: Some(done.report), warnings: done.warnings, fault: None }
+                let global = aggregated.global.with_trainable(done.adapter);
+                Aligned { global, report: Some(done.report), warnings: done.warnings, fault: None }
             }
             Err(error) => Aligned {
                 fault: self.faults.of_server(round, ServerFault::RealignmentFailure),
@@ -329,6 +333,14 @@ impl Server {
 
 /// What the steps share.
 impl Server {
+    /// What `client` is sent of the global model: as many of its trainable ranks as are its own. `parts` are those made before.
+    fn part_of(&self, client: ClientId, parts: &mut BTreeMap<usize, GlobalModel>) -> GlobalModel {
+        let Some(ranks) = &self.config.ranks else { return self.global.clone() };
+        let rank = ranks.of(client);
+        let part = || self.global.with_trainable(self.global.trainable().truncated(rank));
+        parts.entry(rank).or_insert_with(part).clone()
+    }
+
     fn begin(&self, round: RoundId, phase: Phase) {
         self.observer.observe(&RoundEvent::PhaseStarted { round, phase });
     }

@@ -225,11 +225,11 @@ impl Dispatch {
     /// Asks until the client answers, its time is up, or its attempts are used up.
     async fn run(self) -> Arrival {
         let Self { client, round, address, order, fault, max_attempts, limit } = self;
-        let sent = order.as_ref().ok().map(|order| (order.version, order.global.clone()));
+        let sent = order.as_ref().ok().map(|order| (order.version, order.global.trainable().clone()));
         let arrival = |reported| Arrival { at: SimTime::START, reported, sent };
         let unasked = |reason, fault| {
             let id = RequestId::first(round);
-            Reported { client, id, bytes_down: 0, answer: Err(reason), fault }
+            Reported { client, id, bytes_down: 0, answer: Err(reason), fault, misfit: None }
         };
         let order = match order {
             Ok(order) => order,
@@ -256,6 +256,6 @@ impl Dispatch {
         };
         let bytes_down = u64::from(attempt.0) * order.size_bytes();
         let fault = death.or(answer.as_ref().ok().and_then(|report| report.fault));
-        arrival(Reported { client, id, bytes_down, answer, fault })
+        arrival(Reported { client, id, bytes_down, answer, fault, misfit: None })
     }
 }

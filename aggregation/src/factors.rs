@@ -26,7 +26,9 @@ pub struct Product {
     pub b: Vec<f32>,
     /// A: rank × `columns`.
     pub a: Vec<f32>,
-    /// The singular values that the rank leaves out: the root of the sum of their squares is what the product loses.
+    /// The singular values that the rank keeps, largest first.
+    pub kept: Vec<f64>,
+    /// Those that it leaves out: the root of the sum of their squares is what the product loses.
     pub left_out: Vec<f64>,
 }
 
@@ -109,8 +111,13 @@ pub fn mean_product(
     let SVD { u, v_t, singular_values } = SVD::new(core, true, true);
     // Both were asked for.
     let (u, v) = (b.q() * u.unwrap_or_default(), a.q() * v_t.unwrap_or_default().transpose());
-    let mut product = Product { b: vec![0.0; rows * rank], a: vec![0.0; rank * columns], left_out: Vec::new() };
-    product.left_out.extend(singular_values.iter().skip(rank));
+    let (kept, left_out) = (singular_values.iter().take(rank), singular_values.iter().skip(rank));
+    let mut product = Product {
+        b: vec![0.0; rows * rank],
+        a: vec![0.0; rank * columns],
+        kept: kept.copied().collect(),
+        left_out: left_out.copied().collect(),
+    };
     for (k, &value) in singular_values.iter().take(rank).enumerate() {
         let largest = u.column(k).icamax();
         let sign = u[(largest, k)].signum();

@@ -78,7 +78,7 @@ fn generate(args: &GenerateArgs) -> miette::Result<Ending> {
     let generator = cai_generator(scenario, &prepared, guard).into_diagnostic()?;
     let generator = generator.ok_or_else(|| miette!("the scenario has no Constitutional AI"))?;
     console.stage("making preference pairs");
-    let mut harvest = generator.harvest(RoundId::START, &prepared.start, &cancel).into_diagnostic()?;
+    let mut harvest = generator.harvest(RoundId::START, &prepared.start.into(), &cancel).into_diagnostic()?;
     console.finish();
     let alone = harvest.screened.take_same();
     let lines = lines(&harvest.screened, &alone);

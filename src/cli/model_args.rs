@@ -115,7 +115,7 @@ impl AdapterArgs {
 
 impl LoadedAdapter {
     pub(super) fn as_ref(&self) -> Option<LoraRef<'_>> {
-        self.0.as_ref().map(|(config, adapter)| LoraRef { config, adapter })
+        self.0.as_ref().map(|(_, adapter)| adapter.into())
     }
 
     pub(super) fn into_parts(self) -> Option<(LoraConfig, Adapter)> {

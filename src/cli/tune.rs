@@ -99,7 +99,7 @@ pub(super) fn tune(args: &TuneArgs) -> miette::Result<Ending> {
     };
     let (adapter, seconds, mut report) = match &task {
         Task::Rows(rows) => on_rows(args, rows, &model, &lora, &start, &console)?,
-        Task::Pairs(pairs) => on_pairs(args, pairs, &model, &lora, &start, &console)?,
+        Task::Pairs(pairs) => on_pairs(args, pairs, &model, &start, &console)?,
     };
     peft::save(&args.out, &lora, &adapter, &model.name).into_diagnostic()?;
     console.finish();
@@ -167,8 +167,8 @@ fn on_rows(
     let mut on_step = |report: &StepReport| console.step(report.step as u64, args.steps as u64);
     let cancel = CancelFlag::new();
     let started = Instant::now();
-    let outcome =
-        train_sft(&model.base, lora, start, &tokenized, &settings, streams, &cancel, &mut on_step).into_diagnostic()?;
+    let outcome = train_sft(&model.base, start, lora.dropout, &tokenized, &settings, streams, &cancel, &mut on_step)
+        .into_diagnostic()?;
     let seconds = started.elapsed().as_secs_f64();
     let report = json!({
         "train_tokens": outcome.tokens,
@@ -183,7 +183,6 @@ fn on_pairs(
     args: &TuneArgs,
     pairs: &[(Place, PreferencePair)],
     model: &ChatModel,
-    lora: &LoraConfig,
     start: &Adapter,
     console: &Console,
 ) -> miette::Result<(Adapter, f64, Value)> {
@@ -206,7 +205,7 @@ fn on_pairs(
     let cancel = CancelFlag::new();
     let started = Instant::now();
     let outcome =
-        train_dpo(&model.base, lora, start, &tokenized, &settings, streams, &cancel, &mut on_step).into_diagnostic()?;
+        train_dpo(&model.base, start, &tokenized, &settings, streams, &cancel, &mut on_step).into_diagnostic()?;
     let seconds = started.elapsed().as_secs_f64();
     let last = outcome.steps.last();
     let report = json!({

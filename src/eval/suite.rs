@@ -5,22 +5,16 @@ use std::{collections::BTreeSet, sync::Arc};
 use fedward_actors::{
     cancel::CancelFlag,
     ports::{Benchmarks, Evaluation, EvaluationScope, PortResult},
-    protocol::{Adapter, RoundId},
+    protocol::{GlobalModel, RoundId},
 };
 
 use super::{Benchmark, Subject};
-use crate::{
-    lora::{LoraConfig, LoraRef},
-    model::ChatModel,
-    progress::Progress,
-};
+use crate::{lora::LoraRef, model::ChatModel, progress::Progress};
 
 /// What is measured of an adapter, on rows that no client and no defence trains on.
 pub struct BenchmarkSuite {
     /// The base model.
     pub model: Arc<ChatModel>,
-    /// The adapter's size and place.
-    pub lora: LoraConfig,
     /// The benchmarks by their names, in the order of their work.
     pub benchmarks: Vec<(String, Box<dyn Benchmark>)>,
     /// Benchmarks of the program that runs the experiment, measured behind those, whenever anything is.
@@ -39,16 +33,15 @@ impl Benchmarks for BenchmarkSuite {
     fn evaluate(
         &self,
         _: RoundId,
-        adapter: &Adapter,
+        global: &GlobalModel,
         scope: EvaluationScope,
         cancel: &CancelFlag,
     ) -> PortResult<Evaluation> {
-        let adapter = LoraRef { config: &self.lora, adapter };
         let is_interim = scope == EvaluationScope::Interim;
         let limit = is_interim.then_some(self.interim_prompts);
         let subject = Subject {
             model: &self.model,
-            adapter: Some(adapter),
+            adapter: Some(LoraRef::from(global)),
             seed: self.seed,
             limit,
             cancel,

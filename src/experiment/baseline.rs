@@ -99,7 +99,7 @@ impl SingleRun<'_> {
         if let Some(evaluation) = known.get(&key) {
             return Ok(evaluation.clone());
         }
-        let evaluation = self.evaluate(prepared, RoundId::START, adapter, what).await?;
+        let evaluation = self.evaluate(prepared, RoundId::START, &adapter.clone().into(), what).await?;
         known.insert(key, evaluation.clone());
         Ok(evaluation)
     }

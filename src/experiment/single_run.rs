@@ -9,7 +9,7 @@ use std::{
 use fedward_actors::{
     FederationError, Ports, StartState,
     ports::{Benchmarks, Evaluation, EvaluationScope, PortError},
-    protocol::{Adapter, RoundId},
+    protocol::{Adapter, GlobalModel, RoundId},
     run_federation,
 };
 use serde_json::{Value, json};
@@ -205,7 +205,7 @@ impl SingleRun<'_> {
             self.context.progress.line(&format!("{}: going on after {}", self.out.display(), checkpoint.round));
             let state = StartState {
                 round: checkpoint.round,
-                global: checkpoint.global,
+                global: with_scaling_of(&prepared.start, checkpoint.global),
                 strategy_state: checkpoint.strategy_state,
                 in_flight: checkpoint.in_flight,
             };
@@ -263,13 +263,13 @@ impl SingleRun<'_> {
         &self,
         prepared: &Prepared,
         round: RoundId,
-        adapter: &Adapter,
+        global: &GlobalModel,
         what: &str,
     ) -> Result<Evaluation, ExperimentError> {
         self.context.progress.stage(&format!("evaluating {what}"));
-        let (suite, adapter) = (Arc::clone(&prepared.benchmarks), adapter.clone());
+        let (suite, global) = (Arc::clone(&prepared.benchmarks), global.clone());
         let cancel = self.context.cancel.clone();
-        let evaluate = move || suite.evaluate(round, &adapter, EvaluationScope::Full, &cancel);
+        let evaluate = move || suite.evaluate(round, &global, EvaluationScope::Full, &cancel);
         match tokio::task::spawn_blocking(evaluate).await? {
             Err(PortError::Cancelled) => Err(ExperimentError::Interrupted),
             done => Ok(done?),
@@ -280,7 +280,7 @@ impl SingleRun<'_> {
         &self,
         directory: &RunDirectory,
         prepared: &Prepared,
-        global: &Adapter,
+        global: &GlobalModel,
         baseline: Baseline,
         status: RunStatus,
     ) -> Result<Summary, ExperimentError> {
@@ -320,7 +320,7 @@ impl SingleRun<'_> {
         &self,
         directory: &RunDirectory,
         prepared: &Prepared,
-        global: &Adapter,
+        global: &GlobalModel,
         summary: &Summary,
     ) -> Result<(), ExperimentError> {
         let at = |name: &str| directory.path().join(name);
@@ -347,8 +347,17 @@ fn described(guard: &FittedGuard) -> Value {
     json!({ "version": guard.model.version(), "report": guard.report })
 }
 
-/// The global adapter of the last stored round; the starting one if no round is stored.
-fn last_stored(directory: &RunDirectory, prepared: &Prepared) -> Result<Adapter, ExperimentError> {
+/// Checkpoints of earlier versions do not say how their adapter is scaled: as the one that the run started from.
+fn with_scaling_of(start: &Adapter, global: GlobalModel) -> GlobalModel {
+    let is_same = global.trainable().layout().tensors() == start.layout().tensors();
+    match Adapter::new(Arc::clone(start.layout()), global.trainable().values().to_vec()) {
+        Ok(trainable) if is_same => global.with_trainable(trainable),
+        _ => global,
+    }
+}
+
+/// The global model of the last stored round; that of the start if no round is stored.
+fn last_stored(directory: &RunDirectory, prepared: &Prepared) -> Result<GlobalModel, ExperimentError> {
     let last = directory.last_checkpoint()?;
-    Ok(last.map_or_else(|| prepared.start.clone(), |last| last.global))
+    Ok(last.map_or_else(|| prepared.start.clone().into(), |last| last.global))
 }

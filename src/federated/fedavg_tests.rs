@@ -21,7 +21,7 @@ fn update(client: u32, value: f32, n_examples: f64) -> ClientUpdate {
 }
 
 fn aggregate(updates: &[ClientUpdate]) -> PortResult<Adapter> {
-    FederatedAlgorithm::FedAvg.server(1)().aggregate(RoundId(1), &Adapter::zeros(layout(2)), updates)
+    step(&mut *FederatedAlgorithm::FedAvg.server(1)(), RoundId(1), &Adapter::zeros(layout(2)), updates)
 }
 
 #[test]

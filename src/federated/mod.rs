@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod flavour;
+mod lora;
 mod optimizer;
 mod pipeline;
 mod scaffold;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use fedward_actors::{
     StrategyFactory,
     ports::{ClientAlgorithm, PlainClients},
+    protocol::ClientRanks,
 };
 use fedward_aggregation::{
     AggregatorSettings,
@@ -23,6 +25,7 @@ use fedward_aggregation::{
 use serde::Serialize;
 
 pub use flavour::Flavour;
+pub use lora::LoraRule;
 pub use optimizer::{AdaptiveSettings, Adaptivity, MomentumSettings, OptimizerSettings};
 pub use pipeline::{Pipeline, PipelineSettings};
 pub use scaffold::{Scaffold, ScaffoldClients};
@@ -84,18 +87,25 @@ impl FederatedAlgorithm {
             Self::FedYogi(settings) => (settings.mean_weights(), OptimizerSettings::Yogi(settings)),
             Self::FedAdam(settings) => (settings.mean_weights(), OptimizerSettings::Adam(settings)),
         };
-        PipelineSettings { pre: Vec::new(), aggregator: AggregatorSettings::Mean(Mean { weights }), optimizer }
+        let aggregator = AggregatorSettings::Mean(Mean { weights });
+        PipelineSettings { pre: Vec::new(), aggregator, optimizer, lora: LoraRule::default() }
     }
 
     /// Makes its server's side in a federation of `clients`, each time in its starting state.
     pub fn server(self, clients: u32) -> StrategyFactory {
-        self.server_with(clients, self.preset(), 0)
+        self.server_with(clients, self.preset(), None, 0)
     }
 
-    /// As [`FederatedAlgorithm::server`], with a pipeline of other parts; what these draw comes from `seed`.
-    pub fn server_with(self, clients: u32, settings: PipelineSettings, seed: u64) -> StrategyFactory {
+    /// As [`FederatedAlgorithm::server`], with a pipeline of other parts and clients of these ranks; what is drawn comes from `seed`.
+    pub fn server_with(
+        self,
+        clients: u32,
+        settings: PipelineSettings,
+        ranks: Option<ClientRanks>,
+        seed: u64,
+    ) -> StrategyFactory {
         Arc::new(move || {
-            let pipeline = Pipeline::new(self.name(), settings.clone(), seed);
+            let pipeline = Pipeline::new(self.name(), settings.clone(), seed).with_ranks(ranks.clone());
             match self {
                 Self::FedProx { proximal_mu } => Box::new(pipeline.with_proximal_mu(proximal_mu)),
                 Self::Scaffold { .. } => Box::new(Scaffold::new(clients, pipeline)),
@@ -111,6 +121,17 @@ impl FederatedAlgorithm {
             _ => Arc::new(PlainClients),
         }
     }
+}
+
+/// What a server makes of an adapter with nothing frozen beneath it.
+#[cfg(test)]
+fn step(
+    server: &mut dyn fedward_actors::ports::Strategy,
+    round: fedward_actors::protocol::RoundId,
+    global: &fedward_actors::protocol::Adapter,
+    updates: &[fedward_actors::protocol::ClientUpdate],
+) -> fedward_actors::ports::PortResult<fedward_actors::protocol::Adapter> {
+    Ok(server.aggregate(round, &global.clone().into(), updates)?.trainable().clone())
 }
 
 #[cfg(test)]

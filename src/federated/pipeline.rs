@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use fedward_actors::{
     ports::{PortError, PortResult, Strategy},
-    protocol::{Adapter, ClientUpdate, Payload, RoundId, names},
+    protocol::{Adapter, ClientRanks, ClientUpdate, GlobalModel, Payload, RoundId, names},
     streams::{self, Purpose},
 };
 use fedward_aggregation::{
@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::{
     aggregate::check,
+    lora::{Given, LoraRule, Next},
     optimizer::{Combined, OptimizerSettings, ServerOptimizer},
     state::{adapter_like, join, split},
 };
@@ -28,6 +29,13 @@ pub struct PipelineSettings {
     pub aggregator: AggregatorSettings,
     /// What moves the global adapter.
     pub optimizer: OptimizerSettings,
+    /// How factors become products.
+    #[serde(skip_serializing_if = "is_default")]
+    pub lora: LoraRule,
+}
+
+fn is_default(rule: &LoraRule) -> bool {
+    *rule == LoraRule::default()
 }
 
 /// A federated algorithm's server: combines updates, then steps.
@@ -44,19 +52,40 @@ pub struct Pipeline {
     memory: Memory,
     /// How many updates counted in the last aggregate, where an aggregator chooses.
     kept: Option<usize>,
+    /// The ranks that clients train, where they differ.
+    ranks: Option<ClientRanks>,
+    /// What the rule for adapters said of the last aggregate.
+    said: BTreeMap<String, f64>,
 }
 
 impl Pipeline {
     /// A pipeline before its first round, under the name of a federated algorithm.
     pub fn new(name: &'static str, settings: PipelineSettings, seed: u64) -> Self {
         let optimizer = settings.optimizer.optimizer();
-        Self { name, settings, proximal_mu: None, seed, optimizer, memory: Memory::default(), kept: None }
+        Self {
+            name,
+            settings,
+            proximal_mu: None,
+            seed,
+            optimizer,
+            memory: Memory::default(),
+            kept: None,
+            ranks: None,
+            said: BTreeMap::new(),
+        }
     }
 
     /// The same with clients that are pulled to the global adapter with strength μ.
     #[must_use]
     pub const fn with_proximal_mu(mut self, mu: f64) -> Self {
         self.proximal_mu = Some(mu);
+        self
+    }
+
+    /// The same with clients of different ranks.
+    #[must_use]
+    pub fn with_ranks(mut self, ranks: Option<ClientRanks>) -> Self {
+        self.ranks = ranks;
         self
     }
 
@@ -69,15 +98,19 @@ impl Pipeline {
         self.settings.aggregator.rule().keeps_memory()
     }
 
-    fn combine(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Combined> {
-        check(global, updates)?;
+    /// What each update counts.
+    fn weights(&self, updates: &[ClientUpdate]) -> Vec<f64> {
         let weighting = self.settings.aggregator.rule().weighting();
         let weight = |update: &ClientUpdate| match weighting {
             Weighting::ByRows => update.n_examples * update.trust,
             Weighting::ByTrust => update.trust,
             Weighting::Uniform => 1.0,
         };
-        let weights: Vec<f64> = updates.iter().map(weight).collect();
+        updates.iter().map(weight).collect()
+    }
+
+    fn combine(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Combined> {
+        let weights = self.weights(updates);
         if self.settings.pre.is_empty() && matches!(self.settings.aggregator, AggregatorSettings::Mean(_)) {
             let adapters: Vec<&[f32]> = updates.iter().map(|update| update.adapter.values()).collect();
             return Ok(Combined::Adapter(weighted_mean(&adapters, &weights)));
@@ -110,13 +143,27 @@ impl Strategy for Pipeline {
         self.name
     }
 
-    fn instructions(&self, _: RoundId, _: &Adapter) -> PortResult<Payload> {
-        Ok(self.proximal_mu.map_or_else(Payload::default, |mu| Payload::default().with_number(names::PROXIMAL_MU, mu)))
+    fn instructions(&self, round: RoundId, _: &GlobalModel) -> PortResult<Payload> {
+        let fixed = self.settings.lora.fixed(round).map(|factor| (names::FIXED_FACTOR, factor.to_number()));
+        let numbers = self.proximal_mu.map(|mu| (names::PROXIMAL_MU, mu)).into_iter().chain(fixed);
+        Ok(numbers.fold(Payload::default(), |payload, (name, number)| payload.with_number(name, number)))
     }
 
-    fn aggregate(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
-        let combined = self.combine(round, global, updates)?;
-        adapter_like(global, self.optimizer.step(round, global.values(), combined))
+    fn aggregate(&mut self, round: RoundId, global: &GlobalModel, updates: &[ClientUpdate]) -> PortResult<GlobalModel> {
+        let start = global.trainable();
+        check(start, updates)?;
+        if self.settings.lora.combines() {
+            let weights = self.weights(updates);
+            let total: f64 = weights.iter().sum();
+            let shares = weights.iter().map(|weight| weight / total).collect();
+            let given = Given { round, seed: self.seed, global, updates, shares, ranks: self.ranks.as_ref() };
+            let Next { model, report } = self.settings.lora.combine(&given)?;
+            self.said = report;
+            return Ok(model);
+        }
+        let combined = self.combine(round, start, updates)?;
+        let next = adapter_like(start, self.optimizer.step(round, start.values(), combined))?;
+        Ok(global.with_trainable(self.settings.lora.finish(next)?))
     }
 
     fn state(&self) -> Vec<u8> {
@@ -139,6 +186,7 @@ impl Strategy for Pipeline {
     fn report(&self) -> BTreeMap<String, f64> {
         let mut report = self.optimizer.report();
         report.extend(self.kept.map(|kept| ("updates_kept".to_owned(), kept as f64)));
+        report.extend(self.said.clone());
         report
     }
 }

@@ -49,7 +49,7 @@ fn updates(round: u32, global: &Adapter) -> Vec<ClientUpdate> {
 fn settings(pre: Value, aggregator: Value, optimizer: OptimizerSettings) -> PipelineSettings {
     let pre: Vec<PreAggregatorSettings> = serde_json::from_value(pre).unwrap();
     let aggregator: AggregatorSettings = serde_json::from_value(aggregator).unwrap();
-    PipelineSettings { pre, aggregator, optimizer }
+    PipelineSettings { pre, aggregator, optimizer, lora: LoraRule::default() }
 }
 
 const ADAM: OptimizerSettings = OptimizerSettings::Adam(AdaptiveSettings {
@@ -62,10 +62,10 @@ const ADAM: OptimizerSettings = OptimizerSettings::Adam(AdaptiveSettings {
 
 /// The global adapter after each of three rounds, the server being made anew from its state after each if so asked.
 fn three_rounds(algorithm: FederatedAlgorithm, settings: &PipelineSettings, anew: bool) -> Vec<Adapter> {
-    let factory = algorithm.server_with(CLIENTS, settings.clone(), 3);
+    let factory = algorithm.server_with(CLIENTS, settings.clone(), None, 3);
     let (mut server, mut global) = (factory(), start());
     let round = |round| {
-        global = server.aggregate(RoundId(round), &global, &updates(round, &global)).unwrap();
+        global = step(&mut *server, RoundId(round), &global, &updates(round, &global)).unwrap();
         if anew {
             let state = server.state();
             server = factory();
@@ -115,8 +115,8 @@ fn noise_and_buckets_come_from_the_seed() {
     let settings =
         settings(json!([{"kind": "bucketing", "size": 2}]), json!({"kind": "median"}), OptimizerSettings::Plain);
     let first = |seed| {
-        let mut server = FederatedAlgorithm::FedAvg.server_with(CLIENTS, settings.clone(), seed)();
-        server.aggregate(RoundId(1), &start(), &updates(1, &start())).unwrap()
+        let mut server = FederatedAlgorithm::FedAvg.server_with(CLIENTS, settings.clone(), None, seed)();
+        step(&mut *server, RoundId(1), &start(), &updates(1, &start())).unwrap()
     };
     assert_eq!(first(1), first(1));
     assert_ne!(first(1), first(2));
@@ -125,7 +125,7 @@ fn noise_and_buckets_come_from_the_seed() {
 #[test]
 fn scaffold_keeps_its_variates_beside_a_pipeline_with_memory() {
     let settings = settings(json!([]), json!({"kind": "centred_clipping", "tau": 1.0}), ADAM);
-    let factory = FederatedAlgorithm::Scaffold { flavour: Flavour::Paper }.server_with(CLIENTS, settings, 3);
+    let factory = FederatedAlgorithm::Scaffold { flavour: Flavour::Paper }.server_with(CLIENTS, settings, None, 3);
     let with_variates = |round: u32, global: &Adapter| -> Vec<ClientUpdate> {
         let name = fedward_actors::protocol::names::CONTROL_DELTA;
         let add =
@@ -133,10 +133,10 @@ fn scaffold_keeps_its_variates_beside_a_pipeline_with_memory() {
         updates(round, global).into_iter().map(add).collect()
     };
     let mut server = factory();
-    let global = server.aggregate(RoundId(1), &start(), &with_variates(1, &start())).unwrap();
+    let global = step(&mut *server, RoundId(1), &start(), &with_variates(1, &start())).unwrap();
     let mut restored = factory();
     restored.restore(&server.state()).unwrap();
-    let next = |server: &mut dyn Strategy| server.aggregate(RoundId(2), &global, &with_variates(2, &global));
+    let next = |server: &mut dyn Strategy| step(server, RoundId(2), &global, &with_variates(2, &global));
     assert_eq!(next(&mut *restored), next(&mut *server));
     assert!(server.report()["control_norm"] > 0.0 && server.report()["momentum_norm"] > 0.0);
     assert!(factory().restore(&[1, 2, 3]).is_err());
@@ -145,9 +145,9 @@ fn scaffold_keeps_its_variates_beside_a_pipeline_with_memory() {
 #[test]
 fn too_few_updates_fail_the_round_in_words() {
     let settings = settings(json!([]), json!({"kind": "krum", "byzantine": 2}), OptimizerSettings::Plain);
-    let mut server = FederatedAlgorithm::FedAvg.server_with(CLIENTS, settings, 3)();
+    let mut server = FederatedAlgorithm::FedAvg.server_with(CLIENTS, settings, None, 3)();
     let mut aggregate = |count: usize| -> PortResult<Adapter> {
-        server.aggregate(RoundId(1), &start(), &updates(1, &start())[..count])
+        step(&mut *server, RoundId(1), &start(), &updates(1, &start())[..count])
     };
     let problem = aggregate(6).unwrap_err().to_string();
     assert_eq!(problem, "krum needs n ≥ 2f + 3, which is 7 or more updates; found 6");

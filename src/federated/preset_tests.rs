@@ -72,9 +72,9 @@ fn digest(algorithm: FederatedAlgorithm) -> String {
             extras: Payload::default().with_vector(names::CONTROL_DELTA, adapter(round, client + 100, 0.1)),
         };
         let updates: Vec<_> = (round..round + 5).map(update).collect();
-        let instructions = server.instructions(RoundId(round), &global).unwrap();
+        let instructions = server.instructions(RoundId(round), &global.clone().into()).unwrap();
         hash.update(format!("{:?}", instructions.number(names::PROXIMAL_MU)));
-        global = server.aggregate(RoundId(round), &global, &updates).unwrap();
+        global = step(&mut *server, RoundId(round), &global, &updates).unwrap();
         hash.update(global.values().iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
         hash.update(server.state());
         for (name, value) in server.report() {

@@ -9,7 +9,7 @@ use fedward_actors::{
         ClientAlgorithm, ClientUpdate, LocalCorrection, LocalTraining, PortError, PortResult, Strategy, TurnEnd,
         TurnStart,
     },
-    protocol::{Adapter, Payload, RoundId, names},
+    protocol::{Adapter, GlobalModel, Payload, RoundId, names},
 };
 
 use super::{
@@ -43,17 +43,17 @@ impl Strategy for Scaffold {
         Self::NAME
     }
 
-    fn instructions(&self, _: RoundId, global: &Adapter) -> PortResult<Payload> {
+    fn instructions(&self, _: RoundId, global: &GlobalModel) -> PortResult<Payload> {
         if self.control.is_empty() {
             return Ok(Payload::default());
         }
-        Ok(Payload::default().with_vector(names::CONTROL, adapter_like(global, self.control.clone())?))
+        Ok(Payload::default().with_vector(names::CONTROL, adapter_like(global.trainable(), self.control.clone())?))
     }
 
-    fn aggregate(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+    fn aggregate(&mut self, round: RoundId, global: &GlobalModel, updates: &[ClientUpdate]) -> PortResult<GlobalModel> {
         let next = self.pipeline.aggregate(round, global, updates)?;
         let mut control: Vec<f64> = self.control.iter().map(|&value| f64::from(value)).collect();
-        control.resize(global.values().len(), 0.0);
+        control.resize(global.trainable().values().len(), 0.0);
         for update in updates {
             let delta = update
                 .extras
@@ -107,7 +107,7 @@ impl ClientAlgorithm for ScaffoldClients {
     }
 
     fn correction(&self, start: TurnStart<'_>) -> PortResult<LocalCorrection> {
-        Ok(LocalCorrection { proximal_mu: 0.0, drift: Variates::of(start)?.drift().map(Arc::new) })
+        Ok(LocalCorrection { drift: Variates::of(start)?.drift().map(Arc::new), ..LocalCorrection::default() })
     }
 
     fn conclude(&self, start: TurnStart<'_>, training: &LocalTraining) -> PortResult<TurnEnd> {

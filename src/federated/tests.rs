@@ -59,7 +59,7 @@ fn turn(
     global: &Adapter,
     memory: &mut Option<Arc<[u8]>>,
 ) -> ClientUpdate {
-    let instructions = server.instructions(RoundId(1), global).unwrap();
+    let instructions = server.instructions(RoundId(1), &global.clone().into()).unwrap();
     let before = memory.clone();
     let start = TurnStart { global, instructions: &instructions, memory: before.as_deref() };
     let correction = clients.correction(start).unwrap();
@@ -93,7 +93,7 @@ fn follow_rounds(algorithm: FederatedAlgorithm, expected: &Value, tolerance: f64
     for (round, (cohort, expected)) in COHORTS.iter().zip(expected).enumerate() {
         let updates: Vec<_> =
             cohort.iter().map(|&client| turn(&*clients, &*server, client, &global, &mut memories[client])).collect();
-        global = server.aggregate(RoundId(round as u32 + 1), &global, &updates).unwrap();
+        global = step(&mut *server, RoundId(round as u32 + 1), &global, &updates).unwrap();
         let near = |found: f64, expected: &Value| {
             let expected = expected.as_f64().unwrap();
             assert!((found - expected).abs() < tolerance, "{algorithm:?} round {round}: {found}, not {expected}");
@@ -171,7 +171,7 @@ fn two_rounds(algorithm: FederatedAlgorithm, deltas: [f64; 2]) -> [f64; 2] {
         let adapter = scalar(value(&global) + delta);
         let update =
             ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, trust: 1.0, extras: Payload::default() };
-        global = server.aggregate(RoundId(round), &global, &[update]).unwrap();
+        global = step(&mut *server, RoundId(round), &global, &[update]).unwrap();
         value(&global)
     })
 }
@@ -191,7 +191,7 @@ fn server_optimizers_give_the_known_vectors() {
             let adapter = scalar(value(&global) + delta);
             let update =
                 ClientUpdate { client: ClientId(0), adapter, n_examples: 1.0, trust: 1.0, extras: Payload::default() };
-            global = server.aggregate(RoundId(round as u32 + 1), &global, &[update]).unwrap();
+            global = step(&mut *server, RoundId(round as u32 + 1), &global, &[update]).unwrap();
             // w + Δ is rounded to f32, so Δ is only known to 2^-24 of w; weights of .1 and more keep that.
             let error = (value(&global) - expected).abs();
             assert!(error < 1e-8, "{algorithm:?} round {round}: {} is off by {error:e}", value(&global));
@@ -210,7 +210,7 @@ fn forms_differ_in_whether_rows_weigh() {
     };
     let updates = [update(0, 1.0, 3.0), update(1, -1.0, 1.0)];
     let after = |algorithm: FederatedAlgorithm| {
-        value(&algorithm.server(2)().aggregate(RoundId(1), &scalar(0.0), &updates).unwrap())
+        value(&step(&mut *algorithm.server(2)(), RoundId(1), &scalar(0.0), &updates).unwrap())
     };
     assert!((after(FederatedAlgorithm::FedAvgM(MOMENTUM)) - 0.5).abs() < 1e-7);
     assert!(after(FederatedAlgorithm::FedAdam(SETTINGS)).abs() < 1e-12);
@@ -236,7 +236,7 @@ fn what_does_not_fit_is_said() {
         trust: 1.0,
         extras: Payload::default(),
     };
-    let problem = server.aggregate(RoundId(1), &global, &[update]).unwrap_err().to_string();
+    let problem = step(&mut *server, RoundId(1), &global, &[update]).unwrap_err().to_string();
     assert_eq!(problem, "client-1 sent no change of its control variate");
     let problem = server.restore(&[1, 2, 3]).unwrap_err().to_string();
     assert_eq!(problem, "a state of scaffold holds 1 vectors of 4 bytes a number, found 3 bytes in all");

@@ -115,6 +115,6 @@ impl LoraConfig {
                 tensors.push((format!("{prefix}.lora_B.weight"), [outputs as usize, self.rank]));
             }
         }
-        Arc::new(AdapterLayout::new(tensors))
+        Arc::new(AdapterLayout::new(tensors).with_scaling(self.scaling()))
     }
 }

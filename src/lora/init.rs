@@ -1,7 +1,8 @@
 //! Where an adapter starts.
 
-use fedward_actors::protocol::{Adapter, RoundId};
+use fedward_actors::protocol::{Adapter, AdapterLayout, Factor, RoundId};
 use fedward_actors::streams::{Purpose, stream, unit};
+use rand_chacha::ChaCha8Rng;
 
 use super::LoraConfig;
 use crate::model::ModelConfig;
@@ -14,15 +15,20 @@ use crate::model::ModelConfig;
 /// Never: the values are made for the layout.
 pub fn initial_adapter(config: &LoraConfig, model: &ModelConfig, seed: u64) -> Adapter {
     let layout = config.layout(model);
-    let mut rng = stream(seed, Purpose::Initialization, RoundId(0), None);
+    let values = fresh_values(&layout, &mut stream(seed, Purpose::Initialization, RoundId(0), None));
+    Adapter::new(layout, values).expect("one value was made for each number of the layout")
+}
+
+/// The values of an adapter of this layout that changes nothing yet.
+pub(crate) fn fresh_values(layout: &AdapterLayout, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let mut values = Vec::with_capacity(layout.len());
     for tensor in layout.tensors() {
-        if tensor.name.contains(".lora_A.") {
+        if Factor::of(tensor) == Some(Factor::A) {
             let bound = 1.0 / (tensor.shape[1] as f64).sqrt();
-            values.extend((0..tensor.len()).map(|_| ((2.0 * unit(&mut rng) - 1.0) * bound) as f32));
+            values.extend((0..tensor.len()).map(|_| ((2.0 * unit(rng) - 1.0) * bound) as f32));
         } else {
             values.resize(values.len() + tensor.len(), 0.0);
         }
     }
-    Adapter::new(layout, values).expect("one value was made for each number of the layout")
+    values
 }

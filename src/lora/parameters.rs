@@ -1,19 +1,36 @@
 //! An adapter as tensors on a device, and the low-rank half of each linear layer, forward and backward.
 
-use fedward_actors::protocol::Adapter;
-use rand_chacha::{ChaCha8Rng, rand_core::Rng};
+use std::sync::Arc;
+
+use fedward_actors::protocol::{Adapter, GlobalModel};
 use tch::{Device, Kind, Tensor};
 
-use super::{LoraConfig, Target};
+use super::{
+    Dropout, Target,
+    placement::{Pair, Placement},
+    stack::stack,
+};
 use crate::model::{ModelConfig, ModelError, Result};
 
-/// An adapter together with the configuration that gives it its meaning.
+/// An adapter, on top of what is frozen beneath it: each term says by its layout where it belongs and how it is scaled.
 #[derive(Clone, Copy, Debug)]
 pub struct LoraRef<'a> {
-    /// Rank, scaling and targets.
-    pub config: &'a LoraConfig,
-    /// The values.
-    pub adapter: &'a Adapter,
+    /// What is not trained.
+    pub frozen: &'a [Arc<Adapter>],
+    /// What may be.
+    pub trainable: &'a Adapter,
+}
+
+impl<'a> From<&'a Adapter> for LoraRef<'a> {
+    fn from(trainable: &'a Adapter) -> Self {
+        Self { frozen: &[], trainable }
+    }
+}
+
+impl<'a> From<&'a GlobalModel> for LoraRef<'a> {
+    fn from(model: &'a GlobalModel) -> Self {
+        Self { frozen: model.frozen(), trainable: model.trainable() }
+    }
 }
 
 /// The base model's linear layers, fused where they read the same input.
@@ -39,7 +56,7 @@ impl LinearGroup {
     }
 }
 
-/// A whole adapter on a device, in the kind that the model computes in.
+/// A whole adapter on a device, in the kind that the model computes in, with what is frozen beneath it.
 pub(crate) struct LoraTensors {
     layers: Vec<[Option<LoraLinear>; 4]>,
 }
@@ -50,18 +67,22 @@ pub(crate) struct LoraLinear {
     ///
     /// # Shapes
     ///
-    /// `[parts × rank, inputs]`
+    /// `[ranks of all parts, inputs]`
     a: Tensor,
     /// # Shapes
     ///
-    /// `[inputs, parts × rank]`
+    /// `[inputs, ranks of all parts]`
     a_transposed: Tensor,
     parts: Vec<LoraPart>,
-    rank: i64,
     scaling: f64,
+    /// What is added beneath, and not trained.
+    frozen: Option<Box<Self>>,
 }
 
 struct LoraPart {
+    /// First of its rows in A of the group.
+    row: i64,
+    rank: i64,
     /// First of its columns in the fused output.
     column: i64,
     /// How many.
@@ -92,7 +113,7 @@ pub(crate) struct LoraTape {
     ///
     /// # Shapes
     ///
-    /// `[tokens, parts × rank]`
+    /// `[tokens, ranks of all parts]`
     reduced: Tensor,
     /// One a part: zero where dropped, else 1 / keep.
     ///
@@ -102,62 +123,31 @@ pub(crate) struct LoraTape {
     masks: Vec<Tensor>,
 }
 
-/// Draws which inputs of A are dropped, from a stream of its own.
-#[derive(Clone)]
-pub(crate) struct Dropout {
-    rng: ChaCha8Rng,
-    probability: f64,
-}
+/// Frozen terms on a device: one stack of all of them.
+pub(crate) struct FrozenTerms(LoraTensors);
 
-impl Dropout {
-    /// Drops with `probability`, rounded to a multiple of 1/65536.
-    pub(crate) const fn new(rng: ChaCha8Rng, probability: f64) -> Self {
-        Self { rng, probability }
-    }
-
-    fn mask(&mut self, shape: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
-        let threshold = (self.probability * 65536.0).round() as u32;
-        let kept = (1.0 / (1.0 - self.probability)) as f32;
-        if device != Device::Cpu {
-            let mask = hashed(self.rng.next_u64(), shape, device)?.f_ge(i64::from(threshold))?;
-            return Ok(mask.f_to_kind(kind)?.f_mul_scalar_(f64::from(kept))?);
+impl FrozenTerms {
+    /// Puts the frozen terms of `lora` on `device`; `None` if there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Unusable`] if one does not fit the model, or adapts a layer that the trainable adapter does not.
+    pub(crate) fn of(lora: LoraRef, model: &ModelConfig, device: Device, kind: Kind) -> Result<Option<Self>> {
+        if lora.frozen.is_empty() {
+            return Ok(None);
         }
-        let count = shape.iter().product::<i64>() as usize;
-        let mut values = Vec::with_capacity(count + 3);
-        while values.len() < count {
-            let draw = self.rng.next_u64();
-            for shift in [0, 16, 32, 48] {
-                let sixteen = (draw >> shift) as u32 & 0xffff;
-                values.push(if sixteen < threshold { 0.0 } else { kept });
-            }
+        let terms: Vec<&Adapter> = lora.frozen.iter().map(AsRef::as_ref).collect();
+        let stacked = stack(&terms)?;
+        let names =
+            |adapter: &Adapter| adapter.layout().tensors().iter().map(|tensor| tensor.name.clone()).collect::<Vec<_>>();
+        if names(&stacked) != names(lora.trainable) {
+            let problem = "frozen terms and the adapter on top of them differ in their targets";
+            return Err(ModelError::Unusable(problem.to_owned()));
         }
-        Ok(Tensor::f_from_slice(&values[..count])?.f_view(shape)?.f_to_device(device)?.f_to_kind(kind)?)
+        let placement = Placement::of(stacked.layout(), model)?;
+        let flat = Tensor::f_from_slice(stacked.values())?.f_to_device(device)?;
+        Ok(Some(Self(LoraTensors::from_flat(&flat, &placement, model, kind, None)?)))
     }
-}
-
-/// Sixteen bits for each element, from a seed and the element's place: a device makes them itself, instead of waiting for
-/// what one thread draws. The finalizer of `MurmurHash3` (Appleby, 2008), between two halves of the seed.
-fn hashed(seed: u64, shape: &[i64], device: Device) -> Result<Tensor> {
-    // Scalars of 32 bits; products wrap around.
-    let scalar = |bits: u32| i64::from(bits.cast_signed());
-    let shifted = |x: &Tensor, by: i64| -> Result<Tensor> {
-        // The shift copies the sign, which a number without one does not have.
-        Ok(x.f_bitwise_right_shift_tensor_scalar(by)?.f_bitwise_and_(scalar(u32::MAX >> by))?)
-    };
-    let count = shape.iter().product::<i64>();
-    if i32::try_from(count).is_err() {
-        let problem = format!("dropout cannot mask {count} inputs at once; lower training.pass_tokens");
-        return Err(ModelError::Unusable(problem));
-    }
-    let mut x = Tensor::f_arange(count, (Kind::Int, device))?;
-    x = x.f_mul_scalar_(scalar(0x9E37_79B9))?.f_add_scalar_(scalar(seed as u32))?;
-    for (shift, factor) in [(16, 0x85EB_CA6B), (13, 0xC2B2_AE35)] {
-        let high = shifted(&x, shift)?;
-        x = x.f_bitwise_xor_tensor_(&high)?.f_mul_scalar_(scalar(factor))?;
-        x = x.f_add_scalar_(scalar((seed >> 32) as u32))?;
-    }
-    let high = shifted(&x, 16)?;
-    Ok(x.f_bitwise_xor_tensor_(&high)?.f_bitwise_and_(0xffff)?.f_view(shape)?)
 }
 
 impl LoraTensors {
@@ -165,29 +155,35 @@ impl LoraTensors {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Unusable`] if the adapter's layout is not that of the configuration and model.
+    /// [`ModelError::Unusable`] if the adapter's layout does not fit the model.
     pub(crate) fn from_adapter(lora: LoraRef, model: &ModelConfig, device: Device, kind: Kind) -> Result<Self> {
-        check_layout(lora.config, lora.adapter, model)?;
-        let flat = Tensor::f_from_slice(lora.adapter.values())?.f_to_device(device)?;
-        Self::from_flat(&flat, lora.config, model, kind)
+        let placement = Placement::of(lora.trainable.layout(), model)?;
+        let frozen = FrozenTerms::of(lora, model, device, kind)?;
+        let flat = Tensor::f_from_slice(lora.trainable.values())?.f_to_device(device)?;
+        Self::from_flat(&flat, &placement, model, kind, frozen.as_ref())
     }
 
-    /// Cuts a flat buffer in layout order into tensors.
+    /// Cuts a flat buffer into tensors, and puts them on top of what is frozen.
     ///
     /// # Shapes
     ///
     /// `flat`: `[layout.len()]`
-    pub(crate) fn from_flat(flat: &Tensor, config: &LoraConfig, model: &ModelConfig, kind: Kind) -> Result<Self> {
+    pub(crate) fn from_flat(
+        flat: &Tensor,
+        placement: &Placement,
+        model: &ModelConfig,
+        kind: Kind,
+        frozen: Option<&FrozenTerms>,
+    ) -> Result<Self> {
         // All values at once: a GPU takes as long for one tensor as for all of them.
-        let flat = Rounded { a: flat.f_to_kind(kind)?, b: flat.f_mul_scalar(config.scaling())?.f_to_kind(kind)? };
-        let rank = config.rank as i64;
-        let mut offset = 0;
+        let scaling = placement.scaling();
+        let flat = Rounded { a: flat.f_to_kind(kind)?, b: flat.f_mul_scalar(scaling)?.f_to_kind(kind)?, scaling };
         let mut layers = Vec::with_capacity(model.num_hidden_layers);
-        for _ in 0..model.num_hidden_layers {
+        for (index, pairs) in placement.layers().iter().enumerate() {
             let mut groups = [const { None }; 4];
-            // Targets sort in forward order, so a group's parts are neighbours in the buffer.
             for (group, slot) in LinearGroup::ALL.into_iter().zip(&mut groups) {
-                *slot = LoraLinear::cut(group, &flat, &mut offset, config, model, rank)?;
+                let beneath = frozen.and_then(|frozen| frozen.0.linear(index, group)).map(LoraLinear::share);
+                *slot = LoraLinear::cut(group, &flat, pairs, model, beneath)?;
             }
             layers.push(groups);
         }
@@ -205,16 +201,6 @@ impl LoraTensors {
     }
 }
 
-/// Checks that an adapter has the layout that a configuration gives it on a model.
-pub(crate) fn check_layout(config: &LoraConfig, adapter: &Adapter, model: &ModelConfig) -> Result<()> {
-    match config.layout(model).first_difference(adapter.layout()) {
-        None => Ok(()),
-        Some(difference) => {
-            Err(ModelError::Unusable(format!("the adapter does not fit the model and its LoRA settings: {difference}")))
-        }
-    }
-}
-
 /// A flat buffer in the kind that is computed in: as it is, for its As, and times the adapter's scaling, for its Bs.
 ///
 /// # Shapes
@@ -223,27 +209,25 @@ pub(crate) fn check_layout(config: &LoraConfig, adapter: &Adapter, model: &Model
 struct Rounded {
     a: Tensor,
     b: Tensor,
+    scaling: f64,
 }
 
 impl LoraLinear {
     fn cut(
         group: LinearGroup,
         flat: &Rounded,
-        offset: &mut i64,
-        config: &LoraConfig,
+        pairs: &[Option<Pair>; Target::ALL.len()],
         model: &ModelConfig,
-        rank: i64,
+        frozen: Option<Self>,
     ) -> Result<Option<Self>> {
-        let scaling = config.scaling();
-        let (mut a, mut parts, mut column) = (Vec::new(), Vec::new(), 0);
+        let (mut a, mut parts, mut column, mut row) = (Vec::new(), Vec::new(), 0, 0);
         for &target in group.members() {
             let (inputs, outputs) = target.widths(model);
-            if config.targets.contains(&target) {
-                let (a_offset, b_offset) = (*offset, *offset + rank * inputs);
-                *offset = b_offset + outputs * rank;
+            if let Some(Pair { rank, a_offset, b_offset }) = pairs[target as usize] {
                 a.push(piece(&flat.a, a_offset, [rank, inputs])?);
                 let b = piece(&flat.b, b_offset, [outputs, rank])?;
-                parts.push(LoraPart { column, outputs, b_transposed: b.f_tr()?, b, a_offset, b_offset });
+                parts.push(LoraPart { row, rank, column, outputs, b_transposed: b.f_tr()?, b, a_offset, b_offset });
+                row += rank;
             }
             column += outputs;
         }
@@ -251,11 +235,55 @@ impl LoraLinear {
             return Ok(None);
         }
         let a = Tensor::f_cat(&a, 0)?;
-        Ok(Some(Self { a_transposed: a.f_tr()?, a, parts, rank, scaling }))
+        Ok(Some(Self { a_transposed: a.f_tr()?, a, parts, scaling: flat.scaling, frozen: frozen.map(Box::new) }))
     }
 
-    fn part_a(&self, index: usize) -> Result<Tensor> {
-        Ok(self.a.f_narrow(0, index as i64 * self.rank, self.rank)?)
+    /// The same tensors once more, which costs no memory.
+    fn share(&self) -> Self {
+        let share = |part: &LoraPart| LoraPart {
+            b: part.b.shallow_clone(),
+            b_transposed: part.b_transposed.shallow_clone(),
+            ..*part
+        };
+        Self {
+            a: self.a.shallow_clone(),
+            a_transposed: self.a_transposed.shallow_clone(),
+            parts: self.parts.iter().map(share).collect(),
+            scaling: self.scaling,
+            frozen: self.frozen.as_ref().map(|frozen| Box::new(frozen.share())),
+        }
+    }
+
+    fn part_a(&self, part: &LoraPart) -> Result<Tensor> {
+        Ok(self.a.f_narrow(0, part.row, part.rank)?)
+    }
+
+    /// Adds what is frozen beneath, if anything is.
+    fn add_frozen_to(&self, input: &Tensor, output: &Tensor) -> Result<()> {
+        let Some(frozen) = &self.frozen else { return Ok(()) };
+        frozen.expand_into(&input.f_mm(&frozen.a_transposed)?, output)
+    }
+
+    /// Adds `scaling · B` times what A made of the input.
+    ///
+    /// # Shapes
+    ///
+    /// `reduced`: `[tokens, ranks of all parts]`, `output`: `[tokens, fused outputs]`.
+    fn expand_into(&self, reduced: &Tensor, output: &Tensor) -> Result<()> {
+        for part in &self.parts {
+            let reduced = reduced.f_narrow(1, part.row, part.rank)?;
+            let _ = output.f_narrow(1, part.column, part.outputs)?.f_addmm_(&reduced, &part.b_transposed)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the gradient of the input that comes through what is frozen beneath.
+    fn add_frozen_gradient(&self, grad_output: &Tensor, grad_input: &mut Tensor) -> Result<()> {
+        let Some(frozen) = &self.frozen else { return Ok(()) };
+        let through = |part: &LoraPart| Ok(grad_output.f_narrow(1, part.column, part.outputs)?.f_mm(&part.b)?);
+        let reduced = frozen.parts.iter().map(through).collect::<Result<Vec<_>>>()?;
+        let _ = grad_input.f_addmm_(&Tensor::f_cat(&reduced, 1)?, &frozen.a)?;
+        Ok(())
     }
 
     /// Adds `scaling · B A x` to `output` in place.
@@ -269,18 +297,16 @@ impl LoraLinear {
             None => input.f_mm(&self.a_transposed)?,
             Some(dropout) => {
                 let mut reduced = Vec::with_capacity(self.parts.len());
-                for index in 0..self.parts.len() {
+                for part in &self.parts {
                     let mask = dropout.mask(&input.size(), input.kind(), input.device())?;
-                    reduced.push(input.f_mul(&mask)?.f_mm(&self.part_a(index)?.f_tr()?)?);
+                    reduced.push(input.f_mul(&mask)?.f_mm(&self.part_a(part)?.f_tr()?)?);
                     masks.push(mask);
                 }
                 Tensor::f_cat(&reduced, 1)?
             }
         };
-        for (index, part) in self.parts.iter().enumerate() {
-            let reduced = reduced.f_narrow(1, index as i64 * self.rank, self.rank)?;
-            let _ = output.f_narrow(1, part.column, part.outputs)?.f_addmm_(&reduced, &part.b_transposed)?;
-        }
+        self.expand_into(&reduced, output)?;
+        self.add_frozen_to(input, output)?;
         Ok(LoraTape { input: input.shallow_clone(), reduced, masks })
     }
 
@@ -293,13 +319,16 @@ impl LoraLinear {
         &self,
         tape: &LoraTape,
         grad_output: &Tensor,
-        grad_input: Option<&mut Tensor>,
+        mut grad_input: Option<&mut Tensor>,
         grads: &Tensor,
     ) -> Result<()> {
+        if let Some(grad_input) = grad_input.as_deref_mut() {
+            self.add_frozen_gradient(grad_output, grad_input)?;
+        }
         let mut grad_reduced = Vec::with_capacity(self.parts.len());
-        for (index, part) in self.parts.iter().enumerate() {
+        for part in &self.parts {
             let grad_output = grad_output.f_narrow(1, part.column, part.outputs)?;
-            let reduced = tape.reduced.f_narrow(1, index as i64 * self.rank, self.rank)?;
+            let reduced = tape.reduced.f_narrow(1, part.row, part.rank)?;
             // Transposed on purpose: the product with the narrow matrix on the left is the faster one.
             let grad_b = reduced.f_tr()?.f_mm(&grad_output)?.f_mul_scalar_(self.scaling)?;
             accumulate(grads, part.b_offset, &grad_b.f_tr()?)?;
@@ -321,8 +350,8 @@ impl LoraLinear {
     ) -> Result<()> {
         let grad_reduced = Tensor::f_cat(grad_reduced, 1)?;
         let grad_a = grad_reduced.f_tr()?.f_mm(&tape.input)?;
-        for (index, part) in self.parts.iter().enumerate() {
-            accumulate(grads, part.a_offset, &grad_a.f_narrow(0, index as i64 * self.rank, self.rank)?)?;
+        for part in &self.parts {
+            accumulate(grads, part.a_offset, &grad_a.f_narrow(0, part.row, part.rank)?)?;
         }
         if let Some(grad_input) = grad_input {
             let _ = grad_input.f_addmm_(&grad_reduced, &self.a)?;
@@ -341,7 +370,7 @@ impl LoraLinear {
             let grad_a = grad_reduced[index].f_tr()?.f_mm(&tape.input.f_mul(mask)?)?;
             accumulate(grads, part.a_offset, &grad_a)?;
             if let Some(grad_input) = grad_input.as_deref_mut() {
-                let _ = grad_input.f_addcmul_(&grad_reduced[index].f_mm(&self.part_a(index)?)?, mask)?;
+                let _ = grad_input.f_addcmul_(&grad_reduced[index].f_mm(&self.part_a(part)?)?, mask)?;
             }
         }
         Ok(())
@@ -358,35 +387,4 @@ fn accumulate(flat: &Tensor, offset: i64, matrix: &Tensor) -> Result<()> {
 /// A matrix in a flat buffer, which is no part of a larger one.
 fn piece(flat: &Tensor, offset: i64, [rows, columns]: [i64; 2]) -> Result<Tensor> {
     Ok(flat.f_as_strided([rows, columns], [columns, 1], offset)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bits(seed: u64) -> Vec<i64> {
-        Vec::try_from(hashed(seed, &[300, 400], Device::Cpu).unwrap().to_kind(Kind::Int64).reshape([-1])).unwrap()
-    }
-
-    #[test]
-    fn hashed_bits_are_spread_evenly_and_belong_to_their_seed() {
-        let (first, again, other) = (bits(7), bits(7), bits(7 << 32));
-        assert_eq!(first, again);
-        for seed in [&first, &other] {
-            assert!(seed.iter().all(|&bits| (0..65536).contains(&bits)));
-            for threshold in [655, 6554, 32768, 58982] {
-                let share = seed.iter().filter(|&&bits| bits < threshold).count() as f64 / seed.len() as f64;
-                // Four standard deviations of 120,000 draws.
-                assert!((share - threshold as f64 / 65536.0).abs() < 4.0 * 0.5 / 120_000_f64.sqrt(), "{share}");
-            }
-        }
-        // What neighbours, lines and seeds do says nothing of one another: half of the pairs are on the same side.
-        let agree = |left: &[i64], right: &[i64]| {
-            let same = left.iter().zip(right).filter(|(left, right)| (**left < 32768) == (**right < 32768)).count();
-            same as f64 / left.len().min(right.len()) as f64
-        };
-        for share in [agree(&first, &other), agree(&first, &first[1..]), agree(&first, &first[400..])] {
-            assert!((share - 0.5).abs() < 0.01, "{share}");
-        }
-    }
 }

@@ -15,7 +15,7 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Map, Value, json};
 
 use self::config::Settings;
-use super::LoraConfig;
+use super::{LoraConfig, LoraRef, stack};
 use crate::{
     model::{ModelConfig, ModelError},
     store::replace,
@@ -29,12 +29,32 @@ const PICKLED_WEIGHTS: &str = "adapter_model.bin";
 /// What [`save`] writes.
 pub(crate) const FILES: [&str; 2] = [WEIGHTS, CONFIG_FILE];
 
-/// Writes `adapter` to the directory `dir`, which is created; each file is replaced whole or not at all.
+/// Writes an adapter that was made by `config` to the directory `dir`, which is created; each file is replaced whole or not at all.
+///
+/// With frozen terms beneath it, their ranks and its own stand one behind another in one adapter of an alpha that equals its rank: the
+/// sum of all products, exactly.
 ///
 /// # Errors
 ///
 /// [`ModelError::Io`] if a file cannot be written.
-pub fn save(dir: &Path, config: &LoraConfig, adapter: &Adapter, base_model_name: &str) -> Result<(), ModelError> {
+pub fn save<'a>(
+    dir: &Path,
+    config: &LoraConfig,
+    lora: impl Into<LoraRef<'a>>,
+    base_model_name: &str,
+) -> Result<(), ModelError> {
+    let LoraRef { frozen, trainable } = lora.into();
+    if frozen.is_empty() {
+        return write(dir, config, trainable, base_model_name);
+    }
+    let terms: Vec<&Adapter> = frozen.iter().map(AsRef::as_ref).chain([trainable]).collect();
+    let stacked = stack(&terms)?;
+    let rank = stacked.layout().tensors().first().map_or(0, |a| a.shape[0]);
+    let config = LoraConfig { rank, alpha: rank as f64, use_rslora: false, ..config.clone() };
+    write(dir, &config, &stacked, base_model_name)
+}
+
+fn write(dir: &Path, config: &LoraConfig, adapter: &Adapter, base_model_name: &str) -> Result<(), ModelError> {
     let (weights_path, config_path) = (dir.join(WEIGHTS), dir.join(CONFIG_FILE));
     let mut text = serde_json::to_vec_pretty(&config_json(config, base_model_name))
         .map_err(|error| ModelError::invalid(&config_path, error.to_string()))?;

@@ -1,5 +1,6 @@
 //! `[lora]`: the adapter's size and place.
 
+use fedward_actors::protocol::ClientRanks;
 use serde::Deserialize;
 
 use super::rules::Rules;
@@ -13,11 +14,13 @@ pub(super) struct RawLora {
     pub dropout: f64,
     pub targets: Vec<Target>,
     pub use_rslora: bool,
+    pub client_ranks: Vec<usize>,
 }
 
 impl Default for RawLora {
     fn default() -> Self {
-        Self { rank: 16, alpha: 32.0, dropout: 0.0, targets: vec![Target::QProj, Target::VProj], use_rslora: false }
+        let targets = vec![Target::QProj, Target::VProj];
+        Self { rank: 16, alpha: 32.0, dropout: 0.0, targets, use_rslora: false, client_ranks: Vec::new() }
     }
 }
 
@@ -28,7 +31,15 @@ impl RawLora {
         });
         rules.positive("lora.alpha", self.alpha);
         rules.below_one("lora.dropout", self.dropout);
+        if let Some(other) = self.client_ranks.iter().find(|rank| !(1..=self.rank).contains(rank)) {
+            rules.complain("lora.client_ranks", format!("found {other}; allowed: 1 to lora.rank = {}", self.rank));
+        }
         rules.check(!self.targets.is_empty(), "lora.targets", || "found none; allowed: one or more layers".into());
+    }
+
+    /// The ranks that clients train, where they are not all of the adapter's.
+    pub(super) fn client_ranks(&self) -> Option<ClientRanks> {
+        ClientRanks::new(self.client_ranks.clone())
     }
 
     pub(super) fn resolve(&self) -> LoraConfig {

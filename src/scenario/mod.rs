@@ -50,7 +50,7 @@ pub use seeds::Seeds;
 pub use start::StartSection;
 pub use training::TrainingSection;
 
-use fedward_actors::{DeviceProfile, Gather, faults::FaultPlan};
+use fedward_actors::{DeviceProfile, Gather, faults::FaultPlan, protocol::ClientRanks};
 
 use crate::{attacks::AttackPlan, federated::PipelineSettings, lora::LoraConfig};
 
@@ -80,6 +80,9 @@ pub struct Scenario {
     pub model: ModelSection,
     /// The adapter's size and place.
     pub lora: LoraConfig,
+    /// The ranks that clients train, where they are not all of the adapter's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ranks: Option<ClientRanks>,
     /// The adapter that round 1 starts from.
     pub start: StartSection,
     /// Clients, cohort and rounds.

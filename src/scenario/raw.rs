@@ -99,6 +99,9 @@ impl RawScenario {
         let (start, federation, data) = (start?, federation?, data?);
         let screen = self.screen.resolve();
         let server = self.server.resolve(&federation, screen.as_ref(), rules);
+        let (client_ranks, gather) = (self.lora.client_ranks(), self.gather.resolve());
+        let clients_work = (federation.strategy, client_ranks.as_ref());
+        server::check_clients(server.as_ref(), clients_work, gather.late, rules);
         let evaluation = self.evaluation.resolve(document.folder(), self.seeds.evaluation.unwrap_or(self.seed));
         let present = Present {
             guard: guard.is_some(),
@@ -119,6 +122,7 @@ impl RawScenario {
             seeds: self.seeds,
             model: self.model.resolve(document.folder()),
             lora: self.lora.resolve(),
+            client_ranks,
             start,
             federation,
             data,
@@ -129,7 +133,7 @@ impl RawScenario {
             server,
             faults: self.faults.resolve(present),
             devices: self.devices,
-            gather: self.gather.resolve(),
+            gather,
             cai,
             evaluation,
             assumptions: Vec::new(),

@@ -1,11 +1,12 @@
 //! `[server]`: parts of the server's pipeline that are others than the strategy's own.
 
+use fedward_actors::{Late, protocol::ClientRanks};
 use fedward_aggregation::{AggregatorSettings, Mixing, PreAggregatorSettings, Weighting};
 use serde::Deserialize;
 
 use super::{FederationSection, ScreenSection, rules::Rules};
 use crate::federated::{
-    AdaptiveSettings, FederatedAlgorithm, Flavour, MomentumSettings, OptimizerSettings, PipelineSettings,
+    AdaptiveSettings, FederatedAlgorithm, Flavour, LoraRule, MomentumSettings, OptimizerSettings, PipelineSettings,
 };
 
 const OPTIMIZER: &str = "server.optimizer";
@@ -16,6 +17,7 @@ pub(super) struct RawServer {
     pub pre: Vec<PreAggregatorSettings>,
     pub aggregator: Option<AggregatorSettings>,
     pub optimizer: Option<RawOptimizer>,
+    pub lora: Option<LoraRule>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -91,8 +93,11 @@ impl RawOptimizer {
 }
 
 impl RawServer {
-    const fn is_empty(&self) -> bool {
-        self.pre.is_empty() && self.aggregator.is_none() && self.optimizer.is_none()
+    fn is_empty(&self) -> bool {
+        self.pre.is_empty()
+            && self.aggregator.is_none()
+            && self.optimizer.is_none()
+            && self.lora.unwrap_or_default() == LoraRule::Factors
     }
 
     /// The pipeline, where it is not the strategy's own.
@@ -110,6 +115,7 @@ impl RawServer {
             pre: self.pre.clone(),
             aggregator: self.aggregator.clone().unwrap_or(preset.aggregator),
             optimizer: self.optimizer.as_ref().map_or(preset.optimizer, |optimizer| optimizer.resolve(rules)),
+            lora: self.lora.unwrap_or_default(),
         };
         if self.optimizer.is_some() && preset.optimizer != OptimizerSettings::Plain {
             let name = federation.strategy.name();
@@ -119,6 +125,7 @@ impl RawServer {
         }
         check_counts(&settings, federation, rules);
         check_weighing(&settings, screen, rules);
+        check_lora(&settings, federation.strategy, rules);
         Some(settings)
     }
 }
@@ -160,16 +167,71 @@ fn check_weighing(settings: &PipelineSettings, screen: Option<&ScreenSection>, r
     }
 }
 
+/// Complains of a rule for adapters beside parts that it leaves no place, or no meaning.
+fn check_lora(settings: &PipelineSettings, strategy: FederatedAlgorithm, rules: &mut Rules) {
+    const KEY: &str = "server.lora";
+    let PipelineSettings { pre, aggregator, optimizer, lora } = settings;
+    let name = lora.name();
+    if *lora != LoraRule::Factors && matches!(strategy, FederatedAlgorithm::Scaffold { .. }) {
+        let message =
+            "is set, but control variates of \"scaffold\" are of factors that keep their meaning; use \"fedavg\"";
+        rules.complain(KEY, message.to_owned());
+    }
+    let is_plain = *optimizer == OptimizerSettings::Plain;
+    if lora.combines() && !(pre.is_empty() && matches!(aggregator, AggregatorSettings::Mean(_)) && is_plain) {
+        let message = format!(
+            "{name} combines clients' adapters itself; leave server.pre, server.aggregator and server.optimizer out, and use \
+             federation.strategy = \"fedavg\" or \"fedprox\""
+        );
+        rules.complain(KEY, message);
+    } else if lora.changes_basis() && !is_plain {
+        let message = format!(
+            "{name} factorises the adapter anew after each round, so a server optimizer's memory does not fit it"
+        );
+        rules.complain(KEY, message);
+    }
+    if let LoraRule::FedEx { max_rank: Some(0) } | LoraRule::Flora { max_rank: Some(0) } = lora {
+        rules.complain("server.lora.max_rank", "found 0; allowed: 1 or more".to_owned());
+    }
+}
+
+/// Complains of clients of different ranks, or of late work, where the rule for adapters cannot take them.
+pub(super) fn check_clients(
+    settings: Option<&PipelineSettings>,
+    (strategy, ranks): (FederatedAlgorithm, Option<&ClientRanks>),
+    late: Late,
+    rules: &mut Rules,
+) {
+    let lora = settings.map(|settings| settings.lora).unwrap_or_default();
+    if ranks.is_some() && matches!(strategy, FederatedAlgorithm::Scaffold { .. }) {
+        let message = "is set, but control variates of \"scaffold\" are of one rank for all; use \"fedavg\"";
+        rules.complain("lora.client_ranks", message.to_owned());
+    } else if ranks.is_some() && !lora.takes_ranks() {
+        let message =
+            format!("is set, but {} keeps one A for all clients; use flexlora, flora or hetlora", lora.name());
+        rules.complain("lora.client_ranks", message);
+    }
+    if lora.changes_basis() && matches!(late, Late::Count { .. }) {
+        let message = format!(
+            "counts updates of older versions, but under {} the adapter's numbers mean something else in each; use \"discard\"",
+            lora.name()
+        );
+        rules.complain("gather.late", message);
+    }
+}
+
 /// What a pipeline takes for granted, in words.
 pub(super) fn assumption(settings: &PipelineSettings, algorithm: FederatedAlgorithm) -> String {
-    let PipelineSettings { pre, aggregator, optimizer } = settings;
+    let PipelineSettings { pre, aggregator, optimizer, lora } = settings;
     let steps: Vec<_> = pre.iter().map(PreAggregatorSettings::name).chain([aggregator.name()]).collect();
     let weights = match aggregator.rule().weighting() {
         _ if pre.iter().any(|pre| pre.rule().mixing() == Mixing::Clients) => "each mixture counts the same",
         Weighting::ByRows => "updates count by their rows",
         Weighting::ByTrust | Weighting::Uniform => "each update counts the same",
     };
-    format!("the server of {}: {} ({weights}), then {}", algorithm.name(), steps.join(", "), optimizer.name())
+    let said =
+        format!("the server of {}: {} ({weights}), then {}", algorithm.name(), steps.join(", "), optimizer.name());
+    if *lora == LoraRule::Factors { said } else { format!("{said}; adapters by {}", lora.name()) }
 }
 
 #[cfg(test)]
@@ -216,6 +278,48 @@ mod tests {
         assert!(found(nnm)[0].starts_with("test.toml:7: server.pre: nnm needs n ≥ 2f + 1"), "{:?}", found(nnm));
         let gold = "pre = [{ kind = \"bucketing\", size = 2 }]\naggregator = { kind = \"foolsgold\" }\n";
         assert!(found(gold)[0].ends_with("but bucketing mixes clients; use it without"), "{:?}", found(gold));
+    }
+
+    fn accepts(tables: &str) {
+        let (_folder, path) = file(&format!("{HEAD}{FEDERATION}{tables}"));
+        load(&path, &[]).unwrap();
+    }
+
+    #[test]
+    fn rules_for_adapters_want_a_place_of_their_own() {
+        accepts("[server]\nlora = { kind = \"fedex\", max_rank = 64 }\n");
+        accepts("[server]\nlora = { kind = \"ffa\" }\naggregator = { kind = \"median\" }\n");
+        let beside = found("lora = { kind = \"flora\" }\naggregator = { kind = \"median\" }\n");
+        assert!(
+            beside[0].contains("server.lora: flora combines clients' adapters itself; leave server.pre"),
+            "{beside:?}"
+        );
+        let stepped = found("lora = { kind = \"fedsvd\" }\noptimizer = { kind = \"adam\" }\n");
+        assert!(stepped[0].contains("fedsvd factorises the adapter anew"), "{stepped:?}");
+        let unknown = found("lora = { kind = \"fedx\" }\n");
+        assert!(unknown[0].contains("unknown variant `fedx`, expected one of `factors`, `ffa`"), "{unknown:?}");
+        let zero = found("lora = { kind = \"fedex\", max_rank = 0 }\n");
+        assert!(zero[0].ends_with("server.lora.max_rank: found 0; allowed: 1 or more"), "{zero:?}");
+        let late = "lora = { kind = \"flexlora\" }\n[devices]\n[gather]\nfirst = 5\nlate = \"count\"\n";
+        assert!(
+            found(late)[0].contains("under flexlora the adapter's numbers mean something else"),
+            "{:?}",
+            found(late)
+        );
+    }
+
+    #[test]
+    fn clients_of_different_ranks_want_a_rule_that_takes_them() {
+        let lora = "[lora]\nrank = 8\nclient_ranks = [4, 8]\n";
+        accepts(lora);
+        accepts(&format!("[server]\nlora = {{ kind = \"hetlora\" }}\n{lora}"));
+        let ranks = |server: &str| complaints(&format!("{HEAD}{FEDERATION}{server}{lora}"), &[]);
+        let one = ranks("[server]\nlora = { kind = \"fedsvd\" }\n");
+        assert!(one[0].ends_with("fedsvd keeps one A for all clients; use flexlora, flora or hetlora"), "{one:?}");
+        let scaffold = ranks("strategy = \"scaffold\"\n");
+        assert!(scaffold[0].contains("lora.client_ranks: is set, but control variates"), "{scaffold:?}");
+        let large = complaints(&format!("{HEAD}[lora]\nrank = 8\nclient_ranks = [4, 9]\n"), &[]);
+        assert!(large[0].ends_with("lora.client_ranks: found 9; allowed: 1 to lora.rank = 8"), "{large:?}");
     }
 
     #[test]

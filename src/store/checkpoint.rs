@@ -1,4 +1,4 @@
-//! The state after a round: global adapter, strategy state and what is under way, with their checksum.
+//! The state after a round: global model, strategy state and what is under way, with their checksum.
 
 use std::{
     fs,
@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use fedward_actors::protocol::{Adapter, AdapterLayout, RoundId, hex};
+use fedward_actors::protocol::{Adapter, AdapterLayout, GlobalModel, RoundId, hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -17,19 +17,23 @@ use super::{StoreError, files, rows::Extent};
 pub struct Checkpoint {
     /// The round.
     pub round: RoundId,
-    /// The global adapter after it.
-    pub global: Adapter,
+    /// The global model after it.
+    pub global: GlobalModel,
     /// What the strategy remembers.
     pub strategy_state: Vec<u8>,
     /// What was under way past the round's end, as the transport wrote it.
     pub in_flight: Vec<u8>,
 }
 
-/// The beginning of a checkpoint file, one line of JSON; the adapter's values and the strategy's state follow.
+/// The beginning of a checkpoint file, one line of JSON; the values of the trainable adapter and of frozen terms, the strategy's state and
+/// what was under way follow.
 #[derive(Serialize, Deserialize)]
 struct Header {
     round: RoundId,
     layout: AdapterLayout,
+    /// Of frozen terms; absent where there are none, and in those of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    frozen: Vec<AdapterLayout>,
     strategy_state_bytes: usize,
     /// Absent where nothing was under way, and in those of earlier versions.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -65,12 +69,16 @@ impl Checkpoint {
     /// [`StoreError`] if it cannot be written.
     pub(super) fn write(&self, folder: &Path, belongings: Option<Belongings>) -> Result<PathBuf, StoreError> {
         let path = Self::path(folder, self.round);
-        let mut body: Vec<u8> = self.global.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+        let (trainable, frozen) = (self.global.trainable(), self.global.frozen());
+        let terms = std::iter::once(trainable).chain(frozen.iter().map(AsRef::as_ref));
+        let mut body: Vec<u8> =
+            terms.flat_map(|term| term.values().iter().flat_map(|value| value.to_le_bytes())).collect();
         body.extend_from_slice(&self.strategy_state);
         body.extend_from_slice(&self.in_flight);
         let header = Header {
             round: self.round,
-            layout: (**self.global.layout()).clone(),
+            layout: (**trainable.layout()).clone(),
+            frozen: frozen.iter().map(|term| (**term.layout()).clone()).collect(),
             strategy_state_bytes: self.strategy_state.len(),
             in_flight_bytes: self.in_flight.len(),
             sha256: checksum(&body, belongings.as_ref()),
@@ -106,14 +114,23 @@ impl Checkpoint {
             let problem = format!("checksum of its content is {found}, its header says {}", header.sha256);
             return Err(invalid(problem));
         }
-        let values_bytes = header.layout.len() * size_of::<f32>();
-        let parts = [values_bytes, header.strategy_state_bytes, header.in_flight_bytes];
-        if parts.into_iter().try_fold(0, usize::checked_add) != Some(body.len()) {
+        let values_bytes = |layout: &AdapterLayout| layout.len() * size_of::<f32>();
+        let terms = std::iter::once(&header.layout).chain(&header.frozen).map(values_bytes);
+        let mut parts = terms.chain([header.strategy_state_bytes, header.in_flight_bytes]);
+        if parts.try_fold(0, usize::checked_add) != Some(body.len()) {
             return Err(invalid(format!("holds {} bytes, its header says otherwise", body.len())));
         }
-        let values = body[..values_bytes].as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        let global = Adapter::new(Arc::new(header.layout), values).map_err(|error| invalid(error.to_string()))?;
-        let (strategy_state, in_flight) = body[values_bytes..].split_at(header.strategy_state_bytes);
+        let mut rest = body;
+        let mut term = |layout: AdapterLayout| {
+            let (values, behind) = rest.split_at(values_bytes(&layout));
+            rest = behind;
+            let values = values.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            Adapter::new(Arc::new(layout), values).map_err(|error| invalid(error.to_string()))
+        };
+        let trainable = term(header.layout)?;
+        let frozen = header.frozen.into_iter().map(|layout| term(layout).map(Arc::new)).collect::<Result<_, _>>()?;
+        let global = GlobalModel::new(frozen, trainable);
+        let (strategy_state, in_flight) = rest.split_at(header.strategy_state_bytes);
         let checkpoint = Self { round, global, strategy_state: strategy_state.to_vec(), in_flight: in_flight.to_vec() };
         Ok((checkpoint, header.belongings))
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     data::PreferencePair,
-    lora::{LoraConfig, LoraRef},
+    lora::LoraRef,
     model::{
         BaseModel, ChatModel, ModelError, Portions, Result, TokenizedRow, Work, device::compute_threads,
         score_side_by_side,
@@ -140,8 +140,8 @@ pub fn dpo_loss(margin: f64) -> (f64, f64) {
     (loss, 1.0 / (1.0 + margin.exp()))
 }
 
-/// Trains `start` to prefer the chosen responses; the reference is `start` itself. Whatever the adapter's dropout, there is
-/// none here, as in TRL: it would set policy and reference apart before anything is learnt.
+/// Trains the trainable adapter of `start` to prefer the chosen responses; the reference is `start` itself. There is no dropout
+/// here, as in TRL: it would set policy and reference apart before anything is learnt.
 ///
 /// Each step takes the next `batch_size` pairs of a shuffle, which is drawn anew whenever it runs out. Likelihoods under
 /// the reference are computed once, before the first step, and only of pairs that a step will see. The same arguments
@@ -152,10 +152,9 @@ pub fn dpo_loss(margin: f64) -> (f64, f64) {
 /// [`ModelError::Unusable`] if pairs, adapter or settings cannot be used; [`ModelError::Cancelled`] soon after the flag
 /// was raised.
 #[expect(clippy::too_many_arguments, reason = "all that the result depends on, and who hears of it")]
-pub fn train_dpo(
+pub fn train_dpo<'s>(
     model: &BaseModel,
-    lora: &LoraConfig,
-    start: &Adapter,
+    start: impl Into<LoraRef<'s>>,
     pairs: &[TokenizedPair],
     settings: &DpoSettings,
     streams: TrainStreams,
@@ -163,15 +162,15 @@ pub fn train_dpo(
     on_step: &mut dyn FnMut(&DpoStep),
 ) -> Result<DpoOutcome> {
     check(pairs, settings)?;
-    let lora = &LoraConfig { dropout: 0.0, ..lora.clone() };
+    let start: LoraRef<'_> = start.into();
     let mut batches = Batches::new(pairs.len(), settings.batch_size, streams.order);
     let batches: Vec<Vec<usize>> = (0..settings.steps).map(|_| batches.next_batch()).collect();
-    let reference = LoraRef { config: lora, adapter: start };
-    let (references, reference_tokens) = reference_margins(model, reference, pairs, &batches, settings, cancel)?;
+    let (references, reference_tokens) = reference_margins(model, start, pairs, &batches, settings, cancel)?;
     let pass_tokens = settings.pass_tokens.unwrap_or(Portions::on(model.device()).training_tokens);
     let training = || {
         let shards = settings.shards.clamp(1, settings.batch_size);
-        let mut shards = Shards::new(shards, model, lora, start, trainer_settings(settings), &streams.dropout, cancel)?;
+        let no_dropout = (0.0, &streams.dropout);
+        let mut shards = Shards::new(shards, model, start, trainer_settings(settings), no_dropout, cancel)?;
         let mut steps = Vec::with_capacity(settings.steps);
         let mut tokens = 0;
         for (index, batch) in batches.iter().enumerate() {

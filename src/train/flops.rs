@@ -1,7 +1,7 @@
 //! How many floating-point operations work on a model takes: by formula, so that it means the same on every machine.
 
 use crate::{
-    lora::LoraConfig,
+    lora::LoraRef,
     model::{BaseModel, ModelConfig},
 };
 
@@ -25,10 +25,14 @@ pub struct Flops {
 }
 
 impl Flops {
-    /// For a model with an adapter of this configuration.
-    pub fn of(model: &BaseModel, lora: &LoraConfig) -> Self {
-        let adapter_values = lora.layout(model.config()).len() as f64;
-        Self { base_weights: base_weights(model.config()), adapter_values }
+    /// For a model with an adapter. What is frozen beneath it counts as the base does.
+    pub fn of<'a>(model: &BaseModel, lora: impl Into<LoraRef<'a>>) -> Self {
+        let LoraRef { frozen, trainable } = lora.into();
+        let frozen: usize = frozen.iter().map(|term| term.values().len()).sum();
+        Self {
+            base_weights: base_weights(model.config()) + frozen as f64,
+            adapter_values: trainable.values().len() as f64,
+        }
     }
 
     /// Of reading `tokens` tokens, generated ones included.

@@ -14,17 +14,14 @@ use fedward_actors::{
 use sha2::{Digest, Sha256};
 
 use super::{RoundSchedule, SftRows, SftSettings, TrainStreams, train_sft};
-use crate::{
-    lora::LoraConfig,
-    model::{ModelError, Replicas, TokenizedRow},
-};
+use crate::model::{ModelError, Replicas, TokenizedRow};
 
 /// Fine-tunes the global adapter on a client's rows.
 pub struct SftTrainer {
     /// The base model, on each device that clients train on.
     pub models: Arc<Replicas>,
-    /// The adapter's size and place.
-    pub lora: LoraConfig,
+    /// The share of A's inputs that training zeroes.
+    pub dropout: f64,
     /// The optimizer's settings.
     pub settings: SftSettings,
     /// How the learning rate moves over rounds.
@@ -52,13 +49,14 @@ impl LocalTrainer for SftTrainer {
             learning_rate: self.lr_over_rounds.learning_rate(self.settings.learning_rate, task.round, self.rounds),
             proximal_mu: task.correction.proximal_mu,
             drift_correction: task.correction.drift.clone(),
+            fixed: task.correction.fixed,
             ..self.settings.clone()
         };
         let rows = SftRows::weighted(&tokenized, &weights)?;
         let outcome = train_sft(
             &self.models.borrow().base,
-            &self.lora,
             &task.global,
+            self.dropout,
             rows,
             &settings,
             streams,
@@ -145,9 +143,9 @@ pub struct RememberingTrainer {
 impl RememberingTrainer {
     /// `inner`, asked only for what is not among the `shared` trainings.
     pub fn new(inner: SftTrainer, shared: Arc<SharedTrainings>) -> Self {
-        let SftTrainer { models, lora, settings, lr_over_rounds, rounds, max_length, seed } = &inner;
+        let SftTrainer { models, dropout, settings, lr_over_rounds, rounds, max_length, seed } = &inner;
         let of_run = (settings, lr_over_rounds, rounds, max_length, seed);
-        let depends_on = serde_json::to_vec(&(models.first().identity(), lora, of_run)).unwrap_or_default();
+        let depends_on = serde_json::to_vec(&(models.first().identity(), dropout, of_run)).unwrap_or_default();
         Self { identity: Sha256::digest(depends_on).into(), inner: Box::new(inner), shared }
     }
 
@@ -155,7 +153,9 @@ impl RememberingTrainer {
         let mut hash = Sha256::new();
         hash.update(self.identity);
         hash.update(format!("{}/{}/{}", task.client, task.round, task.global.sha256()));
+        hash.update(task.global.trainable().layout().scaling().to_le_bytes());
         hash.update(task.correction.proximal_mu.to_le_bytes());
+        hash.update([task.correction.fixed.map_or(2, |factor| factor as u8)]);
         for drift in task.correction.drift.iter().flat_map(|drift| drift.iter()) {
             hash.update(drift.to_le_bytes());
         }
@@ -198,7 +198,7 @@ mod tests {
     impl LocalTrainer for Counting {
         fn train(&self, task: &TrainTask, rows: &TrainRows, _: &CancelFlag) -> PortResult<LocalTraining> {
             let call = self.0.fetch_add(1, Ordering::SeqCst) + 1;
-            let layout = Arc::clone(task.global.layout());
+            let layout = Arc::clone(task.global.trainable().layout());
             let adapter = Adapter::new(Arc::clone(&layout), vec![call as f32; layout.len()])
                 .map_err(|error| PortError::Failed(error.to_string()))?;
             let tokens = rows.rows().len() as u64;
@@ -219,7 +219,7 @@ mod tests {
         let layout = Arc::new(AdapterLayout::new([("a".to_owned(), [1, 2])]));
         let global = Adapter::new(layout, vec![value; 2]).unwrap();
         let correction = LocalCorrection::default();
-        TrainTask { client: ClientId(client), round: RoundId(1), global, correction }
+        TrainTask { client: ClientId(client), round: RoundId(1), global: global.into(), correction }
     }
 
     #[test]
@@ -241,7 +241,11 @@ mod tests {
         let again = train(1, &task(0, 0.5), &rows);
         assert_eq!(again, LocalTraining { reused: true, seconds: 0.0, ..first });
         let corrected = |proximal_mu, drift: Option<f32>| TrainTask {
-            correction: LocalCorrection { proximal_mu, drift: drift.map(|drift| Arc::new(vec![drift; 2])) },
+            correction: LocalCorrection {
+                proximal_mu,
+                drift: drift.map(|drift| Arc::new(vec![drift; 2])),
+                ..LocalCorrection::default()
+            },
             ..task(0, 0.5)
         };
         // Another client, start, correction, row, weight or trainer is another training.

@@ -2,7 +2,7 @@
 
 use fedward_actors::{
     CancelFlag,
-    protocol::{Adapter, ClientId, RoundId},
+    protocol::{Adapter, AdapterLayout, AdapterTensor, ClientId, Factor, RoundId},
     streams::{Purpose, stream},
 };
 use rand_chacha::ChaCha8Rng;
@@ -16,7 +16,7 @@ use super::{
     trainer::{AdapterTrainer, TrainerSettings},
 };
 use crate::{
-    lora::LoraConfig,
+    lora::LoraRef,
     model::{BaseModel, ModelError, Portions, Result, RowEnd, TokenizedRow, Work},
 };
 
@@ -41,6 +41,9 @@ pub struct SftSettings {
     /// for each of the adapter's.
     #[serde(skip)]
     pub drift_correction: Option<std::sync::Arc<Vec<f32>>>,
+    /// The factor of each product that stays as it is.
+    #[serde(skip)]
+    pub fixed: Option<Factor>,
     /// Compute the tokens that a batch's rows all begin with once.
     pub share_prefix: bool,
     /// Most tokens computed in one pass, a shared prefix counted once where it is surely computed once;
@@ -77,6 +80,7 @@ impl SftSettings {
             schedule: LrSchedule::Constant,
             proximal_mu: 0.0,
             drift_correction: None,
+            fixed: None,
             share_prefix: true,
             pass_tokens: None,
             checkpoint_activations: false,
@@ -194,7 +198,7 @@ impl SftOutcome {
     }
 }
 
-/// Fine-tunes `start` on the responses of `rows`.
+/// Fine-tunes the trainable adapter of `start` on the responses of `rows`, with the share `dropout` of A's inputs zeroed.
 ///
 /// Each step takes the next `batch_size` rows of a shuffle, which is drawn anew whenever it runs out, and lowers
 ///
@@ -208,22 +212,23 @@ impl SftOutcome {
 /// [`ModelError::Unusable`] if rows, adapter or settings cannot be used; [`ModelError::Cancelled`] soon after the flag
 /// was raised.
 #[expect(clippy::too_many_arguments, reason = "all that the result depends on, and who hears of it")]
-pub fn train_sft<'r>(
+pub fn train_sft<'r, 's>(
     model: &BaseModel,
-    lora: &LoraConfig,
-    start: &Adapter,
+    start: impl Into<LoraRef<'s>>,
+    dropout: f64,
     rows: impl Into<SftRows<'r>>,
     settings: &SftSettings,
     streams: TrainStreams,
     cancel: &CancelFlag,
     on_step: &mut dyn FnMut(&StepReport),
 ) -> Result<SftOutcome> {
-    let rows: SftRows<'_> = rows.into();
-    check(rows.rows, settings, start)?;
+    let (rows, start): (SftRows<'_>, LoraRef<'_>) = (rows.into(), start.into());
+    check(rows.rows, settings, start.trainable)?;
     let pass_tokens = settings.pass_tokens.unwrap_or(Portions::on(model.device()).training_tokens);
     let training = || {
         let shards = settings.shards.clamp(1, settings.batch_size);
-        let mut shards = Shards::new(shards, model, lora, start, trainer_settings(settings), &streams.dropout, cancel)?;
+        let dropout = (dropout, &streams.dropout);
+        let mut shards = Shards::new(shards, model, start, trainer_settings(settings), dropout, cancel)?;
         let corrections = Corrections::new(&mut shards.first, settings)?;
         let mut batches = Batches::new(rows.rows.len(), settings.batch_size, streams.order);
         let mut tokens = 0;
@@ -279,6 +284,8 @@ struct Corrections {
     proximal: Option<(f64, tch::Tensor)>,
     /// SCAFFOLD: `c − c_i`.
     drift: Option<tch::Tensor>,
+    /// FFA-LoRA: which numbers stay, and the values that they have.
+    fixed: Option<(tch::Tensor, tch::Tensor)>,
 }
 
 impl Corrections {
@@ -292,13 +299,25 @@ impl Corrections {
             .as_ref()
             .map(|drift| Ok::<_, ModelError>(tch::Tensor::f_from_slice(drift)?.f_to_device(values.device())?))
             .transpose()?;
-        Ok(Self { proximal, drift })
+        let fixed = settings
+            .fixed
+            .map(|factor| {
+                let is_fixed = is_fixed(trainer.layout(), factor);
+                let values = trainer.values_mut();
+                let mask = tch::Tensor::f_from_slice(&is_fixed)?.f_to_device(values.device())?;
+                Ok::<_, ModelError>((mask, values.f_mul_scalar(1.0)?))
+            })
+            .transpose()?;
+        Ok(Self { proximal, drift, fixed })
     }
 
     fn before_step(&self, trainer: &mut AdapterTrainer) -> Result<()> {
         if let Some((mu, start)) = &self.proximal {
             let pull = trainer.values_mut().f_sub(start)?.f_mul_scalar_(*mu)?;
             let _ = trainer.grads_mut().f_add_(&pull)?;
+        }
+        if let Some((mask, _)) = &self.fixed {
+            let _ = trainer.grads_mut().f_masked_fill_(mask, 0.0)?;
         }
         Ok(())
     }
@@ -307,6 +326,18 @@ impl Corrections {
         if let Some(drift) = &self.drift {
             let _ = trainer.values_mut().f_sub_(&drift.f_mul_scalar(learning_rate)?)?;
         }
+        if let Some((mask, start)) = &self.fixed {
+            // Weight decay moves what has no gradient, too.
+            let values = trainer.values_mut();
+            let kept = start.f_where_self(mask, values)?;
+            values.f_copy_(&kept)?;
+        }
         Ok(())
     }
+}
+
+/// Which numbers of an adapter belong to a factor.
+fn is_fixed(layout: &AdapterLayout, factor: Factor) -> Vec<bool> {
+    let of = |tensor: &AdapterTensor| std::iter::repeat_n(Factor::of(tensor) == Some(factor), tensor.len());
+    layout.tensors().iter().flat_map(of).collect()
 }

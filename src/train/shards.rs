@@ -1,12 +1,12 @@
 //! A batch cut into a fixed number of parts, which are computed side by side.
 
-use fedward_actors::{CancelFlag, protocol::Adapter};
+use fedward_actors::CancelFlag;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Tensor};
 
 use super::trainer::{AdapterTrainer, TrainerSettings};
 use crate::{
-    lora::LoraConfig,
+    lora::LoraRef,
     model::{BaseModel, ModelError, Result, RowScore, TokenizedRow, device, within_memory},
 };
 
@@ -34,16 +34,15 @@ impl<'a> Shards<'a> {
     pub(super) fn new(
         count: usize,
         model: &'a BaseModel,
-        lora: &'a LoraConfig,
-        start: &Adapter,
+        start: LoraRef<'_>,
         settings: TrainerSettings,
-        dropout: &ChaCha8Rng,
+        (dropout, rng): (f64, &ChaCha8Rng),
         cancel: &'a CancelFlag,
     ) -> Result<Self> {
         let trainer = |index: usize| {
-            let mut dropout = dropout.clone();
-            dropout.set_stream(index as u64);
-            AdapterTrainer::new(model, lora, start, settings, dropout, cancel)
+            let mut rng = rng.clone();
+            rng.set_stream(index as u64);
+            AdapterTrainer::new(model, start, settings, dropout, rng, cancel)
         };
         let in_turn = device::compute_threads(model.device()) == 1;
         // Parts would only make a GPU's operations smaller.

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use super::optimizer::{AdamSettings, AdamW};
 use crate::{
-    lora::{Dropout, LoraConfig, LoraTensors, check_layout},
+    lora::{Dropout, FrozenTerms, LoraRef, LoraTensors, Placement},
     model::{
         BaseModel, ModelError, Predictions, ResponseLoss, Result, RowScore, TokenizedRow, scoring::row_scores,
         transformer::Transformer,
@@ -42,9 +42,10 @@ impl Default for TrainerSettings {
 /// An adapter in training on one thread.
 pub struct AdapterTrainer<'a> {
     transformer: Transformer<'a>,
-    lora: &'a LoraConfig,
     settings: TrainerSettings,
     layout: Arc<AdapterLayout>,
+    placement: Placement,
+    frozen: Option<FrozenTerms>,
     /// # Shapes
     ///
     /// `[layout.len()]`, as all flat buffers here.
@@ -55,34 +56,35 @@ pub struct AdapterTrainer<'a> {
 }
 
 impl<'a> AdapterTrainer<'a> {
-    /// Starts from `start`; dropout draws from `dropout`.
+    /// Starts from `start`, of which the frozen terms stay; the share `dropout` of A's inputs is zeroed, which ones `rng` says.
     ///
     /// # Errors
     ///
-    /// [`ModelError::Unusable`] if the adapter does not fit the model and its LoRA settings.
-    pub fn new(
+    /// [`ModelError::Unusable`] if the adapter does not fit the model.
+    pub fn new<'s>(
         model: &'a BaseModel,
-        lora: &'a LoraConfig,
-        start: &Adapter,
+        start: impl Into<LoraRef<'s>>,
         settings: TrainerSettings,
-        dropout: ChaCha8Rng,
+        dropout: f64,
+        rng: ChaCha8Rng,
         cancel: &'a CancelFlag,
     ) -> Result<Self> {
         let _no_autograd = fedward_native::no_autograd();
-        check_layout(lora, start, model.config())?;
-        if !(0.0..1.0).contains(&lora.dropout) {
-            return Err(ModelError::Unusable(format!("dropout is {}; it must lie in 0..1", lora.dropout)));
+        let start: LoraRef<'_> = start.into();
+        if !(0.0..1.0).contains(&dropout) {
+            return Err(ModelError::Unusable(format!("dropout is {dropout}; it must lie in 0..1")));
         }
-        let values = Tensor::f_from_slice(start.values())?.f_to_device(model.device())?;
+        let values = Tensor::f_from_slice(start.trainable.values())?.f_to_device(model.device())?;
         Ok(Self {
+            placement: Placement::of(start.trainable.layout(), model.config())?,
+            frozen: FrozenTerms::of(start, model.config(), model.device(), model.kind())?,
             transformer: Transformer::new(model, None, cancel)?,
-            lora,
             settings,
-            layout: Arc::clone(start.layout()),
+            layout: Arc::clone(start.trainable.layout()),
             grads: values.f_zeros_like()?,
             optimizer: AdamW::new(&values, settings.adam)?,
             values,
-            dropout: (lora.dropout > 0.0).then(|| Dropout::new(dropout, lora.dropout)),
+            dropout: (dropout > 0.0).then(|| Dropout::new(rng, dropout)),
         })
     }
 
@@ -106,7 +108,8 @@ impl<'a> AdapterTrainer<'a> {
         let model = &mut self.transformer;
         model.check_rows(rows.iter().map(|row| row.ids.as_slice()))?;
         if model.lora.is_none() {
-            model.lora = Some(LoraTensors::from_flat(&self.values, self.lora, model.config, model.kind)?);
+            let frozen = self.frozen.as_ref();
+            model.lora = Some(LoraTensors::from_flat(&self.values, &self.placement, model.config, model.kind, frozen)?);
         }
         let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
         let packed = model.pack(&ids, shares_prefix)?;
@@ -131,6 +134,11 @@ impl<'a> AdapterTrainer<'a> {
 
     const fn shares_prefix(&self) -> bool {
         self.settings.share_prefix && self.dropout.is_none()
+    }
+
+    /// The layout of the adapter.
+    pub fn layout(&self) -> &AdapterLayout {
+        &self.layout
     }
 
     /// The gradient so far, for algorithms that correct it in place.

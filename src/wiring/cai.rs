@@ -34,7 +34,7 @@ pub fn cai_generator(
     let Some(cai) = scenario.cai.as_ref() else { return Ok(None) };
     Ok(Some(CaiGenerator {
         model: Arc::clone(&prepared.model),
-        lora: scenario.lora.clone(),
+        dropout: scenario.lora.dropout,
         material: material(cai, prepared)?,
         benign: prepared.data.server_benign.clone(),
         guard,

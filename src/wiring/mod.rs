@@ -111,6 +111,7 @@ pub fn federation_config(scenario: &Scenario, slots: usize) -> FederationConfig 
         faults: scenario.faults.clone(),
         devices: scenario.devices,
         gather: scenario.gather,
+        ranks: scenario.client_ranks.clone(),
     }
 }
 
@@ -129,7 +130,7 @@ pub fn ports(
     let FederationSection { strategy: algorithm, clients, .. } = scenario.federation;
     let trainer = SftTrainer {
         models: Arc::clone(&prepared.replicas),
-        lora: scenario.lora.clone(),
+        dropout: scenario.lora.dropout,
         settings: scenario.training.sft.clone(),
         lr_over_rounds: scenario.training.lr_schedule,
         rounds: scenario.federation.rounds,
@@ -162,7 +163,7 @@ pub fn ports(
         guard: row_guard,
         adversary,
         screen: scenario.screen.as_ref().map(update_screen),
-        strategy: algorithm.server_with(clients, pipeline, scenario.training_seed()),
+        strategy: algorithm.server_with(clients, pipeline, scenario.client_ranks.clone(), scenario.training_seed()),
         algorithm: algorithm.clients(),
         memories: Arc::new(directory.memories()),
         benchmarks: Some(Arc::clone(&prepared.benchmarks) as Arc<dyn Benchmarks>),
@@ -229,7 +230,6 @@ pub(crate) fn benchmark_suite(
     let own = evaluation.own.iter().map(|own| Ok((own.name.clone(), recipe.own(own)?)));
     Ok(BenchmarkSuite {
         model: Arc::clone(model),
-        lora: scenario.lora.clone(),
         benchmarks: known.chain(own).collect::<Result<_, SetupError>>()?,
         extensions: Vec::new(),
         interim_benches: evaluation.interim_benches.clone(),

@@ -88,9 +88,9 @@ fn aligned(
     let tokenized = model.tokenize_up_to(training.end, &rows, max_length)?;
     let start = initial_adapter(&scenario.lora, model.base.config(), scenario.training_seed());
     let streams = TrainStreams::of(scenario.training_seed(), RoundId::START, None);
-    let total = training.steps as u64;
+    let (total, dropout) = (training.steps as u64, scenario.lora.dropout);
     let mut on_step = |report: &crate::train::StepReport| progress.step(report.step as u64, total);
-    let outcome = train_sft(&model.base, &scenario.lora, &start, &tokenized, training, streams, cancel, &mut on_step)?;
+    let outcome = train_sft(&model.base, &start, dropout, &tokenized, training, streams, cancel, &mut on_step)?;
     if cancel.is_cancelled() {
         return Err(ModelError::Cancelled.into());
     }

@@ -112,7 +112,7 @@ impl Tiny {
 
     fn gradient(&self, lora: &LoraConfig, adapter: &Adapter, settings: TrainerSettings) -> Adapter {
         let (cancel, rng) = (CancelFlag::new(), ChaCha8Rng::seed_from_u64(0));
-        let mut trainer = AdapterTrainer::new(&self.model, lora, adapter, settings, rng, &cancel).unwrap();
+        let mut trainer = AdapterTrainer::new(&self.model, adapter, settings, lora.dropout, rng, &cancel).unwrap();
         let total: usize = self.rows.iter().map(TokenizedRow::response_tokens).sum();
         let rows: Vec<&TokenizedRow> = self.rows.iter().collect();
         trainer.accumulate(&rows, &mut |scores| vec![1.0 / total as f64; scores.len()]).unwrap();
@@ -161,7 +161,7 @@ fn gradients_of_all_targets_are_those_of_peft() {
     for tiny in Tiny::all(Precision::F32) {
         for entry in tiny.adapters() {
             let (lora, adapter) = tiny.adapter(entry);
-            let found = tiny.likelihoods(Some(LoraRef { config: &lora, adapter: &adapter }));
+            let found = tiny.likelihoods(Some(LoraRef::from(&adapter)));
             let error = relative_error(&found, &reals_of(&entry["log_likelihoods"]));
             assert!(error < 2e-6, "{}: likelihoods {error:e}", tiny.name);
             let (gradient, theirs) =

@@ -70,17 +70,8 @@ impl Small {
 
     fn train(&self, settings: &DpoSettings) -> DpoOutcome {
         let cancel = CancelFlag::new();
-        train_dpo(
-            &self.model,
-            &self.lora,
-            &self.adapter,
-            &self.pairs,
-            settings,
-            streams(1),
-            &cancel,
-            &mut |_: &DpoStep| {},
-        )
-        .unwrap()
+        train_dpo(&self.model, &self.adapter, &self.pairs, settings, streams(1), &cancel, &mut |_: &DpoStep| {})
+            .unwrap()
     }
 
     fn rows(&self) -> Vec<&TokenizedRow> {
@@ -103,9 +94,9 @@ fn loss_and_gradient_are_those_of_peft() {
         assert!(error < 1e-5, "{name}: reference {error:e}");
         let mut trainer = AdapterTrainer::new(
             &small.model,
-            &small.lora,
             &small.adapter,
             TrainerSettings::default(),
+            small.lora.dropout,
             ChaCha8Rng::seed_from_u64(0),
             &cancel,
         )

@@ -64,7 +64,8 @@ fn continue_all(small: &Small, prompts: &[Vec<u32>], settings: &GenerationSettin
 
 fn train(small: &Small, lora: &LoraConfig, rows: &[TokenizedRow], settings: &SftSettings, seed: u64) -> SftOutcome {
     let streams = streams(seed);
-    train_sft(&small.model, lora, &small.adapter, rows, settings, streams, &CancelFlag::new(), &mut |_| {}).unwrap()
+    train_sft(&small.model, &small.adapter, lora.dropout, rows, settings, streams, &CancelFlag::new(), &mut |_| {})
+        .unwrap()
 }
 
 #[test]
@@ -292,8 +293,8 @@ fn schedules_reach_the_optimizer() {
     let mut rates = Vec::new();
     let outcome = train_sft(
         &small.model,
-        &small.lora,
         &small.adapter,
+        small.lora.dropout,
         &rows,
         &settings,
         streams(1),
@@ -327,12 +328,12 @@ fn cancelling_ends_work_within_a_step() {
     let row = TokenizedRow { ids: (0..1500).map(|id| id % 97).collect(), response_start: 1 };
     let rows = vec![row; 4];
     let settings = SftSettings::new(1000, 4, 1e-3);
-    let lora_ref = LoraRef { config: &lora, adapter: &start };
+    let lora_ref = LoraRef::from(&start);
     let rng_of = |prompt: usize| ChaCha8Rng::seed_from_u64(prompt as u64);
     let ids: Vec<Vec<u32>> = rows.iter().map(|row| row.ids[..100].to_vec()).collect();
     let endless = GenerationSettings { max_new_tokens: 3000, stop_ids: vec![], ..settings_of_generation() };
     let works: [&Work; 4] = [
-        &|cancel| train_sft(&model, &lora, &start, &rows, &settings, streams(1), cancel, &mut |_| {}).err(),
+        &|cancel| train_sft(&model, &start, lora.dropout, &rows, &settings, streams(1), cancel, &mut |_| {}).err(),
         &|cancel| score(&model, Some(lora_ref), &vec![rows[0].clone(); 200], cancel).err(),
         &|cancel| mean_hidden(&model, None, &vec![rows[0].ids.clone(); 200], usize::MAX, cancel).err(),
         &|cancel| generate(&model, None, &ids, &endless, &rng_of, cancel, &mut |_| {}).err(),
@@ -376,7 +377,7 @@ fn bad_input_is_an_error_that_says_why() {
 
     let train = |rows: &[TokenizedRow], settings: &SftSettings| {
         let streams = streams(1);
-        train_sft(&small.model, &small.lora, &small.adapter, rows, settings, streams, &cancel, &mut |_| {})
+        train_sft(&small.model, &small.adapter, small.lora.dropout, rows, settings, streams, &cancel, &mut |_| {})
             .unwrap_err()
             .to_string()
     };
@@ -384,10 +385,12 @@ fn bad_input_is_an_error_that_says_why() {
     assert!(train(&small.rows, &SftSettings::new(1, 0, 0.1)).contains("batch_size"));
     assert!(train(&[row(vec![1, 2], 2)], &SftSettings::new(1, 1, 0.1)).contains("response token"));
     assert!(train(&small.rows, &SftSettings::new(1, 1, f64::NAN)).contains("learning_rate"));
-    let other = LoraConfig { rank: 5, ..small.lora.clone() };
-    let misfit = LoraRef { config: &other, adapter: &small.adapter };
-    let error = score(&small.model, Some(misfit), &small.rows, &cancel).unwrap_err().to_string();
-    assert!(error.contains("lora_A.weight") && error.contains('5'), "{error}");
+    let mut wider = small.model.config().clone();
+    wider.hidden_size += 5;
+    let misfit = initial_adapter(&small.lora, &wider, 1);
+    let error = score(&small.model, Some((&misfit).into()), &small.rows, &cancel).unwrap_err().to_string();
+    let found = format!("lora_A.weight: found shape [{}, {}]", small.lora.rank, wider.hidden_size);
+    assert!(error.contains(&found), "{error}");
 
     let rng_of = |_: usize| ChaCha8Rng::seed_from_u64(0);
     let called = Cell::new(false);
@@ -420,7 +423,7 @@ fn a_fresh_adapter_is_pefts() {
         }
     }
     let cancel = CancelFlag::new();
-    let lora = LoraRef { config: &small.lora, adapter: &adapter };
+    let lora = LoraRef::from(&adapter);
     let with = score(&small.model, Some(lora), &small.rows, &cancel).unwrap();
     assert_eq!(with, score(&small.model, None, &small.rows, &cancel).unwrap());
 }

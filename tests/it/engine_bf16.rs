@@ -42,8 +42,8 @@ fn logits_and_likelihoods() {
     let [ours, exact_logits] = logits_at(&model, &rows, &exact()["logits"]);
     assert_as_near("logits", &ours, &bf16_logits_of(&THEIRS["logits"]), &exact_logits);
 
-    let (lora, adapter) = adapter_of("all_linear", &model);
-    let adapted = LoraRef { config: &lora, adapter: &adapter };
+    let (_, adapter) = adapter_of("all_linear", &model);
+    let adapted = LoraRef::from(&adapter);
     for (what, adapter, theirs, exact) in [
         ("likelihoods", None, &*THEIRS, exact()),
         ("likelihoods with an adapter", Some(adapted), &THEIRS["all_linear"], &exact()["all_linear"]),
@@ -72,7 +72,8 @@ fn gradients() {
     let rows: Vec<&TokenizedRow> = rows[..6].iter().collect();
     let total: usize = rows.iter().map(|row| row.response_tokens()).sum();
     let (cancel, rng) = (CancelFlag::new(), ChaCha8Rng::seed_from_u64(0));
-    let mut trainer = AdapterTrainer::new(&model, &lora, &adapter, TrainerSettings::default(), rng, &cancel).unwrap();
+    let mut trainer =
+        AdapterTrainer::new(&model, &adapter, TrainerSettings::default(), lora.dropout, rng, &cancel).unwrap();
     trainer.accumulate(&rows, &mut |scores| vec![1.0 / total as f64; scores.len()]).unwrap();
     let gradient = trainer.gradient().unwrap();
     let ours = by_name(&gradient);
@@ -97,7 +98,7 @@ fn norms_of_gradients_are_not_biased() {
         let (lora, adapter) = adapter_of("all_linear", &model);
         let norm = |row: &TokenizedRow| {
             let (settings, rng) = (TrainerSettings::default(), ChaCha8Rng::seed_from_u64(0));
-            let mut trainer = AdapterTrainer::new(&model, &lora, &adapter, settings, rng, &cancel).unwrap();
+            let mut trainer = AdapterTrainer::new(&model, &adapter, settings, lora.dropout, rng, &cancel).unwrap();
             trainer.accumulate(&[row], &mut |_| vec![1.0 / row.response_tokens() as f64]).unwrap();
             trainer.gradient().unwrap().l2_norm()
         };

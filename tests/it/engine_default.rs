@@ -62,8 +62,8 @@ fn logits_are_those_of_transformers() {
 fn likelihoods_and_features_are_those_of_transformers() {
     let model = default_model(Precision::F32);
     let (rows, cancel) = (rows_of(&expected()["rows"]), CancelFlag::new());
-    let (lora, adapter) = adapter_of("all_linear", &model);
-    let adapted = LoraRef { config: &lora, adapter: &adapter };
+    let (_, adapter) = adapter_of("all_linear", &model);
+    let adapted = LoraRef::from(&adapter);
     for (adapter, section) in [(None, expected()), (Some(adapted), &expected()["all_linear"])] {
         let scores = score(&model, adapter, &rows, &cancel).unwrap();
         let found: Vec<f64> = scores.iter().map(|score| score.log_likelihood).collect();
@@ -89,7 +89,8 @@ fn gradients_are_those_of_peft() {
     let rows: Vec<&TokenizedRow> = rows[..6].iter().collect();
     let total: usize = rows.iter().map(|row| row.response_tokens()).sum();
     let (cancel, rng) = (CancelFlag::new(), ChaCha8Rng::seed_from_u64(0));
-    let mut trainer = AdapterTrainer::new(&model, &lora, &adapter, TrainerSettings::default(), rng, &cancel).unwrap();
+    let mut trainer =
+        AdapterTrainer::new(&model, &adapter, TrainerSettings::default(), lora.dropout, rng, &cancel).unwrap();
     let scores = trainer.accumulate(&rows, &mut |scores| vec![1.0 / total as f64; scores.len()]).unwrap();
     let loss = -scores.iter().map(|score| score.log_likelihood).sum::<f64>() / total as f64;
     let gradient = &expected()["all_linear"]["gradient"];
@@ -127,8 +128,8 @@ fn greedy_tokens_are_those_of_transformers() {
             assert_eq!(found.finish_reason, if stopped { FinishReason::Stop } else { FinishReason::Length });
         }
     }
-    let (lora, adapter) = adapter_of("all_linear", &model);
-    let adapted = LoraRef { config: &lora, adapter: &adapter };
+    let (_, adapter) = adapter_of("all_linear", &model);
+    let adapted = LoraRef::from(&adapter);
     let found = continue_all(&model, Some(adapted), &prompts[..3], &greedy(16, 8));
     for (theirs, found) in expected()["all_linear"]["greedy"].as_array().unwrap().iter().zip(&found) {
         let theirs: Vec<u32> = ids_of(theirs).into_iter().take_while(|&id| id != 2).collect();

@@ -43,14 +43,15 @@ impl Small {
     }
 
     pub(crate) fn lora_ref(&self) -> LoraRef<'_> {
-        LoraRef { config: &self.lora, adapter: &self.adapter }
+        LoraRef::from(&self.adapter)
     }
 
     /// Gradient of the mean loss over all response tokens.
     pub(crate) fn gradient(&self, settings: TrainerSettings, rows: &[TokenizedRow], dropout: u64) -> Adapter {
         let cancel = CancelFlag::new();
         let rng = ChaCha8Rng::seed_from_u64(dropout);
-        let mut trainer = AdapterTrainer::new(&self.model, &self.lora, &self.adapter, settings, rng, &cancel).unwrap();
+        let mut trainer =
+            AdapterTrainer::new(&self.model, &self.adapter, settings, self.lora.dropout, rng, &cancel).unwrap();
         let total: usize = rows.iter().map(TokenizedRow::response_tokens).sum();
         let rows: Vec<&TokenizedRow> = rows.iter().collect();
         trainer.accumulate(&rows, &mut |scores| vec![1.0 / total as f64; scores.len()]).unwrap();

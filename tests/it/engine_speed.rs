@@ -56,7 +56,7 @@ fn train(model: &BaseModel, targets: &[Target], share_prefix: bool, steps: usize
     let settings = SftSettings { share_prefix, ..SftSettings::new(steps, 16, 1e-3) };
     let started = cpu_seconds();
     let outcome =
-        train_sft(model, &lora, &start, &rows, &settings, streams(1), &CancelFlag::new(), &mut |_| {}).unwrap();
+        train_sft(model, &start, lora.dropout, &rows, &settings, streams(1), &CancelFlag::new(), &mut |_| {}).unwrap();
     outcome.tokens as f64 / (cpu_seconds() - started)
 }
 

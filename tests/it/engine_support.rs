@@ -284,7 +284,7 @@ pub(crate) fn ten_steps_and_one(
     let train = |settings: &SftSettings, on_step: &mut dyn FnMut(&StepReport)| {
         let rng = |seed: u64| ChaCha8Rng::seed_from_u64(seed);
         let streams = TrainStreams { order: rng(1), dropout: rng(2) };
-        train_sft(model, lora, &start, rows, settings, streams, &cancel, on_step).unwrap()
+        train_sft(model, &start, lora.dropout, rows, settings, streams, &cancel, on_step).unwrap()
     };
     let losses = train(&ten, &mut |step| grad_norms.push(step.grad_norm)).losses;
     let after_first_step = train(&SftSettings { steps: 1, ..ten }, &mut |_| {}).adapter;

@@ -24,6 +24,7 @@ mod hhh;
 mod hugging_face;
 mod llama_guard;
 mod loading;
+mod lora_rules;
 mod memory;
 mod metrics;
 mod mutations;

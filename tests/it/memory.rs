@@ -31,7 +31,7 @@ fn train(small: &Small, settings: &SftSettings) -> (SftOutcome, Vec<f64>) {
     let cancel = CancelFlag::new();
     let (lora, start) = (&small.lora, &small.adapter);
     let outcome =
-        train_sft(&small.model, lora, start, &small.rows, settings, streams(1), &cancel, &mut on_step).unwrap();
+        train_sft(&small.model, start, lora.dropout, &small.rows, settings, streams(1), &cancel, &mut on_step).unwrap();
     (outcome, norms)
 }
 

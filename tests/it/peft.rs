@@ -86,7 +86,7 @@ fn check_adapters_of_peft(directory: &Path, model: Option<&BaseModel>) -> usize 
         assert_eq!(adapter.values().len() as u64, expected["numbers"].as_u64().unwrap(), "{name}");
         assert_eq!(sha256(adapter.values()), expected["sha256"].as_str().unwrap(), "{name}");
         let Some(model) = model else { continue };
-        let lora = LoraRef { config: &found, adapter: &adapter };
+        let lora = LoraRef::from(&adapter);
         let tokens: Vec<u32> = (3..23).collect();
         let logits = model.next_token_logits(Some(lora), &tokens, &CancelFlag::new()).unwrap();
         let ours: Vec<f64> = logits.iter().step_by(25).map(|&logit| f64::from(logit)).collect();
@@ -147,7 +147,7 @@ fn check_patterns_of_peft(directory: &Path, model: Option<&BaseModel>) -> usize 
         }
         assert!(deltas.is_empty(), "{name}: not adapted: {deltas:?}");
         let Some(model) = model else { continue };
-        let lora = LoraRef { config: &config, adapter: &adapter };
+        let lora = LoraRef::from(&adapter);
         let tokens: Vec<u32> = (3..23).collect();
         let logits = model.next_token_logits(Some(lora), &tokens, &CancelFlag::new()).unwrap();
         let ours: Vec<f64> = logits.iter().step_by(25).map(|&logit| f64::from(logit)).collect();

@@ -19,7 +19,7 @@ use fedward::{
 use fedward_actors::{
     CancelFlag,
     ports::{Benchmarks, EvaluationScope, Realigner},
-    protocol::{Adapter, ChatMessage, ChatRow, Role, RoundId},
+    protocol::{ChatMessage, ChatRow, GlobalModel, Role, RoundId},
 };
 
 use crate::support::{default_model_path, test_device};
@@ -65,8 +65,7 @@ fn owned<const N: usize>(parts: [(&str, u64); N]) -> Vec<(String, u64)> {
 
 pub(crate) struct Fixture {
     model: Arc<ChatModel>,
-    lora: LoraConfig,
-    pub(crate) adapter: Adapter,
+    pub(crate) global: GlobalModel,
     listener: Arc<Listener>,
 }
 
@@ -79,13 +78,13 @@ impl Fixture {
         let model = Arc::clone(&MODEL);
         let lora = LoraConfig { rank: 2, alpha: 4.0, dropout: 0.0, targets: [Target::QProj].into(), use_rslora: false };
         let adapter = initial_adapter(&lora, model.base.config(), 1);
-        Self { model, lora, adapter, listener: Arc::default() }
+        Self { model, global: adapter.into(), listener: Arc::default() }
     }
 
     pub(crate) fn generator(&self, material: Material) -> CaiGenerator {
         CaiGenerator {
             model: Arc::clone(&self.model),
-            lora: self.lora.clone(),
+            dropout: 0.0,
             material,
             benign: Vec::new(),
             guard: None,
@@ -109,7 +108,7 @@ impl Fixture {
 
 #[test]
 fn evaluations_count_every_prompt_and_row() {
-    let Fixture { model, lora, adapter, listener } = Fixture::new();
+    let Fixture { model, global, listener } = Fixture::new();
     // More than one batch, so that two threads count.
     let rows: Vec<_> = (0..10).map(|i| ChatRow::single_turn(format!("What is {i} plus 1?"), "A number.")).collect();
     let prompts = (0..18).map(|i| RefusalPrompt { item: i.to_string(), text: format!("Count to {i}.") }).collect();
@@ -119,7 +118,6 @@ fn evaluations_count_every_prompt_and_row() {
     let suite = BenchmarkSuite {
         extensions: Vec::new(),
         model,
-        lora,
         benchmarks: vec![
             (BenchName::AdvBench.name().to_owned(), Box::new(advbench) as Box<dyn Benchmark>),
             (BenchName::Utility.name().to_owned(), Box::new(Utility { rows })),
@@ -129,9 +127,9 @@ fn evaluations_count_every_prompt_and_row() {
         seed: 1,
         progress: Arc::clone(&listener) as _,
     };
-    suite.evaluate(RoundId(1), &adapter, EvaluationScope::Full, &CancelFlag::new()).unwrap();
+    suite.evaluate(RoundId(1), &global, EvaluationScope::Full, &CancelFlag::new()).unwrap();
     assert_eq!(listener.totals(), owned([("advbench", 18), ("utility", 10)]));
-    suite.evaluate(RoundId(1), &adapter, EvaluationScope::Interim, &CancelFlag::new()).unwrap();
+    suite.evaluate(RoundId(1), &global, EvaluationScope::Interim, &CancelFlag::new()).unwrap();
     assert_eq!(listener.totals(), owned([("advbench", 6)]));
 }
 
@@ -140,13 +138,13 @@ fn constitutional_ai_counts_its_turns_and_its_trainings() {
     let fixture = Fixture::new();
     let prompts = (0..8).map(|i| vec![ChatMessage::new(Role::User, format!("Name {i} fruits."))]).collect();
     let material = Material::RedPrompts { prompts, constitution: Constitution::default(), teacher: None };
-    let harvest = fixture.generator(material).harvest(RoundId(1), &fixture.adapter, &CancelFlag::new()).unwrap();
+    let harvest = fixture.generator(material).harvest(RoundId(1), &fixture.global, &CancelFlag::new()).unwrap();
     assert_eq!(harvest.asked, 3);
     assert_eq!(fixture.listener.totals(), owned([("answers", 3), ("critiques", 3), ("revisions", 3)]));
 
     let pair = |i| PreferencePair::single_turn(&format!("Name {i} fruits."), "An apple, a pear.", "I do not know.");
     let material = Material::Prepared(Revisions { pairs: (0..10).map(pair).collect(), good_answers: Vec::new() });
-    let realignment = fixture.generator(material).realign(RoundId(1), &fixture.adapter, &CancelFlag::new()).unwrap();
+    let realignment = fixture.generator(material).realign(RoundId(1), &fixture.global, &CancelFlag::new()).unwrap();
     assert_eq!(realignment.report.steps, 5);
     assert_eq!(fixture.listener.totals(), owned([("fine-tuning", 2), ("training on preferences", 3)]));
 }

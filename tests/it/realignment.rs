@@ -26,7 +26,7 @@ fn prepared(pairs: Vec<PreferencePair>) -> Material {
 }
 
 fn realigned(fixture: &Fixture, generator: &CaiGenerator) -> Realignment {
-    generator.realign(RoundId(1), &fixture.adapter, &CancelFlag::new()).unwrap()
+    generator.realign(RoundId(1), &fixture.global, &CancelFlag::new()).unwrap()
 }
 
 /// Calls responses unsafe that contain a word.
@@ -58,7 +58,7 @@ fn pairs_that_say_nothing_are_counted_and_no_preferences_are_trained_on() {
             "no training on preferences: 0 of 5 pairs of answer and revision are left, too few to learn from (0 answers needed no revision)"
         ]
     );
-    assert_ne!(adapter.sha256(), fixture.adapter.sha256());
+    assert_ne!(adapter.sha256(), fixture.global.sha256());
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn what_the_guard_calls_unsafe_is_not_trained_on() {
         warnings[0].starts_with("not realigned: 0 of 10 answers and revisions survived (10 unsafe)"),
         "{warnings:?}"
     );
-    assert_eq!(adapter.sha256(), fixture.adapter.sha256());
+    assert_eq!(adapter.sha256(), fixture.global.sha256());
 }
 
 #[test]
@@ -127,13 +127,13 @@ fn refusals_take_as_many_steps_and_examples_and_ask_nobody() {
         assert_eq!((report.red_prompts, report.revisions, report.good_answers, report.steps), (10, 0, 0, steps));
         assert_eq!((report.preference, report.generated_tokens), (None, 0));
         assert!(warnings.is_empty() && report.discarded.is_empty(), "{warnings:?}");
-        assert_ne!(adapter.sha256(), fixture.adapter.sha256());
+        assert_ne!(adapter.sha256(), fixture.global.sha256());
     }
     assert_eq!(control(0.5, Effort::Light).adapter.sha256(), control(0.5, Effort::Light).adapter.sha256());
     // The prompts are those that Constitutional AI asks in the same round, each refused in the same words in every round.
     let generator = fixture.generator(Material::Refusals { prompts: prompts.clone() });
     let refused = |round| {
-        let harvest = generator.harvest(RoundId(round), &fixture.adapter, &CancelFlag::new()).unwrap();
+        let harvest = generator.harvest(RoundId(round), &fixture.global, &CancelFlag::new()).unwrap();
         harvest.screened.good_answers
     };
     let words: BTreeMap<_, _> = (1..50)

@@ -24,11 +24,9 @@ fn copy(device: Device) -> Arc<ChatModel> {
 }
 
 fn trainer(models: Replicas) -> SftTrainer {
-    let targets = [Target::QProj, Target::VProj].into();
-    let lora = LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, targets, use_rslora: false };
     SftTrainer {
         models: Arc::new(models),
-        lora,
+        dropout: 0.1,
         settings: SftSettings::new(3, 2, 1e-3),
         lr_over_rounds: RoundSchedule::default(),
         rounds: 1,
@@ -38,8 +36,10 @@ fn trainer(models: Replicas) -> SftTrainer {
 }
 
 fn train(trainer: &SftTrainer, client: ClientId) -> Adapter {
-    let global = fedward::lora::initial_adapter(&trainer.lora, trainer.models.first().base.config(), 1);
-    let task = TrainTask { client, round: RoundId(1), global, correction: LocalCorrection::default() };
+    let targets = [Target::QProj, Target::VProj].into();
+    let lora = LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, targets, use_rslora: false };
+    let global = fedward::lora::initial_adapter(&lora, trainer.models.first().base.config(), 1);
+    let task = TrainTask { client, round: RoundId(1), global: global.into(), correction: LocalCorrection::default() };
     let rows: Arc<[ChatRow]> = ["Name a fruit.", "Name a tree.", "Name a bird."]
         .map(|query| ChatRow::single_turn(query, ["Fig.", "Oak."][client.0 as usize]))
         .into();

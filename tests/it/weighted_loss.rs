@@ -54,7 +54,7 @@ impl Small {
         let mut on_step = |report: &fedward::train::StepReport| norms.push(report.grad_norm);
         let cancel = CancelFlag::new();
         let trained =
-            train_sft(&self.model, &self.lora, &self.adapter, rows, settings, streams(1), &cancel, &mut on_step);
+            train_sft(&self.model, &self.adapter, self.lora.dropout, rows, settings, streams(1), &cancel, &mut on_step);
         (trained.unwrap(), norms)
     }
 }
@@ -126,7 +126,7 @@ fn examples_are_the_rows_with_a_response_to_learn_from() {
     let settings = SftSettings::new(1, 2, 1e-3);
     let trainer = SftTrainer {
         models: Arc::new(model.into()),
-        lora,
+        dropout: 0.0,
         settings,
         lr_over_rounds: RoundSchedule::default(),
         rounds: 1,
@@ -134,7 +134,7 @@ fn examples_are_the_rows_with_a_response_to_learn_from() {
         seed: 1,
     };
     let correction = LocalCorrection::default();
-    let task = TrainTask { client: ClientId(0), round: RoundId(1), global, correction };
+    let task = TrainTask { client: ClientId(0), round: RoundId(1), global: global.into(), correction };
     let queries = ["Name a fruit.".to_owned(), "Count: ".to_owned() + &"one ".repeat(80), "Name a tree.".to_owned()];
     let rows: Arc<[ChatRow]> = queries.into_iter().map(|query| ChatRow::single_turn(query, "Fig.")).collect();
     let examples = |rows: &TrainRows| trainer.train(&task, rows, &CancelFlag::new()).map(|done| done.n_examples);

@@ -8,7 +8,7 @@ use crate::{
     federation::FederationError,
     gather::{Gather, Late},
     ports::{ClientUpdate, PortResult, Strategy},
-    protocol::{Adapter, RoundId},
+    protocol::{GlobalModel, RoundId},
     records::DropReason,
     testing::{Conduct, Rehearsal},
 };
@@ -72,8 +72,8 @@ impl Strategy for TakesDelta {
         "takes delta"
     }
 
-    fn aggregate(&mut self, _: RoundId, _: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
-        Ok(updates[0].adapter.clone())
+    fn aggregate(&mut self, _: RoundId, global: &GlobalModel, updates: &[ClientUpdate]) -> PortResult<GlobalModel> {
+        Ok(global.with_trainable(updates[0].adapter.clone()))
     }
 }
 
@@ -92,7 +92,7 @@ async fn a_late_delta_is_weighed_and_put_on_the_adapter_at_hand() {
         assert_ne!(first, second);
         assert_eq!(stored.clients[1].staleness, 1);
         // What each was trained to from zeros in round 1, without the other.
-        let alone = |rounds: u32| stored.checkpoints[rounds as usize - 1].global.values().to_vec();
+        let alone = |rounds: u32| stored.checkpoints[rounds as usize - 1].global.trainable().values().to_vec();
         let mut barrier = Rehearsal::new(2, 2, 1);
         barrier.strategy = std::sync::Arc::new(|| Box::new(TakesDelta));
         if second.0 == 1 {
@@ -101,7 +101,7 @@ async fn a_late_delta_is_weighed_and_put_on_the_adapter_at_hand() {
             barrier.strategy = std::sync::Arc::new(|| Box::new(TakesDelta));
         }
         let delta = barrier.run().await.unwrap().global;
-        for ((after, before), delta) in alone(2).iter().zip(alone(1)).zip(delta.values()) {
+        for ((after, before), delta) in alone(2).iter().zip(alone(1)).zip(delta.trainable().values()) {
             let expected = (f64::from(before) + weight * f64::from(*delta)) as f32;
             assert_eq!(after.to_bits(), expected.to_bits());
         }

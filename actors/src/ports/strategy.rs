@@ -3,29 +3,32 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{PortError, PortResult};
-use crate::protocol::{Adapter, ClientId, ClientUpdate, LocalTraining, Payload, RoundId, TurnEnd, names};
+use crate::protocol::{
+    Adapter, ClientId, ClientUpdate, Factor, GlobalModel, LocalTraining, Payload, RoundId, TurnEnd, names,
+};
 
 /// The server's side of a federated algorithm.
 pub trait Strategy: Send + 'static {
     /// Its name in scenarios and records.
     fn name(&self) -> &'static str;
 
-    /// What the clients of `round` are sent beside `global`, the adapter that they start from.
+    /// What the clients of `round` are sent beside `global`, the model that they start from.
     ///
     /// # Errors
     ///
     /// [`PortError::Failed`] if there is nothing to send; no client then trains.
-    fn instructions(&self, round: RoundId, global: &Adapter) -> PortResult<Payload> {
+    fn instructions(&self, round: RoundId, global: &GlobalModel) -> PortResult<Payload> {
         let _ = (round, global);
         Ok(Payload::default())
     }
 
-    /// Combines the accepted updates, which come in [`ClientId`] order, into the next global adapter.
+    /// Combines the accepted updates, which come in [`ClientId`] order, into the next global model:
+    /// a trainable adapter of the same layout, on what the strategy leaves frozen.
     ///
     /// # Errors
     ///
-    /// [`PortError::Failed`] if the updates cannot be combined; the global adapter then stays as it was.
-    fn aggregate(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter>;
+    /// [`PortError::Failed`] if the updates cannot be combined; the global model then stays as it was.
+    fn aggregate(&mut self, round: RoundId, global: &GlobalModel, updates: &[ClientUpdate]) -> PortResult<GlobalModel>;
 
     /// What the strategy must remember between rounds; stored with each checkpoint. Empty for stateless strategies.
     fn state(&self) -> Vec<u8> {
@@ -69,6 +72,8 @@ pub struct LocalCorrection {
     pub proximal_mu: f64,
     /// Subtracted times the learning rate after each step; one number for each of the adapter's.
     pub drift: Option<Arc<Vec<f32>>>,
+    /// What stays as it was sent, if only the other factor is trained.
+    pub fixed: Option<Factor>,
 }
 
 /// The clients' side of a federated algorithm. The defaults are those of an algorithm without one.
@@ -85,7 +90,8 @@ pub trait ClientAlgorithm: Send + Sync + 'static {
     /// [`PortError::Failed`] if instructions and memory do not fit together; the client then drops out.
     fn correction(&self, start: TurnStart<'_>) -> PortResult<LocalCorrection> {
         let proximal_mu = start.instructions.number(names::PROXIMAL_MU).unwrap_or(0.0);
-        Ok(LocalCorrection { proximal_mu, drift: None })
+        let fixed = start.instructions.number(names::FIXED_FACTOR).and_then(Factor::from_number);
+        Ok(LocalCorrection { proximal_mu, drift: None, fixed })
     }
 
     /// What the client sends and remembers after training.

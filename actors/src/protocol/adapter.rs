@@ -33,24 +33,31 @@ impl AdapterTensor {
     }
 }
 
-/// The tensors of an adapter, in the order in which they lie in the flat buffer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The tensors of an adapter, in the order in which they lie in the flat buffer, and what their products are multiplied by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedLayout")]
 pub struct AdapterLayout {
     tensors: Vec<AdapterTensor>,
+    scaling: f64,
 }
 
 /// A layout as it was read: nothing is known of it yet.
 #[derive(Deserialize)]
 struct UncheckedLayout {
     tensors: Vec<AdapterTensor>,
+    #[serde(default = "unscaled")]
+    scaling: f64,
+}
+
+const fn unscaled() -> f64 {
+    1.0
 }
 
 impl TryFrom<UncheckedLayout> for AdapterLayout {
     type Error = String;
 
-    /// Tensors lie one behind another, and their sizes can be counted.
-    fn try_from(UncheckedLayout { tensors }: UncheckedLayout) -> Result<Self, String> {
+    /// Tensors lie one behind another, their sizes can be counted, and the scaling is a number.
+    fn try_from(UncheckedLayout { tensors, scaling }: UncheckedLayout) -> Result<Self, String> {
         let mut expected = 0_usize;
         for AdapterTensor { name, shape, offset } in &tensors {
             if *offset != expected {
@@ -62,12 +69,15 @@ impl TryFrom<UncheckedLayout> for AdapterLayout {
                 .filter(|end| end.checked_mul(size_of::<f32>()).is_some())
                 .ok_or_else(|| format!("tensor {name}: the shape {shape:?} is larger than memory can be"))?;
         }
-        Ok(Self { tensors })
+        if !scaling.is_finite() {
+            return Err(format!("expected a finite scaling, found {scaling}"));
+        }
+        Ok(Self { tensors, scaling })
     }
 }
 
 impl AdapterLayout {
-    /// Lays out tensors one after another, in the given order.
+    /// Lays out tensors one after another, in the given order, unscaled.
     pub fn new(tensors: impl IntoIterator<Item = (String, [usize; 2])>) -> Self {
         let mut offset = 0;
         let tensors = tensors
@@ -78,7 +88,19 @@ impl AdapterLayout {
                 tensor
             })
             .collect();
-        Self { tensors }
+        Self { tensors, scaling: unscaled() }
+    }
+
+    /// Returns the layout of adapters whose products are multiplied by `scaling`.
+    #[must_use]
+    pub const fn with_scaling(mut self, scaling: f64) -> Self {
+        self.scaling = scaling;
+        self
+    }
+
+    /// Returns s in `W + s B A`; 1 unless it was said.
+    pub const fn scaling(&self) -> f64 {
+        self.scaling
     }
 
     /// The tensors in buffer order.
@@ -115,7 +137,11 @@ impl AdapterLayout {
             }
         }
         let (ours, theirs) = (self.tensors.len(), other.tensors.len());
-        (ours != theirs).then(|| format!("expected {ours} tensors, found {theirs}"))
+        if ours != theirs {
+            return Some(format!("expected {ours} tensors, found {theirs}"));
+        }
+        let (ours, theirs) = (self.scaling, other.scaling);
+        (ours.to_bits() != theirs.to_bits()).then(|| format!("expected a scaling of {ours}, found {theirs}"))
     }
 }
 
@@ -202,6 +228,12 @@ impl Adapter {
     pub fn zeros(layout: Arc<AdapterLayout>) -> Self {
         let values = Arc::new(vec![0.0; layout.len()]);
         Self { layout, values }
+    }
+
+    /// Returns the same values with products multiplied by `scaling`.
+    #[must_use]
+    pub fn with_scaling(&self, scaling: f64) -> Self {
+        Self { layout: Arc::new((*self.layout).clone().with_scaling(scaling)), values: Arc::clone(&self.values) }
     }
 
     /// The tensors and where they lie.

@@ -20,6 +20,8 @@ pub struct Payload {
 pub mod names {
     /// Number: strength μ of the pull to the global adapter while a client trains.
     pub const PROXIMAL_MU: &str = "proximal_mu";
+    /// Number: which [`Factor`](crate::protocol::Factor) clients leave as it is, where they train only the other.
+    pub const FIXED_FACTOR: &str = "fixed_factor";
     /// Vector: the server's control variate.
     pub const CONTROL: &str = "control";
     /// Vector: by how much a client's control variate has moved.

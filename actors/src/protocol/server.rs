@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Adapter, ClientId, ClientUpdate, Payload, RequestId, RoundId};
+use super::{Adapter, ClientId, ClientUpdate, GlobalModel, Payload, RequestId, RoundId};
 use crate::{
     ports::EvaluationScope,
     records::{ClientRecord, RejectReason, RoundRecord},
@@ -15,8 +15,8 @@ use crate::{
 pub struct InstructOrder {
     /// The round that asks.
     pub id: RequestId,
-    /// The adapter that clients start from.
-    pub global: Adapter,
+    /// The model that clients start from.
+    pub global: GlobalModel,
     /// The strategy whose instructions are asked for.
     pub strategy: StrategyState,
 }
@@ -61,8 +61,8 @@ pub struct AggregateOrder {
     pub id: RequestId,
     /// The fewest updates that are combined.
     pub quorum: u32,
-    /// The adapter that the updates started from.
-    pub global: Adapter,
+    /// The model that the updates started from.
+    pub global: GlobalModel,
     /// The strategy's state to go on from.
     pub strategy: StrategyState,
     /// Screened, in order of client.
@@ -84,11 +84,11 @@ pub struct StrategyState {
 pub enum Aggregation {
     /// The global adapter moves on.
     Done {
-        /// The next global adapter.
-        global: Adapter,
+        /// The next global model.
+        global: GlobalModel,
         /// What the strategy remembers of it.
         strategy: StrategyState,
-        /// Euclidean norm of the global adapter's change.
+        /// Euclidean norm of the change of its trainable adapter.
         update_norm: f64,
         /// What the strategy says of itself, by name.
         report: BTreeMap<String, f64>,
@@ -109,8 +109,8 @@ pub enum Aggregation {
 pub struct RealignOrder {
     /// The round that asks.
     pub id: RequestId,
-    /// The aggregated adapter.
-    pub global: Adapter,
+    /// The aggregated model.
+    pub global: GlobalModel,
 }
 
 /// To the evaluator: measure the adapter that comes out of this round.
@@ -118,8 +118,8 @@ pub struct RealignOrder {
 pub struct EvaluateOrder {
     /// The round that asks.
     pub id: RequestId,
-    /// The adapter that the round leaves.
-    pub global: Adapter,
+    /// The model that the round leaves.
+    pub global: GlobalModel,
     /// How thoroughly.
     pub scope: EvaluationScope,
 }
@@ -129,8 +129,8 @@ pub struct EvaluateOrder {
 pub struct CommitOrder {
     /// The round that ends.
     pub id: RequestId,
-    /// The adapter that it leaves.
-    pub global: Adapter,
+    /// The model that it leaves.
+    pub global: GlobalModel,
     /// The strategy's state that goes with it.
     pub strategy: StrategyState,
     /// What is under way past the round's end, as the transport wrote it.

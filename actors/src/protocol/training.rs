@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Adapter, ChatRow, ClientId, ModelVersion, Payload, RequestId, SimTime, Verdict};
+use super::{Adapter, ChatRow, ClientId, GlobalModel, ModelVersion, Payload, RequestId, SimTime, Verdict};
 use crate::{
     faults::ClientFault,
     records::{DropReason, GuardCounts},
@@ -21,14 +21,14 @@ pub struct TrainOrder {
     pub version: ModelVersion,
     /// When it is sent.
     pub at: SimTime,
-    /// The adapter to start from.
-    pub global: Adapter,
+    /// The model to start from.
+    pub global: GlobalModel,
     /// What the strategy says beside it.
     pub instructions: Payload,
 }
 
 impl TrainOrder {
-    /// Returns the size of its adapter and vectors, in bytes.
+    /// Returns the size of its model and vectors, in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.global.size_bytes() + self.instructions.size_bytes()
     }

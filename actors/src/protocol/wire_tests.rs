@@ -6,14 +6,14 @@ use crate::{
     ledger::Reported,
     ports::{BenchmarkScore, EvaluationScope, ItemScores, RealignmentReport},
     protocol::{
-        Adapter, Attempt, ChatRow, ClientId, Hazard, LocalTraining, LocalWork, ModelVersion, RequestId, RoundId,
-        RowLabel, SimTime, TurnEnd, Verdict,
+        Adapter, Attempt, ChatRow, ClientId, GlobalModel, Hazard, LocalTraining, LocalWork, ModelVersion, RequestId,
+        RoundId, RowLabel, SimTime, TurnEnd, Verdict,
         server::{Admitted, StrategyState},
     },
     records::{
         ClientOutcome, ClientRecord, ClientRole, DropReason, GuardCounts, PhaseSeconds, RejectReason, RoundOutcome,
     },
-    testing::tiny_layout,
+    testing::{layout_of_rank, tiny_layout},
     transport::Arrival,
 };
 
@@ -23,6 +23,10 @@ fn adapter() -> Adapter {
     // Bit patterns that arithmetic or text would not keep.
     let values = vec![0.1, -0.0, f32::MIN_POSITIVE / 2.0, f32::MAX, f32::from_bits(0x7fc0_1234), 1e-30, -7.25, 3.0];
     Adapter::new(tiny_layout(), values).unwrap()
+}
+
+fn model() -> GlobalModel {
+    GlobalModel::from(adapter()).with_frozen(Adapter::zeros(layout_of_rank(3)))
 }
 
 fn payload() -> Payload {
@@ -134,7 +138,7 @@ fn every_payload_comes_back_from_its_bytes() {
     let screened = [Ok(admitted), Err(RejectReason::NotFinite("lora_A".into()))]
         .map(|verdict| ScreenedUpdate { delta_norm: Some(0.1), verdict });
     let done = Aggregation::Done {
-        global: adapter(),
+        global: model(),
         strategy: strategy(),
         update_norm: 0.1,
         report: BTreeMap::from([("control_norm".to_owned(), 0.1)]),
@@ -143,7 +147,14 @@ fn every_payload_comes_back_from_its_bytes() {
     let clients = [ClientOutcome::Accepted, ClientOutcome::Dropped(DropReason::GuardUnavailable("no".into()))];
     let arrival = Arrival {
         at: SimTime::START.after(2.0),
-        reported: Reported { client: ClientId(7), id: ID, bytes_down: 9, answer: Ok(report(trained())), fault: None },
+        reported: Reported {
+            client: ClientId(7),
+            id: ID,
+            bytes_down: 9,
+            answer: Ok(report(trained())),
+            fault: None,
+            misfit: None,
+        },
         sent: Some((ModelVersion(2), adapter())),
     };
     let in_flight =
@@ -154,37 +165,37 @@ fn every_payload_comes_back_from_its_bytes() {
             client: ClientId(7),
             version: ModelVersion(2),
             at: SimTime::START.after(1.5),
-            global: adapter(),
+            global: model(),
             instructions: payload(),
         }),
         there_and_back(report(trained())),
         there_and_back(report(LocalWork::Dropped(DropReason::TrainingFailed("out of memory".into())))),
         there_and_back(AssessOrder { id: ID, client: ClientId(7), rows: vec![row.clone(), row].into() }),
         there_and_back::<Assessment>(Ok(vec![verdict])),
-        there_and_back(InstructOrder { id: ID, global: adapter(), strategy: strategy() }),
+        there_and_back(InstructOrder { id: ID, global: model(), strategy: strategy() }),
         there_and_back::<Result<Payload, String>>(Ok(payload())),
         there_and_back(ScreenOrder { id: ID, global: adapter(), updates: vec![update()] }),
         there_and_back(screened.to_vec()),
         there_and_back(AggregateOrder {
             id: ID,
             quorum: 2,
-            global: adapter(),
+            global: model(),
             strategy: strategy(),
             updates: vec![update(), update()],
         }),
         there_and_back(done),
         there_and_back(Aggregation::BelowQuorum { accepted: 1, quorum: 2 }),
-        there_and_back(RealignOrder { id: ID, global: adapter() }),
+        there_and_back(RealignOrder { id: ID, global: model() }),
         there_and_back(Realignment {
             adapter: adapter(),
             report: RealignmentReport::default(),
             warnings: vec!["few".into()],
         }),
-        there_and_back(EvaluateOrder { id: ID, global: adapter(), scope: EvaluationScope::Interim }),
+        there_and_back(EvaluateOrder { id: ID, global: model(), scope: EvaluationScope::Interim }),
         there_and_back(evaluation()),
         there_and_back(CommitOrder {
             id: ID,
-            global: adapter(),
+            global: model(),
             strategy: strategy(),
             in_flight: vec![7, 8].into(),
             memories,

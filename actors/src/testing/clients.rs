@@ -124,11 +124,12 @@ impl FakeTrainer {
         conduct.act(cancel)?;
         let mut noise = stream(7, Purpose::BatchOrder, task.round, Some(task.client));
         let mut step = || (noise.next_u32() >> 8) as f32 / (1 << 24) as f32 - 0.5;
-        let layout = if conduct == Conduct::WrongShape { layout_of_rank(2) } else { Arc::clone(task.global.layout()) };
+        let global = task.global.trainable();
+        let layout = if conduct == Conduct::WrongShape { layout_of_rank(2) } else { Arc::clone(global.layout()) };
         let drift = |index| task.correction.drift.as_ref().map_or(0.0, |drift| 0.25 * drift[index]);
         let trained = adapter(&layout, |index| match conduct {
             Conduct::NotFinite if index == 5 => f32::NAN,
-            _ => task.global.values().get(index).map_or(0.0, |value| value - drift(index)) + step(),
+            _ => global.values().get(index).map_or(0.0, |value| value - drift(index)) + step(),
         });
         Ok(LocalTraining {
             adapter: trained,

@@ -9,14 +9,14 @@ use std::{
     },
 };
 
-use super::{Conduct, MemoryStore, WeightedMean, adapter, lock};
+use super::{Conduct, MemoryStore, adapter, lock, strategies::weighted_mean};
 use crate::{
     cancel::CancelFlag,
     ports::{
         ClientAlgorithm, ClientMemories, ClientUpdate, LocalCorrection, LocalTraining, PortError, PortResult, Strategy,
         TurnEnd, TurnStart,
     },
-    protocol::{Adapter, ClientId, Payload, RoundId, names},
+    protocol::{Adapter, ClientId, GlobalModel, Payload, RoundId, names},
 };
 
 /// Numbers as bytes.
@@ -48,7 +48,7 @@ impl ClientAlgorithm for RememberingClients {
         let control = start.instructions.vector(names::CONTROL).map(Adapter::values);
         let memory = Self::memory(start);
         let drift = (0..memory.len()).map(|index| control.map_or(0.0, |control| control[index]) - memory[index]);
-        Ok(LocalCorrection { proximal_mu: 0.0, drift: Some(Arc::new(drift.collect())) })
+        Ok(LocalCorrection { drift: Some(Arc::new(drift.collect())), ..LocalCorrection::default() })
     }
 
     fn conclude(&self, start: TurnStart<'_>, training: &LocalTraining) -> PortResult<TurnEnd> {
@@ -72,7 +72,7 @@ impl Strategy for PushedMean {
         "pushed mean"
     }
 
-    fn instructions(&self, round: RoundId, global: &Adapter) -> PortResult<Payload> {
+    fn instructions(&self, round: RoundId, global: &GlobalModel) -> PortResult<Payload> {
         if (self.conduct)(round) == Conduct::WrongShape {
             return Err(PortError::Failed("rehearsed silence".to_owned()));
         }
@@ -80,19 +80,20 @@ impl Strategy for PushedMean {
         if self.control.is_empty() {
             return Ok(instructions);
         }
-        Ok(instructions.with_vector(names::CONTROL, adapter(global.layout(), |index| self.control[index])))
+        Ok(instructions.with_vector(names::CONTROL, adapter(global.trainable().layout(), |index| self.control[index])))
     }
 
-    fn aggregate(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
-        let mean = WeightedMean.aggregate(round, global, updates)?;
-        self.control.resize(global.values().len(), 0.0);
+    fn aggregate(&mut self, round: RoundId, global: &GlobalModel, updates: &[ClientUpdate]) -> PortResult<GlobalModel> {
+        let mean = weighted_mean(global.trainable(), updates)?;
+        self.control.resize(mean.values().len(), 0.0);
         for delta in updates.iter().filter_map(|update| update.extras.vector(names::CONTROL_DELTA)) {
             for (control, &delta) in self.control.iter_mut().zip(delta.values()) {
                 *control += delta / 8.0;
             }
         }
         (self.conduct)(round).act(&CancelFlag::new())?;
-        Ok(adapter(global.layout(), |index| mean.values()[index] + self.control[index] / 16.0))
+        let pushed = adapter(mean.layout(), |index| mean.values()[index] + self.control[index] / 16.0);
+        Ok(global.with_trainable(pushed))
     }
 
     fn state(&self) -> Vec<u8> {

@@ -93,6 +93,7 @@ impl Rehearsal {
                 faults: FaultPlan::default(),
                 devices: None,
                 gather: Gather::BARRIER,
+                ranks: None,
             },
             rows: Arc::new(FakeRows::new(8, false)),
             trainer: Arc::new(FakeTrainer::new(|_, _, _| Conduct::Honest)),

@@ -8,7 +8,7 @@ use crate::{
     ports::{
         BenchmarkScore, Benchmarks, Evaluation, EvaluationScope, PortResult, Realigner, Realignment, RealignmentReport,
     },
-    protocol::{Adapter, RoundId},
+    protocol::{GlobalModel, RoundId},
 };
 
 /// Halves every value of the adapter, or misbehaves.
@@ -16,8 +16,9 @@ use crate::{
 pub struct FakeRealigner(pub Conduct);
 
 impl Realigner for FakeRealigner {
-    fn realign(&self, _: RoundId, global: &Adapter, cancel: &CancelFlag) -> PortResult<Realignment> {
+    fn realign(&self, _: RoundId, global: &GlobalModel, cancel: &CancelFlag) -> PortResult<Realignment> {
         self.0.act(cancel)?;
+        let global = global.trainable();
         let halved = adapter(global.layout(), |index| match self.0 {
             Conduct::NotFinite => f32::NAN,
             _ => global.values()[index] / 2.0,
@@ -35,13 +36,13 @@ impl Benchmarks for FakeBenchmarks {
     fn evaluate(
         &self,
         _: RoundId,
-        adapter: &Adapter,
+        global: &GlobalModel,
         scope: EvaluationScope,
         cancel: &CancelFlag,
     ) -> PortResult<Evaluation> {
         self.0.act(cancel)?;
         let n = if scope == EvaluationScope::Full { 100 } else { 10 };
-        let values = BTreeMap::from([("norm".to_owned(), adapter.l2_norm())]);
+        let values = BTreeMap::from([("norm".to_owned(), global.trainable().l2_norm())]);
         Ok(BTreeMap::from([("norm".to_owned(), BenchmarkScore { n, items: None, values })]))
     }
 }

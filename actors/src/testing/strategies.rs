@@ -11,7 +11,7 @@ use super::{Conduct, adapter};
 use crate::{
     cancel::CancelFlag,
     ports::{ClientUpdate, PortError, PortResult, Strategy},
-    protocol::{Adapter, RoundId},
+    protocol::{Adapter, GlobalModel, RoundId},
 };
 
 /// Numbers that one thread combines at a time.
@@ -26,23 +26,28 @@ impl Strategy for WeightedMean {
         "weighted mean"
     }
 
-    fn aggregate(&mut self, _: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
-        let total: f64 = updates.iter().map(|update| update.n_examples).sum();
-        let mut mean = vec![0.0_f32; global.values().len()];
-        mean.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, mean)| {
-            let mut sums = vec![0.0_f64; mean.len()];
-            for update in updates {
-                let weight = update.n_examples / total;
-                for (sum, &value) in sums.iter_mut().zip(&update.adapter.values()[chunk * CHUNK..]) {
-                    *sum += weight * f64::from(value);
-                }
-            }
-            for (mean, sum) in mean.iter_mut().zip(sums) {
-                *mean = sum as f32;
-            }
-        });
-        Adapter::new(Arc::clone(global.layout()), mean).map_err(|error| PortError::Failed(error.to_string()))
+    fn aggregate(&mut self, _: RoundId, global: &GlobalModel, updates: &[ClientUpdate]) -> PortResult<GlobalModel> {
+        Ok(global.with_trainable(weighted_mean(global.trainable(), updates)?))
     }
+}
+
+/// The mean of the updates weighted by their examples.
+pub(super) fn weighted_mean(global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+    let total: f64 = updates.iter().map(|update| update.n_examples).sum();
+    let mut mean = vec![0.0_f32; global.values().len()];
+    mean.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, mean)| {
+        let mut sums = vec![0.0_f64; mean.len()];
+        for update in updates {
+            let weight = update.n_examples / total;
+            for (sum, &value) in sums.iter_mut().zip(&update.adapter.values()[chunk * CHUNK..]) {
+                *sum += weight * f64::from(value);
+            }
+        }
+        for (mean, sum) in mean.iter_mut().zip(sums) {
+            *mean = sum as f32;
+        }
+    });
+    Adapter::new(Arc::clone(global.layout()), mean).map_err(|error| PortError::Failed(error.to_string()))
 }
 
 /// The weighted mean with momentum .9 on its delta: a strategy that remembers, and misbehaves in given rounds.
@@ -57,19 +62,20 @@ impl Strategy for Momentum {
         "momentum"
     }
 
-    fn aggregate(&mut self, round: RoundId, global: &Adapter, updates: &[ClientUpdate]) -> PortResult<Adapter> {
+    fn aggregate(&mut self, round: RoundId, global: &GlobalModel, updates: &[ClientUpdate]) -> PortResult<GlobalModel> {
         let conduct = (self.conduct)(round, self.calls.fetch_add(1, Ordering::SeqCst) + 1);
-        let mean = WeightedMean.aggregate(round, global, updates)?;
+        let start = global.trainable();
+        let mean = weighted_mean(start, updates)?;
         self.memory.resize(mean.values().len(), 0.0);
-        for ((momentum, &mean), &global) in self.memory.iter_mut().zip(mean.values()).zip(global.values()) {
+        for ((momentum, &mean), &global) in self.memory.iter_mut().zip(mean.values()).zip(start.values()) {
             *momentum = 0.9 * *momentum + (mean - global);
         }
         // Misbehaves only now, with its memory already changed.
         conduct.act(&CancelFlag::new())?;
-        Ok(adapter(global.layout(), |index| match conduct {
+        Ok(global.with_trainable(adapter(start.layout(), |index| match conduct {
             Conduct::NotFinite => f32::INFINITY,
-            _ => global.values()[index] + self.memory[index],
-        }))
+            _ => start.values()[index] + self.memory[index],
+        })))
     }
 
     fn state(&self) -> Vec<u8> {

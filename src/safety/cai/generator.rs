@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use fedward_actors::{
     cancel::CancelFlag,
     ports::{Cost, GuardModel, PortResult, Realigner, Realignment, RealignmentCost, RealignmentReport},
-    protocol::{Adapter, ChatMessage, ChatRow, RoundId},
+    protocol::{Adapter, ChatMessage, ChatRow, GlobalModel, RoundId},
     streams::{Purpose, stream},
 };
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     data::{PreferencePair, Revisions},
-    lora::{LoraConfig, LoraRef},
+    lora::LoraRef,
     model::{ChatModel, Decoding},
     progress::Progress,
     train::{DpoSettings, SftSettings},
@@ -105,8 +105,8 @@ pub enum Material {
 pub struct CaiGenerator {
     /// The base model.
     pub model: Arc<ChatModel>,
-    /// The adapter's size and place.
-    pub lora: LoraConfig,
+    /// The share of A's inputs that fine-tuning zeroes.
+    pub dropout: f64,
     /// What answers and revisions come from.
     pub material: Material,
     /// Benign rows to mix in.
@@ -132,8 +132,23 @@ pub struct Harvest {
     pub cost: Cost,
 }
 
+/// One realignment's round, what is frozen beneath the adapter that it trains, and what ends it early.
+#[derive(Clone, Copy)]
+pub(super) struct Work<'a> {
+    pub(super) round: RoundId,
+    pub(super) frozen: &'a [Arc<Adapter>],
+    pub(super) cancel: &'a CancelFlag,
+}
+
+impl<'a> Work<'a> {
+    /// The adapter on top of what is frozen.
+    pub(super) const fn on(self, trainable: &'a Adapter) -> LoraRef<'a> {
+        LoraRef { frozen: self.frozen, trainable }
+    }
+}
+
 impl Realigner for CaiGenerator {
-    fn realign(&self, round: RoundId, global: &Adapter, cancel: &CancelFlag) -> PortResult<Realignment> {
+    fn realign(&self, round: RoundId, global: &GlobalModel, cancel: &CancelFlag) -> PortResult<Realignment> {
         if let Material::Refusals { prompts } = &self.material {
             return self.refuse(round, global, prompts, cancel);
         }
@@ -141,7 +156,7 @@ impl Realigner for CaiGenerator {
         let Screened { pairs, good_answers, .. } = &harvest.screened;
         let kept = pairs.len() + good_answers.len();
         let mut done = Realignment {
-            adapter: global.clone(),
+            adapter: global.trainable().clone(),
             report: RealignmentReport {
                 red_prompts: harvest.asked as u64,
                 revisions: pairs.len() as u64,
@@ -157,11 +172,12 @@ impl Realigner for CaiGenerator {
             done.report.discarded = harvest.screened.discarded;
             return Ok(done);
         }
+        let work = Work { round, frozen: global.frozen(), cancel };
         let (answers, preferences) = harvest.screened.divide(self.settings.sft_share);
         if !answers.is_empty() {
-            self.add_tuning(round, answers, None, &mut done, cancel)?;
+            self.add_tuning(work, answers, None, &mut done)?;
         }
-        self.add_preferences(round, preferences, &mut done, cancel)?;
+        self.add_preferences(work, preferences, &mut done)?;
         if done.report.steps == 0 {
             done.warnings.push("not realigned".into());
         }
@@ -175,11 +191,11 @@ impl CaiGenerator {
     /// # Errors
     ///
     /// [`fedward_actors::ports::PortError`] if generation or the guard fails.
-    pub fn harvest(&self, round: RoundId, global: &Adapter, cancel: &CancelFlag) -> PortResult<Harvest> {
+    pub fn harvest(&self, round: RoundId, global: &GlobalModel, cancel: &CancelFlag) -> PortResult<Harvest> {
         let started = Instant::now();
         let mut harvest = match &self.material {
             Material::RedPrompts { prompts, constitution, teacher } => {
-                let adapter = LoraRef { config: &self.lora, adapter: global };
+                let adapter = LoraRef::from(global);
                 let CaiSettings { seed, decoding, .. } = self.settings;
                 let itself = SelfSpeaker { model: &self.model, adapter, decoding, seed };
                 let speaker = teacher.as_deref().unwrap_or(&itself);
@@ -250,13 +266,12 @@ impl CaiGenerator {
     /// Fine-tunes on answers: as many steps as are configured, unless they are given.
     pub(super) fn add_tuning(
         &self,
-        round: RoundId,
+        work: Work<'_>,
         answers: Vec<ChatRow>,
         steps: Option<usize>,
         done: &mut Realignment,
-        cancel: &CancelFlag,
     ) -> PortResult<()> {
-        let tuned = self.tune(round, &done.adapter, answers, steps, cancel)?;
+        let tuned = self.tune(work, &done.adapter, answers, steps)?;
         done.report.steps += tuned.steps;
         done.report.train_tokens += tuned.train_tokens;
         done.report.mean_loss = Some(tuned.mean_loss).filter(|loss| loss.is_finite());
@@ -266,13 +281,7 @@ impl CaiGenerator {
     }
 
     /// Trains on those preferences that say something; a warning if that is too few.
-    fn add_preferences(
-        &self,
-        round: RoundId,
-        mut preferences: Screened,
-        done: &mut Realignment,
-        cancel: &CancelFlag,
-    ) -> PortResult<()> {
+    fn add_preferences(&self, work: Work<'_>, mut preferences: Screened, done: &mut Realignment) -> PortResult<()> {
         // Of all that was asked: answers that need no revision, or did not survive, leave too few pairs, too.
         let planned = for_preferences(done.report.red_prompts as usize, self.settings.sft_share);
         preferences.drop_same();
@@ -290,7 +299,7 @@ impl CaiGenerator {
         if pairs.is_empty() {
             return Ok(());
         }
-        let preferred = self.prefer(round, &done.adapter, &pairs, cancel)?;
+        let preferred = self.prefer(work, &done.adapter, &pairs)?;
         done.report.steps += preferred.report.steps;
         done.report.train_tokens += preferred.train_tokens;
         done.report.preference = Some(preferred.report);

@@ -3,12 +3,13 @@
 use fedward_actors::{
     cancel::CancelFlag,
     ports::{PortResult, Realignment, RealignmentReport},
-    protocol::{Adapter, ChatMessage, ChatRow, Role, RoundId},
+    protocol::{ChatMessage, ChatRow, GlobalModel, Role, RoundId},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     CaiGenerator,
+    generator::Work,
     screening::{for_preferences, reply_row},
 };
 use crate::data::{refusal_of, refusals::REFUSALS};
@@ -30,19 +31,20 @@ impl CaiGenerator {
     pub(super) fn refuse(
         &self,
         round: RoundId,
-        global: &Adapter,
+        global: &GlobalModel,
         prompts: &[Vec<ChatMessage>],
         cancel: &CancelFlag,
     ) -> PortResult<Realignment> {
         let refusals = self.refusals(round, prompts);
         let red_prompts = refusals.len();
         let mut done = Realignment {
-            adapter: global.clone(),
+            adapter: global.trainable().clone(),
             report: RealignmentReport { red_prompts: red_prompts as u64, ..RealignmentReport::default() },
             warnings: Vec::new(),
         };
         if red_prompts > 0 {
-            self.add_tuning(round, refusals, Some(self.planned_steps(red_prompts)), &mut done, cancel)?;
+            let work = Work { round, frozen: global.frozen(), cancel };
+            self.add_tuning(work, refusals, Some(self.planned_steps(red_prompts)), &mut done)?;
         }
         Ok(done)
     }

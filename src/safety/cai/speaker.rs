@@ -70,6 +70,6 @@ impl Speaker for SelfSpeaker<'_> {
     }
 
     fn flops(&self, tokens: u64) -> f64 {
-        Flops::of(&self.model.base, self.adapter.config).forward(tokens)
+        Flops::of(&self.model.base, self.adapter).forward(tokens)
     }
 }

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use fedward_actors::{
-    cancel::CancelFlag,
     ports::{Cost, PortResult, PreferenceReport},
     protocol::{Adapter, ChatRow, RoundId},
     streams::{Purpose, stream},
@@ -11,7 +10,7 @@ use fedward_actors::{
 use rand::seq::{IndexedRandom, SliceRandom};
 use serde::{Deserialize, Serialize};
 
-use super::CaiGenerator;
+use super::{CaiGenerator, generator::Work};
 use crate::{
     data::PreferencePair,
     train::{DpoSettings, DpoStep, Flops, SftSettings, StepReport, TokenizedPair, TrainStreams, train_dpo, train_sft},
@@ -59,12 +58,13 @@ impl CaiGenerator {
     /// Fine-tunes on answers to red prompts, with benign rows mixed in: so many steps, or else as many as are configured.
     pub(super) fn tune(
         &self,
-        round: RoundId,
+        work: Work<'_>,
         start: &Adapter,
         answers: Vec<ChatRow>,
         steps: Option<usize>,
-        cancel: &CancelFlag,
     ) -> PortResult<Tuned> {
+        let Work { round, cancel, .. } = work;
+        let start = work.on(start);
         let started = Instant::now();
         let rows = self.with_benign_rows(round, answers);
         let rows = self.model.tokenize_up_to(self.settings.sft.end, &rows, self.settings.max_length)?;
@@ -75,8 +75,8 @@ impl CaiGenerator {
         let streams = TrainStreams::of(self.settings.seed, round, None);
         self.progress.part("fine-tuning");
         let mut on_step = |step: &StepReport| self.progress.step(step.step as u64, steps as u64);
-        let done = train_sft(&self.model.base, &self.lora, start, &rows, &settings, streams, cancel, &mut on_step)?;
-        let flops = Flops::of(&self.model.base, &self.lora).training(done.tokens);
+        let done = train_sft(&self.model.base, start, self.dropout, &rows, &settings, streams, cancel, &mut on_step)?;
+        let flops = Flops::of(&self.model.base, start).training(done.tokens);
         Ok(Tuned {
             mean_loss: done.mean_loss(),
             steps: done.steps as u64,
@@ -107,13 +107,9 @@ impl CaiGenerator {
     }
 
     /// Trains on preferences; the reference is `start`.
-    pub(super) fn prefer(
-        &self,
-        round: RoundId,
-        start: &Adapter,
-        pairs: &[TokenizedPair],
-        cancel: &CancelFlag,
-    ) -> PortResult<Preferred> {
+    pub(super) fn prefer(&self, work: Work<'_>, start: &Adapter, pairs: &[TokenizedPair]) -> PortResult<Preferred> {
+        let Work { round, cancel, .. } = work;
+        let start = work.on(start);
         let started = Instant::now();
         let configured = &self.settings.dpo;
         let steps = self.settings.effort.steps(configured.steps, pairs.len(), configured.batch_size);
@@ -121,7 +117,7 @@ impl CaiGenerator {
         let streams = TrainStreams::of_preferences(self.settings.seed, round);
         self.progress.part("training on preferences");
         let mut on_step = |step: &DpoStep| self.progress.step(step.step as u64, steps as u64);
-        let done = train_dpo(&self.model.base, &self.lora, start, pairs, &settings, streams, cancel, &mut on_step)?;
+        let done = train_dpo(&self.model.base, start, pairs, &settings, streams, cancel, &mut on_step)?;
         let last = done.steps.last();
         let report = PreferenceReport {
             pairs: pairs.len() as u64,
@@ -130,7 +126,7 @@ impl CaiGenerator {
             reward_margin: last.map_or(0.0, |step| step.margin),
             reward_accuracy: last.map_or(0.0, |step| step.accuracy),
         };
-        let flops = Flops::of(&self.model.base, &self.lora);
+        let flops = Flops::of(&self.model.base, start);
         let cost = Cost {
             seconds: started.elapsed().as_secs_f64(),
             tokens: done.tokens + done.reference_tokens,

@@ -10,7 +10,7 @@ use fedward_actors::{
 
 use super::{Answer, Phrasing, Respondent};
 use crate::{
-    lora::{LoraConfig, LoraRef},
+    lora::LoraRef,
     model::{ChatModel, ModelError, Questions},
 };
 
@@ -20,7 +20,7 @@ const LONGEST_ANSWER: usize = 64;
 /// A model, with an adapter or without, and how it is asked.
 pub struct ChatRespondent {
     model: Arc<ChatModel>,
-    adapter: Option<(LoraConfig, Adapter)>,
+    adapter: Option<Adapter>,
     phrasing: Phrasing,
     max_length: usize,
     /// First tokens of `safe` and `unsafe`.
@@ -51,17 +51,16 @@ impl ChatRespondent {
     /// [`ModelError`] if the tokenizer cannot tell the two words apart.
     pub fn tuned(
         model: Arc<ChatModel>,
-        lora: LoraConfig,
         adapter: Adapter,
         phrasing: Phrasing,
         max_length: usize,
     ) -> Result<Self, ModelError> {
-        Self::new(model, Some((lora, adapter)), phrasing, max_length)
+        Self::new(model, Some(adapter), phrasing, max_length)
     }
 
     fn new(
         model: Arc<ChatModel>,
-        adapter: Option<(LoraConfig, Adapter)>,
+        adapter: Option<Adapter>,
         phrasing: Phrasing,
         max_length: usize,
     ) -> Result<Self, ModelError> {
@@ -87,7 +86,7 @@ fn first_tokens(model: &ChatModel) -> Result<[u32; 2], ModelError> {
 
 impl Respondent for ChatRespondent {
     fn identity(&self) -> String {
-        let adapter = self.adapter.as_ref().map(|(_, adapter)| adapter.sha256()).unwrap_or_default();
+        let adapter = self.adapter.as_ref().map(Adapter::sha256).unwrap_or_default();
         format!("{}/{adapter}/{:?}/{}", self.model.identity(), self.phrasing, self.max_length)
     }
 
@@ -108,7 +107,7 @@ impl Respondent for ChatRespondent {
         let openings = openings.into_iter().collect::<Result<Vec<_>, _>>().map_err(PortError::from)?;
         let questions =
             Questions { prompts: &prompts, openings: &openings, words: self.words, longest_answer: LONGEST_ANSWER };
-        let adapter = self.adapter.as_ref().map(|(config, adapter)| LoraRef { config, adapter });
+        let adapter = self.adapter.as_ref().map(LoraRef::from);
         let replies = self.model.answers(adapter, &questions, cancel).map_err(PortError::from)?;
         let answers = replies.into_iter().zip(cut).map(|(reply, is_cut)| {
             let [safe_probability, unsafe_probability] = reply.probabilities;

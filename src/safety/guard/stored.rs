@@ -157,8 +157,8 @@ impl Fitted {
                 }
                 Ok(Arc::new(EmbeddedGuard::new(model, heads.clone(), *reading, threshold)))
             }
-            (Self::Lora { phrasing, max_length }, Some((lora, adapter))) => {
-                let respondent = ChatRespondent::tuned(model, lora, adapter, *phrasing, *max_length)?;
+            (Self::Lora { phrasing, max_length }, Some((_, adapter))) => {
+                let respondent = ChatRespondent::tuned(model, adapter, *phrasing, *max_length)?;
                 Ok(Arc::new(ProtocolGuard::new(respondent, threshold)))
             }
             (Self::Lora { .. }, None) => Err(ModelError::Unusable("the adapter is missing".into())),

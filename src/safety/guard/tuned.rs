@@ -65,7 +65,7 @@ pub fn tune(
     let lessons = balanced.iter().map(lesson).collect::<Result<Vec<_>, _>>()?;
     let start = initial_adapter(&tuning.lora, model.base.config(), tuning.seed);
     let streams = TrainStreams::of(tuning.seed, RoundId::START, None);
-    let outcome = train_sft(&model.base, &tuning.lora, &start, &lessons, &tuning.sft, streams, cancel, on_step)?;
+    let outcome = train_sft(&model.base, &start, tuning.lora.dropout, &lessons, &tuning.sft, streams, cancel, on_step)?;
     Ok(outcome.adapter)
 }
 

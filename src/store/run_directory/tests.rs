@@ -2,23 +2,27 @@ use std::{collections::BTreeMap, fs::OpenOptions, io::Write, sync::Arc};
 
 use fedward_actors::{
     ports::StateAfter,
-    protocol::{Adapter, AdapterLayout, ClientId},
+    protocol::{Adapter, AdapterLayout, ClientId, GlobalModel},
     records::RoundOutcome,
 };
 use serde_json::json;
 
 use super::*;
 
-fn adapter(value: f32) -> Adapter {
-    let layout = Arc::new(AdapterLayout::new([("a".to_owned(), [2, 3])]));
-    Adapter::new(layout, vec![value; 6]).unwrap()
+/// An adapter on a frozen term of another rank.
+fn model(value: f32) -> GlobalModel {
+    let of_rank = |rank: usize, value| {
+        let layout = AdapterLayout::new([("a".to_owned(), [rank, 3])]).with_scaling(0.1);
+        Adapter::new(Arc::new(layout), vec![value; 3 * rank]).unwrap()
+    };
+    GlobalModel::from(of_rank(2, value)).with_frozen(of_rank(5, value + 0.5))
 }
 
-fn after<'a>(round: RoundId, global: &'a Adapter, strategy: &'a [u8], memories: &'a NewMemories) -> StateAfter<'a> {
+fn after<'a>(round: RoundId, global: &'a GlobalModel, strategy: &'a [u8], memories: &'a NewMemories) -> StateAfter<'a> {
     StateAfter { round, global, strategy, in_flight: &[], memories }
 }
 
-fn record(round: u32, global: &Adapter) -> RoundRecord {
+fn record(round: u32, global: &GlobalModel) -> RoundRecord {
     serde_json::from_value(json!({
         "round": round, "outcome": RoundOutcome::Committed, "cohort": [0], "accepted": 1, "clipped": 0, "rejected": 0,
         "dropped": 0, "rows_kept": 1, "rows_filtered": 0, "rows_kept_unsafe": 0, "rows_filtered_safe": 0,
@@ -69,7 +73,7 @@ fn begun(folder: &Path) -> RunDirectory {
     directory.write_manifest(&manifest(1)).unwrap();
     let mut store = directory.share();
     for round in 1..=3 {
-        let global = adapter(round as f32);
+        let global = model(round as f32);
         let memories = [(ClientId(0), Arc::from([round as u8]))];
         store.checkpoint(after(RoundId(round), &global, &[round as u8], &memories)).unwrap();
         store.append(&record(round, &global), &[client_row(round)]).unwrap();
@@ -83,7 +87,7 @@ fn c1_resume_takes_up_the_last_stored_round_and_drops_what_a_crash_cut_off() {
     let directory = begun(folder.path());
     // A crash after the checkpoint of round 4, in the middle of its row.
     let memories = [(ClientId(0), Arc::from([4]))];
-    directory.share().checkpoint(after(RoundId(4), &adapter(4.0), &[], &memories)).unwrap();
+    directory.share().checkpoint(after(RoundId(4), &model(4.0), &[], &memories)).unwrap();
     let rows = folder.path().join("rounds.jsonl");
     let mut file = OpenOptions::new().append(true).open(&rows).unwrap();
     file.write_all(b"{\"round\": 4, \"outc").unwrap();
@@ -92,7 +96,7 @@ fn c1_resume_takes_up_the_last_stored_round_and_drops_what_a_crash_cut_off() {
     let (_, checkpoint) = resume(folder.path(), &manifest(1)).unwrap().unwrap();
     assert_eq!(
         checkpoint,
-        Checkpoint { round: RoundId(3), global: adapter(3.0), strategy_state: vec![3], in_flight: vec![] }
+        Checkpoint { round: RoundId(3), global: model(3.0), strategy_state: vec![3], in_flight: vec![] }
     );
     let remembered = directory.memories().read(ClientId(0), RoundId(9)).unwrap();
     assert_eq!(remembered.as_deref(), Some(&[3][..]));
@@ -113,7 +117,7 @@ fn c1_a_changed_checkpoint_is_refused_and_the_one_before_it_counts() {
     let (_, checkpoint) = resume(folder.path(), &manifest(1)).unwrap().unwrap();
     assert_eq!(
         checkpoint,
-        Checkpoint { round: RoundId(2), global: adapter(2.0), strategy_state: vec![2], in_flight: vec![] }
+        Checkpoint { round: RoundId(2), global: model(2.0), strategy_state: vec![2], in_flight: vec![] }
     );
     assert_eq!(directory.rounds().unwrap().len(), 2);
     assert_eq!(directory.memories().read(ClientId(0), RoundId(9)).unwrap().as_deref(), Some(&[2][..]));
@@ -245,7 +249,7 @@ fn refused(damage: impl FnOnce(&Path)) -> String {
     directory.write_manifest(&manifest(1)).unwrap();
     let mut store = directory.share();
     for round in 1..=3 {
-        let global = adapter(round as f32);
+        let global = model(round as f32);
         let memories = [(ClientId(0), Arc::from([round as u8])), (ClientId(7), Arc::from([10 + round as u8]))];
         store.checkpoint(after(RoundId(round), &global, &[], &memories)).unwrap();
         store.append(&record(round, &global), &[client_row(round)]).unwrap();
@@ -342,8 +346,8 @@ fn a_state_that_is_whole_is_gone_on_from_as_the_error_says() {
     assert_eq!(checkpoint.round, RoundId(2));
     // What comes then belongs together again.
     let mut store = directory.share();
-    store.checkpoint(after(RoundId(3), &adapter(3.0), &[], &[(ClientId(0), Arc::from([3]))])).unwrap();
-    store.append(&record(3, &adapter(3.0)), &[client_row(3)]).unwrap();
+    store.checkpoint(after(RoundId(3), &model(3.0), &[], &[(ClientId(0), Arc::from([3]))])).unwrap();
+    store.append(&record(3, &model(3.0)), &[client_row(3)]).unwrap();
     assert_eq!(resume(folder.path(), &manifest(1)).unwrap().unwrap().1.round, RoundId(3));
 }
 
@@ -353,7 +357,7 @@ fn a_crash_before_the_first_row_begins_afresh() {
     let directory = RunDirectory::create(folder.path(), Unfinished::Keep).unwrap();
     directory.write_manifest(&manifest(1)).unwrap();
     assert!(resume(folder.path(), &manifest(1)).unwrap().is_none());
-    directory.share().checkpoint(after(RoundId(1), &adapter(1.0), &[], &[(ClientId(0), Arc::from([1]))])).unwrap();
+    directory.share().checkpoint(after(RoundId(1), &model(1.0), &[], &[(ClientId(0), Arc::from([1]))])).unwrap();
     assert!(resume(folder.path(), &manifest(1)).unwrap().is_none());
     // The clients' rows come before the round's.
     rows::append(&folder.path().join(CLIENTS), &[client_row(1)]).unwrap();
@@ -375,8 +379,8 @@ fn c1_a_run_of_one_round_whose_row_is_lost_is_refused_and_nothing_is_deleted() {
             let directory = RunDirectory::create(folder.path(), Unfinished::Keep).unwrap();
             directory.write_manifest(&manifest(1)).unwrap();
             let mut store = directory.share();
-            store.checkpoint(after(RoundId(1), &adapter(1.0), &[], &[(ClientId(0), Arc::from([1]))])).unwrap();
-            store.append(&record(1, &adapter(1.0)), &[client_row(1)]).unwrap();
+            store.checkpoint(after(RoundId(1), &model(1.0), &[], &[(ClientId(0), Arc::from([1]))])).unwrap();
+            store.append(&record(1, &model(1.0)), &[client_row(1)]).unwrap();
             let is_completed = summary.as_ref().is_some_and(|summary| summary["status"] == "completed");
             if let Some(summary) = &summary {
                 directory.write_summary(summary).unwrap();
@@ -413,8 +417,8 @@ fn a_run_of_an_earlier_version_is_gone_on_with_and_known_from_then_on() {
     let (directory, checkpoint) = resume(folder.path(), &manifest(1)).unwrap().unwrap();
     assert_eq!(checkpoint.round, RoundId(3));
     let mut store = directory.share();
-    store.checkpoint(after(RoundId(4), &adapter(4.0), &[], &[])).unwrap();
-    store.append(&record(4, &adapter(4.0)), &[client_row(4)]).unwrap();
+    store.checkpoint(after(RoundId(4), &model(4.0), &[], &[])).unwrap();
+    store.append(&record(4, &model(4.0)), &[client_row(4)]).unwrap();
     assert_eq!(resume(folder.path(), &manifest(1)).unwrap().unwrap().1.round, RoundId(4));
     fs::remove_file(folder.path().join("clients/00000/00003.memory")).unwrap();
     let error = resume(folder.path(), &manifest(1)).unwrap_err().to_string();
