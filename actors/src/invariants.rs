@@ -4,6 +4,7 @@ mod attacks;
 mod faults;
 mod guard;
 mod memory;
+mod processes;
 mod ranks;
 mod rounds;
 mod sameness;

@@ -41,7 +41,7 @@ pub(crate) struct Arrival {
     pub(crate) sent: Option<(ModelVersion, Adapter)>,
 }
 
-type Arriving<'a> = Pin<Box<dyn Future<Output = Option<Arrival>> + Send + 'a>>;
+pub(crate) type Arriving<'a> = Pin<Box<dyn Future<Output = Option<Arrival>> + Send + 'a>>;
 
 /// Carries orders to clients and brings what comes back.
 pub(crate) trait Transport: Send + Sync {
