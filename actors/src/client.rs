@@ -9,7 +9,7 @@ use crate::{
     cancel::CancelFlag,
     compute::{AbortOnDrop, Compute, Panicked},
     faults::{ClientFault, Faults, ON_PURPOSE, not_finite, of_another_layout},
-    guard::GuardMessage,
+    guard::{self, GuardMessage},
     policy::{Assessed, GuardPolicy, VerdictOrder, count_unguarded},
     ports::{ClientAlgorithm, ClientMemories, ClientRows, LocalTrainer, PortResult, TrainTask, TurnStart},
     protocol::{
@@ -207,14 +207,15 @@ impl ClientEnv {
         client: ClientId,
         rows: Arc<[ChatRow]>,
     ) -> Result<(TrainRows, GuardCounts), String> {
-        let Some(Screener { guard, assessed, verdicts: dealt, policy }) = &self.screener else {
+        let Some(Screener { guard: address, assessed, verdicts: dealt, policy }) = &self.screener else {
             let counts = count_unguarded(&rows);
             return Ok((TrainRows::new(rows), counts));
         };
         let order = AssessOrder { id, client, rows: assessed.shown(&rows) };
-        let verdicts = match guard.ask(None, |reply| GuardMessage::Assess(order, reply)).await {
+        let question = |_, reply| GuardMessage::Assess(order.clone(), reply);
+        let verdicts = match address.ask_with_retry(guard::ATTEMPTS, None, question).await.1 {
             Answer::Reply(verdicts) => verdicts?,
-            Answer::TimedOut | Answer::Died(_) => return Err("the guard stopped while it assessed the rows".to_owned()),
+            Answer::TimedOut | Answer::Died(_) => return Err(guard::STOPPED.to_owned()),
         };
         // Of no round: a client's row fares alike whenever the client is selected.
         let stream_of = |purpose| stream(self.seed, purpose, RoundId::START, Some(client));

@@ -27,6 +27,9 @@ pub(crate) enum GuardMessage {
 #[derive(Clone, Copy)]
 pub(crate) struct Guard;
 
+/// How often a client asks a guard that dies before it has looked at the question: over the client's own rows it dies with an answer.
+pub(crate) const ATTEMPTS: u32 = 3;
+
 /// Verdicts by guard version and row (invariant S-2). Outlives the actor, so that a restart computes nothing twice.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct VerdictCache(Arc<Mutex<Verdicts>>);
@@ -51,7 +54,13 @@ pub(crate) struct GuardState {
     waiting: Vec<Waiting>,
     /// Batches at hand by the rows that they began with; dropped with the actor, which cancels them.
     batches: Vec<(Arc<[RowDigest]>, AbortOnDrop)>,
+    /// What a model died of: the actor does so, too, once nobody waits for its other batches. Who is told of a death must not
+    /// depend on who else was being served (invariant D-1).
+    broken: Option<Panicked>,
 }
+
+/// What those are told whose rows a model died of.
+pub(crate) const STOPPED: &str = "the guard stopped while it assessed the rows";
 
 struct Waiting {
     digests: Vec<RowDigest>,
@@ -60,7 +69,7 @@ struct Waiting {
 
 impl GuardState {
     pub(crate) fn new(args: GuardArgs) -> Self {
-        Self { args, in_flight: HashSet::new(), waiting: Vec::new(), batches: Vec::new() }
+        Self { args, in_flight: HashSet::new(), waiting: Vec::new(), batches: Vec::new(), broken: None }
     }
 }
 
@@ -81,9 +90,13 @@ impl Actor for Guard {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             GuardMessage::Assess(order, reply) => state.assess(&myself, order, reply).await?,
-            GuardMessage::BatchDone(digests, result) => state.end_batch(&digests, result?),
+            GuardMessage::BatchDone(digests, result) => state.end_batch(&digests, result),
         }
-        Ok(())
+        // Without a batch at hand nobody waits.
+        match state.broken.take_if(|_| state.batches.is_empty()) {
+            Some(panicked) => Err(panicked.into()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -128,14 +141,18 @@ impl GuardState {
     }
 
     /// Answers who waited for a batch's verdicts, or fails every request that needs one of them (invariant S-1).
-    fn end_batch(&mut self, batch: &Arc<[RowDigest]>, result: PortResult<()>) {
+    fn end_batch(&mut self, batch: &Arc<[RowDigest]>, result: Result<PortResult<()>, Panicked>) {
         self.batches.retain(|(digests, _)| !Arc::ptr_eq(digests, batch));
         for digest in batch.iter() {
             self.in_flight.remove(digest);
         }
         match result {
-            Ok(()) => self.answer_complete(),
-            Err(error) => self.fail_those_waiting_for(batch, &error.to_string()),
+            Ok(Ok(())) => self.answer_complete(),
+            Ok(Err(error)) => self.fail_those_waiting_for(batch, &error.to_string()),
+            Err(panicked) => {
+                self.fail_those_waiting_for(batch, STOPPED);
+                self.broken = Some(panicked);
+            }
         }
     }
 
@@ -266,12 +283,28 @@ mod tests {
         let (needs_two, mut two) = oneshot::channel();
         state.waiting.push(Waiting { digests: digests.clone(), reply: needs_both.into() });
         state.waiting.push(Waiting { digests: digests[1..].to_vec(), reply: needs_two.into() });
-        state.end_batch(&digests[..1].into(), Err(PortError::Failed("out of memory".to_owned())));
+        state.end_batch(&digests[..1].into(), Ok(Err(PortError::Failed("out of memory".to_owned()))));
         assert_eq!(both.try_recv().unwrap(), Err("out of memory".to_owned()));
         assert!(two.try_recv().is_err());
         state.args.cache.extend("fake-1", &digests[1..], vec![verdict(0.9)]);
-        state.end_batch(&digests[1..].into(), Ok(()));
+        state.end_batch(&digests[1..].into(), Ok(Ok(())));
         assert_eq!(two.try_recv().unwrap(), Ok(vec![verdict(0.9)]));
         assert!(state.waiting.is_empty());
+    }
+
+    #[test]
+    fn d_1_a_model_that_dies_over_some_rows_keeps_nobody_else_from_verdicts() {
+        let mut state = state();
+        let (_, digests) = rows(&["deadly", "harmless"]);
+        let (needs_deadly, mut deadly) = oneshot::channel();
+        let (needs_harmless, mut harmless) = oneshot::channel();
+        state.waiting.push(Waiting { digests: digests[..1].to_vec(), reply: needs_deadly.into() });
+        state.waiting.push(Waiting { digests: digests[1..].to_vec(), reply: needs_harmless.into() });
+        state.end_batch(&digests[..1].into(), Err(Panicked("at the disco".to_owned())));
+        assert_eq!(deadly.try_recv().unwrap(), Err(STOPPED.to_owned()));
+        assert!(state.broken.is_some() && harmless.try_recv().is_err());
+        state.args.cache.extend("fake-1", &digests[1..], vec![verdict(0.1)]);
+        state.end_batch(&digests[1..].into(), Ok(Ok(())));
+        assert_eq!(harmless.try_recv().unwrap(), Ok(vec![verdict(0.1)]));
     }
 }
