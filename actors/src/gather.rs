@@ -70,28 +70,38 @@ impl Gather {
     ) -> Vec<Arrival> {
         let deadline = self.deadline_seconds.map_or(SimTime::NEVER, |seconds| transport.now().after(seconds));
         let mut arrivals = Vec::new();
-        while self.first.is_none_or(|first| arrivals.len() < first as usize) {
+        while self.waits(&arrivals) {
             let Some(arrival) = transport.next(deadline).await else { break };
             notice(&arrival);
             arrivals.push(arrival);
         }
-        self.leave_late(transport, deadline, &mut arrivals);
+        let late = self.leave_late(transport, deadline, &arrivals);
+        late.iter().for_each(notice);
+        arrivals.extend(late);
         arrivals.sort_by_key(|arrival| arrival.reported.client);
         arrivals
     }
 
-    fn leave_late(&self, transport: &mut dyn Transport, deadline: SimTime, arrivals: &mut Vec<Arrival>) {
-        let waited_in_vain = self.first.is_none_or(|first| arrivals.len() < first as usize);
+    /// Returns whether there are fewer reports than the step waits for. Who was sent nothing has nothing to report.
+    fn waits(&self, arrivals: &[Arrival]) -> bool {
+        let reports = arrivals.iter().filter(|arrival| arrival.sent.is_some()).count();
+        self.first.is_none_or(|first| reports < first as usize)
+    }
+
+    /// Returns those whom the step drops as late.
+    fn leave_late(&self, transport: &mut dyn Transport, deadline: SimTime, arrivals: &[Arrival]) -> Vec<Arrival> {
         // Without a deadline nothing is under way when the step waits in vain.
-        if waited_in_vain && !transport.in_flight().is_empty() {
+        if self.waits(arrivals) && !transport.in_flight().is_empty() {
             transport.wait_until(deadline);
         }
-        if self.late == Late::Discard {
-            arrivals.extend(transport.abandon().into_iter().map(|mut late| {
-                late.reported.answer = Err(DropReason::Late);
-                late
-            }));
+        if self.late != Late::Discard {
+            return Vec::new();
         }
+        let dropped = |mut late: Arrival| {
+            late.reported.answer = Err(DropReason::Late);
+            late
+        };
+        transport.abandon().into_iter().map(dropped).collect()
     }
 
     /// Puts an update on the global adapter at hand, and returns its staleness τ.

@@ -159,10 +159,12 @@ impl SimulatedTransport {
     /// Waits until everything that was dispatched is computed: only then is it known what arrives first.
     async fn settle(&mut self) {
         while let Some(mut arrival) = self.local.next_ready().await {
-            let cost = arrival.cost();
             let client = arrival.reported.client;
-            let seconds = self.devices.seconds(self.seed, arrival.reported.id.round, client, cost);
-            arrival.at = self.ledger.now.after(seconds);
+            // Where nothing was sent there is nothing to wait for: that is known before whatever is under way.
+            if arrival.sent.is_some() {
+                let seconds = self.devices.seconds(self.seed, arrival.reported.id.round, client, arrival.cost());
+                arrival.at = self.ledger.now.after(seconds);
+            }
             self.ledger.arrivals.insert((arrival.at, client), arrival);
         }
     }
