@@ -37,7 +37,8 @@
 //!
 //! # Invariants
 //!
-//! Each has tests named after it in `invariants/`.
+//! Each has tests named after it in `invariants/`, and a predicate in [`predicates`] over what a run left behind. `examples/swarm.rs`
+//! searches seeds for a federation that violates one.
 //!
 //! - **R-1** Every selected client has exactly one outcome: in the round that selected it, or, where late work counts, in that
 //!   in which it arrives; none if the run ends before. Every round has exactly one, too.
@@ -84,6 +85,7 @@ mod invariants;
 mod ledger;
 pub mod policy;
 pub mod ports;
+pub mod predicates;
 pub mod protocol;
 pub mod records;
 mod round;
