@@ -9,6 +9,7 @@ mod ranks;
 mod rounds;
 mod sameness;
 mod server;
+mod swarm;
 mod time;
 
 use crate::records::{ClientOutcome, ClientRecord, DropReason};

@@ -9,6 +9,7 @@ mod rehearsal;
 mod server;
 mod store;
 mod strategies;
+pub mod swarm;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -51,6 +51,7 @@ async fn f_1_a_fault_has_the_outcome_that_it_has_otherwise_and_is_recorded() {
         }
         let counted: u32 = stored.rounds.iter().filter_map(|round| round.faults.get(fault.name())).sum();
         assert_eq!(counted as usize, hit.len());
+        rehearsal.check_invariants().unwrap();
     }
 }
 
@@ -67,6 +68,7 @@ async fn f_1_another_layout_is_refused_with_its_first_difference() {
     }
     assert!(stored.rounds.iter().all(|round| matches!(round.outcome, RoundOutcome::Skipped(_))));
     assert_eq!(result.global, rehearsal.start().global);
+    rehearsal.check_invariants().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

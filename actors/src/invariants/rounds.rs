@@ -55,6 +55,7 @@ async fn r_1_every_selected_client_has_one_outcome_and_so_has_the_round() {
     assert_eq!((round.accepted, round.rejected, round.dropped), (2, 2, 3));
     assert_eq!(round.outcome, RoundOutcome::Committed);
     assert_eq!(stored.rounds.len(), 1);
+    rehearsal.check_invariants().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,6 +69,7 @@ async fn r_1_without_instructions_nobody_trains_and_the_round_is_skipped() {
     assert!(matches!(stored.rounds[0].outcome, RoundOutcome::Skipped(_)));
     assert_eq!(stored.rounds[0].adapter_bytes_down, 0);
     assert_eq!(stored.rounds[1].outcome, RoundOutcome::Committed);
+    rehearsal.check_invariants().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,6 +84,7 @@ async fn r_2_a_client_that_crashed_is_asked_again_and_counts_once() {
     assert_eq!(crashing.events.restarts("client"), 2);
     let bytes_down = crashing.store.stored().rounds[0].adapter_bytes_down;
     assert_eq!(bytes_down, stored.rounds[0].adapter_bytes_down + 2 * crashing.layout.size_bytes());
+    crashing.check_invariants().unwrap();
 }
 
 #[tokio::test]
@@ -101,6 +104,7 @@ async fn r_2_a_late_report_is_never_counted() {
     assert_eq!(clients[0].outcome, dropped(DropReason::TimedOut));
     assert_eq!(clients[3].outcome, dropped(DropReason::TimedOut));
     assert!([1, 2, 4, 5].iter().all(|&index| clients[index].outcome == ClientOutcome::Accepted));
+    rehearsal.check_invariants().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,6 +122,7 @@ async fn r_3_below_quorum_the_global_adapter_stays() {
     assert_eq!(stored.checkpoints[1].global, stored.checkpoints[0].global);
     assert_eq!(stored.checkpoints[1].strategy_state, stored.checkpoints[0].strategy_state);
     assert_eq!(stored.rounds[2].outcome, RoundOutcome::Committed);
+    rehearsal.check_invariants().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,6 +147,7 @@ async fn r_3_clients_forget_a_round_that_did_not_take_them_in() {
     let remembered: Vec<bool> = (0..4).map(|client| is_remembered(&rehearsal, client, 3)).collect();
     assert_eq!(remembered, [true, true, false, true]);
     assert!((0..4).all(|client| !is_remembered(&rehearsal, client, 1) && !is_remembered(&rehearsal, client, 2)));
+    rehearsal.check_invariants().unwrap();
 }
 
 #[tokio::test]
@@ -216,5 +222,6 @@ proptest! {
         let enough = honest >= rehearsal.config.quorum;
         prop_assert_eq!(round.outcome == RoundOutcome::Committed, enough);
         prop_assert_eq!(result.global == start.global, !enough);
+        prop_assert_eq!(rehearsal.check_invariants(), Ok(()));
     }
 }

@@ -62,6 +62,7 @@ async fn a_buffer_takes_the_first_and_counts_the_others_later_with_their_stalene
     // Nobody is asked while its work is under way: between its reports a client was asked once each.
     let calls: u32 = rehearsal.trainer.calls().values().sum();
     assert!((24..=24 + 6).contains(&calls), "{calls}");
+    rehearsal.check_invariants().unwrap();
 }
 
 /// Takes the only update's delta as the next global adapter: what was done to it shows.
@@ -119,6 +120,29 @@ async fn r_1_whoever_misses_a_deadline_is_dropped_as_late() {
     assert!(late.count() > 5);
     let times: Vec<f64> = stored.rounds.iter().map(|round| round.simulated_seconds.unwrap()).collect();
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= 12.0 + 1e-6), "{times:?}");
+    // Whoever is late is told of like everybody else.
+    rehearsal.check_invariants().unwrap();
+}
+
+/// What was never sent is neither late nor under way: it takes nobody's place among the first.
+#[tokio::test(start_paused = true)]
+async fn r_1_without_instructions_nobody_is_late_or_under_way() {
+    for late in [Late::Discard, Late::Count { exponent: 0.5 }] {
+        let silent_in_2 = |round: RoundId| if round.0 == 2 { Conduct::WrongShape } else { Conduct::Honest };
+        let rehearsal = rehearsal(Gather { late, ..BUFFER }).with_memory(silent_in_2);
+        rehearsal.run().await.unwrap();
+        let stored = rehearsal.store.stored();
+        let silent = dropped(DropReason::NoInstructions("rehearsed silence".to_owned()));
+        let is_silent = |round: u32| {
+            stored.clients.iter().filter(|record| record.round.0 == round && record.outcome == silent).count()
+        };
+        let others_under_way = if late == Late::Discard { 0 } else { 3 };
+        assert_eq!([1, 2, 3].map(is_silent), [0, 6 - others_under_way, 0]);
+        // Those who were under way arrive all the same.
+        assert_eq!(stored.rounds[1].accepted, others_under_way as u32);
+        assert!(stored.rounds[2..].iter().all(|round| round.accepted == 3));
+        rehearsal.check_invariants().unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -86,7 +86,7 @@ impl UpdateScreen for FakeScreen {
             Candidate { delta_norm, .. } if *delta_norm > self.bound => Judgement::Clip(self.bound),
             _ => Judgement::Keep,
         };
-        let judged = candidates.len() - usize::from(self.conduct == Conduct::WrongShape);
+        let judged = candidates.len().saturating_sub(usize::from(self.conduct == Conduct::WrongShape));
         Ok(candidates[..judged].iter().map(judge).collect())
     }
 }
