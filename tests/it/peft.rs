@@ -1,6 +1,6 @@
 //! Adapters between fedward and PEFT (`tests/reference/peft_interchange.py`).
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use fedward::{
     lora::{LoraConfig, LoraRef, Target, peft},
@@ -8,7 +8,7 @@ use fedward::{
 };
 use fedward_actors::{
     CancelFlag,
-    protocol::{Adapter, hex},
+    protocol::{Adapter, GlobalModel, hex},
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -207,6 +207,45 @@ fn an_installed_peft_opens_what_is_saved_for_every_set_of_targets() {
     let report: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
     assert_eq!(report["adapters"], 127);
     eprintln!("peft: {report}");
+}
+
+/// `peft` adds up adapters that are active at once: frozen terms of other ranks and scalings, and the one on top of them.
+#[test]
+fn a_model_with_frozen_terms_has_the_logits_of_an_installed_peft_as_terms_and_as_one_stack() {
+    fedward::model::init_backend();
+    let dir = tempfile::tempdir().unwrap();
+    let targets: BTreeSet<_> = [Target::QProj, Target::VProj, Target::DownProj].into();
+    let configs = [(2, 1.0, false), (5, 20.0, false), (3, 7.5, true)].map(|(rank, alpha, use_rslora)| LoraConfig {
+        rank,
+        alpha,
+        dropout: 0.0,
+        targets: targets.clone(),
+        use_rslora,
+    });
+    for (index, config) in configs.iter().enumerate() {
+        peft::save(&dir.path().join("terms").join(index.to_string()), config, &numbered(config), "tiny").unwrap();
+    }
+    let [first, second, top] = configs.each_ref().map(numbered);
+    let model = GlobalModel::from(top).with_frozen(first).with_frozen(second);
+    peft::save(&dir.path().join("stack"), &configs[2], &model, "tiny").unwrap();
+    let Some(printed) = script("sum_of_terms", dir.path()) else { return };
+    let base_folder = tempfile::tempdir().unwrap();
+    script("base", base_folder.path()).unwrap();
+    let checkpoint = Checkpoint::open(base_folder.path()).unwrap();
+    let base = BaseModel::load(checkpoint.config, &*checkpoint.weights, test_device(), Precision::F32).unwrap();
+    let tokens: Vec<u32> = (3..23).collect();
+    let logits = |lora: Option<LoraRef<'_>>| -> Vec<f64> {
+        let logits = base.next_token_logits(lora, &tokens, &CancelFlag::new()).unwrap();
+        logits.iter().step_by(25).map(|&logit| f64::from(logit)).collect()
+    };
+    let ours = logits(Some((&model).into()));
+    let theirs: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    for what in ["terms", "stack"] {
+        let error = relative_error(&ours, &reals_of(&theirs[what]));
+        assert!(error < 1e-5, "{what}: {error:e}");
+        eprintln!("frozen terms, {what} in peft: logits differ by {error:e}");
+    }
+    assert!(relative_error(&ours, &logits(Some(model.trainable().into()))) > 1e-3, "frozen terms change nothing");
 }
 
 #[test]

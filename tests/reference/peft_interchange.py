@@ -12,6 +12,9 @@
         writes adapters that fedward must refuse, each under the name of the setting that it is refused for
     python tests/reference/peft_interchange.py check_all <directory>
         opens adapters that fedward saved for the same model; the i-th number of each is ((37 i) mod 101 - 50) / 1000
+    python tests/reference/peft_interchange.py sum_of_terms <directory>
+        prints the last logits of the model with all adapters in <directory>/terms active at once, and with the one in
+        <directory>/stack
     python tests/reference/peft_interchange.py base <directory>
         writes the tiny model itself with a tokenizer, in shards, and the SHA-256 of its tensors
 
@@ -255,6 +258,22 @@ def check(adapter):
     return {"numbers": position, "difference": difference}
 
 
+def sum_of_terms(directory):
+    def logits(adapters):
+        model = None
+        for index, adapter in enumerate(adapters):
+            if model is None:
+                model = PeftModel.from_pretrained(tiny_llama(), adapter, adapter_name="0").eval()
+            else:
+                model.load_adapter(adapter, adapter_name=str(index))
+        model.base_model.set_adapter([str(index) for index in range(len(adapters))])
+        with torch.no_grad():
+            return model(TOKENS[None]).logits[0, -1, ::25].double().tolist()
+
+    terms = sorted(pathlib.Path(directory, "terms").iterdir())
+    print(json.dumps({"terms": logits(terms), "stack": logits([pathlib.Path(directory, "stack")])}))
+
+
 def base(directory):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -295,5 +314,5 @@ def base(directory):
 
 
 if __name__ == "__main__":
-    commands = [make, make_all, make_patterns, make_others, check_all, base]
+    commands = [make, make_all, make_patterns, make_others, check_all, sum_of_terms, base]
     {command.__name__: command for command in commands}[sys.argv[1]](sys.argv[2])
