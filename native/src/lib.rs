@@ -7,7 +7,7 @@ pub mod cuda;
 pub mod kernels;
 pub mod processor;
 
-use std::{fs::File, io, path::Path};
+use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path};
 
 pub use autograd::{NoAutograd, no_autograd};
 
@@ -43,9 +43,17 @@ impl MappedFile {
     ///
     /// # Errors
     ///
-    /// Returns the operating system's error if the file cannot be opened or mapped.
+    /// Returns the operating system's error if the file cannot be opened or mapped, and one if it is no regular file.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        // Opening a pipe would wait for somebody who writes to it.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let kind = file.metadata()?.file_type();
+        if kind.is_dir() {
+            return Err(io::Error::from_raw_os_error(libc::EISDIR));
+        }
+        if !kind.is_file() {
+            return Err(io::Error::other("found a pipe or device, expected a regular file; put one in its place"));
+        }
         // SAFETY: the map is read-only and private to the process. Model files are not rewritten in place while they
         // are being read; a file that is truncated meanwhile ends the process with SIGBUS, as with any mapped file.
         let map = unsafe { memmap2::Mmap::map(&file)? };

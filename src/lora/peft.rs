@@ -8,7 +8,7 @@ mod config;
 mod modules;
 mod weights;
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, path::Path};
 
 use fedward_actors::protocol::Adapter;
 use safetensors::{Dtype, tensor::TensorView};
@@ -18,7 +18,7 @@ use self::config::Settings;
 use super::{LoraConfig, LoraRef, stack};
 use crate::{
     model::{ModelConfig, ModelError},
-    store::replace,
+    store::{read_regular, replace},
 };
 
 /// What tells a directory for a PEFT adapter.
@@ -71,7 +71,7 @@ fn write(dir: &Path, config: &LoraConfig, adapter: &Adapter, base_model_name: &s
 /// [`ModelError`] names the file, the key or tensor, what was found and what is allowed.
 pub fn load(dir: &Path, model: &ModelConfig) -> Result<(LoraConfig, Adapter), ModelError> {
     let path = dir.join(CONFIG_FILE);
-    let text = fs::read(&path).map_err(ModelError::io(&path))?;
+    let text = read_regular(&path).map_err(ModelError::io(&path))?;
     let json: Map<String, Value> =
         serde_json::from_slice(&text).map_err(|error| ModelError::invalid(&path, error.to_string()))?;
     let invalid = |problem| ModelError::invalid(&path, problem);
@@ -81,7 +81,7 @@ pub fn load(dir: &Path, model: &ModelConfig) -> Result<(LoraConfig, Adapter), Mo
     if !path.exists() && dir.join(PICKLED_WEIGHTS).exists() {
         return Err(ModelError::invalid(&dir.join(PICKLED_WEIGHTS), pickle_problem()));
     }
-    let bytes = fs::read(&path).map_err(ModelError::io(&path))?;
+    let bytes = read_regular(&path).map_err(ModelError::io(&path))?;
     weights::read(&bytes, &settings, &modules, model).map_err(|problem| ModelError::invalid(&path, problem))
 }
 
@@ -110,7 +110,7 @@ pub fn load_for(dir: &Path, model: &ModelConfig, name: &str) -> Result<(LoraConf
 /// The base model that the adapter in `dir` names, if it is plainly another one than `name`: by the last parts of their paths,
 /// whatever the case and the ending.
 fn other_base_model(dir: &Path, name: &str) -> Option<String> {
-    let json: Value = serde_json::from_slice(&fs::read(dir.join(CONFIG_FILE)).ok()?).ok()?;
+    let json: Value = serde_json::from_slice(&read_regular(&dir.join(CONFIG_FILE)).ok()?).ok()?;
     let named = json.get("base_model_name_or_path")?.as_str()?;
     let (theirs, ours) = (repository(named), repository(name));
     let (shorter, longer) = if theirs.len() < ours.len() { (&theirs, &ours) } else { (&ours, &theirs) };
@@ -191,7 +191,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let other = |named: Value, name: &str| {
             let config = json!({"base_model_name_or_path": named}).to_string();
-            fs::write(dir.path().join(CONFIG_FILE), config).unwrap();
+            std::fs::write(dir.path().join(CONFIG_FILE), config).unwrap();
             other_base_model(dir.path(), name)
         };
         let small = "HuggingFaceTB/SmolLM2-135M-Instruct";

@@ -1,7 +1,6 @@
 //! A model on disk: architecture, tokenizer, weights.
 
 use std::{
-    fs::File,
     io::{BufReader, Read},
     path::{Path, PathBuf},
 };
@@ -10,6 +9,7 @@ use fedward_actors::protocol::hex;
 use sha2::{Digest, Sha256};
 
 use super::{ModelConfig, ModelError, WeightSource, gguf::GgufWeights, huggingface, tokenizer::ChatTokenizer};
+use crate::store::open_regular;
 
 /// A checkpoint whose files have been opened and checked; tensors are read when asked for.
 pub struct Checkpoint {
@@ -87,7 +87,7 @@ impl Checkpoint {
 }
 
 fn file_sha256(path: &Path) -> Result<String, ModelError> {
-    let mut file = BufReader::new(File::open(path).map_err(ModelError::io(path))?);
+    let mut file = BufReader::new(open_regular(path).map_err(ModelError::io(path))?);
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {

@@ -5,7 +5,6 @@ mod tokenizer;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -18,6 +17,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tch::{Kind, Tensor};
 
 use super::{ModelConfig, ModelError, WeightSource, tokenizer::ChatTokenizer};
+use crate::store::read_regular_text;
 
 const WEIGHTS: &str = "model.safetensors";
 const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
@@ -202,7 +202,7 @@ fn shard_paths(directory: &Path) -> Result<Vec<PathBuf>, ModelError> {
 
 /// Reads a JSON file; errors name the key.
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
-    let text = fs::read_to_string(path).map_err(ModelError::io(path))?;
+    let text = read_regular_text(path).map_err(ModelError::io(path))?;
     let mut deserializer = serde_json::Deserializer::from_str(&text);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let key = error.path().to_string();

@@ -1,7 +1,6 @@
 //! The state after a round: global model, strategy state and what is under way, with their checksum.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -104,7 +103,7 @@ impl Checkpoint {
     /// As [`Checkpoint::read`], with what belongs to it; nothing is known of that in those of earlier versions.
     pub(super) fn read_whole(folder: &Path, round: RoundId) -> Result<(Self, Option<Belongings>), StoreError> {
         let path = Self::path(folder, round);
-        let bytes = fs::read(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        let bytes = files::read_regular(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
         let invalid = |problem: String| StoreError::Invalid { path: path.clone(), problem };
         let end = bytes.iter().position(|&byte| byte == b'\n').ok_or_else(|| invalid("found no header line".into()))?;
         let header: Header = serde_json::from_slice(&bytes[..end]).map_err(|error| invalid(error.to_string()))?;

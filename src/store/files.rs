@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
     time::{Duration, SystemTime},
@@ -64,6 +64,32 @@ pub(crate) fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<Fil
         }
     })?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused("a pipe or device")) }
+}
+
+/// Opens somebody's file for reading. Links are followed, as folders of caches consist of them; a pipe, which one could wait on for
+/// ever, and a device are refused.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        Ok(file)
+    } else if kind.is_dir() {
+        Err(io::Error::from_raw_os_error(libc::EISDIR))
+    } else {
+        Err(io::Error::other("found a pipe or device, expected a regular file; put one in its place"))
+    }
+}
+
+/// Reads a file that [`open_regular`] opens.
+pub(crate) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a file that [`open_regular`] opens, as text.
+pub(crate) fn read_regular_text(path: &Path) -> io::Result<String> {
+    io::read_to_string(open_regular(path)?)
 }
 
 /// What fedward writes under fixed names into folders that it shares with people's own files.
@@ -173,7 +199,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError
 ///
 /// [`StoreError::Io`], or [`StoreError::Invalid`] if the file is not that value.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
-    let text = fs::read(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+    let text = read_regular(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
     serde_json::from_slice(&text)
         .map_err(|error| StoreError::Invalid { path: path.to_owned(), problem: error.to_string() })
 }
@@ -240,6 +266,25 @@ mod tests {
         assert!(own.chain(["cost-of-cai.svg", "round-00001.checkpoint"]).all(is_own_name));
         let others = ["draft", "round-.checkpoint", "round-1a.checkpoint", ".memory", "cost-of-cai.png", "safety.svg"];
         assert!(!others.into_iter().any(is_own_name));
+    }
+
+    #[test]
+    fn files_are_read_through_links_and_pipes_are_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "content").unwrap();
+        symlink(at("file"), at("link")).unwrap();
+        assert_eq!(read_regular_text(&at("link")).unwrap(), "content");
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        for error in [
+            read_regular(&at("pipe")).unwrap_err(),
+            read_regular(Path::new("/dev/null")).unwrap_err(),
+            fedward_native::MappedFile::open(&at("pipe")).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("found a pipe or device, expected a regular file"), "{error}");
+        }
+        assert_eq!(read_regular(folder.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(read_regular(&at("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

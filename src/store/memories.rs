@@ -197,7 +197,7 @@ impl ClientMemories for MemoryFolder {
 
 /// What a client remembered, by its file.
 fn content(path: &Path) -> Result<Vec<u8>, StoreError> {
-    let bytes = fs::read(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+    let bytes = files::read_regular(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
     match bytes.split_first_chunk::<32>() {
         Some((digest, memory)) if digest[..] == Sha256::digest(memory)[..] => Ok(memory.to_vec()),
         _ => {

@@ -13,7 +13,8 @@ mod seal;
 
 pub use checkpoint::Checkpoint;
 pub(crate) use files::{
-    OtherWriters, create_new, is_older, is_own_name, is_temporary, open_own, remove_abandoned, replace,
+    OtherWriters, create_new, is_older, is_own_name, is_temporary, open_own, open_regular, read_regular,
+    read_regular_text, remove_abandoned, replace,
 };
 pub use files::{read_json, write_atomically, write_json};
 pub use lock::FolderLock;

@@ -1,7 +1,7 @@
 //! Files of JSON lines, one object a row, that grow row by row.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::OpenOptions,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -23,7 +23,7 @@ pub(super) struct Rows<T> {
 impl<T: DeserializeOwned> Rows<T> {
     /// Reads all rows, none where there is no file; an unfinished last line is left out, any other broken line is an error.
     pub(super) fn read(path: &Path) -> Result<Self, StoreError> {
-        let text = match fs::read_to_string(path) {
+        let text = match files::read_regular_text(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(StoreError::Io { path: path.to_owned(), source }),
@@ -100,7 +100,7 @@ impl Growing {
     /// That of a file as it is; of none where there is no file.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
         let mut growing = Self::default();
-        match fs::read(path) {
+        match files::read_regular(path) {
             Ok(bytes) => growing.add(&bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => return Err(StoreError::Io { path: path.to_owned(), source }),

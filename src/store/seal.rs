@@ -1,9 +1,6 @@
 //! Checksums beside what is kept for later commands, so that damage to it is found and not believed.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use fedward_actors::protocol::hex;
 use sha2::{Digest, Sha256};
@@ -35,7 +32,7 @@ impl Seal {
         let mut text = String::new();
         for name in names {
             let path = self.file(name);
-            let bytes = fs::read(&path).map_err(|source| StoreError::Io { path, source })?;
+            let bytes = files::read_regular(&path).map_err(|source| StoreError::Io { path, source })?;
             text.extend([hex(&Sha256::digest(bytes)).as_str(), "  ", name, "\n"]);
         }
         files::write_atomically(&self.0, text.as_bytes())
@@ -43,14 +40,14 @@ impl Seal {
 
     /// Looks whether files are those that were sealed.
     pub(crate) fn check(&self, names: &[&str]) -> Sealed {
-        let sealed = match fs::read_to_string(&self.0) {
+        let sealed = match files::read_regular_text(&self.0) {
             Ok(text) => text,
             Err(_) if !self.0.exists() && names.iter().all(|name| !self.file(name).exists()) => return Sealed::Absent,
             Err(error) => return Sealed::Damaged(format!("{}: {error}", self.0.display())),
         };
         for name in names {
             let path = self.file(name);
-            let found = match fs::read(&path) {
+            let found = match files::read_regular(&path) {
                 Ok(bytes) => format!("{}  {name}", hex(&Sha256::digest(bytes))),
                 Err(error) => return Sealed::Damaged(format!("{}: {error}", path.display())),
             };
@@ -68,6 +65,8 @@ impl Seal {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -227,13 +227,15 @@ fn load(path: &Path, format: RowFormat, wanted: Wanted) -> Result<Vec<ReadRecord
     if records.is_empty() {
         return Err(DataError::bad_file(path, "found no rows, expected at least one"));
     }
-    let (mut no_response, mut not_trained, mut others) = (0, 0, 0);
+    let (mut no_response, mut not_trained, mut others, mut named, mut weighted) = (0, 0, 0, 0, 0);
     let mut read = |Record { place, fields, exact }: Record| {
         let meaning =
             chat_row(&fields, format, wanted).map_err(|problem| DataError::bad_record(path, place, problem))?;
         let meaning = match meaning {
-            Reading::Row(row, asks_for_others) => {
-                others += usize::from(asks_for_others);
+            Reading::Row(row, unheeded) => {
+                others += usize::from(unheeded.asks_for_others);
+                named += usize::from(unheeded.has_names);
+                weighted += usize::from(unheeded.is_weighted);
                 Some(row)
             }
             Reading::NoResponse => {
@@ -253,6 +255,8 @@ fn load(path: &Path, format: RowFormat, wanted: Wanted) -> Result<Vec<ReadRecord
             (no_response, "rows without a response are left out"),
             (not_trained, "rows are left out whose response is not to be trained on (weight 0, train or loss false)"),
             (others, "rows ask for turns before the response to be trained on; only the response is"),
+            (named, "rows have turns that name who speaks; names are not rendered"),
+            (weighted, "rows have a weight of their own; all weigh the same"),
         ];
         for (rows, note) in notes.into_iter().filter(|(rows, _)| *rows > 0) {
             tracing::warn!(file = %path.display(), rows, "{note}");

@@ -9,11 +9,15 @@ use super::{
     dialogue::{dialogue, is_dialogue},
     records::{CsvComments, read_records},
     rows::{
-        Problem, ROLE_CONTENT, Wanted, after_prompt, describe, keys_of, led_by, repeats, required, system_turn, text,
+        FROM_VALUE, Problem, ROLE_CONTENT, Wanted, after_prompt, asked, describe, instruction, keys_of, led_by,
+        refuse_tools, repeats, required, system_turn, text,
     },
     turns::turns,
 };
 use crate::data::{DataError, Place};
+
+/// Keys of what is asked, in TRL's sets, in Intel's and its like, and in LLaMA-Factory's two forms.
+const PROMPTS: [&str; 4] = ["prompt", "question", "instruction", "conversations"];
 
 /// Two responses to one prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +93,8 @@ impl FromIterator<(Place, Revision)> for Revisions {
 
 /// Reads the preference pairs of a `.json`, `.jsonl` or `.csv` file, each also gzipped, with their places.
 ///
-/// A record has `prompt` with `chosen` and `rejected`, each a text or an array of turns (as TRL writes them; turns that
+/// A record has `prompt` (or `question`, or LLaMA-Factory's `instruction` and `conversations`) with `chosen` and `rejected`, each a text, a
+/// turn or an array of turns (as TRL writes them; turns that
 /// repeat the prompt are the whole conversation, others go on after it); or `chosen` and `rejected` alone, each an array of
 /// turns that begin alike (TRL's implicit prompt) or a dialogue as HH-RLHF writes it. `system`, or a system turn of the prompt,
 /// leads both sides.
@@ -231,7 +236,8 @@ struct Side {
 fn said(fields: &Map<String, Value>) -> Result<Said, Problem> {
     let row = |side: Side| ChatRow { messages: side.messages, topic: None, label: None };
     let is_null = |key: &str| fields.get(key).is_some_and(Value::is_null);
-    let prompt = if fields.get("prompt").is_some_and(|prompt| !prompt.is_null()) {
+    refuse_tools(fields)?;
+    let prompt = if PROMPTS.iter().any(|key| fields.get(*key).is_some_and(|prompt| !prompt.is_null())) {
         Some(prompt(fields)?)
     } else if fields.contains_key("chosen") && fields.contains_key("rejected") {
         None
@@ -286,11 +292,14 @@ fn asks_differently(sides: &[Side; 2]) -> bool {
 }
 
 fn prompt(fields: &Map<String, Value>) -> Result<Vec<ChatMessage>, Problem> {
-    let (key, value) = required(fields, &["prompt"])?;
+    let (key, value) = required(fields, &PROMPTS)?;
     let messages = if value.is_array() {
-        turns(key, value, ROLE_CONTENT, Wanted::Row)?.messages
+        let turn_keys = if key == "conversations" { FROM_VALUE } else { ROLE_CONTENT };
+        turns(key, value, turn_keys, Wanted::Row)?.messages
+    } else if key == "instruction" {
+        vec![ChatMessage::new(Role::User, instruction(fields)?)]
     } else {
-        vec![ChatMessage::new(Role::User, text(key, value)?)]
+        vec![ChatMessage::new(Role::User, asked(key, value)?)]
     };
     if messages.last().is_none_or(|last| last.role != Role::User) {
         return Err(format!("{key}: expected a turn of user at its end; correct or remove the pair"));
@@ -302,8 +311,11 @@ fn prompt(fields: &Map<String, Value>) -> Result<Vec<ChatMessage>, Problem> {
 fn side(fields: &Map<String, Value>, key: &'static str, prompt: Option<&[ChatMessage]>) -> Result<Side, Unfit> {
     let (key, value) = required(fields, &[key])?;
     let Some(prompt) = prompt else { return Ok(whole(fields, key, value)?) };
+    // LLaMA-Factory writes the one turn without an array.
+    let turn_keys = if value.get("from").is_some() { FROM_VALUE } else { ROLE_CONTENT };
+    let value = &if value.is_object() { Value::Array(vec![value.clone()]) } else { value.clone() };
     let (said, is_muted) = if value.is_array() {
-        let read = turns(key, value, ROLE_CONTENT, Wanted::Row)?;
+        let read = turns(key, value, turn_keys, Wanted::Row)?;
         (read.messages, read.last_is_muted)
     } else if is_dialogue(value) {
         let said = dialogue(key, value, Wanted::Row)?;

@@ -7,7 +7,7 @@ use super::{
     RowFormat,
     dialogue::dialogue,
     key_sets::refuse_another,
-    turns::{Turns, holds_something, turns},
+    turns::{Turns, Unheeded, holds_something, turns},
 };
 
 pub(super) type Fields = Map<String, Value>;
@@ -37,8 +37,8 @@ pub(super) const FROM_VALUE: [&str; 2] = ["from", "value"];
 /// What a record gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// A row; whether the record also asks for other turns than the response to be trained on.
-    Row(ChatRow, bool),
+    /// A row, and what of its record is not heeded.
+    Row(ChatRow, Unheeded),
     /// The format knows that there is no response (see [`RowFormat::HhRlhf`]).
     NoResponse,
     /// A row whose response is not to be trained on, as the record says.
@@ -61,10 +61,12 @@ pub(super) fn chat_row(fields: &Fields, format: RowFormat, wanted: Wanted) -> Re
         Wanted::Prompt => (None, None),
     };
     let row = ChatRow { messages: said.messages, topic, label };
-    if wanted == Wanted::Row && said.last_is_muted {
+    if wanted == Wanted::Row && (said.last_is_muted || is_muted(fields)) {
         return Ok(Reading::NotTrained(row));
     }
-    Ok(Reading::Row(row, said.asks_for_others))
+    let weight = fields.get("weight").and_then(Value::as_f64);
+    let is_weighted = weight.is_some_and(|weight| weight.abs() > 0.0 && (weight - 1.0).abs() > 0.0);
+    Ok(Reading::Row(row, Unheeded { is_weighted, ..said.unheeded }))
 }
 
 /// The conversation of a record in a format that is known; no messages for one that has no response.
@@ -86,8 +88,14 @@ pub(super) fn conversation_of(fields: &Fields, format: RowFormat, wanted: Wanted
     Ok(Turns { messages, ..Turns::default() })
 }
 
+/// Whether a record as a whole is not to be trained on: flags that turns have, too. Other values of these keys may be data of any kind.
+fn is_muted(fields: &Fields) -> bool {
+    let is_off = |value: &Value| value == &Value::Bool(false) || value.as_f64() == Some(0.0);
+    ["weight", "train"].iter().any(|flag| fields.get(*flag).is_some_and(is_off))
+}
+
 /// Functions that a template would have to describe.
-fn refuse_tools(fields: &Fields) -> Result<(), Problem> {
+pub(super) fn refuse_tools(fields: &Fields) -> Result<(), Problem> {
     for key in TOOLS {
         if let Some(value) = fields.get(key).filter(|value| holds_something(value)) {
             return Err(format!(
@@ -173,6 +181,24 @@ pub(super) fn text(key: &str, value: &Value) -> Result<String, Problem> {
     }
 }
 
+/// What a prompt asks. Turns that were written into one text, as tables of cells have them, are not taken for what somebody says.
+pub(super) fn asked(key: &str, value: &Value) -> Result<String, Problem> {
+    let asked = text(key, value)?;
+    let turns = asked.trim_start().strip_prefix('[').map(str::trim_start).and_then(|turns| turns.strip_prefix('{'));
+    let names_turn = |inside: &str| {
+        let inside = inside.trim_start();
+        ["role", "content", "from", "value"]
+            .iter()
+            .any(|name| ['\'', '"'].iter().any(|quote| inside.starts_with(&format!("{quote}{name}{quote}"))))
+    };
+    if turns.is_some_and(names_turn) {
+        return Err(format!(
+            "{key}: found turns inside of a text, expected an array of turns; save the rows as .jsonl with the arrays themselves"
+        ));
+    }
+    Ok(asked)
+}
+
 /// A text that may be missing or empty.
 fn text_or_empty(fields: &Fields, keys: &[&'static str]) -> Result<Option<String>, Problem> {
     match optional(fields, keys) {
@@ -222,6 +248,19 @@ fn is_alpaca_without_instruction(fields: &Fields) -> bool {
     INSTRUCTION.iter().any(|key| fields.contains_key(*key)) && optional(fields, INSTRUCTION_INPUT).is_some()
 }
 
+/// What `instruction` and maybe `input` ask.
+pub(super) fn instruction(fields: &Fields) -> Result<String, Problem> {
+    let input = text_or_empty(fields, INSTRUCTION_INPUT)?;
+    match (text_or_empty(fields, INSTRUCTION)?, input) {
+        (Some(instruction), Some(input)) => Ok(format!("{instruction}\n{input}")),
+        (Some(text), None) | (None, Some(text)) => Ok(text),
+        (None, None) => {
+            let (key, instruction) = required(fields, INSTRUCTION)?;
+            text(key, instruction)
+        }
+    }
+}
+
 /// `instruction`, maybe `input`, `output`; earlier turns in `history` as pairs, as LLaMA-Factory writes them. What is asked may be in
 /// `input` alone.
 fn alpaca(fields: &Fields, wanted: Wanted) -> Result<Turns, Problem> {
@@ -229,16 +268,7 @@ fn alpaca(fields: &Fields, wanted: Wanted) -> Result<Turns, Problem> {
     if let Some((key, value)) = optional(fields, &["history"]) {
         messages.extend(history(key, value)?);
     }
-    let input = text_or_empty(fields, INSTRUCTION_INPUT)?;
-    let prompt = match (text_or_empty(fields, INSTRUCTION)?, input) {
-        (Some(instruction), Some(input)) => format!("{instruction}\n{input}"),
-        (Some(text), None) | (None, Some(text)) => text,
-        (None, None) => {
-            let (key, instruction) = required(fields, INSTRUCTION)?;
-            text(key, instruction)?
-        }
-    };
-    messages.push(ChatMessage::new(Role::User, prompt));
+    messages.push(ChatMessage::new(Role::User, instruction(fields)?));
     if wanted == Wanted::Row {
         let (key, response) = required(fields, INSTRUCTION_OUTPUT)?;
         messages.push(ChatMessage::new(Role::Assistant, text(key, response)?));
@@ -265,7 +295,7 @@ fn prompt_response(fields: &Fields, wanted: Wanted) -> Result<Turns, Problem> {
     let prompt = if prompt.is_array() {
         turns(key, prompt, ROLE_CONTENT, Wanted::Row)?.messages
     } else {
-        vec![ChatMessage::new(Role::User, text(key, prompt)?)]
+        vec![ChatMessage::new(Role::User, asked(key, prompt)?)]
     };
     if prompt.iter().all(|message| message.role != Role::User) {
         return Err(format!("{key}: found no turn of user, expected one; correct or remove the row"));

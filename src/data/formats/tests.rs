@@ -313,6 +313,65 @@ fn a_response_that_is_not_to_be_trained_on_makes_no_row() {
 }
 
 #[test]
+fn a_row_may_say_as_a_whole_that_it_is_not_to_be_trained_on() {
+    let line = |flag: &str| format!(r#"{{"prompt":"a","response":"b"{flag}}}"#);
+    let flags = [
+        "",
+        r#","weight":0"#,
+        r#","train":false"#,
+        r#","weight":1"#,
+        r#","weight":0.5"#,
+        r#","train":"full""#,
+        r#","loss":0"#,
+        r#","weight":0.0"#,
+        r#","weight":null"#,
+        r#","train":0"#,
+    ];
+    let (_dir, path) = file("rows.jsonl", &flags.map(line).join("\n"));
+    let places: Vec<_> =
+        load_placed_rows(&path, RowFormat::Auto).unwrap().into_iter().map(|(place, _)| place.to_string()).collect();
+    assert_eq!(places, ["line 1", "line 4", "line 5", "line 6", "line 7", "line 9"]);
+}
+
+#[test]
+fn what_is_not_heeded_is_known() {
+    let unheeded = |record: serde_json::Value| match super::rows::chat_row(
+        record.as_object().unwrap(),
+        RowFormat::Auto,
+        super::rows::Wanted::Row,
+    ) {
+        Ok(super::rows::Reading::Row(_, unheeded)) => {
+            [unheeded.asks_for_others, unheeded.has_names, unheeded.is_weighted]
+        }
+        other => panic!("{record}: {other:?}"),
+    };
+    let turns = |more: serde_json::Value| {
+        let mut first = serde_json::json!({"role": "user", "content": "a"});
+        first.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::json!({"messages": [first, {"role": "assistant", "content": "b"}]})
+    };
+    assert_eq!(unheeded(turns(serde_json::json!({"name": ""}))), [false; 3]);
+    assert_eq!(unheeded(turns(serde_json::json!({"name": "Ada"}))), [false, true, false]);
+    assert_eq!(unheeded(turns(serde_json::json!({"weight": 1}))), [true, false, false]);
+    assert_eq!(unheeded(serde_json::json!({"prompt": "a", "response": "b", "weight": 0.5})), [false, false, true]);
+}
+
+#[test]
+fn turns_inside_of_a_text_are_no_prompt() {
+    // As a table of cells has them, written by JSON or by Python.
+    for turns in [r#"[{""role"": ""user"", ""content"": ""a""}]"#, "[{'content': 'a', 'role': 'user'}]"] {
+        let complaint = complaint("rows.csv", &format!("prompt,response\n\"{turns}\",b\n"), RowFormat::Auto);
+        assert_eq!(
+            complaint,
+            "rows.csv, line 2: prompt: found turns inside of a text, expected an array of turns; save the rows as .jsonl with the \
+             arrays themselves"
+        );
+    }
+    let json = r#"{"prompt":"[{\"name\": 3}] is what?","response":"b"}"#;
+    assert_eq!(turns(&rows("rows.jsonl", json, RowFormat::Auto)[0])[0].1, "[{\"name\": 3}] is what?");
+}
+
+#[test]
 fn what_cannot_be_rendered_is_refused() {
     let tools = r#"{"prompt":"a","response":"b","tools":[{"type":"function"}]}"#;
     assert_eq!(

@@ -22,14 +22,25 @@ const NOT_RENDERED: [(&str, &str); 6] = [
     ("train_detail", "training on parts of a turn"),
 ];
 
+/// What a record says that is not heeded, but for which it is no worse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unheeded {
+    /// A flag says that another turn than the response is to be trained on.
+    pub(super) asks_for_others: bool,
+    /// A turn names who speaks.
+    pub(super) has_names: bool,
+    /// The row has a weight that is neither 0 nor 1.
+    pub(super) is_weighted: bool,
+}
+
 /// The turns of an array.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Turns {
     pub(super) messages: Vec<ChatMessage>,
     /// Whether a flag says that the last turn is not to be trained on.
     pub(super) last_is_muted: bool,
-    /// Whether a flag says that another turn is to be trained on.
-    pub(super) asks_for_others: bool,
+    /// What of it is not heeded.
+    pub(super) unheeded: Unheeded,
 }
 
 /// Reads an array of turns, each an object with the two keys. The last response is left out of prompts.
@@ -66,7 +77,8 @@ pub(super) fn turns(
         }
         let is_trained = is_trained(&format!("{key}[{index}]"), turn)?;
         read.last_is_muted = is_last && is_trained == Some(false);
-        read.asks_for_others |= !is_last && is_trained == Some(true);
+        read.unheeded.asks_for_others |= !is_last && is_trained == Some(true);
+        read.unheeded.has_names |= turn.get("name").is_some_and(holds_something);
         read.messages.push(ChatMessage::new(role, said(&format!("{key}[{index}].{text_key}"), content)?));
     }
     Ok(read)
@@ -196,7 +208,7 @@ mod tests {
             (&json!({"weight": 1}), json!({"weight": 1}), false, true),
         ] {
             let found = conversation(first, &last).unwrap();
-            assert_eq!((found.last_is_muted, found.asks_for_others), (muted, others), "{first} {last}");
+            assert_eq!((found.last_is_muted, found.unheeded.asks_for_others), (muted, others), "{first} {last}");
         }
         let problem = conversation(&none, &json!({"weight": 0.5})).unwrap_err();
         assert_eq!(

@@ -17,6 +17,9 @@ pub(super) const COMPARED: &str = "__compared";
 pub(super) const ALL_COMPARED: &str = "__all_compared";
 pub(super) const SOUGHT: &str = "__sought";
 
+/// A test of the engine that compares two values.
+type Test = fn(&Value, &Value) -> bool;
+
 /// Has the filters and tests of the engine that compare values do so within bounds.
 pub(super) fn register(environment: &mut Environment) {
     for (name, filter) in [
@@ -32,7 +35,6 @@ pub(super) fn register(environment: &mut Environment) {
             filter.call(state, &args)
         });
     }
-    type Test = fn(&Value, &Value) -> bool;
     let tests: [(&[&str], Test); 6] = [
         (&["eq", "equalto", "=="], tests::is_eq),
         (&["ne", "!="], tests::is_ne),
@@ -87,7 +89,9 @@ pub(super) fn rewritten(items: &[Item], statement: Option<&str>) -> String {
             "in" => {
                 let negated = operands[left].first().is_some_and(|item| item.text == "not");
                 let left = if negated { left.checked_sub(1) } else { Some(left) };
-                left.into_iter().for_each(|left| counted[left] = Counted::Sought);
+                if let Some(left) = left {
+                    counted[left] = Counted::Sought;
+                }
             }
             ":" => counted[left] = Counted::Sought,
             _ => {}

@@ -2,7 +2,7 @@
 
 mod inspection;
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -15,6 +15,7 @@ use crate::{
         tokenizer::{ChatTokenizer, TokenizerParts},
     },
     panics,
+    store::{read_regular, read_regular_text},
 };
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
@@ -46,7 +47,7 @@ struct NamedTemplate {
 /// The tokenizer in `directory`; `stop_ids` come from the model's configuration.
 pub(super) fn read(directory: &Path, mut stop_ids: Vec<u32>, vocab_size: i64) -> Result<ChatTokenizer, ModelError> {
     let path = directory.join(TOKENIZER);
-    let bytes = fs::read(&path).map_err(ModelError::io(&path))?;
+    let bytes = read_regular(&path).map_err(ModelError::io(&path))?;
     let tokenizer = build(bytes).map_err(|problem| ModelError::invalid(&path, problem))?;
     let config_path = directory.join(TOKENIZER_CONFIG);
     let mut config: Json = read_optional_json(&config_path)?.unwrap_or_default();
@@ -124,7 +125,7 @@ fn build(json: Vec<u8>) -> Result<Tokenizer, String> {
 fn template(directory: &Path, config_path: &Path, in_config: Option<Value>) -> Result<Option<String>, ModelError> {
     let path = directory.join(TEMPLATE);
     if path.exists() {
-        return fs::read_to_string(&path).map(Some).map_err(ModelError::io(&path));
+        return read_regular_text(&path).map(Some).map_err(ModelError::io(&path));
     }
     let Some(in_config) = in_config else { return Ok(None) };
     let parsed = TemplateJson::deserialize(in_config)

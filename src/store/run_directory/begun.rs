@@ -13,6 +13,9 @@ const RESULTS_DEPEND_ON: [&str; 6] =
 /// What earlier versions did not record of it.
 const RECORDED_LATER: [&str; 3] = ["/checksums/measured_sha256", "/checksums/cai_sha256", "/judge"];
 
+/// Differences that are listed.
+const MOST_SHOWN: usize = 8;
+
 /// The manifest's key for what has changed since the run began.
 const RESUMED: &str = "resumed";
 
@@ -40,6 +43,11 @@ impl RunDirectory {
     /// [`StoreError`] names keys that differ.
     pub fn check_scenario(&self, recorded: &Value) -> Result<(), StoreError> {
         let begun = self.manifest()?;
+        if !begun["scenario"].is_object() {
+            let problem = "holds no scenario, so that nobody knows what the run was begun with; put the file back from a copy, or \
+                           choose another --out";
+            return Err(StoreError::Invalid { path: self.manifest_path(), problem: problem.to_owned() });
+        }
         let resolved = [&begun, recorded].map(|manifest| {
             let mut settings = manifest["scenario"].clone();
             // Assumptions are the settings in words, which another version may choose otherwise.
@@ -55,8 +63,8 @@ impl RunDirectory {
         let written = if written[0].is_object() { differences(&written[0], &written[1], "") } else { Vec::new() };
         let told = if written.is_empty() { resolved } else { written };
         let problem = format!(
-            "was begun with another scenario ({}); remove its folder, or choose another --out",
-            told.join(", ")
+            "was begun with another scenario ({}); resume with what it was begun with, or choose another --out",
+            first_of(&told)
         );
         Err(StoreError::Invalid { path: self.manifest_path(), problem })
     }
@@ -87,8 +95,8 @@ impl RunDirectory {
                     None => String::new(),
                 };
                 let problem = format!(
-                    "its results would not be those of an uninterrupted run ({difference}{cause}); remove it, or \
-                     choose another --out"
+                    "its results would not be those of an uninterrupted run ({difference}{cause}); resume with \
+                     what it was begun with, or choose another --out"
                 );
                 return Err(StoreError::Invalid { path: self.manifest_path(), problem });
             }
@@ -196,6 +204,14 @@ fn differences(found: &Value, expected: &Value, key: &str) -> Vec<String> {
         differences(&found[name], &expected[name], &key)
     };
     all.into_iter().flat_map(inside).collect()
+}
+
+/// The first of many differences: whoever reads them wants to see the end of the line, too.
+fn first_of(differences: &[String]) -> String {
+    let shown = &differences[..differences.len().min(MOST_SHOWN)];
+    let more = differences.len() - shown.len();
+    let and_more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    shown.join(", ") + &and_more
 }
 
 fn in_words(value: &Value) -> String {

@@ -196,6 +196,21 @@ fn c1_another_model_guard_judge_or_program_is_refused_and_named() {
 }
 
 #[test]
+fn many_differences_are_counted_and_nothing_is_to_be_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = begun(folder.path());
+    let mut other = manifest(1);
+    for key in 0..20 {
+        other["scenario"][format!("key_{key:02}")] = json!(key);
+    }
+    let error = directory.check_scenario(&other).unwrap_err().to_string();
+    assert!(error.contains("key_07 was not set, is 7 and 12 more); resume with what it was begun with"), "{error}");
+    directory.write_manifest(&json!({})).unwrap();
+    let error = directory.check_scenario(&other).unwrap_err().to_string();
+    assert!(error.contains("holds no scenario") && !error.contains("key_"), "{error}");
+}
+
+#[test]
 fn a_foreign_directory_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let kept = ["thesis.tex", "summary.json"].map(|name| folder.path().join(name));

@@ -37,6 +37,14 @@ fn every_form_says_the_same_pair() {
         json!({"prompt": [hi], "chosen": [say("Hello!")], "rejected": [say("What?")]}),
         json!({"prompt": "Hi", "chosen": [hi, say("Hello!")], "rejected": [hi, say("What?")]}),
         json!({"prompt": [hi], "chosen": [hi, say("Hello!")], "rejected": "What?"}),
+        // Intel's, and LLaMA-Factory's two.
+        json!({"system": "", "question": "Hi", "chosen": "Hello!", "rejected": "What?"}),
+        json!({"instruction": "Hi", "input": "", "chosen": "Hello!", "rejected": "What?"}),
+        json!({
+            "conversations": [{"from": "human", "value": "Hi"}], "chosen": {"from": "gpt", "value": "Hello!"},
+            "rejected": {"from": "gpt", "value": "What?"}
+        }),
+        json!({"prompt": "Hi", "chosen": say("Hello!"), "rejected": say("What?"), "tools": []}),
         // The implicit prompt of TRL.
         json!({"chosen": [hi, say("Hello!")], "rejected": [hi, say("What?")]}),
         json!({
@@ -153,6 +161,14 @@ fn complaints_name_the_key() {
         (json!({"prompt": "Hi", "chosen": 3, "rejected": "x"}), "chosen: found the number 3"),
         (json!({"prompt": [], "chosen": "x", "rejected": "y"}), "prompt: expected a turn of user"),
         (json!({"chosen": "Hello", "rejected": "x"}), "chosen: expected a dialogue"),
+        (
+            json!({"prompt": "Hi", "chosen": "x", "rejected": "y", "tools": [{}]}),
+            "tools: found an array of 1, expected none: tools cannot be rendered",
+        ),
+        (
+            json!({"prompt": json!([user("Hi")]).to_string(), "chosen": "x", "rejected": "y"}),
+            "prompt: found turns inside of a text, expected an array of turns",
+        ),
         (
             json!({"chosen": [say("Hello")], "rejected": [say("x")]}),
             "chosen: found an array of 1, expected turns of user",
