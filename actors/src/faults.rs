@@ -49,7 +49,7 @@ impl ClientFault {
 }
 
 /// What goes wrong with a round's work on the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ServerFault {
     /// The aggregator dies over the updates, the first time that it is asked.
@@ -75,7 +75,8 @@ impl ServerFault {
 }
 
 /// Which faults are put in, and how often.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FaultPlan {
     /// The rounds that have faults; all where nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]

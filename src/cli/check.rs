@@ -1,20 +1,23 @@
-//! `fedward check`.
+//! `fedward check`: a scenario before it runs, a run after it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use fedward_actors::predicates::Invariant;
 use miette::IntoDiagnostic;
 
-use super::{Ending, print_json};
+use super::{Ending, print_json, print_line};
 use crate::{
     data::catalogue,
+    report::{evidence_of, runs_in},
     scenario::{self, Paths},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// The scenario file
-    scenario: PathBuf,
+    /// The scenario file, or the directory of a run, whose invariants are then checked, or a folder with such directories
+    #[arg(value_name = "SCENARIO|RUN")]
+    path: PathBuf,
     /// Override a key, for example --set federation.rounds=3
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
@@ -24,15 +27,58 @@ pub(super) struct CheckArgs {
     elsewhere: bool,
 }
 
-/// Prints each variant as a line of JSON on stdout, and its assumptions on stderr.
+/// Checks a scenario file, or the runs at a directory.
 pub(super) fn check(args: &CheckArgs) -> miette::Result<Ending> {
+    if !args.path.is_dir() {
+        return check_scenario(args);
+    }
+    if args.elsewhere || !args.sets.is_empty() {
+        miette::bail!("--set and --elsewhere: found with the directory of a run, expected with a scenario file");
+    }
+    check_runs(&args.path)
+}
+
+/// Prints for each run how every invariant fares, one a line.
+fn check_runs(path: &Path) -> miette::Result<Ending> {
+    let runs = runs_in(path).into_diagnostic()?;
+    let mut violated = 0;
+    for run in &runs {
+        if runs.len() > 1 {
+            print_line(run.display())?;
+        }
+        let evidence = evidence_of(run).into_diagnostic()?;
+        if evidence.trace.rounds.is_empty() {
+            tell!("{}: no round is stored yet", run.display());
+        }
+        if evidence.terms.is_none() {
+            tell!("{}: computed with other code: cohorts and faults are not drawn anew", run.display());
+        }
+        for invariant in Invariant::ALL {
+            match invariant.check(&evidence) {
+                Ok(finding) => print_line(format_args!("{invariant}: {finding}"))?,
+                Err(violation) => {
+                    violated += 1;
+                    print_line(format_args!("{invariant}: violated: {}", violation.difference))?;
+                }
+            }
+        }
+    }
+    match violated {
+        0 => Ok(Ending::Done),
+        1 => miette::bail!("{}: an invariant is violated", path.display()),
+        _ => miette::bail!("{}: {violated} invariants are violated", path.display()),
+    }
+}
+
+/// Prints each variant as a line of JSON on stdout, and its assumptions on stderr.
+fn check_scenario(args: &CheckArgs) -> miette::Result<Ending> {
     let paths = if args.elsewhere { Paths::Elsewhere } else { Paths::Here };
-    let (file, missing) = scenario::load_for(&args.scenario, &args.sets, paths).into_diagnostic()?;
-    let grid = scenario::load_grid_if_any(&args.scenario, &args.sets, paths).into_diagnostic()?;
+    let (file, missing) = scenario::load_for(&args.path, &args.sets, paths).into_diagnostic()?;
+    let grid = scenario::load_grid_if_any(&args.path, &args.sets, paths).into_diagnostic()?;
     for scenario in &file.scenarios {
         print_json(&serde_json::to_value(scenario).into_diagnostic()?)?;
     }
-    tell!("{} is valid: {} run(s)", args.scenario.display(), file.scenarios.len());
+    tell!("{} is valid: {} run(s)", args.path.display(), file.scenarios.len());
     if let Some(grid) = grid {
         tell!("as a grid: {} cells", grid.cells.len());
     }

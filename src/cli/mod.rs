@@ -57,7 +57,7 @@ enum Command {
     Grid(grid::GridArgs),
     /// Make what a scenario needs before its first round: starting adapter and guard
     Prepare(prepare::PrepareArgs),
-    /// Validate a scenario and print what it resolves to
+    /// Validate a scenario and print what it resolves to, or check the invariants of a run
     Check(check::CheckArgs),
     /// Fine-tune one adapter on given rows, without a federation
     Tune(tune::TuneArgs),

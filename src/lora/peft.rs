@@ -8,9 +8,9 @@ mod config;
 mod modules;
 mod weights;
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
-use fedward_actors::protocol::Adapter;
+use fedward_actors::protocol::{Adapter, AdapterLayout};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Map, Value, json};
 
@@ -83,6 +83,17 @@ pub fn load(dir: &Path, model: &ModelConfig) -> Result<(LoraConfig, Adapter), Mo
     }
     let bytes = read_regular(&path).map_err(ModelError::io(&path))?;
     weights::read(&bytes, &settings, &modules, model).map_err(|problem| ModelError::invalid(&path, problem))
+}
+
+/// Reads the adapter in the directory `dir` as [`save`] wrote it, with nothing known of its model but the adapter's layout.
+///
+/// # Errors
+///
+/// [`ModelError`] if the file is not whole, or holds other tensors than those of `layout`.
+pub fn load_saved(dir: &Path, layout: &Arc<AdapterLayout>) -> Result<Adapter, ModelError> {
+    let path = dir.join(WEIGHTS);
+    let bytes = read_regular(&path).map_err(ModelError::io(&path))?;
+    weights::read_saved(&bytes, layout).map_err(|problem| ModelError::invalid(&path, problem))
 }
 
 /// What to do about weights that are not read.

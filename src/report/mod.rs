@@ -3,6 +3,7 @@
 mod console;
 mod figures;
 pub mod grid;
+mod invariants;
 mod others;
 mod page;
 mod pairs;
@@ -13,6 +14,7 @@ mod table;
 
 pub(crate) use console::tell;
 pub use console::{Console, Observers};
+pub use invariants::{evidence_of, runs_in};
 pub use page::{PageError, page};
 pub use pairs::PairedComparison;
 pub use stored::{RunState, StoredRun};

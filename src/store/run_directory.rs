@@ -223,6 +223,15 @@ impl RunDirectory {
         rounds.last().map(|last| Checkpoint::read(&self.checkpoints(), last.round)).transpose()
     }
 
+    /// Returns the checkpoint of a round.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it is missing, cut off or changed.
+    pub fn checkpoint_after(&self, round: RoundId) -> Result<Checkpoint, StoreError> {
+        Checkpoint::read(&self.checkpoints(), round)
+    }
+
     /// What its clients remember.
     pub fn memories(&self) -> MemoryFolder {
         MemoryFolder::of(&self.path)

@@ -3,6 +3,7 @@
 mod architectures;
 mod attacks;
 mod benchmarks;
+mod checked;
 mod choice;
 mod client_rows;
 mod commands;

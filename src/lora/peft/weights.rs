@@ -1,8 +1,11 @@
 //! `adapter_model.safetensors`, brought into the form of one rank and one scaling.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use fedward_actors::protocol::Adapter;
+use fedward_actors::protocol::{Adapter, AdapterLayout};
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
@@ -48,6 +51,29 @@ pub(super) fn read(
     let adapter = lay_out(&config, modules, &pairs, model)?;
     adapter.check_finite().map_err(|error| error.to_string())?;
     Ok((config, adapter))
+}
+
+/// Reads the tensors of `layout` from the file `bytes`, which has them in `f32` and nothing else.
+///
+/// # Errors
+///
+/// Names the tensor, what was found and what is expected.
+pub(super) fn read_saved(bytes: &[u8], layout: &Arc<AdapterLayout>) -> Result<Adapter, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a whole safetensors file: {error}"))?;
+    let mut values = Vec::with_capacity(layout.len());
+    for tensor in layout.tensors() {
+        let view = file.tensor(&tensor.name).map_err(|error| error.to_string())?;
+        if (view.dtype(), view.shape()) != (Dtype::F32, &tensor.shape[..]) {
+            let (dtype, shape) = (view.dtype(), view.shape());
+            return Err(format!("tensor {}: expected F32 {:?}, found {dtype:?} {shape:?}", tensor.name, tensor.shape));
+        }
+        values.extend(view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
+    }
+    let expected = layout.tensors().len();
+    if file.len() != expected {
+        return Err(format!("expected {expected} tensors, found {}", file.len()));
+    }
+    Adapter::new(Arc::clone(layout), values).map_err(|error| error.to_string())
 }
 
 /// The file's tensors under the names that `peft` gives them today.

@@ -162,8 +162,23 @@ impl RunDirectory {
         self.memories().check(point.checkpoint.round, &belongings.states)
     }
 
-    /// The rounds of which there is a checkpoint, ascending.
-    fn checkpointed(&self) -> Result<Vec<RoundId>, StoreError> {
+    /// Checks that the run could be gone on with as it is: everything that belongs to its last state is there. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] says what is missing or changed.
+    pub fn check_whole(&self) -> Result<(), StoreError> {
+        let rows = StoredRows::read(self)?;
+        self.check_begun(&rows)?;
+        if rows.rounds.iter().len() == 0 { Ok(()) } else { self.resume_point(&rows).map(drop) }
+    }
+
+    /// Returns the rounds of which there is a checkpoint, ascending.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if their folder cannot be read.
+    pub fn checkpointed(&self) -> Result<Vec<RoundId>, StoreError> {
         let folder = self.checkpoints();
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
