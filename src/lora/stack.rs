@@ -23,7 +23,7 @@ pub(crate) fn stack(terms: &[&Adapter]) -> Result<Adapter> {
         let parts: Vec<Part<'_>> =
             terms.iter().map(|term| Part::of(term, index)).collect::<Option<_>>().ok_or_else(misfit)?;
         let (name, is_a) = (&parts[0].tensor.name, parts[0].is_a());
-        let across = if is_a { 1 } else { 0 };
+        let across = usize::from(is_a);
         let alike =
             |part: &Part<'_>| part.tensor.name == *name && part.tensor.shape[across] == parts[0].tensor.shape[across];
         if !parts.iter().all(alike) {

@@ -151,7 +151,6 @@ pub fn dpo_loss(margin: f64) -> (f64, f64) {
 ///
 /// [`ModelError::Unusable`] if pairs, adapter or settings cannot be used; [`ModelError::Cancelled`] soon after the flag
 /// was raised.
-#[expect(clippy::too_many_arguments, reason = "all that the result depends on, and who hears of it")]
 pub fn train_dpo<'s>(
     model: &BaseModel,
     start: impl Into<LoraRef<'s>>,

@@ -54,7 +54,8 @@ fn change_rows(path: &Path, change: impl FnOnce(&mut Vec<Value>)) {
     let text = fs::read_to_string(path).unwrap();
     let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     change(&mut rows);
-    fs::write(path, rows.iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+    let lines: Vec<String> = rows.iter().map(ToString::to_string).collect();
+    fs::write(path, lines.join("\n") + "\n").unwrap();
 }
 
 fn flip_last_bit(path: &Path) {

@@ -75,7 +75,7 @@ impl Process {
             .spawn()
             .unwrap();
         let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         Self { child, stream }
     }
 }
