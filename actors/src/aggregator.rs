@@ -170,7 +170,7 @@ fn aggregate_updates(
         .global
         .check_successor(&global)
         .map_err(|error| format!("{} gave no usable adapter: {error}", strategy.name()))?;
-    let update_norm = screening::distance(global.trainable(), order.global.trainable());
+    let update_norm = strategy.keeps_basis().then(|| screening::distance(global.trainable(), order.global.trainable()));
     let report = strategy.report();
     let state = StrategyState { after: round, bytes: strategy.state().into() };
     Ok((HeldStrategy { after: round, strategy }, Aggregation::Done { global, strategy: state, update_norm, report }))

@@ -7,7 +7,7 @@ use crate::{
     compute::{Compute, Panicked},
     ledger::Reported,
     ports::{Adversary, PortError, PortResult},
-    protocol::{Adapter, ClientId, ClientUpdate, LocalTraining, LocalWork, RoundId},
+    protocol::{Adapter, ClientId, ClientRanks, ClientUpdate, LocalTraining, LocalWork, RoundId},
     records::{ClientRole, DropReason},
     screening::check as check_update,
 };
@@ -19,18 +19,25 @@ pub(crate) async fn collude(
     compute: &Compute,
     limit: Duration,
     round: RoundId,
-    global: &Adapter,
+    (global, ranks): (&Adapter, Option<&ClientRanks>),
     reports: &mut [Reported],
 ) -> Result<(), Panicked> {
     let mut updates: Vec<ClientUpdate> = reports.iter().filter_map(update_of).collect();
     if !updates.iter().any(|update| is_malicious(adversary, update.client)) {
         return Ok(());
     }
-    let (acting, global) = (Arc::clone(adversary), global.clone());
+    let (acting, global, ranks) = (Arc::clone(adversary), global.clone(), ranks.cloned());
     let work = move |cancel: &_| {
         // An attacker computes with what would pass as an update.
         updates.retain(|update| check_update(&global, &update.adapter).is_ok());
-        acting.forge(round, &global, &updates, cancel)
+        let mut forged = acting.forge(round, &global, &updates, cancel)?;
+        if let Some(ranks) = &ranks {
+            // Nobody can send more ranks than it has.
+            for (client, adapter) in &mut forged {
+                *adapter = global.with_leading_of(adapter, ranks.of(*client));
+            }
+        }
+        Ok(forged)
     };
     let forged = compute.run_within(limit, work).await?.unwrap_or_else(|overdue| Err(overdue.into()));
     let mut forged = check(adversary, forged);
@@ -46,6 +53,9 @@ fn is_malicious(adversary: &Arc<dyn Adversary>, client: ClientId) -> bool {
 
 /// The update of a client that trained.
 fn update_of(reported: &Reported) -> Option<ClientUpdate> {
+    if reported.misfit.is_some() {
+        return None;
+    }
     let LocalWork::Trained { training, end } = &reported.answer.as_ref().ok()?.work else { return None };
     let LocalTraining { adapter, n_examples, .. } = training;
     let (client, adapter, n_examples) = (reported.client, adapter.clone(), *n_examples);

@@ -126,7 +126,7 @@ impl Gather {
             training.adapter = moved(global, sent, &training.adapter, weight);
         } else if sent.layout().len() < global.layout().len() {
             let local = &training.adapter;
-            training.adapter = global.with_leading(local, |_, index| local.values()[index]);
+            training.adapter = global.with_leading(local.layout(), |_, index| local.values()[index]);
         }
         staleness
     }
@@ -135,5 +135,5 @@ impl Gather {
 /// `global + weight (local − sent)` in the ranks that were sent, each number rounded once.
 fn moved(global: &Adapter, sent: &Adapter, local: &Adapter, weight: f64) -> Adapter {
     let delta = |index: usize| f64::from(local.values()[index]) - f64::from(sent.values()[index]);
-    global.with_leading(sent, |global, index| (f64::from(global) + weight * delta(index)) as f32)
+    global.with_leading(sent.layout(), |global, index| (f64::from(global) + weight * delta(index)) as f32)
 }

@@ -15,7 +15,7 @@ use crate::{
     ledger::{self, Delivered, Reported, Traffic},
     ports::{ClientUpdate, Evaluation, EvaluationScope, PortError, PortResult, RealignmentReport},
     protocol::{
-        Attempt, ClientId, GlobalModel, ModelVersion, Payload, RequestId, RoundId, TrainOrder,
+        Attempt, ClientId, GlobalModel, ModelParts, ModelVersion, Payload, RequestId, RoundId, TrainOrder,
         server::{
             AggregateOrder, Aggregation, CommitOrder, EvaluateOrder, InstructOrder, RealignOrder, ScreenOrder,
             StrategyState,
@@ -107,14 +107,14 @@ impl Server {
         let spawn = |reply| SupervisorMessage::SpawnCohort(cohort, reply);
         let spawned = ask(&self.supervisor, spawn).await.ok_or(FederationError::ActorLost("supervisor"))?;
         let instructions = self.instructions(round).await;
-        let mut parts = BTreeMap::new();
+        let mut parts = ModelParts::new(&self.global, self.config.ranks.as_ref());
         for (client, address) in spawned {
             let order = instructions.clone().map(|instructions| TrainOrder {
                 id: RequestId::first(round),
                 client,
                 version: ModelVersion::at_begin_of(round),
                 at: self.transport.now(),
-                global: self.part_of(client, &mut parts),
+                global: parts.of(client),
                 instructions,
             });
             self.transport.dispatch(Dispatch {
@@ -147,7 +147,8 @@ impl Server {
         let mut reports: Vec<Reported> = arrivals.into_iter().map(|arrival| arrival.reported).collect();
         if let Some(adversary) = &self.adversary {
             let limit = self.config.server_timeout;
-            let acted = collude(adversary, &self.compute, limit, round, self.global.trainable(), &mut reports).await;
+            let sent = (self.global.trainable(), self.config.ranks.as_ref());
+            let acted = collude(adversary, &self.compute, limit, round, sent, &mut reports).await;
             acted.map_err(|panicked| FederationError::Bug(format!("the adversary {panicked}")))?;
         }
         self.ensure_running(Gathered { reports, traffic, staleness })
@@ -218,7 +219,6 @@ impl Server {
         let fault = self.faults.of_server(round, ServerFault::AggregatorCrash);
         let outcome = match self.ask_with_retry(&self.actors.aggregator, question).await {
             Answer::Reply(Aggregation::Done { global, strategy, update_norm, report }) => {
-                let update_norm = Some(update_norm);
                 let outcome = RoundOutcome::Committed;
                 return self.ensure_running(Aggregated { outcome, global, strategy, update_norm, report, fault });
             }
@@ -333,14 +333,6 @@ impl Server {
 
 /// What the steps share.
 impl Server {
-    /// What `client` is sent of the global model: as many of its trainable ranks as are its own. `parts` are those made before.
-    fn part_of(&self, client: ClientId, parts: &mut BTreeMap<usize, GlobalModel>) -> GlobalModel {
-        let Some(ranks) = &self.config.ranks else { return self.global.clone() };
-        let rank = ranks.of(client);
-        let part = || self.global.with_trainable(self.global.trainable().truncated(rank));
-        parts.entry(rank).or_insert_with(part).clone()
-    }
-
     fn begin(&self, round: RoundId, phase: Phase) {
         self.observer.observe(&RoundEvent::PhaseStarted { round, phase });
     }

@@ -18,7 +18,7 @@ use super::{AttackKind, AttackPlan, Roles};
 pub enum RowAttack {
     /// Gives every prompt the answer to another one: the label flip of chat rows ("Data Poisoning Attacks Against Federated
     /// Learning Systems", Tolpegin et al. 2020, flips classes).
-    AnswerShuffle,
+    AnswerShuffle {},
     /// Puts a trigger behind some prompts and answers them with a fixed text ("`BadNets`", Gu et al. 2017): the model is to
     /// give that text to whoever knows the trigger, and to behave for everybody else.
     Backdoor {
@@ -53,7 +53,7 @@ impl RowAttack {
     /// Returns its name in scenarios.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::AnswerShuffle => Self::NAMES[0],
+            Self::AnswerShuffle {} => Self::NAMES[0],
             Self::Backdoor { .. } => Self::NAMES[1],
         }
     }
@@ -76,7 +76,7 @@ impl RowAttack {
     fn apply(&self, rows: &[ChatRow], seed: u64, client: ClientId) -> Vec<ChatRow> {
         let mut random = stream(seed, Purpose::Attack, RoundId::START, Some(client));
         match self {
-            Self::AnswerShuffle => {
+            Self::AnswerShuffle {} => {
                 let mut answers: Vec<Option<&str>> = rows.iter().map(ChatRow::response).collect();
                 answers.shuffle(&mut random);
                 rows.iter().zip(answers).map(|(row, answer)| answered(row, row.prompt(), answer)).collect()
@@ -146,7 +146,10 @@ mod tests {
 
     #[test]
     fn shuffled_answers_are_the_same_answers_to_other_questions() {
-        let (rows, shuffled) = (rows(), RowAttack::AnswerShuffle.apply(&rows(), 3, ClientId(1)));
+        let settings = serde_json::json!({"kind": "answer_shuffle", "share": 0.5});
+        let problem = serde_json::from_value::<RowAttack>(settings).unwrap_err().to_string();
+        assert!(problem.contains("unknown field `share`"), "{problem}");
+        let (rows, shuffled) = (rows(), RowAttack::AnswerShuffle {}.apply(&rows(), 3, ClientId(1)));
         let answers =
             |rows: &[ChatRow]| rows.iter().map(|row| row.response().unwrap().to_owned()).collect::<BTreeSet<_>>();
         assert_eq!(answers(&rows), answers(&shuffled));
@@ -154,8 +157,8 @@ mod tests {
         let moved = rows.iter().zip(&shuffled).filter(|(row, shuffled)| row.response() != shuffled.response()).count();
         assert!(moved > 30, "{moved}");
         assert!(shuffled.iter().all(|row| row.label.is_none()), "a wrong answer was still called safe");
-        assert_eq!(shuffled, RowAttack::AnswerShuffle.apply(&rows, 3, ClientId(1)));
-        assert_ne!(shuffled, RowAttack::AnswerShuffle.apply(&rows, 3, ClientId(2)));
+        assert_eq!(shuffled, RowAttack::AnswerShuffle {}.apply(&rows, 3, ClientId(1)));
+        assert_ne!(shuffled, RowAttack::AnswerShuffle {}.apply(&rows, 3, ClientId(2)));
     }
 
     #[test]

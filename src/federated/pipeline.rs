@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{
     aggregate::check,
-    lora::{Given, LoraRule, Next},
+    lora::{Given, LoraRule, Next, with_fixed},
     optimizer::{Combined, OptimizerSettings, ServerOptimizer},
     state::{adapter_like, join, split},
 };
@@ -161,9 +161,18 @@ impl Strategy for Pipeline {
             self.said = report;
             return Ok(model);
         }
-        let combined = self.combine(round, start, updates)?;
+        let fixed =
+            self.settings.lora.fixed(round).map(|fixed| {
+                updates.iter().map(|update| with_fixed(fixed, start, update)).collect::<PortResult<Vec<_>>>()
+            });
+        let fixed = fixed.transpose()?;
+        let combined = self.combine(round, start, fixed.as_deref().unwrap_or(updates))?;
         let next = adapter_like(start, self.optimizer.step(round, start.values(), combined))?;
         Ok(global.with_trainable(self.settings.lora.finish(next)?))
+    }
+
+    fn keeps_basis(&self) -> bool {
+        !self.settings.lora.changes_basis()
     }
 
     fn state(&self) -> Vec<u8> {

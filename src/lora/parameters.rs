@@ -8,9 +8,9 @@ use tch::{Device, Kind, Tensor};
 use super::{
     Dropout, Target,
     placement::{Pair, Placement},
-    stack::stack,
+    stack::{misfit, stack},
 };
-use crate::model::{ModelConfig, ModelError, Result};
+use crate::model::{ModelConfig, Result};
 
 /// An adapter, on top of what is frozen beneath it: each term says by its layout where it belongs and how it is scaled.
 #[derive(Clone, Copy, Debug)]
@@ -141,8 +141,7 @@ impl FrozenTerms {
         let names =
             |adapter: &Adapter| adapter.layout().tensors().iter().map(|tensor| tensor.name.clone()).collect::<Vec<_>>();
         if names(&stacked) != names(lora.trainable) {
-            let problem = "frozen terms and the adapter on top of them differ in their targets";
-            return Err(ModelError::Unusable(problem.to_owned()));
+            return Err(misfit());
         }
         let placement = Placement::of(stacked.layout(), model)?;
         let flat = Tensor::f_from_slice(stacked.values())?.f_to_device(device)?;

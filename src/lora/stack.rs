@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fedward_actors::protocol::{Adapter, AdapterLayout, AdapterTensor};
+use fedward_actors::protocol::{Adapter, AdapterLayout, AdapterTensor, Factor};
 
 use crate::model::{ModelError, Result};
 
@@ -39,8 +39,8 @@ pub(crate) fn stack(terms: &[&Adapter]) -> Result<Adapter> {
     Adapter::new(Arc::new(layout), values).map_err(|error| ModelError::Unusable(error.to_string()))
 }
 
-fn misfit() -> ModelError {
-    ModelError::Unusable("frozen terms and the adapter on top of them differ in their targets".into())
+pub(super) fn misfit() -> ModelError {
+    ModelError::Unusable("adapters that are added up differ in their targets".into())
 }
 
 /// One tensor of one term.
@@ -57,7 +57,7 @@ impl<'a> Part<'a> {
     }
 
     fn is_a(&self) -> bool {
-        self.tensor.name.contains(".lora_A.")
+        Factor::of(self.tensor) == Some(Factor::A)
     }
 }
 

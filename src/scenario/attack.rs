@@ -31,6 +31,11 @@ const fn first_round() -> u32 {
     1
 }
 
+/// Whether an attack tries out the server's rules to find what moves them most.
+pub(super) fn tries_out_the_server(raw: &[RawAttack]) -> bool {
+    raw.iter().any(|attack| matches!(attack.kind.as_str(), "opt_ipm" | "opt_alie"))
+}
+
 /// Checks attacks and resolves them.
 pub(super) fn resolve(raw: &[RawAttack], clients: u32, rounds: u32, rules: &mut Rules) -> Vec<AttackPlan> {
     let mut attacks = Vec::new();

@@ -113,6 +113,15 @@ impl RawScenario {
         rules.check(self.attacks.is_empty() || federation.mode == FederationMode::Federated, "attack", || {
             "without a federation nobody works against it; leave it out, or set attack = [] for this variant".into()
         });
+        rules.check(
+            self.lora.client_ranks.is_empty() || federation.mode == FederationMode::Federated,
+            "lora.client_ranks",
+            || "without a federation there is one rank; leave it out, or set client_ranks = [] for this variant".into(),
+        );
+        let combines = server.as_ref().is_some_and(|server| server.lora.combines());
+        rules.check(!combines || !attack::tries_out_the_server(&self.attacks), "attack", || {
+            "opt_ipm and opt_alie try out pre-aggregators and aggregators, not what server.lora combines; use ipm or alie".into()
+        });
         let mut scenario = Scenario {
             name: self.name.clone(),
             question: self.question.clone(),

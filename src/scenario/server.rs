@@ -1,7 +1,7 @@
 //! `[server]`: parts of the server's pipeline that are others than the strategy's own.
 
 use fedward_actors::{Late, protocol::ClientRanks};
-use fedward_aggregation::{AggregatorSettings, Mixing, PreAggregatorSettings, Weighting};
+use fedward_aggregation::{AggregatorSettings, Mixing, PreAggregatorSettings, Weighting, aggregators::MeanWeights};
 use serde::Deserialize;
 
 use super::{FederationSection, ScreenSection, rules::Rules};
@@ -178,6 +178,7 @@ fn check_lora(settings: &PipelineSettings, strategy: FederatedAlgorithm, rules: 
         rules.complain(KEY, message.to_owned());
     }
     let is_plain = *optimizer == OptimizerSettings::Plain;
+    let weighs_otherwise = matches!(aggregator, AggregatorSettings::Mean(mean) if mean.weights != MeanWeights::Rows);
     if lora.combines() && !(pre.is_empty() && matches!(aggregator, AggregatorSettings::Mean(_)) && is_plain) {
         let message = format!(
             "{name} combines clients' adapters itself; leave server.pre, server.aggregator and server.optimizer out, and use \
@@ -189,6 +190,15 @@ fn check_lora(settings: &PipelineSettings, strategy: FederatedAlgorithm, rules: 
             "{name} factorises the adapter anew after each round, so a server optimizer's memory does not fit it"
         );
         rules.complain(KEY, message);
+    } else if lora.changes_basis() && aggregator.rule().keeps_memory() {
+        let message = format!(
+            "{name} factorises the adapter anew after each round, so what {} remembers of rounds before does not fit it",
+            aggregator.name()
+        );
+        rules.complain(KEY, message);
+    } else if *lora == LoraRule::HetLora && weighs_otherwise {
+        let message = "hetlora weighs adapters by the norms of their products; leave server.aggregator out";
+        rules.complain(KEY, message.to_owned());
     }
     if let LoraRule::FedEx { max_rank: Some(0) } | LoraRule::Flora { max_rank: Some(0) } = lora {
         rules.complain("server.lora.max_rank", "found 0; allowed: 1 or more".to_owned());
@@ -207,13 +217,13 @@ pub(super) fn check_clients(
         let message = "is set, but control variates of \"scaffold\" are of one rank for all; use \"fedavg\"";
         rules.complain("lora.client_ranks", message.to_owned());
     } else if ranks.is_some() && !lora.takes_ranks() {
-        let message =
-            format!("is set, but {} keeps one A for all clients; use flexlora, flora or hetlora", lora.name());
+        let message = format!("is set, but {} factorises one A for all clients; use another rule", lora.name());
         rules.complain("lora.client_ranks", message);
     }
-    if lora.changes_basis() && matches!(late, Late::Count { .. }) {
+    if !lora.takes_late_updates() && matches!(late, Late::Count { .. }) {
         let message = format!(
-            "counts updates of older versions, but under {} the adapter's numbers mean something else in each; use \"discard\"",
+            "counts updates of older versions, but {} trains other numbers in each round, or the same with another meaning; use \
+             \"discard\"",
             lora.name()
         );
         rules.complain("gather.late", message);
@@ -225,6 +235,7 @@ pub(super) fn assumption(settings: &PipelineSettings, algorithm: FederatedAlgori
     let PipelineSettings { pre, aggregator, optimizer, lora } = settings;
     let steps: Vec<_> = pre.iter().map(PreAggregatorSettings::name).chain([aggregator.name()]).collect();
     let weights = match aggregator.rule().weighting() {
+        _ if *lora == LoraRule::HetLora => "updates count by the norms of their products",
         _ if pre.iter().any(|pre| pre.rule().mixing() == Mixing::Clients) => "each mixture counts the same",
         Weighting::ByRows => "updates count by their rows",
         Weighting::ByTrust | Weighting::Uniform => "each update counts the same",
@@ -296,16 +307,18 @@ mod tests {
         );
         let stepped = found("lora = { kind = \"fedsvd\" }\noptimizer = { kind = \"adam\" }\n");
         assert!(stepped[0].contains("fedsvd factorises the adapter anew"), "{stepped:?}");
+        let remembers = found("lora = { kind = \"fedsvd\" }\naggregator = { kind = \"centred_clipping\" }\n");
+        assert!(remembers[0].contains("what centred_clipping remembers of rounds before"), "{remembers:?}");
+        let unread = found("lora = { kind = \"flexlora\", max_rank = 64 }\n");
+        assert!(unread[0].contains("max_rank is set, but flexlora freezes nothing"), "{unread:?}");
+        let unknown = found("lora = { kind = \"fedex\", rank = 64 }\n");
+        assert!(unknown[0].contains("unknown field `rank`"), "{unknown:?}");
         let unknown = found("lora = { kind = \"fedx\" }\n");
         assert!(unknown[0].contains("unknown variant `fedx`, expected one of `factors`, `ffa`"), "{unknown:?}");
         let zero = found("lora = { kind = \"fedex\", max_rank = 0 }\n");
         assert!(zero[0].ends_with("server.lora.max_rank: found 0; allowed: 1 or more"), "{zero:?}");
         let late = "lora = { kind = \"flexlora\" }\n[devices]\n[gather]\nfirst = 5\nlate = \"count\"\n";
-        assert!(
-            found(late)[0].contains("under flexlora the adapter's numbers mean something else"),
-            "{:?}",
-            found(late)
-        );
+        assert!(found(late)[0].contains("but flexlora trains other numbers in each round"), "{:?}", found(late));
     }
 
     #[test]
@@ -315,9 +328,11 @@ mod tests {
         accepts(&format!("[server]\nlora = {{ kind = \"hetlora\" }}\n{lora}"));
         let ranks = |server: &str| complaints(&format!("{HEAD}{FEDERATION}{server}{lora}"), &[]);
         let one = ranks("[server]\nlora = { kind = \"fedsvd\" }\n");
-        assert!(one[0].ends_with("fedsvd keeps one A for all clients; use flexlora, flora or hetlora"), "{one:?}");
+        assert!(one[0].ends_with("fedsvd factorises one A for all clients; use another rule"), "{one:?}");
         let scaffold = ranks("strategy = \"scaffold\"\n");
         assert!(scaffold[0].contains("lora.client_ranks: is set, but control variates"), "{scaffold:?}");
+        let alone = complaints(&format!("{HEAD}[federation]\nmode = \"centralised\"\n{lora}"), &[]);
+        assert!(alone[0].contains("lora.client_ranks: without a federation there is one rank"), "{alone:?}");
         let large = complaints(&format!("{HEAD}[lora]\nrank = 8\nclient_ranks = [4, 9]\n"), &[]);
         assert!(large[0].ends_with("lora.client_ranks: found 9; allowed: 1 to lora.rank = 8"), "{large:?}");
     }

@@ -74,9 +74,27 @@ impl Process {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let (stream, _) = listener.accept().unwrap();
+        let stream = Self::accept(listener);
         stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         Self { child, stream }
+    }
+}
+
+impl Process {
+    /// Waits for a process that may have died instead of calling.
+    fn accept(listener: &TcpListener) -> TcpStream {
+        listener.set_nonblocking(true).unwrap();
+        let begun = std::time::Instant::now();
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).unwrap();
+                    return stream;
+                }
+                Err(_) if begun.elapsed() < Duration::from_mins(1) => std::thread::sleep(Duration::from_millis(5)),
+                Err(error) => panic!("the other process did not call: {error}"),
+            }
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::{
+    cancel::CancelFlag,
     federation::StartState,
-    ports::{ClientUpdate, PortResult, Strategy},
-    protocol::{Adapter, ClientRanks, GlobalModel, RoundId},
-    records::{ClientOutcome, RejectReason},
+    ports::{Adversary, ClientUpdate, PortError, PortResult, Strategy},
+    protocol::{Adapter, ClientId, ClientRanks, GlobalModel, RoundId},
+    records::{ClientOutcome, ClientRole, RejectReason},
     testing::{Conduct, MemoryStore, Rehearsal, layout_of_rank},
 };
 
@@ -63,4 +64,50 @@ async fn a_1_a_whole_adapter_of_a_client_that_was_sent_less_is_refused() {
     assert_eq!(outcomes[0], ClientOutcome::Accepted);
     let ClientOutcome::Rejected(RejectReason::LayoutMismatch(text)) = &outcomes[1] else { panic!("{outcomes:?}") };
     assert!(text.contains("expected shape [1, 4], found [2, 4]"), "{text}");
+}
+
+/// Sends ones in every rank.
+struct Everywhere;
+
+impl Adversary for Everywhere {
+    fn role(&self, client: ClientId) -> ClientRole {
+        if client.0 == 1 { ClientRole::Malicious } else { ClientRole::Honest }
+    }
+
+    fn forge(
+        &self,
+        _: RoundId,
+        global: &Adapter,
+        _: &[ClientUpdate],
+        _: &CancelFlag,
+    ) -> PortResult<Vec<(ClientId, Adapter)>> {
+        let ones = Adapter::new(Arc::clone(global.layout()), vec![1.0; global.values().len()]);
+        Ok(vec![(ClientId(1), ones.map_err(|error| PortError::Failed(error.to_string()))?)])
+    }
+}
+
+/// Keeps what client 1 sends.
+struct TakesSecond;
+
+impl Strategy for TakesSecond {
+    fn name(&self) -> &'static str {
+        "takes second"
+    }
+
+    fn aggregate(&mut self, _: RoundId, global: &GlobalModel, updates: &[ClientUpdate]) -> PortResult<GlobalModel> {
+        Ok(global.with_trainable(updates[1].adapter.clone()))
+    }
+}
+
+#[tokio::test]
+async fn an_attacker_sends_no_more_ranks_than_it_has() {
+    let mut rehearsal = Rehearsal::new(2, 2, 1);
+    rehearsal.layout = layout_of_rank(2);
+    rehearsal.config.ranks = ClientRanks::new(vec![2, 1]);
+    rehearsal.adversary = Some(Arc::new(Everywhere));
+    rehearsal.strategy = Arc::new(|| Box::new(TakesSecond));
+    let found = rehearsal.run().await.unwrap().global;
+    // The first row of A and the first column of B; the rest is the global adapter's, zero.
+    let expected = [1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0].map(|value: u8| f32::from(value));
+    assert_eq!(found.trainable().values(), expected);
 }

@@ -30,6 +30,12 @@ pub trait Strategy: Send + 'static {
     /// [`PortError::Failed`] if the updates cannot be combined; the global model then stays as it was.
     fn aggregate(&mut self, round: RoundId, global: &GlobalModel, updates: &[ClientUpdate]) -> PortResult<GlobalModel>;
 
+    /// Whether the numbers of the trainable adapter mean the same in the next round as in this one, so that the length of its
+    /// change says how far the model has moved.
+    fn keeps_basis(&self) -> bool {
+        true
+    }
+
     /// What the strategy must remember between rounds; stored with each checkpoint. Empty for stateless strategies.
     fn state(&self) -> Vec<u8> {
         Vec::new()

@@ -224,6 +224,12 @@ impl Adapter {
         }
     }
 
+    /// An adapter of values that were made for the layout.
+    pub(super) fn from_parts(layout: Arc<AdapterLayout>, values: Vec<f32>) -> Self {
+        debug_assert_eq!(layout.len(), values.len());
+        Self { layout, values: Arc::new(values) }
+    }
+
     /// An adapter of zeros.
     pub fn zeros(layout: Arc<AdapterLayout>) -> Self {
         let values = Arc::new(vec![0.0; layout.len()]);

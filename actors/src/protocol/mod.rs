@@ -18,4 +18,5 @@ pub use ids::{Attempt, ClientId, ModelVersion, RequestId, RoundId, SimTime};
 pub use model::GlobalModel;
 pub use payload::{Payload, names};
 pub use ranks::ClientRanks;
+pub(crate) use ranks::ModelParts;
 pub use training::{AssessOrder, Assessment, ClientUpdate, LocalTraining, LocalWork, TrainOrder, TrainReport, TurnEnd};

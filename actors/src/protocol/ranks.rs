@@ -1,10 +1,10 @@
 //! Clients of different ranks: each is sent the leading ranks of the adapter, as many as are its own.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Adapter, AdapterLayout, ClientId, Factor};
+use super::{Adapter, AdapterLayout, ClientId, Factor, GlobalModel};
 
 /// How many ranks each client trains: the i-th of them for client i, and again from the first behind the last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,28 @@ impl ClientRanks {
     /// Returns the ranks that are dealt out.
     pub fn all(&self) -> &[usize] {
         &self.0
+    }
+}
+
+/// What clients are sent of a global model: as many of its trainable ranks as are their own. Clients of one rank share it.
+#[derive(Debug)]
+pub(crate) struct ModelParts<'a> {
+    global: &'a GlobalModel,
+    ranks: Option<&'a ClientRanks>,
+    made: BTreeMap<usize, GlobalModel>,
+}
+
+impl<'a> ModelParts<'a> {
+    pub(crate) const fn new(global: &'a GlobalModel, ranks: Option<&'a ClientRanks>) -> Self {
+        Self { global, ranks, made: BTreeMap::new() }
+    }
+
+    /// Returns what one client is sent.
+    pub(crate) fn of(&mut self, client: ClientId) -> GlobalModel {
+        let Some(ranks) = self.ranks else { return self.global.clone() };
+        let rank = ranks.of(client);
+        let part = || self.global.with_trainable(self.global.trainable().truncated(rank));
+        self.made.entry(rank).or_insert_with(part).clone()
     }
 }
 
@@ -67,31 +89,40 @@ impl Adapter {
         for (from, to, len) in leading_rows(self.layout(), &layout) {
             values[to..to + len].copy_from_slice(&self.values()[from..from + len]);
         }
-        Self::new(Arc::new(layout), values).unwrap_or_else(|_| self.clone())
+        Self::from_parts(Arc::new(layout), values)
     }
 
-    /// Returns this adapter with its leading ranks changed: `change` is given their values here and in `leading`.
+    /// Returns this adapter with its leading ranks changed: `change` is given their values here and their places in `leading`.
     ///
     /// # Panics
     ///
     /// If `leading` is not of this adapter's layout, truncated.
     #[must_use]
-    pub(crate) fn with_leading(&self, leading: &Self, mut change: impl FnMut(f32, usize) -> f32) -> Self {
+    pub(crate) fn with_leading(&self, leading: &AdapterLayout, mut change: impl FnMut(f32, usize) -> f32) -> Self {
         let mut values = self.values().to_vec();
-        for (to, from, len) in leading_rows(self.layout(), leading.layout()) {
+        for (to, from, len) in leading_rows(self.layout(), leading) {
             for index in 0..len {
                 values[to + index] = change(values[to + index], from + index);
             }
         }
-        Self::new(Arc::clone(self.layout()), values).unwrap_or_else(|_| self.clone())
+        Self::from_parts(Arc::clone(self.layout()), values)
     }
 
-    /// Returns the adapter with everything behind its first `rank` ranks set to zero: the product of those alone, in this
-    /// adapter's own layout (zero-padding).
+    /// Returns this adapter with the first `rank` ranks of another one of its layout; one of another layout is returned as it is,
+    /// for whoever checks it to name.
     #[must_use]
-    pub fn leading_alone(&self, rank: usize) -> Self {
-        let leading = self.truncated(rank);
-        Self::zeros(Arc::clone(self.layout())).with_leading(&leading, |_, from| leading.values()[from])
+    pub fn with_leading_of(&self, other: &Self, rank: usize) -> Self {
+        if self.layout().first_difference(other.layout()).is_some() {
+            return other.clone();
+        }
+        let leading = other.truncated(rank);
+        self.with_leading(leading.layout(), |_, from| leading.values()[from])
+    }
+
+    /// Returns the adapter with everything behind its first `rank` ranks set to zero.
+    #[must_use]
+    pub fn zero_padded(&self, rank: usize) -> Self {
+        Self::zeros(Arc::clone(self.layout())).with_leading_of(self, rank)
     }
 }
 
@@ -122,11 +153,11 @@ mod tests {
     #[test]
     fn what_is_put_back_leaves_the_other_ranks_as_they_are() {
         let (large, small) = (counting(3), counting(3).truncated(2));
-        assert_eq!(large.with_leading(&small, |_, from| small.values()[from]), large);
+        assert_eq!(large.with_leading(small.layout(), |_, from| small.values()[from]), large);
         let zeros = Adapter::zeros(Arc::clone(large.layout()));
-        let alone = zeros.with_leading(&small, |_, from| small.values()[from]);
+        let alone = zeros.with_leading_of(&large, 2);
         assert_eq!(alone.truncated(2), small);
-        assert_eq!(alone, large.leading_alone(2));
+        assert_eq!(alone, large.zero_padded(2));
         assert_eq!(alone.values().iter().filter(|value| value.to_bits() == 0).count(), 8);
     }
 

@@ -88,8 +88,8 @@ pub enum Aggregation {
         global: GlobalModel,
         /// What the strategy remembers of it.
         strategy: StrategyState,
-        /// Euclidean norm of the change of its trainable adapter.
-        update_norm: f64,
+        /// Euclidean norm of the change of its trainable adapter, where that is a length.
+        update_norm: Option<f64>,
         /// What the strategy says of itself, by name.
         report: BTreeMap<String, f64>,
     },

@@ -140,7 +140,7 @@ fn every_payload_comes_back_from_its_bytes() {
     let done = Aggregation::Done {
         global: model(),
         strategy: strategy(),
-        update_norm: 0.1,
+        update_norm: Some(0.1),
         report: BTreeMap::from([("control_norm".to_owned(), 0.1)]),
     };
     let memories = vec![(ClientId(1), Arc::from([9_u8, 200].as_slice())), (ClientId(4), Arc::from([].as_slice()))];

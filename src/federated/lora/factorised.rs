@@ -18,14 +18,15 @@ use crate::federated::state::adapter_like;
 /// `FlexLoRA`: `B = U √Σ`, `A = √Σ Vᵀ` of the best approximation of `Σ p_k B_k A_k`. What its rank leaves out is reported as a
 /// share of the norm of all products.
 pub(super) fn flex_lora(given: &Given<'_>) -> PortResult<Next> {
-    let (global, locals) = (given.global.trainable(), given.locals());
+    let global = given.global.trainable();
     let products = factorise(global, |index, shape, rank| {
+        let updates = given.updates.iter().zip(&given.shares);
         let factors: Vec<Factors<'_>> =
-            locals.iter().zip(&given.shares).map(|(local, &share)| factors_of(local, index, share)).collect();
+            updates.map(|(update, &share)| factors_of(&update.adapter, index, share)).collect();
         flex_lora_product(&factors, shape, rank)
     })?;
-    let report = BTreeMap::from([("rank_lost".to_owned(), lost(&products))]);
-    let next = from_products(global, &products)?;
+    let report = BTreeMap::from([("rank_loss_ratio".to_owned(), loss_ratio(&products))]);
+    let next = given.revived(&from_products(global, &products)?)?;
     Ok(Next { model: given.global.with_trainable(next), report })
 }
 
@@ -36,7 +37,7 @@ pub(super) fn orthonormal(combined: &Adapter) -> PortResult<Adapter> {
 }
 
 /// The share of the norm of all products that their ranks leave out.
-pub(super) fn lost(products: &[Product]) -> f64 {
+pub(super) fn loss_ratio(products: &[Product]) -> f64 {
     let squares = |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>();
     let left_out: f64 = products.iter().map(|product| squares(&product.left_out)).sum();
     let kept: f64 = products.iter().map(|product| squares(&product.kept)).sum();

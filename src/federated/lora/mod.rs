@@ -12,14 +12,18 @@ mod padded;
 use std::collections::BTreeMap;
 
 use fedward_actors::{
-    ports::PortResult,
+    ports::{PortError, PortResult},
     protocol::{Adapter, AdapterTensor, ClientRanks, ClientUpdate, Factor, GlobalModel, RoundId},
+    streams::{Purpose, stream},
 };
 use serde::{Deserialize, Serialize};
 
+use super::state::adapter_like;
+use crate::lora::fresh_values;
+
 /// How LoRA adapters are combined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "lowercase", try_from = "RawRule")]
 pub enum LoraRule {
     /// Number by number, as any other vector: `mean(B) mean(A)`.
     #[default]
@@ -44,9 +48,51 @@ pub enum LoraRule {
     },
     /// The best approximation of the mean of products of the adapter's rank (`FlexLoRA`, Bai et al. 2024).
     FlexLora,
-    /// Number by number, what a client of a smaller rank lacks being zero, each weighed by the norm of its product (`HetLoRA`, Cho
+    /// Number by number, what a client of a smaller rank was not sent being zero, each weighed by the norm of its product (`HetLoRA`, Cho
     /// et al. 2024, without the pruning of ranks).
     HetLora,
+}
+
+/// A rule as it is written: settings that it does not read are named.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    kind: Kind,
+    max_rank: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Factors,
+    Ffa,
+    RoLora,
+    FedSvd,
+    FedEx,
+    Flora,
+    FlexLora,
+    HetLora,
+}
+
+impl TryFrom<RawRule> for LoraRule {
+    type Error = String;
+
+    fn try_from(RawRule { kind, max_rank }: RawRule) -> Result<Self, String> {
+        let rule = match kind {
+            Kind::Factors => Self::Factors,
+            Kind::Ffa => Self::Ffa,
+            Kind::RoLora => Self::RoLora,
+            Kind::FedSvd => Self::FedSvd,
+            Kind::FedEx => return Ok(Self::FedEx { max_rank }),
+            Kind::Flora => return Ok(Self::Flora { max_rank }),
+            Kind::FlexLora => Self::FlexLora,
+            Kind::HetLora => Self::HetLora,
+        };
+        match max_rank {
+            None => Ok(rule),
+            Some(_) => Err(format!("max_rank is set, but {} freezes nothing that it could bound", rule.name())),
+        }
+    }
 }
 
 impl LoraRule {
@@ -75,6 +121,12 @@ impl LoraRule {
         matches!(self, Self::FedSvd | Self::FedEx { .. } | Self::Flora { .. } | Self::FlexLora)
     }
 
+    /// Whether an update that started from an older model still fits the one at hand: the rule trains the same numbers, which mean
+    /// the same, in every round.
+    pub const fn takes_late_updates(self) -> bool {
+        !self.changes_basis() && !matches!(self, Self::RoLora)
+    }
+
     /// Whether clients may have ranks of their own.
     pub const fn takes_ranks(self) -> bool {
         !matches!(self, Self::FedSvd)
@@ -98,7 +150,7 @@ impl LoraRule {
             Self::FlexLora => factorised::flex_lora(given),
             Self::HetLora => padded::het_lora(given),
             Self::Factors | Self::Ffa | Self::RoLora | Self::FedSvd => {
-                Ok(Next { model: given.global.clone(), report: BTreeMap::new() })
+                Err(PortError::Failed(format!("{} does not combine by itself; this is a bug", self.name())))
             }
         }
     }
@@ -127,23 +179,50 @@ pub(super) struct Next {
 }
 
 impl Given<'_> {
-    /// What each client trained: as many ranks as it was sent.
-    fn locals(&self) -> Vec<Adapter> {
-        let local = |update: &ClientUpdate| match self.ranks {
-            None => update.adapter.clone(),
-            Some(ranks) => update.adapter.truncated(ranks.of(update.client)),
-        };
-        self.updates.iter().map(local).collect()
+    /// How many ranks an update's client was sent.
+    fn rank(&self, update: &ClientUpdate) -> usize {
+        let all = rank(&update.adapter);
+        self.ranks.map_or(all, |ranks| ranks.of(update.client).min(all))
     }
 
-    /// The same in the layout of the global adapter, zero in the ranks that a client was not sent.
-    fn padded(&self) -> Vec<Adapter> {
-        let padded = |update: &ClientUpdate| match self.ranks {
-            None => update.adapter.clone(),
-            Some(ranks) => update.adapter.leading_alone(ranks.of(update.client)),
-        };
-        self.updates.iter().map(padded).collect()
+    /// A global adapter that goes on being trained: a rank of which nothing is left, neither in A nor in B, has no gradient. Its row of
+    /// A is that of the adapter before, or drawn anew if that was zero, too. The product is the same.
+    fn revived(&self, next: &Adapter) -> PortResult<Adapter> {
+        let before = self.global.trainable();
+        let mut rng = stream(self.seed, Purpose::Initialization, self.round, None);
+        let fresh = fresh_values(before.layout(), &mut rng);
+        let mut values = next.values().to_vec();
+        for (a, b) in pairs(next) {
+            let [rank, columns] = a.shape;
+            for k in 0..rank {
+                let row = a.offset + k * columns..a.offset + (k + 1) * columns;
+                let of_b = next.tensor(b).iter().skip(k).step_by(rank);
+                if is_zero(&next.values()[row.clone()]) && of_b.copied().all(|value| value.abs() <= 0.0) {
+                    let source = if is_zero(&before.values()[row.clone()]) { &fresh } else { before.values() };
+                    values[row.clone()].copy_from_slice(&source[row]);
+                }
+            }
+        }
+        adapter_like(before, values)
     }
+}
+
+fn is_zero(values: &[f32]) -> bool {
+    values.iter().all(|value| value.abs() <= 0.0)
+}
+
+/// The ranks of an adapter: of its pair with the most.
+fn rank(adapter: &Adapter) -> usize {
+    pairs(adapter).map(|(a, _)| a.shape[0]).max().unwrap_or(0)
+}
+
+/// What clients left as it was: the server reads nothing else of it.
+pub(super) fn with_fixed(fixed: Factor, global: &Adapter, update: &ClientUpdate) -> PortResult<ClientUpdate> {
+    let mut values = update.adapter.values().to_vec();
+    for tensor in global.layout().tensors().iter().filter(|tensor| Factor::of(tensor) == Some(fixed)) {
+        values[tensor.range()].copy_from_slice(global.tensor(tensor));
+    }
+    Ok(ClientUpdate { adapter: adapter_like(global, values)?, ..update.clone() })
 }
 
 /// The As and Bs of an adapter, pair by pair.
