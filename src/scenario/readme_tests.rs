@@ -87,3 +87,19 @@ fn what_it_calls_a_default_changes_nothing() {
     }
     assert!(compared > 120, "only {compared} defaults were compared");
 }
+
+/// Scenarios that are written out on the project's page, from their names on.
+#[test]
+fn scenarios_on_the_front_page_are_valid() {
+    let page = include_str!("../../README.md");
+    let whole = |block: &&str| block.starts_with("name = ");
+    let blocks: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|block| block.split("```").next()).collect();
+    let scenarios: Vec<&str> = blocks.into_iter().filter(whole).collect();
+    assert!(!scenarios.is_empty());
+    for scenario in scenarios {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.toml");
+        std::fs::write(&path, scenario).unwrap();
+        load(&path, &[]).unwrap();
+    }
+}
