@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 fedward=$1
 shift
 home=${FEDWARD_HOME:-.fedward}
-tools/reference_env.sh
+tools/python_env.sh reference
 # Neither side asks the network for anything.
 HF_HUB_OFFLINE=1 exec .venv-reference/bin/python tests/bench/bench.py "$fedward" \
     "$home/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf" "$home/bench" runs/bench "$@"

@@ -4,6 +4,6 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-tools/robust_env.sh
+tools/python_env.sh robust
 ${CARGO:-cargo} build --release --locked -p fedward-aggregation --example bench
 exec .venv-robust/bin/python tests/bench/aggregation.py "${CARGO_TARGET_DIR:-target}/release/examples/bench" runs/bench "$@"

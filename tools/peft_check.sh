@@ -3,7 +3,7 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-tools/reference_env.sh
+tools/python_env.sh reference
 FEDWARD_PYTHON=$PWD/.venv-reference/bin/python
 export FEDWARD_PYTHON
 ${CARGO:-cargo} test "$@" --test it peft:: -- --nocapture

@@ -10,7 +10,7 @@ models=${FEDWARD_HOME:-.fedward}/models/smollm2-135m-instruct
 gguf=$models/SmolLM2-135M-Instruct.Q4_1.gguf
 [ -f "$gguf" ] || { echo "fedward: the default model is missing; run make fetch" >&2 && exit 1; }
 
-tools/reference_env.sh
+tools/python_env.sh reference
 # peft saves names in the order of a set.
 export PYTHONHASHSEED=0
 
@@ -52,7 +52,7 @@ echo "reference: $reference/server_optimizers.py"
 tools/flower_env.sh
 .venv-flower/bin/python $reference/server_optimizers.py
 echo "reference: $reference/robust_aggregation.py"
-tools/robust_env.sh
+tools/python_env.sh robust
 .venv-robust/bin/python $reference/robust_aggregation.py
 echo "reference: $reference/peft_interchange.py"
 $python $reference/peft_interchange.py make $reference/fixtures/peft
