@@ -1,23 +1,22 @@
 //! Pairs of a preferred and a rejected response to one prompt.
 
+mod prompts;
+
 use std::path::Path;
 
 use fedward_actors::protocol::{ChatMessage, ChatRow, Role};
 use serde_json::{Map, Value};
 
+use self::prompts::{prompt_key, prompt_of, turn_keys};
 use super::{
     dialogue::{dialogue, is_dialogue},
     records::{CsvComments, read_records},
     rows::{
-        FROM_VALUE, Problem, ROLE_CONTENT, Wanted, after_prompt, asked, describe, instruction, keys_of, led_by,
-        refuse_tools, repeats, required, system_turn, text,
+        Problem, Wanted, after_prompt, describe, is_muted, led_by, refuse_tools, repeats, required, system_turn, text,
     },
     turns::turns,
 };
 use crate::data::{DataError, Place};
-
-/// Keys of what is asked, in TRL's sets, in Intel's and its like, and in LLaMA-Factory's two forms.
-const PROMPTS: [&str; 4] = ["prompt", "question", "instruction", "conversations"];
 
 /// Two responses to one prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +96,8 @@ impl FromIterator<(Place, Revision)> for Revisions {
 /// turn or an array of turns (as TRL writes them; turns that
 /// repeat the prompt are the whole conversation, others go on after it); or `chosen` and `rejected` alone, each an array of
 /// turns that begin alike (TRL's implicit prompt) or a dialogue as HH-RLHF writes it. `system`, or a system turn of the prompt,
-/// leads both sides.
+/// leads both sides. Where both sides are whole conversations, keys other than `prompt` are heeded only if the sides begin with what they
+/// ask.
 ///
 /// Both sides must ask the same, and what `prompt` asks: what the model says before its last response may differ, what user and
 /// system say may not. In whichever form, pairs whose sides ask different things are left out and counted, with the place of the
@@ -150,7 +150,7 @@ struct Unpaired {
     /// Whose sides ask different things, and where the first of them stands.
     asking: usize,
     first_asking: Option<Place>,
-    /// One of whose responses is not to be trained on.
+    /// Not to be trained on, the whole or one of the responses.
     muted: usize,
 }
 
@@ -162,7 +162,7 @@ impl Unpaired {
             (self.asking, format!("pairs whose sides ask different things are left out{first}")),
             (
                 self.muted,
-                "pairs are left out of which a response is not to be trained on (weight 0, train or loss false)"
+                "pairs are left out: they, or one of their responses, are not to be trained on (weight 0, train or loss false)"
                     .to_owned(),
             ),
         ];
@@ -205,7 +205,7 @@ enum Said {
     Revision(Revision),
     /// A dialogue ends without a response.
     Open,
-    /// A response is not to be trained on.
+    /// It, or a response, is not to be trained on.
     Muted,
     /// The sides ask different things, or another thing than the prompt.
     AsksDifferently,
@@ -235,29 +235,20 @@ struct Side {
 
 fn said(fields: &Map<String, Value>) -> Result<Said, Problem> {
     let row = |side: Side| ChatRow { messages: side.messages, topic: None, label: None };
-    let is_null = |key: &str| fields.get(key).is_some_and(Value::is_null);
     refuse_tools(fields)?;
-    let prompt = if PROMPTS.iter().any(|key| fields.get(*key).is_some_and(|prompt| !prompt.is_null())) {
-        Some(prompt(fields)?)
-    } else if fields.contains_key("chosen") && fields.contains_key("rejected") {
-        None
-    } else {
-        return Err(format!(
-            "no preference pair has these keys: {}; expected prompt, chosen and rejected, or chosen and rejected with \
-             whole conversations",
-            keys_of(fields)
-        ));
-    };
+    let prompt = prompt_of(fields)?;
     let side = |key: &'static str| match side(fields, key, prompt.as_deref()) {
         Ok(side) => Ok(Some(side)),
         Err(Unfit::AsksDifferently) => Ok(None),
         Err(Unfit::Problem(problem)) => Err(problem),
     };
     let chosen = side("chosen")?;
-    if is_null("rejected") && (prompt.is_some() || fields.get("chosen").is_some_and(Value::is_array)) {
+    let names_prompt = prompt_key(fields).is_some() || fields.get("chosen").is_some_and(Value::is_array);
+    if names_prompt && fields.get("rejected").is_some_and(Value::is_null) {
         return Ok(match chosen {
             None => Said::AsksDifferently,
-            Some(chosen) if chosen.is_muted => Said::Muted,
+            Some(chosen) if chosen.messages.is_empty() => Said::Open,
+            Some(chosen) if chosen.is_muted || is_muted(fields) => Said::Muted,
             Some(chosen) => Said::Revision(Revision::Answer(row(chosen))),
         });
     }
@@ -266,7 +257,7 @@ fn said(fields: &Map<String, Value>) -> Result<Said, Problem> {
     if sides.iter().any(|side| side.messages.is_empty()) {
         return Ok(Said::Open);
     }
-    if sides.iter().any(|side| side.is_muted) {
+    if is_muted(fields) || sides.iter().any(|side| side.is_muted) {
         return Ok(Said::Muted);
     }
     if asks_differently(&sides) {
@@ -291,31 +282,14 @@ fn asks_differently(sides: &[Side; 2]) -> bool {
     [Role::System, Role::User].into_iter().any(|role| said_by(&sides[0], role) != said_by(&sides[1], role))
 }
 
-fn prompt(fields: &Map<String, Value>) -> Result<Vec<ChatMessage>, Problem> {
-    let (key, value) = required(fields, &PROMPTS)?;
-    let messages = if value.is_array() {
-        let turn_keys = if key == "conversations" { FROM_VALUE } else { ROLE_CONTENT };
-        turns(key, value, turn_keys, Wanted::Row)?.messages
-    } else if key == "instruction" {
-        vec![ChatMessage::new(Role::User, instruction(fields)?)]
-    } else {
-        vec![ChatMessage::new(Role::User, asked(key, value)?)]
-    };
-    if messages.last().is_none_or(|last| last.role != Role::User) {
-        return Err(format!("{key}: expected a turn of user at its end; correct or remove the pair"));
-    }
-    Ok(led_by(system_turn(fields)?, messages))
-}
-
 /// The conversation that ends with the response under `key`.
 fn side(fields: &Map<String, Value>, key: &'static str, prompt: Option<&[ChatMessage]>) -> Result<Side, Unfit> {
     let (key, value) = required(fields, &[key])?;
     let Some(prompt) = prompt else { return Ok(whole(fields, key, value)?) };
     // LLaMA-Factory writes the one turn without an array.
-    let turn_keys = if value.get("from").is_some() { FROM_VALUE } else { ROLE_CONTENT };
     let value = &if value.is_object() { Value::Array(vec![value.clone()]) } else { value.clone() };
     let (said, is_muted) = if value.is_array() {
-        let read = turns(key, value, turn_keys, Wanted::Row)?;
+        let read = turns(key, value, turn_keys(value), Wanted::Row)?;
         (read.messages, read.last_is_muted)
     } else if is_dialogue(value) {
         let said = dialogue(key, value, Wanted::Row)?;
@@ -345,7 +319,7 @@ fn side(fields: &Map<String, Value>, key: &'static str, prompt: Option<&[ChatMes
 /// A side that says all of its conversation.
 fn whole(fields: &Map<String, Value>, key: &'static str, value: &Value) -> Result<Side, Problem> {
     let (messages, is_muted) = if value.is_array() {
-        let read = turns(key, value, ROLE_CONTENT, Wanted::Row)?;
+        let read = turns(key, value, turn_keys(value), Wanted::Row)?;
         let ends = read.messages.last().is_some_and(|last| last.role == Role::Assistant);
         if !ends || read.messages.iter().all(|message| message.role != Role::User) {
             return Err(format!(

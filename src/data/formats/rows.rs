@@ -64,7 +64,7 @@ pub(super) fn chat_row(fields: &Fields, format: RowFormat, wanted: Wanted) -> Re
     if wanted == Wanted::Row && (said.last_is_muted || is_muted(fields)) {
         return Ok(Reading::NotTrained(row));
     }
-    let weight = fields.get("weight").and_then(Value::as_f64);
+    let weight = fields.get("weight").and_then(number);
     let is_weighted = weight.is_some_and(|weight| weight.abs() > 0.0 && (weight - 1.0).abs() > 0.0);
     Ok(Reading::Row(row, Unheeded { is_weighted, ..said.unheeded }))
 }
@@ -89,15 +89,23 @@ pub(super) fn conversation_of(fields: &Fields, format: RowFormat, wanted: Wanted
 }
 
 /// Whether a record as a whole is not to be trained on: flags that turns have, too. Other values of these keys may be data of any kind.
-fn is_muted(fields: &Fields) -> bool {
-    let is_off = |value: &Value| value == &Value::Bool(false) || value.as_f64() == Some(0.0);
+pub(super) fn is_muted(fields: &Fields) -> bool {
+    let says_no = |value: &Value| value.as_str().is_some_and(|text| text.trim().eq_ignore_ascii_case("false"));
+    let is_off = |value: &Value| value == &Value::Bool(false) || number(value) == Some(0.0) || says_no(value);
     ["weight", "train"].iter().any(|flag| fields.get(*flag).is_some_and(is_off))
+}
+
+/// A number, also as the text that a table's cell has.
+fn number(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
 /// Functions that a template would have to describe.
 pub(super) fn refuse_tools(fields: &Fields) -> Result<(), Problem> {
+    // Tables have empty lists as texts.
+    let is_empty_text = |value: &Value| value.as_str().is_some_and(|text| matches!(text.trim(), "[]" | "{}" | "null"));
     for key in TOOLS {
-        if let Some(value) = fields.get(key).filter(|value| holds_something(value)) {
+        if let Some(value) = fields.get(key).filter(|value| holds_something(value) && !is_empty_text(value)) {
             return Err(format!(
                 "{key}: found {}, expected none: tools cannot be rendered; remove the key or the row",
                 describe(value)
@@ -184,19 +192,31 @@ pub(super) fn text(key: &str, value: &Value) -> Result<String, Problem> {
 /// What a prompt asks. Turns that were written into one text, as tables of cells have them, are not taken for what somebody says.
 pub(super) fn asked(key: &str, value: &Value) -> Result<String, Problem> {
     let asked = text(key, value)?;
-    let turns = asked.trim_start().strip_prefix('[').map(str::trim_start).and_then(|turns| turns.strip_prefix('{'));
-    let names_turn = |inside: &str| {
-        let inside = inside.trim_start();
-        ["role", "content", "from", "value"]
-            .iter()
-            .any(|name| ['\'', '"'].iter().any(|quote| inside.starts_with(&format!("{quote}{name}{quote}"))))
-    };
-    if turns.is_some_and(names_turn) {
+    if is_text_of_turns(asked.trim()) {
         return Err(format!(
             "{key}: found turns inside of a text, expected an array of turns; save the rows as .jsonl with the arrays themselves"
         ));
     }
     Ok(asked)
+}
+
+/// Whether a text is a list whose first object has both keys of a turn, in JSON or as Python or `NumPy` print it.
+fn is_text_of_turns(text: &str) -> bool {
+    let inside = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).map(str::trim);
+    let Some(inside) = inside.and_then(|text| text.strip_prefix('{')) else { return false };
+    // A brace within what is said is followed by other things.
+    let closes = |&(at, _): &(usize, &str)| {
+        let rest = inside[at + 1..].trim_start();
+        rest.is_empty() || rest.starts_with(',') || rest.starts_with('{')
+    };
+    let end = inside.match_indices('}').find(closes).map_or(inside.len(), |(at, _)| at);
+    let names = |name: &str| {
+        ['\'', '"'].iter().any(|quote| {
+            let name = format!("{quote}{name}{quote}");
+            inside[..end].match_indices(&name).any(|(at, _)| inside[at + name.len()..].trim_start().starts_with(':'))
+        })
+    };
+    [ROLE_CONTENT, FROM_VALUE].iter().any(|keys| keys.iter().all(|name| names(name)))
 }
 
 /// A text that may be missing or empty.
@@ -249,7 +269,7 @@ fn is_alpaca_without_instruction(fields: &Fields) -> bool {
 }
 
 /// What `instruction` and maybe `input` ask.
-pub(super) fn instruction(fields: &Fields) -> Result<String, Problem> {
+fn instruction(fields: &Fields) -> Result<String, Problem> {
     let input = text_or_empty(fields, INSTRUCTION_INPUT)?;
     match (text_or_empty(fields, INSTRUCTION)?, input) {
         (Some(instruction), Some(input)) => Ok(format!("{instruction}\n{input}")),
@@ -265,15 +285,20 @@ pub(super) fn instruction(fields: &Fields) -> Result<String, Problem> {
 /// `input` alone.
 fn alpaca(fields: &Fields, wanted: Wanted) -> Result<Turns, Problem> {
     let mut messages = Vec::from_iter(system_turn(fields)?);
-    if let Some((key, value)) = optional(fields, &["history"]) {
-        messages.extend(history(key, value)?);
-    }
-    messages.push(ChatMessage::new(Role::User, instruction(fields)?));
+    messages.extend(instructed(fields)?);
     if wanted == Wanted::Row {
         let (key, response) = required(fields, INSTRUCTION_OUTPUT)?;
         messages.push(ChatMessage::new(Role::Assistant, text(key, response)?));
     }
     Ok(Turns { messages, ..Turns::default() })
+}
+
+/// Earlier turns, and what is asked after them.
+pub(super) fn instructed(fields: &Fields) -> Result<Vec<ChatMessage>, Problem> {
+    let earlier = optional(fields, &["history"]).map(|(key, value)| history(key, value)).transpose()?;
+    let mut messages = earlier.unwrap_or_default();
+    messages.push(ChatMessage::new(Role::User, instruction(fields)?));
+    Ok(messages)
 }
 
 fn history(key: &str, value: &Value) -> Result<Vec<ChatMessage>, Problem> {

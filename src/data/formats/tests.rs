@@ -331,6 +331,13 @@ fn a_row_may_say_as_a_whole_that_it_is_not_to_be_trained_on() {
     let places: Vec<_> =
         load_placed_rows(&path, RowFormat::Auto).unwrap().into_iter().map(|(place, _)| place.to_string()).collect();
     assert_eq!(places, ["line 1", "line 4", "line 5", "line 6", "line 7", "line 9"]);
+    // The cells of a table are texts.
+    let cells =
+        "prompt,response,weight,train\na,b,,\na,b,0,\na,b,0.0,\na,b,1,True\na,b,1,False\na,b,,FALSE\na,b,0.5,full\n";
+    let (_dir, path) = file("rows.csv", cells);
+    let places: Vec<_> =
+        load_placed_rows(&path, RowFormat::Auto).unwrap().into_iter().map(|(place, _)| place.to_string()).collect();
+    assert_eq!(places, ["line 2", "line 5", "line 8"]);
 }
 
 #[test]
@@ -354,12 +361,21 @@ fn what_is_not_heeded_is_known() {
     assert_eq!(unheeded(turns(serde_json::json!({"name": "Ada"}))), [false, true, false]);
     assert_eq!(unheeded(turns(serde_json::json!({"weight": 1}))), [true, false, false]);
     assert_eq!(unheeded(serde_json::json!({"prompt": "a", "response": "b", "weight": 0.5})), [false, false, true]);
+    for (weight, is_weighted) in [("0.5", true), ("1.0", false), ("heavy", false)] {
+        let record = serde_json::json!({"prompt": "a", "response": "b", "weight": weight});
+        assert_eq!(unheeded(record), [false, false, is_weighted], "{weight}");
+    }
 }
 
 #[test]
 fn turns_inside_of_a_text_are_no_prompt() {
     // As a table of cells has them, written by JSON or by Python.
-    for turns in [r#"[{""role"": ""user"", ""content"": ""a""}]"#, "[{'content': 'a', 'role': 'user'}]"] {
+    for turns in [
+        r#"[{""role"": ""user"", ""content"": ""a""}]"#,
+        "[{'content': 'a', 'role': 'user'}]",
+        "[{'content': 'a {b} c', 'role': 'user'} {'content': 'd', 'role': 'assistant'}]",
+        r#" [ { ""from"" : ""human"", ""value"": ""a"" } ] "#,
+    ] {
         let complaint = complaint("rows.csv", &format!("prompt,response\n\"{turns}\",b\n"), RowFormat::Auto);
         assert_eq!(
             complaint,
@@ -367,8 +383,18 @@ fn turns_inside_of_a_text_are_no_prompt() {
              arrays themselves"
         );
     }
-    let json = r#"{"prompt":"[{\"name\": 3}] is what?","response":"b"}"#;
-    assert_eq!(turns(&rows("rows.jsonl", json, RowFormat::Auto)[0])[0].1, "[{\"name\": 3}] is what?");
+    // Other lists may well be asked about.
+    for asked in [
+        r#"[{"name": 3}] is what?"#,
+        r#"[{"role": "admin", "content": "x"}] is what?"#,
+        r#"[{"role": "admin"}, {"role": "user", "content": "x"}]"#,
+        r#"[{"value": 3}, {"value": 4}]"#,
+        r#"[{"role": "content"}]"#,
+        r#"[{"role": "user", "content": "x"}"#,
+    ] {
+        let line = serde_json::json!({"prompt": asked, "response": "b"}).to_string();
+        assert_eq!(turns(&rows("rows.jsonl", &line, RowFormat::Auto)[0])[0].1, asked);
+    }
 }
 
 #[test]

@@ -45,6 +45,8 @@ fn every_form_says_the_same_pair() {
             "rejected": {"from": "gpt", "value": "What?"}
         }),
         json!({"prompt": "Hi", "chosen": say("Hello!"), "rejected": say("What?"), "tools": []}),
+        json!({"prompt": "Hi", "chosen": "Hello!", "rejected": "What?", "tools": "[]"}),
+        json!({"prompt": "Hi", "chosen": "Hello!", "rejected": "What?", "tools": "null", "functions": " {} "}),
         // The implicit prompt of TRL.
         json!({"chosen": [hi, say("Hello!")], "rejected": [hi, say("What?")]}),
         json!({
@@ -150,6 +152,82 @@ fn a_response_that_is_not_to_be_trained_on_makes_no_pair() {
     let muted = json!({"role": "assistant", "content": "No.", "weight": 0});
     let record = json!({"prompt": "Hi", "chosen": "Hello!", "rejected": [muted]});
     assert_eq!(read(&record), Ok(Said::Muted));
+}
+
+#[test]
+fn a_pair_may_say_as_a_whole_that_it_is_not_to_be_trained_on() {
+    let pair = |flag: &str, value: Value| json!({"prompt": "Hi", "chosen": "Hello!", "rejected": "What?", flag: value});
+    for (flag, value) in
+        [("weight", json!(0)), ("train", json!(false)), ("weight", json!("0.0")), ("train", json!("False"))]
+    {
+        assert_eq!(read(&pair(flag, value.clone())), Ok(Said::Muted), "{flag} {value}");
+    }
+    assert_eq!(read(&json!({"prompt": "Hi", "chosen": "Hello!", "rejected": null, "weight": 0})), Ok(Said::Muted));
+    for (flag, value) in [("weight", json!("1.0")), ("weight", json!(0.5)), ("train", json!("TRUE"))] {
+        assert!(matches!(read(&pair(flag, value)), Ok(Said::Revision(_))), "{flag}");
+    }
+    // They are counted.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pairs.csv");
+    std::fs::write(&path, "prompt,chosen,rejected,weight\na,b,c,0\na,b,c,0.0\n").unwrap();
+    let problem = load_pairs(&path).unwrap_err().to_string();
+    assert!(
+        problem.contains("; 2 pairs are left out: they, or one of their responses, are not to be trained on"),
+        "{problem}"
+    );
+}
+
+/// Keys beside whole conversations may hold their last question, all of their turns, or a note.
+#[test]
+fn whole_sides_are_compared_with_prompt_alone() {
+    let (chosen, rejected) =
+        ([user("Q1"), say("a1"), user("Q2"), say("a2")], [user("Q1"), say("a1"), user("Q2"), say("b2")]);
+    let expected = sides(&json!({"chosen": chosen, "rejected": rejected}));
+    assert_eq!(expected[0].len(), 4);
+    let dialogue = |last: &str| format!("\n\nHuman: Q1\n\nAssistant: a1\n\nHuman: Q2\n\nAssistant: {last}");
+    for (key, beside) in [
+        ("question", json!("Q2")),
+        ("question", json!("")),
+        ("question", json!("Q1")),
+        ("instruction", json!("Be kind to whoever asks.")),
+        ("conversations", json!(chosen)),
+        ("conversations", json!([user("Q1")])),
+        ("conversations", json!(chosen[..3])),
+        ("conversations", json!([{"from": "human", "value": "Q2"}])),
+    ] {
+        let record = json!({key: beside, "chosen": chosen, "rejected": rejected});
+        assert_eq!(sides(&record), expected, "{record}");
+        let record = json!({key: beside, "chosen": dialogue("a2"), "rejected": dialogue("b2")});
+        assert_eq!(sides(&record), expected, "{record}");
+    }
+    let asked = json!({"prompt": "Q2", "chosen": chosen, "rejected": rejected});
+    assert_eq!(read(&asked), Ok(Said::AsksDifferently));
+    let answer = json!({"question": "Q2", "chosen": chosen, "rejected": null});
+    let Ok(Said::Revision(Revision::Answer(answer))) = read(&answer) else { panic!("{answer}") };
+    assert_eq!(answer.messages.len(), 4);
+}
+
+#[test]
+fn conversations_ask_with_the_keys_that_their_turns_have() {
+    let expected = sides(&json!({"prompt": [user("Hi")], "chosen": "Hello!", "rejected": "What?"}));
+    let record = json!({"conversations": [user("Hi")], "chosen": say("Hello!"), "rejected": say("What?")});
+    assert_eq!(sides(&record), expected);
+    // Turns of user that go on after what is asked are not whole.
+    let side = |last: &str| json!([say("Hello!"), user("And?"), say(last)]);
+    let record = json!({"conversations": [user("Hi")], "chosen": side("Fine."), "rejected": side("No.")});
+    assert_eq!(sides(&record), sides(&json!({"prompt": "Hi", "chosen": side("Fine."), "rejected": side("No.")})));
+}
+
+#[test]
+fn earlier_turns_stand_before_an_instruction() {
+    let record = json!({
+        "system": "S", "history": [["Q1", "a1"]], "instruction": "Q2", "input": "", "chosen": "a2", "rejected": "b2",
+    });
+    let expected = json!({
+        "chosen": [system("S"), user("Q1"), say("a1"), user("Q2"), say("a2")],
+        "rejected": [system("S"), user("Q1"), say("a1"), user("Q2"), say("b2")],
+    });
+    assert_eq!(sides(&record), sides(&expected));
 }
 
 #[test]
