@@ -10,6 +10,7 @@ use super::{dropped, outcomes};
 use crate::{
     faults::{ClientFault, FaultPlan, ON_PURPOSE, ServerFault},
     federation::Schedule,
+    predicates::{Finding, Invariant},
     protocol::RoundId,
     records::{ClientOutcome, ClientRecord, DropReason, RejectReason, RoundEvent, RoundOutcome},
     testing::{Conduct, FakeBenchmarks, FakeRealigner, FakeRows, Rehearsal, Stored},
@@ -202,6 +203,26 @@ async fn f_1_what_the_struck_remember_is_what_counted() {
     for record in &refused.clients {
         let is_remembered = refused.memories.contains_key(&(record.client, record.round));
         assert_eq!(is_remembered, record.outcome == ClientOutcome::Accepted, "{record:?}");
+    }
+}
+
+/// Whoever leaves out a fault and takes the update all the same is found by the draw alone.
+#[tokio::test(start_paused = true)]
+async fn f_1_an_update_that_was_to_be_spoilt_is_not_accepted() {
+    for fault in [ClientFault::NotFinite, ClientFault::OtherLayout] {
+        let rehearsal = with(of_clients(fault, 0.5));
+        rehearsal.run().await.unwrap();
+        let mut evidence = rehearsal.evidence();
+        assert_eq!(Invariant::F1.check(&evidence), Ok(Finding::Holds));
+        let trace = &mut evidence.trace;
+        let struck = trace.clients.iter_mut().find(|record| record.fault == Some(fault)).unwrap();
+        (struck.fault, struck.outcome) = (None, ClientOutcome::Accepted);
+        let of_round = trace.rounds.iter_mut().find(|round| round.round == struck.round).unwrap();
+        let count = of_round.faults.get_mut(fault.name()).unwrap();
+        *count -= 1;
+        of_round.faults.retain(|_, count| *count > 0);
+        let violation = Invariant::F1.check(&evidence).unwrap_err().to_string();
+        assert!(violation.ends_with(&format!("fault: expected {}, found none", fault.name())), "{violation}");
     }
 }
 
