@@ -4,6 +4,7 @@
 //!
 //! Each seed draws a federation, which is run, repeated with another number of slots and another order of replies, interrupted and
 //! resumed, and checked for every invariant. Prints each failing seed with the command that repeats it; the exit status is then 1.
+//! A seed that panics or hangs fails, too.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,7 @@ use std::{
 
 use fedward_actors::{
     predicates::Invariant,
-    testing::swarm::{Sabotage, Trial, try_seed},
+    testing::swarm::{Sabotage, Trial, try_seed_within},
 };
 
 const USAGE: &str =
@@ -29,6 +30,7 @@ const USAGE: &str =
   --only R-1     check this invariant alone
   --sabotage R-1 put in the deliberate bug that violates this invariant
   --seconds N    stop after N seconds
+  --limit N      seconds after which a seed that has not ended fails [default: 60]
   --jobs N       number of threads [default: one per core]";
 
 /// Interval between lines of progress.
@@ -42,6 +44,7 @@ struct Arguments {
     only: Option<Invariant>,
     sabotage: Option<Invariant>,
     seconds: Option<u64>,
+    limit: Duration,
     jobs: usize,
 }
 
@@ -57,7 +60,8 @@ fn main() -> ExitCode {
 
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let jobs = thread::available_parallelism().map_or(1, usize::from);
-    let mut parsed = Arguments { seeds: 1..=1000, only: None, sabotage: None, seconds: None, jobs };
+    let limit = Duration::from_secs(60);
+    let mut parsed = Arguments { seeds: 1..=1000, only: None, sabotage: None, seconds: None, limit, jobs };
     let mut arguments = arguments;
     while let Some(option) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{option}: expected a value, found none"))?;
@@ -70,10 +74,14 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--seeds" => {
                 let (first, last) = value.split_once("..").unwrap_or((&value, &value));
                 parsed.seeds = number(first)?..=number(last.trim_start_matches('='))?;
+                if parsed.seeds.is_empty() {
+                    return Err(format!("{option}: expected the smaller seed first, found {value}"));
+                }
             }
             "--only" => parsed.only = Some(invariant()?),
             "--sabotage" => parsed.sabotage = Some(invariant()?),
             "--seconds" => parsed.seconds = Some(number(&value)?),
+            "--limit" => parsed.limit = Duration::from_secs(number(&value)?),
             "--jobs" => parsed.jobs = number(&value)?.max(1) as usize,
             _ => return Err(format!("{option}: no such option")),
         }
@@ -112,8 +120,6 @@ fn search(arguments: &Arguments) -> ExitCode {
 }
 
 fn work(arguments: &Arguments, next: &AtomicU64, found: &Mutex<Found>, is_over: impl Fn() -> bool) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.expect("a runtime of one thread needs nothing that could be missing");
     let invariants = arguments.only.map_or_else(|| Invariant::ALL.to_vec(), |only| vec![only]);
     let sabotage = arguments.sabotage.map(Sabotage::of);
     while !is_over() {
@@ -121,7 +127,7 @@ fn work(arguments: &Arguments, next: &AtomicU64, found: &Mutex<Found>, is_over: 
         if seed > *arguments.seeds.end() {
             break;
         }
-        let trial = runtime.block_on(try_seed(seed, &invariants, sabotage));
+        let trial = try_seed_within(seed, &invariants, sabotage, arguments.limit);
         let mut found = lock(found);
         found.seeds += 1;
         found.rounds += u64::from(trial.rounds);

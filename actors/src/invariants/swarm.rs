@@ -1,8 +1,10 @@
 //! The search by seed, for as long as a test may take, and whether each predicate can fail.
 
+use std::{thread, time::Duration};
+
 use crate::{
     predicates::Invariant,
-    testing::swarm::{Sabotage, Trial, try_seed},
+    testing::swarm::{Sabotage, Trial, try_seed, try_seed_within, within},
 };
 
 #[tokio::test]
@@ -27,6 +29,21 @@ async fn every_predicate_fails_where_its_invariant_is_broken() {
         };
         assert!(is_found, "{invariant} holds with {:?}", Sabotage::of(invariant));
     }
+}
+
+#[test]
+fn a_seed_that_hangs_or_panics_is_a_failure() {
+    let minute = Duration::from_secs(60);
+    let trial = try_seed_within(7, &Invariant::ALL, None, minute);
+    assert!(trial.is_clean() && trial.rounds > 0, "{trial:?}");
+    let trial = try_seed_within(7, &Invariant::ALL, None, Duration::ZERO);
+    assert_eq!((trial.drawn.seed, trial.failure.as_deref()), (7, Some("it has not ended within 0ns")));
+    let hangs = within(Duration::from_millis(20), || thread::sleep(Duration::from_secs(5)));
+    assert_eq!(hangs, Err("it has not ended within 20ms".to_owned()));
+    let seed = 3;
+    assert_eq!(within(minute, move || panic!("seed {seed}")), Err::<(), _>("it panicked: seed 3".to_owned()));
+    assert_eq!(within(minute, || panic!("early")), Err::<(), _>("it panicked: early".to_owned()));
+    assert_eq!(within(minute, || 5), Ok(5));
 }
 
 #[test]

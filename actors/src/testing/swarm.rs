@@ -5,8 +5,15 @@ mod draw;
 mod sabotage;
 mod watch;
 
+use std::{
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
+
 use super::{MemoryStore, Rehearsal};
 use crate::{
+    compute::panic_text,
     federation::{FederationError, Ports, StartState, run_federation},
     predicates::{Evidence, Invariant, Occasion, Rerun, RunTerms, RunTrace, Violation, Witnesses},
     protocol::RoundId,
@@ -52,6 +59,40 @@ pub async fn try_seed(seed: u64, invariants: &[Invariant], sabotage: Option<Sabo
         Err(failure) => trial.failure = Some(failure),
     }
     trial
+}
+
+/// Like [`try_seed`], in a thread of its own: a seed that panics, or has not ended after `limit`, is a failure. The thread of a seed
+/// that hangs is left behind.
+pub fn try_seed_within(seed: u64, invariants: &[Invariant], sabotage: Option<Sabotage>, limit: Duration) -> Trial {
+    let invariants = invariants.to_vec();
+    let tried = within(limit, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.expect("a runtime of one thread needs nothing that could be missing");
+        runtime.block_on(try_seed(seed, &invariants, sabotage))
+    });
+    let failed = |failure| Trial { drawn: Drawn::of(seed), violations: Vec::new(), failure: Some(failure), rounds: 0 };
+    tried.unwrap_or_else(failed)
+}
+
+/// Returns what `work` computes, or in words why it did not.
+pub(crate) fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let (sender, done) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        let is_awaited = sender.send(work()).is_ok();
+        drop(sender);
+        is_awaited
+    });
+    match done.recv_timeout(limit) {
+        Ok(result) => Ok(result),
+        Err(RecvTimeoutError::Timeout) => Err(format!("it has not ended within {limit:?}")),
+        Err(RecvTimeoutError::Disconnected) => {
+            let text = worker.join().err().map(|payload| panic_text(payload.as_ref()));
+            Err(format!("it panicked: {}", text.unwrap_or_default()))
+        }
+    }
 }
 
 /// Returns the evidence of the run, with its repetitions, and that of the reordered run.
