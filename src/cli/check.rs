@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fedward_actors::predicates::Invariant;
+use fedward_actors::predicates::{Evidence, Finding, Invariant};
 use miette::IntoDiagnostic;
 
 use super::{Ending, print_json, print_line};
@@ -38,36 +38,55 @@ pub(super) fn check(args: &CheckArgs) -> miette::Result<Ending> {
     check_runs(&args.path)
 }
 
-/// Prints for each run how every invariant fares, one a line.
+/// Prints for each run how every invariant fares, one a line. A run that cannot be read fails the check; the others are checked all the same.
 fn check_runs(path: &Path) -> miette::Result<Ending> {
     let runs = runs_in(path).into_diagnostic()?;
-    let mut violated = 0;
+    let (mut violated, mut unreadable) = (0, 0);
     for run in &runs {
         if runs.len() > 1 {
             print_line(run.display())?;
         }
-        let evidence = evidence_of(run).into_diagnostic()?;
-        if evidence.trace.rounds.is_empty() {
-            tell!("{}: no round is stored yet", run.display());
-        }
-        if evidence.terms.is_none() {
-            tell!("{}: computed with other code: cohorts and faults are not drawn anew", run.display());
-        }
-        for invariant in Invariant::ALL {
-            match invariant.check(&evidence) {
-                Ok(finding) => print_line(format_args!("{invariant}: {finding}"))?,
-                Err(violation) => {
-                    violated += 1;
-                    print_line(format_args!("{invariant}: violated: {}", violation.difference))?;
-                }
+        match evidence_of(run) {
+            Ok(evidence) => violated += check_run(run, &evidence)?,
+            Err(error) => {
+                unreadable += 1;
+                print_line(format_args!("cannot be read: {error}"))?;
             }
         }
     }
-    match violated {
-        0 => Ok(Ending::Done),
-        1 => miette::bail!("{}: an invariant is violated", path.display()),
-        _ => miette::bail!("{}: {violated} invariants are violated", path.display()),
+    let violations = match violated {
+        0 => None,
+        1 => Some("an invariant is violated".to_owned()),
+        _ => Some(format!("{violated} invariants are violated")),
+    };
+    let damaged = (unreadable > 0).then(|| format!("{unreadable} run(s) cannot be read"));
+    let problems: Vec<String> = violations.into_iter().chain(damaged).collect();
+    if problems.is_empty() {
+        return Ok(Ending::Done);
     }
+    miette::bail!("{}: {}", path.display(), problems.join(", "))
+}
+
+/// Prints how every invariant of a run fares; returns how many are violated.
+fn check_run(run: &Path, evidence: &Evidence) -> miette::Result<usize> {
+    let is_empty = evidence.trace.rounds.is_empty();
+    if !is_empty && evidence.terms.is_none() {
+        tell!("{}: computed with other code: cohorts and faults are not drawn anew", run.display());
+    }
+    let mut violated = 0;
+    for invariant in Invariant::ALL {
+        match invariant.check(evidence) {
+            Ok(Finding::Holds) if is_empty => {
+                print_line(format_args!("{invariant}: {}", Finding::CannotBeTold("no round is stored yet")))?;
+            }
+            Ok(finding) => print_line(format_args!("{invariant}: {finding}"))?,
+            Err(violation) => {
+                violated += 1;
+                print_line(format_args!("{invariant}: violated: {}", violation.difference))?;
+            }
+        }
+    }
+    Ok(violated)
 }
 
 /// Prints each variant as a line of JSON on stdout, and its assumptions on stderr.

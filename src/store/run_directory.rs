@@ -147,6 +147,14 @@ impl RunDirectory {
         Self::at(path).manifest_path().is_file()
     }
 
+    /// Whether `path` is the directory of a run, and not one of another program with a file of that name. A manifest that cannot be
+    /// read is a run's where there are rows beside it.
+    pub fn holds_a_run_at(path: &Path) -> bool {
+        let directory = Self::at(path);
+        let is_damaged = || directory.manifest().is_err() && path.join(ROUNDS).is_file();
+        Self::is_at(path) && (directory.holds_a_run() || is_damaged())
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
