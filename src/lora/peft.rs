@@ -43,15 +43,24 @@ pub fn save<'a>(
     lora: impl Into<LoraRef<'a>>,
     base_model_name: &str,
 ) -> Result<(), ModelError> {
-    let LoraRef { frozen, trainable } = lora.into();
-    if frozen.is_empty() {
-        return write(dir, config, trainable, base_model_name);
-    }
-    let terms: Vec<&Adapter> = frozen.iter().map(AsRef::as_ref).chain([trainable]).collect();
-    let stacked = stack(&terms)?;
+    let lora = lora.into();
+    let Some(stacked) = stacked(lora)? else { return write(dir, config, lora.trainable, base_model_name) };
     let rank = stacked.layout().tensors().first().map_or(0, |a| a.shape[0]);
     let config = LoraConfig { rank, alpha: rank as f64, use_rslora: false, ..config.clone() };
     write(dir, &config, &stacked, base_model_name)
+}
+
+/// Returns the one adapter that [`save`] writes of several terms; `None` where nothing is frozen.
+///
+/// # Errors
+///
+/// [`ModelError`] if the terms differ in their targets.
+pub fn stacked(LoraRef { frozen, trainable }: LoraRef<'_>) -> Result<Option<Adapter>, ModelError> {
+    if frozen.is_empty() {
+        return Ok(None);
+    }
+    let terms: Vec<&Adapter> = frozen.iter().map(AsRef::as_ref).chain([trainable]).collect();
+    stack(&terms).map(Some)
 }
 
 fn write(dir: &Path, config: &LoraConfig, adapter: &Adapter, base_model_name: &str) -> Result<(), ModelError> {

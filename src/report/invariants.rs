@@ -9,12 +9,12 @@ use fedward_actors::{
     CohortSampler, DeviceProfile, Gather, StartState,
     faults::FaultPlan,
     predicates::{Evidence, RunTerms, RunTrace},
-    protocol::RoundId,
+    protocol::{Adapter, GlobalModel, RoundId},
 };
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Summary;
+use super::{RunStatus, Summary};
 use crate::{
     lora::peft,
     scenario::Seeds,
@@ -23,6 +23,9 @@ use crate::{
 
 /// Checksum of the code that computes results.
 const CODE: &str = env!("FEDWARD_CODE");
+
+/// Scaling of a layout that names none.
+const UNSCALED: f64 = 1.0;
 
 /// Depth to which folders are searched for runs; `grid` nests them three deep.
 const DEPTH: usize = 4;
@@ -36,14 +39,14 @@ pub fn runs_in(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut runs = Vec::new();
     collect_runs(path, DEPTH, &mut runs)?;
     if runs.is_empty() {
-        let problem = "holds no run: neither a manifest.json nor a folder with one".to_owned();
+        let problem = "holds no run: neither a manifest.json of fedward's nor a folder with one".to_owned();
         return Err(StoreError::Invalid { path: path.to_owned(), problem });
     }
     Ok(runs)
 }
 
 fn collect_runs(path: &Path, depth: usize, runs: &mut Vec<PathBuf>) -> Result<(), StoreError> {
-    if RunDirectory::is_at(path) {
+    if RunDirectory::holds_a_run_at(path) {
         runs.push(path.to_owned());
     } else if depth > 0 {
         let entries = fs::read_dir(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
@@ -85,25 +88,55 @@ fn read_checkpoints(directory: &RunDirectory, last: RoundId, trace: &mut RunTrac
         let Checkpoint { round, global, strategy_state, in_flight } = directory.checkpoint_after(round)?;
         trace.checkpoints.push(StartState { round, global, strategy_state, in_flight });
     }
+    scale_those_of_earlier_versions(&mut trace.checkpoints);
     Ok(())
+}
+
+/// Checkpoints of earlier versions do not say how their adapter is scaled, and are read as unscaled: gives them the scaling of the newest.
+fn scale_those_of_earlier_versions(checkpoints: &mut [StartState]) {
+    let Some((newest, older)) = checkpoints.split_last_mut() else { return };
+    let scaling = newest.global.trainable().layout().scaling();
+    for state in older {
+        let adapter = state.global.trainable();
+        if state.global.frozen().is_empty() && adapter.layout().scaling().to_bits() == UNSCALED.to_bits() {
+            let scaled = adapter.with_scaling(scaling);
+            state.global = state.global.with_trainable(scaled);
+        }
+    }
 }
 
 /// Reads the final adapter and compares the summary with the rows. Both are ignored if the summary predates the last rounds.
 fn read_end(directory: &RunDirectory, trace: &mut RunTrace) -> Result<(), StoreError> {
-    let summary: Option<Summary> = directory.summary()?;
-    let is_of_now = |summary: &Summary| summary.totals.rounds as usize == trace.rounds.len();
-    let (Some(summary), Some(last)) = (summary.filter(is_of_now), trace.rounds.last()) else { return Ok(()) };
-    if summary.adapter_sha256 != last.adapter_sha256 {
-        let problem = format!("adapter_sha256: expected {}, found {}", last.adapter_sha256, summary.adapter_sha256);
-        return Err(StoreError::Invalid { path: directory.path().join("summary.json"), problem });
+    let Some(summary): Option<Summary> = directory.summary()? else { return Ok(()) };
+    let invalid = |problem| Err(StoreError::Invalid { path: directory.path().join("summary.json"), problem });
+    let (counted, stored) = (summary.totals.rounds as usize, trace.rounds.len());
+    if summary.status == RunStatus::Completed && counted > stored {
+        return invalid(format!("totals.rounds: expected the {stored} rounds that are stored, found {counted}"));
     }
-    // Frozen terms are part of the adapter that is written, as further ranks.
-    let whole = trace.checkpoints.last().filter(|state| state.global.frozen().is_empty());
-    let Some(state) = whole else { return Ok(()) };
-    let folder = directory.path().join("adapter");
-    let adapter = peft::load_saved(&folder, state.global.trainable().layout());
-    trace.adapter = Some(adapter.map_err(|error| StoreError::Invalid { path: folder, problem: error.to_string() })?);
+    let Some(last) = trace.rounds.last().filter(|_| counted == stored) else { return Ok(()) };
+    if summary.adapter_sha256 != last.adapter_sha256 {
+        return invalid(format!("adapter_sha256: expected {}, found {}", last.adapter_sha256, summary.adapter_sha256));
+    }
+    if let Some(state) = trace.checkpoints.last() {
+        trace.adapter = read_adapter(&directory.path().join("adapter"), &state.global)?;
+    }
     Ok(())
+}
+
+/// Reads the final adapter. With frozen terms it is written as one of all ranks, which the rows know nothing of: it is compared with
+/// the last state here, and none is returned.
+fn read_adapter(folder: &Path, global: &GlobalModel) -> Result<Option<Adapter>, StoreError> {
+    let invalid = |problem| StoreError::Invalid { path: folder.to_owned(), problem };
+    let read = |layout| peft::load_saved(folder, layout).map_err(|error| invalid(error.to_string()));
+    let Some(expected) = peft::stacked(global.into()).map_err(|error| invalid(error.to_string()))? else {
+        return read(global.trainable().layout()).map(Some);
+    };
+    let (expected, found) = (expected.sha256(), read(expected.layout())?.sha256());
+    if expected != found {
+        let problem = format!("SHA-256 of all terms: expected {expected} as in the last checkpoint, found {found}");
+        return Err(invalid(problem));
+    }
+    Ok(None)
 }
 
 /// Settings in a manifest that determine cohorts, faults and time.
