@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use crate::{run::TINY, support::home};
 
 #[expect(dead_code, reason = "its `main` parses arguments")]
+#[path = "../../examples/own_attack.rs"]
+mod own_attack;
+#[expect(dead_code, reason = "its `main` parses arguments")]
 #[path = "../../examples/own_benchmark.rs"]
 mod own_benchmark;
 #[expect(dead_code, reason = "its `main` parses arguments")]
@@ -43,14 +46,15 @@ fn examples_run_and_what_they_plug_in_is_recorded_reported_and_resumed_under_its
     let scenario = folder.path().join("short.toml");
     fs::write(&scenario, TINY).unwrap();
     let (scenario, sets) = (scenario.to_str().unwrap(), SHORT.map(str::to_owned));
-    let examples: [(&str, Example); 4] = [
+    let examples: [(&str, Example); 5] = [
         ("plain", run_scenario::run),
         ("strategy", own_strategy::run),
         ("guard", own_guard::run),
         ("benchmark", own_benchmark::run),
+        ("attack", own_attack::run),
     ];
     let out = |name: &str| folder.path().join(name);
-    let [plain, strategy, guard, benchmark] = examples.map(|(name, example)| {
+    let [plain, strategy, guard, benchmark, attack] = examples.map(|(name, example)| {
         let outcome = example(scenario, out(name).to_str().unwrap(), &sets).unwrap();
         assert!(outcome.comparison().contains("perplexity"), "{}", outcome.comparison());
         outcome.runs.into_iter().next().unwrap()
@@ -62,6 +66,12 @@ fn examples_run_and_what_they_plug_in_is_recorded_reported_and_resumed_under_its
     assert!(distance.abs() < 1e-3, "{distance}");
     assert!(guard.totals.rows.filtered > 0 && plain.totals.rows.filtered == 0, "{:?}", guard.totals.rows);
     assert_eq!(plain.adapter_sha256, benchmark.adapter_sha256, "measuring changes nothing");
+    assert_ne!(plain.adapter_sha256, attack.adapter_sha256);
+    let clients = fs::read_to_string(out("attack").join("clients.jsonl")).unwrap();
+    for client in clients.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        assert_eq!(client["role"] == "malicious", client["client"].as_u64().unwrap() % 2 == 0, "{client}");
+        assert_eq!(client["outcome"], "accepted", "{client}");
+    }
     for eval in [&benchmark.start_eval, &benchmark.eval] {
         assert!(eval["sums"].n == 2 && (0.0..=1.0).contains(&eval["sums"].values["accuracy"]), "{eval:?}");
     }
