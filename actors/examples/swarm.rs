@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let jobs = thread::available_parallelism().map_or(1, usize::from);
-    let limit = Duration::from_secs(60);
+    let limit = Duration::from_mins(1);
     let mut parsed = Arguments { seeds: 1..=1000, only: None, sabotage: None, seconds: None, limit, jobs };
     let mut arguments = arguments;
     while let Some(option) = arguments.next() {

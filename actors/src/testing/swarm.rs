@@ -67,11 +67,11 @@ pub fn try_seed_within(seed: u64, invariants: &[Invariant], sabotage: Option<Sab
     let invariants = invariants.to_vec();
     let tried = within(limit, move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let runtime = runtime.expect("a runtime of one thread needs nothing that could be missing");
-        runtime.block_on(try_seed(seed, &invariants, sabotage))
+        let runtime = runtime.map_err(|error| format!("it has no runtime: {error}"))?;
+        Ok(runtime.block_on(try_seed(seed, &invariants, sabotage)))
     });
     let failed = |failure| Trial { drawn: Drawn::of(seed), violations: Vec::new(), failure: Some(failure), rounds: 0 };
-    tried.unwrap_or_else(failed)
+    tried.and_then(|tried| tried).unwrap_or_else(failed)
 }
 
 /// Returns what `work` computes, or in words why it did not.
