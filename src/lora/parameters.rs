@@ -131,7 +131,7 @@ impl FrozenTerms {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Unusable`] if one does not fit the model, or adapts a layer that the trainable adapter does not.
+    /// [`ModelError::Unusable`](crate::model::ModelError::Unusable) if one does not fit the model, or adapts a layer that the trainable adapter does not.
     pub(crate) fn of(lora: LoraRef, model: &ModelConfig, device: Device, kind: Kind) -> Result<Option<Self>> {
         if lora.frozen.is_empty() {
             return Ok(None);
@@ -154,7 +154,7 @@ impl LoraTensors {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Unusable`] if the adapter's layout does not fit the model.
+    /// [`ModelError::Unusable`](crate::model::ModelError::Unusable) if the adapter's layout does not fit the model.
     pub(crate) fn from_adapter(lora: LoraRef, model: &ModelConfig, device: Device, kind: Kind) -> Result<Self> {
         let placement = Placement::of(lora.trainable.layout(), model)?;
         let frozen = FrozenTerms::of(lora, model, device, kind)?;
