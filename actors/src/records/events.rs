@@ -25,7 +25,7 @@ impl Phase {
     /// All of them, in the order of the round.
     pub const ALL: [Self; 5] = [Self::Train, Self::Aggregate, Self::Align, Self::Evaluate, Self::Commit];
 
-    /// Its name in metrics, as in [`PhaseSeconds::by_name`].
+    /// Its name in metrics, as in [`PhaseSeconds::by_name`](super::PhaseSeconds::by_name).
     pub const fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
