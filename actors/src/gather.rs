@@ -120,7 +120,7 @@ impl Gather {
         };
         let Ok(report) = &mut arrival.reported.answer else { return staleness };
         let LocalWork::Trained { training, .. } = &mut report.work else { return staleness };
-        if let Some(difference) = sent.layout().first_difference(training.adapter.layout()) {
+        if let Some(difference) = sent.layout_difference(&training.adapter) {
             arrival.reported.misfit = Some(difference);
         } else if staleness > 0 {
             training.adapter = moved(global, sent, &training.adapter, weight);

@@ -268,13 +268,12 @@ impl Adapter {
     ///
     /// [`AdapterError::LayoutMismatch`] names the first difference.
     pub fn check_same_layout(&self, other: &Self) -> Result<(), AdapterError> {
-        if Arc::ptr_eq(&self.layout, &other.layout) {
-            return Ok(());
-        }
-        match self.layout.first_difference(&other.layout) {
-            None => Ok(()),
-            Some(difference) => Err(AdapterError::LayoutMismatch(difference)),
-        }
+        self.layout_difference(other).map_or(Ok(()), |difference| Err(AdapterError::LayoutMismatch(difference)))
+    }
+
+    /// The first difference in layout to `other` in words; most adapters of a run share one layout.
+    pub(crate) fn layout_difference(&self, other: &Self) -> Option<String> {
+        if Arc::ptr_eq(&self.layout, &other.layout) { None } else { self.layout.first_difference(&other.layout) }
     }
 
     /// Checks that every value is finite (invariant A-2).
